@@ -1,0 +1,243 @@
+"""A run <-> one folder. Every fold's result lands there at once, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._checks import InputError, PredProbs
+from cvcoteach.crossval import FoldKey
+
+FORMAT = 1
+
+Json = dict[str, Any]
+
+_LOCK = ".lock"
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write in place of `path`: there as a whole at the end, or not at all.
+
+    Raises InputError where the disk is full or the folder cannot be written; what was there stays.
+    """
+    temporary = None
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL, delete=False) as file:
+            temporary = Path(file.name)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(
+                f"{path} could not be written: the disk is full. Free some room and run the same command again: "
+                "it goes on from the last finished fold."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(f"{path} could not be written: {error.strerror}.") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON for people (indented), atomically."""
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a .npy, atomically."""
+    with replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Write a .npz, atomically."""
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def digest(*parts: npt.NDArray[Any] | str) -> str:
+    """A short fingerprint of arrays and strings: equal content, equal digest."""
+    result = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, str):
+            data = part.encode()
+            result.update(f"str {len(data)} ".encode())
+            result.update(data)
+        else:
+            result.update(f"{part.dtype.str} {part.shape} ".encode())
+            for start in range(0, len(part), 65536):  # in chunks: a memory-mapped array need not fit
+                result.update(np.ascontiguousarray(part[start : start + 65536]).data)
+    return result.hexdigest()
+
+
+class FoldFiles(MutableMapping[FoldKey, PredProbs]):
+    """The finished folds of a run, one .npy each; `IterativeCV.run(finished=…)` reads and fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: made when the first fold is written."""
+        self.folder = folder
+
+    def _file(self, key: FoldKey) -> Path:
+        return self.folder / f"round-{key[0]}-fold-{key[1]}.npy"
+
+    def __getitem__(self, key: FoldKey) -> PredProbs:
+        """The probabilities of one fold. Raises KeyError where it has not finished."""
+        try:
+            return np.load(self._file(key), allow_pickle=False)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{self._file(key)} is damaged; delete it, and its fold is trained again.") from error
+
+    def __setitem__(self, key: FoldKey, value: PredProbs) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_array(self._file(key), value)
+
+    def __delitem__(self, key: FoldKey) -> None:
+        try:
+            self._file(key).unlink()
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, tuple) and self._file(FoldKey(*key)).exists()
+
+    def __iter__(self) -> Iterator[FoldKey]:
+        for file in sorted(self.folder.glob("round-*-fold-*.npy")):
+            _, number, _, fold = file.stem.split("-")
+            yield FoldKey(int(number), int(fold))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class RunFolder:
+    """One run's folder: `run.json`, the finished folds, and what the caller writes beside them.
+
+    `with RunFolder.open(path, identity) as run:` makes it, or goes on with it, and locks it meanwhile.
+    """
+
+    def __init__(self, path: Path, record: Json) -> None:
+        """Use `open` or `read`."""
+        self.path = path
+        self.record = record
+        self.folds = FoldFiles(path / "folds")
+        self._lock: filelock.BaseFileLock | None = None
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, Any]) -> RunFolder:
+        """Begin a run at `path`, or go on with the one that is there.
+
+        identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
+
+        Raises InputError, and changes nothing, where the folder holds anything else: another run, other
+        labels, other files, or a run that another process is at.
+        """
+        wanted = json.loads(json.dumps(identity))
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; --output takes a folder.")
+        file = path / "run.json"
+        if not file.exists() and path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
+            raise InputError(f"{path} is not empty and holds no run of cvcoteach; name another --output.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path} could not be made: {error.strerror}.") from error
+        lock = filelock.FileLock(path / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"another process is at work in {path}; wait for it, or name another --output.") from None
+        except OSError as error:
+            raise InputError(f"{path} could not be written: {error.strerror}.") from error
+        try:
+            for left_by_a_killed_run in path.rglob(f".*{_PARTIAL}"):
+                left_by_a_killed_run.unlink(missing_ok=True)
+            if file.exists():
+                run = cls(path, _read(file))
+                _refuse_other(path, run.record["identity"], wanted)
+            else:
+                run = cls(path, {"format": FORMAT, "state": "running", "identity": wanted})
+                run.save()
+        except BaseException:
+            lock.release()
+            raise
+        run._lock = lock
+        return run
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        """The run at `path`, to look at. Raises InputError where there is none."""
+        if not (path / "run.json").exists():
+            raise InputError(f"{path} holds no run of cvcoteach (no run.json).")
+        return cls(path, _read(path / "run.json"))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run came to its end."""
+        return self.record["state"] == "done"
+
+    def save(self, **changes: Any) -> None:
+        """Take the changes into run.json, atomically."""
+        self.record = {**self.record, **changes}
+        write_json(self.path / "run.json", self.record)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _read(file: Path) -> Json:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        known = record["format"]
+        record["identity"], record["state"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: {error}.") from error
+    if known != FORMAT:
+        raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
+    return dict(record)
+
+
+def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
+    for name in sorted(there.keys() | wanted.keys()):
+        old, new = there.get(name), wanted.get(name)
+        if old == new:
+            continue
+        what = name.replace("_", " ")
+        if name.endswith("_digest"):
+            how = f"its {what.removesuffix(' digest')} have changed since"
+        else:
+            how = f"its {what} is {old!r}, not {new!r}"
+        raise InputError(
+            f"{path} belongs to another run: {how}. Name another --output, or repeat the earlier command to go on with "
+            "that run."
+        )
