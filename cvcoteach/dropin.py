@@ -1,0 +1,336 @@
+"""cleanlab's `find_label_issues` and `get_label_quality_scores`, with more to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._checks import (
+    BoolArray,
+    FloatArray,
+    InputError,
+    IntArray,
+    PredProbs,
+    as_labels,
+    as_pred_probs,
+    check_at_least,
+    near,
+)
+from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold
+from cvcoteach.issues import LabelIssues, posterior_issues
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OUR_FILTERS = ("posterior", "incv")
+CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+
+# below this many probabilities starting processes costs more than it saves; above it cleanlab itself speaks of a big
+# dataset. The answer is the same for any number of processes
+_SMALL = 10**8
+
+
+def find_label_issues(
+    labels: Any,
+    pred_probs: npt.NDArray[np.floating] | None = None,
+    *,
+    return_indices_ranked_by: str | None = None,
+    rank_by_kwargs: dict[str, Any] | None = None,
+    filter_by: str | None = None,
+    frac_noise: float = 1.0,
+    num_to_remove_per_class: Iterable[int] | None = None,
+    min_examples_per_class: int = 1,
+    confident_joint: npt.NDArray[Any] | None = None,
+    n_jobs: int | None = None,
+    verbose: bool = False,
+    multi_label: bool = False,
+    images: Any = None,
+    features: npt.ArrayLike | None = None,
+    trainer: FoldTrainer | None = None,
+    n_rounds: int = 4,
+    n_folds: int = 2,
+    seed: int = 0,
+    progress: bool | OnFold = True,
+) -> BoolArray | IntArray:
+    """`cleanlab.filter.find_label_issues`, from images too and with better answers where asked for.
+
+    With `pred_probs` and nothing that cleanlab does not know, this is cleanlab's answer: its values, dtypes, order,
+    warnings and exceptions, since it is cleanlab that is called.
+
+    labels: (n,) given labels, 0..K-1. With `images`, `features` or `trainer` any labels, also names.
+    pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
+    images: (n, H, W, C) pixels, 0..255: a network is trained on them, fold by fold;
+    features: (n, d) embeddings: a linear head is trained on them;
+    trainer: anything with `fit_predict`, see `cvcoteach.crossval.FoldTrainer`.
+    filter_by: a method of cleanlab's (with `pred_probs`), or
+        "posterior" - the given label is more probably wrong than right; the default without `pred_probs`,
+        "incv" - not selected by Iterative Noisy Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where
+        there is nothing to iterate, that is: the prediction is another class.
+    return_indices_ranked_by: a score of cleanlab's, or "posterior".
+    n_rounds, n_folds, seed: of INCV. progress: a bar on stderr, none, or a function told of every fold.
+
+    With a `filter_by` of ours cleanlab's options keep their meaning: `frac_noise` leaves the worst share of the flags,
+    `num_to_remove_per_class` flags exactly so many of each given class, `min_examples_per_class` stay unflagged in
+    each; `confident_joint` and `multi_label` have none there and are refused.
+
+    Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
+    these, worst first. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
+    """
+    sources = {"images": images, "features": features, "trainer": trainer}
+    given = [name for name, value in sources.items() if value is not None]
+    if given and pred_probs is not None:
+        raise InputError(f"pred_probs and {given[0]} are both given; the probabilities come from one of them.")
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are given; the probabilities come from one of them.")
+    cleanlab_options: dict[str, Any] = {
+        "rank_by_kwargs": rank_by_kwargs,
+        "frac_noise": frac_noise,
+        "num_to_remove_per_class": num_to_remove_per_class,
+        "min_examples_per_class": min_examples_per_class,
+        "confident_joint": confident_joint,
+        "verbose": verbose,
+        "multi_label": multi_label,
+    }
+    if not given and filter_by not in OUR_FILTERS:
+        options = cleanlab_options | ({} if filter_by is None else {"filter_by": filter_by})
+        if return_indices_ranked_by != "posterior" or multi_label:
+            return _cleanlab(
+                labels, pred_probs, n_jobs, options | {"return_indices_ranked_by": return_indices_ranked_by}
+            )
+        _no_rank_by_kwargs(rank_by_kwargs)
+        flags = _cleanlab(labels, pred_probs, n_jobs, options)
+        return _worst_first(flags, posterior_issues(labels, _required(pred_probs)).label_quality)
+
+    rule = filter_by or "posterior"
+    if rule not in OUR_FILTERS:
+        raise InputError(
+            f"filter_by is {rule!r}, cleanlab's way with pred_probs; with {given[0]} it takes "
+            f"{' or '.join(map(repr, OUR_FILTERS))}."
+        )
+    if multi_label:
+        raise InputError(f"multi_label is True, but filter_by={rule!r} takes one label an image; leave filter_by out.")
+    if confident_joint is not None:
+        raise InputError(f"confident_joint is given, but filter_by={rule!r} estimates the noise itself; leave it out.")
+    _check_ranking(return_indices_ranked_by, rank_by_kwargs)
+    if n_jobs is not None:
+        check_at_least("n_jobs", n_jobs, 1)
+
+    if given:
+        issues, probs = _from_source(given[0], sources[given[0]], labels, rule, n_rounds, n_folds, seed, progress)
+    else:
+        issues, probs = _from_pred_probs(labels, _required(pred_probs), rule)
+    flags = limited_flags(
+        issues,
+        frac_noise=frac_noise,
+        num_to_remove_per_class=num_to_remove_per_class,
+        min_examples_per_class=min_examples_per_class,
+    )
+    if verbose:  # cleanlab's sentence: a caller may read it from the log
+        print(f"Number of label issues found: {int(flags.sum())}")
+    if return_indices_ranked_by is None:
+        return flags
+    if return_indices_ranked_by == "posterior":
+        return _worst_first(flags, issues.label_quality)
+    from cleanlab.rank import order_label_issues
+
+    return order_label_issues(
+        flags, issues.labels, probs, rank_by=return_indices_ranked_by, rank_by_kwargs=rank_by_kwargs or {}
+    )
+
+
+def get_label_quality_scores(
+    labels: Any,
+    pred_probs: npt.NDArray[np.floating],
+    *,
+    method: str = "self_confidence",
+    adjust_pred_probs: bool = False,
+) -> npt.NDArray[np.floating]:
+    """`cleanlab.rank.get_label_quality_scores`; method="posterior" is the probability that the given label is right.
+
+    Returns (n,), in [0, 1], low = doubtful.
+
+    Raises InputError where adjust_pred_probs is asked for with "posterior", which weighs the classes itself.
+    """
+    if method == "posterior":
+        if adjust_pred_probs:
+            raise InputError(
+                "adjust_pred_probs is True, but method='posterior' weighs the classes itself; leave it out."
+            )
+        return posterior_issues(labels, pred_probs).label_quality
+    from cleanlab.rank import get_label_quality_scores as scores
+
+    return scores(labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs)
+
+
+def label_issues_from(
+    result: CrossValResult,
+    *,
+    filter_by: Literal["posterior", "incv"] = "posterior",
+    class_names: Sequence[str] | None = None,
+) -> LabelIssues:
+    """The label issues of a finished INCV run.
+
+    The qualities and suggestions are the posterior's, from the probabilities of round 1: those of all images, each by
+    a model of the same kind. Flags: "posterior", or "incv" for every image that INCV did not select.
+    """
+    issues = posterior_issues(result.labels, result.rounds[0].pred_probs, class_names=class_names)
+    if filter_by == "incv":
+        return replace(issues, is_label_issue=~result.selected, filter_by="incv")
+    if filter_by != "posterior":
+        raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), OUR_FILTERS)}")
+    return issues
+
+
+def limited_flags(
+    issues: LabelIssues,
+    *,
+    frac_noise: float = 1.0,
+    num_to_remove_per_class: Iterable[int] | None = None,
+    min_examples_per_class: int = 1,
+) -> BoolArray:
+    """The flags (n,) that remain under cleanlab's options; the most doubtful go first.
+
+    frac_noise: in [0, 1], share of the flags that stays.
+    num_to_remove_per_class: (K,) flags so many of the images given each class, instead of the rule's.
+    min_examples_per_class: so many of each class stay unflagged, all if it has fewer.
+
+    Raises InputError where an option does not fit, or frac_noise and num_to_remove_per_class contradict each other.
+    """
+    if not 0 <= frac_noise <= 1:
+        raise InputError(f"frac_noise is {frac_noise}; it is the share of the flags that stays, from 0 to 1.")
+    check_at_least("min_examples_per_class", min_examples_per_class, 0)
+    rank = _rank_in_class(issues)
+    counts = np.bincount(issues.labels, minlength=issues.n_classes)
+    room = np.maximum(counts - min_examples_per_class, 0)
+    if num_to_remove_per_class is not None:
+        if frac_noise != 1:
+            raise InputError("frac_noise and num_to_remove_per_class are both given; the second says how many already.")
+        numbers = np.asarray(list(num_to_remove_per_class))
+        if numbers.shape != (issues.n_classes,) or numbers.dtype.kind not in "iu" or (numbers < 0).any():
+            raise InputError(
+                f"num_to_remove_per_class is {numbers.tolist()}; it takes one whole number from 0 on for each of the "
+                f"{issues.n_classes} classes."
+            )
+        return rank < np.minimum(numbers, room)[issues.labels]
+    flags = issues.is_label_issue
+    if frac_noise < 1:
+        worst = issues.worst_first()
+        flags = np.zeros(len(flags), np.bool_)
+        flags[worst[: round(frac_noise * len(worst))]] = True
+    # the flagged of a class need not be its worst ("incv"), so they are counted among themselves
+    position = _rank_in_class(replace(issues, label_quality=np.where(flags, issues.label_quality, np.inf)))
+    return flags & (position < room[issues.labels])
+
+
+def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[str, Any]) -> Any:
+    from cleanlab.filter import find_label_issues as cleanlab_find_label_issues
+
+    # with `verbose` cleanlab tells of its processes; who asks to hear that shall
+    if n_jobs is None and not options["verbose"] and getattr(pred_probs, "size", _SMALL + 1) <= _SMALL:
+        n_jobs = 1
+    return cleanlab_find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
+
+
+def _from_pred_probs(labels: Any, pred_probs: npt.ArrayLike, rule: str) -> tuple[LabelIssues, PredProbs]:
+    issues = posterior_issues(labels, pred_probs)
+    probs = as_pred_probs(pred_probs, (len(issues.labels), issues.n_classes))
+    if rule == "incv":
+        own = probs[np.arange(len(probs)), issues.labels]
+        issues = replace(issues, is_label_issue=own < probs.max(axis=1), filter_by="incv")
+    return issues, probs
+
+
+def _from_source(
+    kind: str, source: Any, labels: Any, rule: str, n_rounds: int, n_folds: int, seed: int, progress: bool | OnFold
+) -> tuple[LabelIssues, PredProbs]:
+    y, names = encode_labels(labels)
+    trainer: FoldTrainer
+    if kind == "trainer":
+        trainer = source
+    elif kind == "images":
+        from cvcoteach.training.folds import TorchTrainer
+
+        trainer = TorchTrainer(source, len(names))
+    else:
+        from cvcoteach.training.features import HeadTrainer
+
+        trainer = HeadTrainer(np.asarray(source), len(names))
+    settings = IterativeCV(n_rounds=n_rounds, n_folds=n_folds, seed=seed)
+    with _Progress(progress, n_rounds * n_folds) as on_fold:
+        result = settings.run(trainer, y, n_classes=len(names), on_fold=on_fold)
+    issues = label_issues_from(result, filter_by="incv" if rule == "incv" else "posterior", class_names=names)
+    return issues, result.rounds[0].pred_probs
+
+
+def encode_labels(labels: Any) -> tuple[IntArray, tuple[str, ...]]:
+    """Labels as int64 (n,), and the names of the classes in the order of their numbers.
+
+    Whole numbers 0, 1, … stay what they are; any others, or names, are numbered in lexicographic order.
+    """
+    array = np.asarray(labels)
+    if array.ndim == 1 and len(array) and array.dtype.kind not in "iuf":
+        names, index = np.unique(array.astype(str), return_inverse=True)
+        array, class_names = index, tuple(names.tolist())
+        return as_labels(array, len(class_names))[0], class_names
+    y, k = as_labels(array)
+    return y, tuple(map(str, range(k)))
+
+
+class _Progress:
+    """Whom to tell of every fold: the caller's function, a bar on stderr, or nobody."""
+
+    def __init__(self, progress: bool | OnFold, n_trainings: int) -> None:
+        self._callback = progress if callable(progress) else None
+        self._bar: Any = None
+        if progress is True:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=n_trainings, desc="INCV", unit="fold", leave=False)
+
+    def __enter__(self) -> OnFold | None:
+        return self._callback if self._bar is None else self._advance
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _advance(self, told: FoldProgress) -> None:
+        if told.state != "start":
+            self._bar.update()
+
+
+def _check_ranking(ranking: str | None, kwargs: dict[str, Any] | None) -> None:
+    known = (*CLEANLAB_RANKINGS, "posterior")
+    if ranking is not None and ranking not in known:
+        raise InputError(f"return_indices_ranked_by is {ranking!r}; {near(str(ranking), known)}")
+    if ranking == "posterior":
+        _no_rank_by_kwargs(kwargs)
+
+
+def _no_rank_by_kwargs(kwargs: dict[str, Any] | None) -> None:
+    if kwargs:
+        raise InputError(f"rank_by_kwargs is {kwargs}, but the ranking by posterior has no options; leave it out.")
+
+
+def _required(pred_probs: Any) -> Any:
+    if pred_probs is None:
+        raise InputError("pred_probs is missing; give it, or images, features or a trainer to get it from.")
+    return pred_probs
+
+
+def _worst_first(flags: BoolArray, quality: FloatArray) -> IntArray:
+    flagged = np.flatnonzero(flags)
+    return flagged[np.argsort(quality[flagged], kind="stable")]
+
+
+def _rank_in_class(issues: LabelIssues) -> IntArray:
+    """(n,) place of each image among those given its class, 0 = most doubtful."""
+    order = np.lexsort((issues.label_quality, issues.labels))
+    counts = np.bincount(issues.labels, minlength=issues.n_classes)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank
