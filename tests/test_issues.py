@@ -117,20 +117,20 @@ def test_the_confident_joint_has_the_given_counts_as_rows_in_whole_numbers():
 
 def test_sample_weights_of_the_exact_posterior_give_every_class_its_true_size_back():
     rng = np.random.default_rng(0)
-    true = rng.integers(2, size=20000)
-    given = np.where((true == 0) & (rng.random(20000) < 0.4), 1, true)  # class 0 loses 40 % to class 1
-    logits = 2 * (2 * np.eye(2)[true] + rng.normal(size=(20000, 2)))
+    true = rng.integers(2, size=100000)
+    given = np.where((true == 0) & (rng.random(100000) < 0.4), 1, true)  # class 0 loses 40 % to class 1
+    logits = 2 * (2 * np.eye(2)[true] + rng.normal(size=(100000, 2)))
     clean = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     transition = np.array([[0.6, 0.4], [0, 1]])
     exact = clean * transition[:, given].T
     exact /= exact.sum(axis=1, keepdims=True)
     issues = replace(
-        issues_of(given.tolist(), exact[np.arange(20000), given].tolist(), exact.argmax(axis=1).tolist(), k=2),
+        issues_of(given.tolist(), exact[np.arange(100000), given].tolist(), exact.argmax(axis=1).tolist(), k=2),
         transition=transition,
     )
     total = np.bincount(given, sample_weights(issues))
-    assert np.bincount(given)[0] < 0.32 * 20000
-    assert total / 20000 == pytest.approx([0.5, 0.5], abs=0.01)
+    assert np.bincount(given)[0] < 0.32 * 100000
+    assert total / 100000 == pytest.approx([0.5, 0.5], abs=0.01)
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
