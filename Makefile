@@ -1,0 +1,36 @@
+# make demo | make test | make venv: each sets up what it needs in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+venv: .venv/installed  ## a virtual environment with cvcoteach in it, and nothing else to do
+
+demo: .venv/installed  ## find planted label errors among real handwritten digits, in under two minutes
+	@$(BIN)/python examples/demo.py
+
+test: .venv/tested  ## every check: format, lint, types, import directions, tests, documentation (slow tests: CI=true)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
+
+format:  ## bring the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cvcoteach needs Python 3.11 or later; name one: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test,datalab]'
+	@touch $@
+
+.PHONY: help venv demo test format

@@ -1,0 +1,106 @@
+"""Results -> tables and text. Nothing here is printed or written by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cvcoteach._checks import FloatArray
+from cvcoteach.crossval import CrossValResult
+
+ISSUE_COLUMNS = (
+    "path",
+    "given_label",
+    "predicted_label",
+    "label_quality",
+    "is_label_issue",
+    "set",
+    "round",
+)
+
+
+def label_quality(result: CrossValResult) -> FloatArray:
+    """Probability of the given label by the last model that judged the image, (n,) in [0, 1], low = doubtful."""
+    return result.pred_probs[np.arange(len(result.labels)), result.labels].astype(np.float64)
+
+
+def issue_table(result: CrossValResult, paths: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
+    """Every image, worst first, with the columns of `issues.csv`.
+
+    `is_label_issue` is INCV's rule: the image never joined S. `set` says where it ended, `round` which
+    round judged it last.
+    """
+    names = np.asarray(class_names, dtype=object)
+    where = np.select([result.selected, result.candidate], ["selected", "candidate"], "dropped")
+    table = pd.DataFrame(
+        {
+            "path": np.asarray(paths, dtype=object),
+            "given_label": names[result.labels],
+            "predicted_label": names[result.pred_probs.argmax(axis=1)],
+            "label_quality": label_quality(result),
+            "is_label_issue": ~result.selected,
+            "set": where,
+            "round": result.last_round,
+        }
+    )
+    worst_first = np.lexsort((result.selected, label_quality(result)))
+    return table.iloc[worst_first].reset_index(drop=True)
+
+
+def confusions(table: pd.DataFrame, most: int = 5) -> list[dict[str, Any]]:
+    """The most frequent pairs given -> predicted among the flagged, with their counts."""
+    flagged = table[table["is_label_issue"] & (table["given_label"] != table["predicted_label"])]
+    counts = flagged.groupby(["given_label", "predicted_label"]).size().rename("count").reset_index()
+    counts = counts.sort_values("count", ascending=False, kind="stable").head(most)
+    return [
+        {"given": given, "predicted": predicted, "count": int(count)}
+        for given, predicted, count in counts.itertuples(index=False)
+    ]
+
+
+def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
+    """One line a round: how many were scored, kept, dropped; agreement and ε̂."""
+    return [
+        {
+            "round": number,
+            "scored": len(r.scored),
+            "kept": len(r.kept),
+            "dropped": len(r.dropped),
+            "selected": int(r.selected.sum()),
+            "candidate": int(r.candidate.sum()),
+            "agreement": round(r.agreement, 4),
+            "noise_rate": round(r.noise_rate, 4),
+        }
+        for number, r in enumerate(result.rounds, start=1)
+    ]
+
+
+def summary(result: CrossValResult, table: pd.DataFrame, class_names: Sequence[str]) -> dict[str, Any]:
+    """The figures of a run, for people and machines."""
+    return {
+        "n_images": len(table),
+        "n_classes": len(class_names),
+        "n_issues": int(table["is_label_issue"].sum()),
+        "noise_rate": round(result.noise_rate, 4),
+        "confusions": confusions(table),
+        "rounds": round_figures(result),
+    }
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The short summary that `find-issues` ends with."""
+    n = summary["n_images"]
+    lines = [
+        f"{summary['n_issues']:,} of {n:,} labels look wrong ({summary['n_issues'] / n:.1%}).",
+        f"Estimated noise rate: {summary['noise_rate']:.1%} (from the agreement of round 1; tends to be low).",
+    ]
+    if summary["confusions"]:
+        lines.append("Most often:")
+        width = max(len(c["given"]) for c in summary["confusions"])
+        lines += [
+            f"  {c['given']:<{width}} looks like {c['predicted']}  ({c['count']:,})" for c in summary["confusions"]
+        ]
+    return "\n".join(lines)
