@@ -1,0 +1,311 @@
+"""The one training loop: a recipe, one or more networks, batches in, losses back."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, check_at_least, near
+from cvcoteach.training.augment import Pixels, draw_motion, normalise
+from cvcoteach.training.devices import Plan
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("one-cycle", "piecewise", "constant")
+_CHECK_EVERY = 50  # batches between looks at the losses: each look makes a GPU wait
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained."""
+
+    model: str = "small"
+    """"small", "resnet32", a name of torchvision's, or "package.module:function"."""
+    weights: str | None = None
+    """"default" (published ones), "none", a file; None: published ones where there are any."""
+    epochs: int = 12
+    batch_size: int = 250
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """"sgd" has Nesterov momentum 0.9."""
+    learning_rate: float = 0.1
+    """The largest of the schedule."""
+    schedule: Literal["one-cycle", "piecewise", "constant"] = "one-cycle"
+    """"one-cycle": linearly up during `warmup`, then linearly down to 0; "piecewise": by `milestones`."""
+    warmup: float = 0.25
+    """Share of the training in which "one-cycle" rises, in [0, 1)."""
+    milestones: tuple[tuple[int, float], ...] = ()
+    """(epoch, factor): from the end of that epoch on, the learning rate is multiplied by that factor."""
+    weight_decay: float = 5e-4
+    """Of weights with two dimensions or more; gains and biases are free."""
+    shift: int = 3
+    """Random shift, pixels each way."""
+    flip: bool | None = None
+    """Random mirroring; None: colour images only, since mirrored digits and letters are others."""
+    tta: bool = True
+    """Whether a prediction is the mean over an image and its mirror image, where training mirrors."""
+    patience: int | None = None
+    """Epochs without a better loss on held-back training images before training stops; None: never."""
+    held_back: float = 0.1
+    """Share of the training images that `patience` looks at and that are not trained on, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        check_at_least("epochs", self.epochs, 1)
+        check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("weight_decay", self.weight_decay, 0)
+        check_at_least("shift", self.shift, 0)
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer is {self.optimizer!r}; {near(self.optimizer, OPTIMIZERS)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule is {self.schedule!r}; {near(self.schedule, SCHEDULES)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {self.learning_rate}; it takes a number above 0.")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is {self.warmup}; it is a share of the training, in [0, 1).")
+        if self.patience is not None:
+            check_at_least("patience", self.patience, 1)
+        if not 0 < self.held_back < 1:
+            raise InputError(f"held_back is {self.held_back}; it is a share of the training images, in (0, 1).")
+
+
+PRESETS = {
+    "fast": Recipe(),
+    # Chen et al. 2019, CIFAR-10: to the letter
+    "paper": Recipe(
+        model="resnet32",
+        epochs=50,
+        batch_size=128,
+        optimizer="adam",
+        learning_rate=1e-3,
+        schedule="piecewise",
+        milestones=((20, 0.5), (30, 0.25), (40, 0.1)),
+        weight_decay=0.0,
+        shift=4,
+        flip=True,
+        tta=False,
+    ),
+}
+
+
+def learning_rate_at(recipe: Recipe, progress: float) -> float:
+    """The learning rate after `progress` epochs, a fraction within an epoch."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    if recipe.schedule == "piecewise":
+        factors = [factor for epoch, factor in recipe.milestones if progress >= epoch]
+        return recipe.learning_rate * (factors[-1] if factors else 1.0)
+    share, up = progress / recipe.epochs, recipe.warmup
+    return recipe.learning_rate * (share / up if share < up else (1 - share) / (1 - up))
+
+
+class Batch(NamedTuple):
+    """What a loss may look at, besides the networks' outputs."""
+
+    rows: Tensor
+    """(b,) positions among the training images."""
+    targets: Tensor
+    """(b,) classes, or (b, K) probabilities."""
+    epoch: int
+    """From 0."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """Told after each epoch."""
+
+    epoch: int
+    """From 1."""
+    n_epochs: int
+    images_per_second: float
+    loss: float
+    """Mean over the batches (and networks)."""
+    validation_loss: float | None = None
+    """On the held-back training images, if any."""
+
+
+Losses = Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
+"""Logits (b, K) of each network, float32 -> a loss of each network. Networks may choose for each other."""
+Order = Callable[[int, np.random.Generator], Sequence[IntArray]]
+"""Epoch (from 0) and random numbers -> the positions in each batch."""
+OnEpoch = Callable[[EpochReport], None]
+
+
+def cross_entropy(logits: Sequence[Tensor], batch: Batch) -> list[Tensor]:
+    """Every network by itself, without label smoothing: smoothed scores rank label errors worse."""
+    return [functional.cross_entropy(each, batch.targets) for each in logits]
+
+
+def shuffled(n: int, batch_size: int) -> Order:
+    """All n images in random order, in batches of `batch_size` or one less, none of a single image.
+
+    Batch-norm cannot take one image, so the last batch is no remainder: all share what is missing.
+    """
+    n_batches = -(-n // batch_size)
+    if n_batches > 1 and n // n_batches < 2:
+        n_batches = max(1, n // 2)
+
+    def order(epoch: int, rng: np.random.Generator) -> list[IntArray]:
+        positions = rng.permutation(n) if n > 1 else np.zeros(2, np.int64)
+        return np.array_split(positions, n_batches)
+
+    return order
+
+
+class Training:
+    """One or more networks on their way through a recipe.
+
+    Every epoch draws its random numbers from the seed and its own number alone, so a training that is taken up
+    from `state_dict` goes on as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        pixels: Pixels,
+        rows: IntArray,
+        targets: npt.NDArray[np.int64] | FloatArray | PredProbs,
+        recipe: Recipe,
+        plan: Plan,
+        *,
+        seed: int,
+        flip: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        losses: Losses = cross_entropy,
+        order: Order | None = None,
+    ) -> None:
+        """rows: (m,) indices into `pixels`; targets: (m,) classes or (m, K) probabilities of those.
+
+        networks: on the plan's device. flip, mean, std: as resolved for these images.
+        """
+        self.networks = networks
+        self.epoch = 0
+        self._pixels, self._rows, self._recipe, self._plan = pixels, rows, recipe, plan
+        self._seed, self._flip, self._mean, self._std, self._losses = seed, flip, mean, std, losses
+        self._order = order or shuffled(len(rows), recipe.batch_size)
+        self._targets = torch.as_tensor(targets).to(plan.torch_device)
+        self._optimizer = _optimizer([p for net in networks for p in net.parameters()], recipe)
+        self._scaler = torch.amp.GradScaler(plan.device, enabled=plan.dtype == "float16" and "cuda" in plan.device)
+
+    def run_epoch(self) -> EpochReport:
+        """Train through one epoch.
+
+        Raises InputError where a loss is not finite: the training cannot be saved.
+        """
+        began = time.perf_counter()
+        recipe, plan, device = self._recipe, self._plan, self._plan.torch_device
+        numbers = np.random.SeedSequence([self._seed, self.epoch])
+        generator = torch.Generator().manual_seed(int(numbers.generate_state(1)[0]))
+        batches = self._order(self.epoch, np.random.default_rng(numbers))
+        n_images = sum(map(len, batches))
+        motion = draw_motion(n_images, recipe.shift, self._flip, generator)
+        positions = torch.split(torch.from_numpy(np.concatenate(batches)).to(device), [len(batch) for batch in batches])
+        record = torch.zeros(len(batches), device=device)
+        for network in self.networks:
+            network.train()
+        images = self._pixels.batches([self._rows[batch] for batch in batches], motion)
+        for step, (raw, rows) in enumerate(zip(images, positions, strict=True)):
+            rate = learning_rate_at(recipe, self.epoch + step / len(batches))
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            inputs = normalise(raw, self._mean, self._std, plan)
+            with plan.autocast():
+                outputs = [network(inputs) for network in self.networks]
+            batch = Batch(rows, self._targets[rows], self.epoch)
+            losses = torch.stack(list(self._losses([logits_of(output) for output in outputs], batch)))
+            torch.autograd.backward(self._scaler.scale(losses.sum()))
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            self._optimizer.zero_grad(set_to_none=True)
+            record[step] = losses.detach().mean()
+            if step % _CHECK_EVERY == 0 or step == len(batches) - 1:
+                self._check(record[: step + 1], rate)
+        loss = float(record.mean())
+        self.epoch += 1
+        return EpochReport(self.epoch, recipe.epochs, n_images / (time.perf_counter() - began), loss)
+
+    def _check(self, record: Tensor, rate: float) -> None:
+        finite = record.isfinite()
+        if not bool(finite.all()):
+            step = int(torch.argmin(finite.to(torch.uint8)))
+            raise InputError(
+                f"the loss is {float(record[step])} in batch {step + 1} of epoch {self.epoch + 1} at a learning rate "
+                f"of {rate:.3g}; try a smaller learning rate."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later `load_state_dict` needs to go on."""
+        return {
+            "epoch": self.epoch,
+            "networks": [network.state_dict() for network in self.networks],
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch = state["epoch"]
+        for network, values in zip(self.networks, state["networks"], strict=True):
+            network.load_state_dict(values)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    trained = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    rate = recipe.learning_rate
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=rate, fused=True)
+
+
+def logits_of(output: Any) -> Tensor:
+    """A network's logits in float32: the first of its outputs, where there are auxiliary ones."""
+    first: Tensor = output if isinstance(output, Tensor) else output[0]
+    return first.float()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    pixels: Pixels,
+    rows: IntArray,
+    plan: Plan,
+    *,
+    mirror: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int = 500,
+) -> PredProbs:
+    """Class probabilities (len(rows), K), softmax in float32; with `mirror` the mean with the mirror image's."""
+    network.eval()
+    parts: list[Tensor] = []
+    for raw in pixels.batches(list(_chunks(rows, batch_size))):
+        images = normalise(raw, mean, std, plan)
+        with plan.autocast():
+            views = [network(images)] + ([network(images.flip(3))] if mirror else [])
+        parts.append(torch.stack([logits_of(view).softmax(dim=1) for view in views]).mean(dim=0))
+    return torch.cat(parts).cpu().numpy()
+
+
+def _chunks(rows: IntArray, size: int) -> Iterator[IntArray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def weights_of(networks: Sequence[nn.Module]) -> list[dict[str, Any]]:
+    """A copy of the networks' weights, to return to."""
+    return [copy.deepcopy(network.state_dict()) for network in networks]
