@@ -1,5 +1,61 @@
-"""Find the wrong labels in an image dataset, by Iterative Noisy Cross-Validation."""
+"""Find the wrong labels in an image dataset, by Iterative Noisy Cross-Validation.
+
+Importing this loads neither torch nor fiftyone: each public name is fetched when it is first used.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CrossValResult": "crossval",
+    "FoldTrainer": "crossval",
+    "HeadTrainer": "training.features",
+    "InputError": "_checks",
+    "IterativeCV": "crossval",
+    "LabelIssues": "issues",
+    "Machine": "runs",
+    "Settings": "runs",
+    "SklearnTrainer": "training.features",
+    "TorchTrainer": "training.folds",
+    "cross_validate": "crossval",
+    "find_issues": "runs",
+    "find_label_issues": "dropin",
+    "get_label_quality_scores": "dropin",
+    "label_posterior": "transition",
+    "noise_transition": "transition",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cvcoteach' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cvcoteach.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]
+
+
+if TYPE_CHECKING:
+    from cvcoteach._checks import InputError as InputError
+    from cvcoteach.crossval import CrossValResult as CrossValResult
+    from cvcoteach.crossval import FoldTrainer as FoldTrainer
+    from cvcoteach.crossval import IterativeCV as IterativeCV
+    from cvcoteach.crossval import cross_validate as cross_validate
+    from cvcoteach.dropin import find_label_issues as find_label_issues
+    from cvcoteach.dropin import get_label_quality_scores as get_label_quality_scores
+    from cvcoteach.issues import LabelIssues as LabelIssues
+    from cvcoteach.runs import Machine as Machine
+    from cvcoteach.runs import Settings as Settings
+    from cvcoteach.runs import find_issues as find_issues
+    from cvcoteach.training.features import HeadTrainer as HeadTrainer
+    from cvcoteach.training.features import SklearnTrainer as SklearnTrainer
+    from cvcoteach.training.folds import TorchTrainer as TorchTrainer
+    from cvcoteach.transition import label_posterior as label_posterior
+    from cvcoteach.transition import noise_transition as noise_transition

@@ -144,5 +144,6 @@ def find_issues(
         return
     click.echo(report.summary_text(outcome.summary))
     click.echo(f"\nResults: {outcome.folder}/issues.csv (every image, worst first)")
+    click.echo(f"Next: look at the most doubtful ones, {outcome.folder}/issues.html")
     if outcome.unreadable:
         click.echo(f"Left out: {outcome.unreadable:,} unreadable images, listed in {outcome.folder}/unreadable.csv")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cvcoteach._checks import FloatArray
+from cvcoteach._checks import FloatArray, IntArray
 from cvcoteach.crossval import CrossValResult
 
 ISSUE_COLUMNS = (
@@ -25,6 +27,11 @@ ISSUE_COLUMNS = (
 def label_quality(result: CrossValResult) -> FloatArray:
     """Probability of the given label by the last model that judged the image, (n,) in [0, 1], low = doubtful."""
     return result.pred_probs[np.arange(len(result.labels)), result.labels].astype(np.float64)
+
+
+def worst_first(result: CrossValResult) -> IntArray:
+    """All images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
+    return np.lexsort((result.selected, label_quality(result)))
 
 
 def issue_table(result: CrossValResult, paths: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
@@ -46,8 +53,7 @@ def issue_table(result: CrossValResult, paths: Sequence[str], class_names: Seque
             "round": result.last_round,
         }
     )
-    worst_first = np.lexsort((result.selected, label_quality(result)))
-    return table.iloc[worst_first].reset_index(drop=True)
+    return table.iloc[worst_first(result)].reset_index(drop=True)
 
 
 def confusions(table: pd.DataFrame, most: int = 5) -> list[dict[str, Any]]:
@@ -104,3 +110,39 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             f"  {c['given']:<{width}} looks like {c['predicted']}  ({c['count']:,})" for c in summary["confusions"]
         ]
     return "\n".join(lines)
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 14px/1.4 system-ui, sans-serif; margin: 24px; max-width: 1280px; }
+h1 { font-size: 20px; margin: 0 0 4px; }
+p { margin: 0 0 20px; opacity: .75; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 16px; }
+figure { margin: 0; }
+img { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 4px; background: #8883; }
+figcaption { overflow-wrap: anywhere; font-size: 12px; }
+.given { color: #c33; text-decoration: line-through; } .seen { font-weight: 600; }
+.file { opacity: .6; }
+"""
+
+
+def gallery_html(title: str, lead: str, table: pd.DataFrame, thumbnails: Sequence[bytes | None]) -> str:
+    """A page of its own with the first rows of an issue table as pictures: given label, predicted label, quality.
+
+    table: as `issue_table`; thumbnails: PNG bytes of its first rows (None where there is no picture).
+    """
+    figures = []
+    for row, png in zip(table.itertuples(index=False), thumbnails, strict=False):
+        picture = (
+            f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">' if png else '<img alt="">'
+        )
+        figures.append(
+            f'<figure>{picture}<figcaption><span class="given">{html.escape(str(row.given_label))}</span> '
+            f'<span class="seen">{html.escape(str(row.predicted_label))}</span> {row.label_quality:.3f}'
+            f'<br><span class="file">{html.escape(str(row.path))}</span></figcaption></figure>'
+        )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>"
+        f"<main>{''.join(figures)}</main></html>\n"
+    )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cvcoteach.training.sources import Source
 
 LARGEST_SMALL_IMAGE = 64  # px; the small network sees no more of a photograph than this
+IN_GALLERY = 120  # images in issues.html
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
@@ -346,3 +347,17 @@ def _write_results(run: RunFolder, result: CrossValResult, table: pd.DataFrame, 
         dropped=result.dropped,
         round=result.last_round,
     )
+    _write_gallery(run.path / "issues.html", result, table, data)
+
+
+def _write_gallery(file: Path, result: CrossValResult, table: pd.DataFrame, data: Source) -> None:
+    from cvcoteach.training.thumbnails import thumbnails
+
+    rows = report.worst_first(result)[:IN_GALLERY]
+    lead = (
+        f"{table['is_label_issue'].sum():,} of {len(table):,} labels look wrong. The {len(rows)} most doubtful: "
+        "the given label, the predicted one, and the probability of the given one."
+    )
+    page = report.gallery_html(f"Label issues in {data.location.name}", lead, table, thumbnails(data, rows))
+    with replacing(file) as out:
+        out.write(page.encode())

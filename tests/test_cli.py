@@ -99,7 +99,11 @@ def test_a_table_and_an_npz_give_what_the_folder_gives(tmp_path: Path) -> None:
     numbers = [int(f.stem) for f in files]
     np.savez(tmp_path / "shapes.npz", images=images[numbers], labels=np.array(CLASSES)[given[numbers]])
 
-    sources = {"folder": tmp_path / "shapes", "table": tmp_path / "shapes" / "labels.csv", "npz": tmp_path / "shapes.npz"}
+    sources = {
+        "folder": tmp_path / "shapes",
+        "table": tmp_path / "shapes" / "labels.csv",
+        "npz": tmp_path / "shapes.npz",
+    }
     tables = {}
     for name, source in sources.items():
         result = find_issues(source, "--output", tmp_path / name, *QUICK)
@@ -117,7 +121,14 @@ def test_features_of_ones_own_train_heads_and_no_image_is_read(tmp_path: Path) -
     for head in ("linear", "mlp"):
         output = tmp_path / head
         result = find_issues(
-            tmp_path / "shapes.npz", "--features", tmp_path / "features.npy", "--head", head, "--output", output, "--quiet"
+            tmp_path / "shapes.npz",
+            "--features",
+            tmp_path / "features.npy",
+            "--head",
+            head,
+            "--output",
+            output,
+            "--quiet",
         )
         assert result.exit_code == 0, result.output
         table = pd.read_csv(output / "issues.csv")
@@ -154,7 +165,10 @@ def test_killed_at_any_point_the_same_command_ends_with_the_same_result(tmp_path
     assert all((folds / name).stat().st_mtime_ns == when for name, when in survived.items())
     assert find_issues(*arguments[1:], "--output", tmp_path / "whole").exit_code == 0
     assert (tmp_path / "killed" / "issues.csv").read_bytes() == (tmp_path / "whole" / "issues.csv").read_bytes()
-    with np.load(tmp_path / "killed" / "probabilities.npz") as k, np.load(tmp_path / "whole" / "probabilities.npz") as w:
+    with (
+        np.load(tmp_path / "killed" / "probabilities.npz") as k,
+        np.load(tmp_path / "whole" / "probabilities.npz") as w,
+    ):
         assert k.files == w.files
         for name in k.files:
             np.testing.assert_array_equal(k[name], w[name])
@@ -240,7 +254,8 @@ def test_features_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
     ):
         np.save(tmp_path / f"{name}.npy", array)
         refused(
-            find_issues(tmp_path / "shapes", "--features", tmp_path / f"{name}.npy", "--output", tmp_path / name), sentence
+            find_issues(tmp_path / "shapes", "--features", tmp_path / f"{name}.npy", "--output", tmp_path / name),
+            sentence,
         )
 
 
