@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import (
-    BoolArray,
-    FloatArray,
-    InputError,
-    IntArray,
-    PredProbs,
-    as_labels,
-    as_pred_probs,
-    check_at_least,
-    near,
-)
-from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
+from cvcoteach.crossval import FoldTrainer, IterativeCV, OnFold
+from cvcoteach.detection import RULES, issues_and_probs, one_source
+from cvcoteach.detection import label_issues_from as label_issues_from
 from cvcoteach.issues import LabelIssues, posterior_issues
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-OUR_FILTERS = ("posterior", "incv")
 CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 # below this many probabilities starting processes costs more than it saves; above it cleanlab itself speaks of a big
@@ -80,49 +68,44 @@ def find_label_issues(
     Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
     these, worst first. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
     """
-    sources = {"images": images, "features": features, "trainer": trainer}
-    given = [name for name, value in sources.items() if value is not None]
-    if given and pred_probs is not None:
-        raise InputError(f"pred_probs and {given[0]} are both given; the probabilities come from one of them.")
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} are given; the probabilities come from one of them.")
-    cleanlab_options: dict[str, Any] = {
-        "rank_by_kwargs": rank_by_kwargs,
-        "frac_noise": frac_noise,
-        "num_to_remove_per_class": num_to_remove_per_class,
-        "min_examples_per_class": min_examples_per_class,
-        "confident_joint": confident_joint,
-        "verbose": verbose,
-        "multi_label": multi_label,
-    }
-    if not given and filter_by not in OUR_FILTERS:
-        options = cleanlab_options | ({} if filter_by is None else {"filter_by": filter_by})
-        if return_indices_ranked_by != "posterior" or multi_label:
+    sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
+    cleanlab_alone = images is None and features is None and trainer is None
+    if cleanlab_alone and filter_by not in RULES:
+        options: dict[str, Any] = {
+            "rank_by_kwargs": rank_by_kwargs,
+            "frac_noise": frac_noise,
+            "num_to_remove_per_class": num_to_remove_per_class,
+            "min_examples_per_class": min_examples_per_class,
+            "confident_joint": confident_joint,
+            "verbose": verbose,
+            "multi_label": multi_label,
+        }
+        if filter_by is not None:
+            options["filter_by"] = filter_by
+        if return_indices_ranked_by != "posterior":
             return _cleanlab(
                 labels, pred_probs, n_jobs, options | {"return_indices_ranked_by": return_indices_ranked_by}
             )
-        _no_rank_by_kwargs(rank_by_kwargs)
+        _check_ranking("posterior", rank_by_kwargs, multi_label)
         flags = _cleanlab(labels, pred_probs, n_jobs, options)
-        return _worst_first(flags, posterior_issues(labels, _required(pred_probs)).label_quality)
+        return _worst_first(flags, posterior_issues(labels, np.asarray(pred_probs)).label_quality)
 
-    rule = filter_by or "posterior"
-    if rule not in OUR_FILTERS:
+    kind, rule = one_source(sources), filter_by or "posterior"
+    if rule not in RULES:
         raise InputError(
-            f"filter_by is {rule!r}, cleanlab's way with pred_probs; with {given[0]} it takes "
-            f"{' or '.join(map(repr, OUR_FILTERS))}."
+            f"filter_by is {rule!r}, cleanlab's way with pred_probs; "
+            f"with {kind} it takes {' or '.join(map(repr, RULES))}."
         )
     if multi_label:
         raise InputError(f"multi_label is True, but filter_by={rule!r} takes one label an image; leave filter_by out.")
     if confident_joint is not None:
         raise InputError(f"confident_joint is given, but filter_by={rule!r} estimates the noise itself; leave it out.")
-    _check_ranking(return_indices_ranked_by, rank_by_kwargs)
     if n_jobs is not None:
         check_at_least("n_jobs", n_jobs, 1)
+    _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    if given:
-        issues, probs = _from_source(given[0], sources[given[0]], labels, rule, n_rounds, n_folds, seed, progress)
-    else:
-        issues, probs = _from_pred_probs(labels, _required(pred_probs), rule)
+    incv = IterativeCV(n_rounds, n_folds, seed=seed)
+    issues, probs = issues_and_probs(labels, sources, rule, None, incv, progress)
     flags = limited_flags(
         issues,
         frac_noise=frac_noise,
@@ -137,9 +120,8 @@ def find_label_issues(
         return _worst_first(flags, issues.label_quality)
     from cleanlab.rank import order_label_issues
 
-    return order_label_issues(
-        flags, issues.labels, probs, rank_by=return_indices_ranked_by, rank_by_kwargs=rank_by_kwargs or {}
-    )
+    ranking = {"rank_by": return_indices_ranked_by, "rank_by_kwargs": rank_by_kwargs or {}}
+    return order_label_issues(flags, issues.labels, probs, **ranking)
 
 
 def get_label_quality_scores(
@@ -164,25 +146,6 @@ def get_label_quality_scores(
     from cleanlab.rank import get_label_quality_scores as scores
 
     return scores(labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs)
-
-
-def label_issues_from(
-    result: CrossValResult,
-    *,
-    filter_by: Literal["posterior", "incv"] = "posterior",
-    class_names: Sequence[str] | None = None,
-) -> LabelIssues:
-    """The label issues of a finished INCV run.
-
-    The qualities and suggestions are the posterior's, from the probabilities of round 1: those of all images, each by
-    a model of the same kind. Flags: "posterior", or "incv" for every image that INCV did not select.
-    """
-    issues = posterior_issues(result.labels, result.rounds[0].pred_probs, class_names=class_names)
-    if filter_by == "incv":
-        return replace(issues, is_label_issue=~result.selected, filter_by="incv")
-    if filter_by != "posterior":
-        raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), OUR_FILTERS)}")
-    return issues
 
 
 def limited_flags(
@@ -235,91 +198,14 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
     return cleanlab_find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
 
 
-def _from_pred_probs(labels: Any, pred_probs: npt.ArrayLike, rule: str) -> tuple[LabelIssues, PredProbs]:
-    issues = posterior_issues(labels, pred_probs)
-    probs = as_pred_probs(pred_probs, (len(issues.labels), issues.n_classes))
-    if rule == "incv":
-        own = probs[np.arange(len(probs)), issues.labels]
-        issues = replace(issues, is_label_issue=own < probs.max(axis=1), filter_by="incv")
-    return issues, probs
-
-
-def _from_source(
-    kind: str, source: Any, labels: Any, rule: str, n_rounds: int, n_folds: int, seed: int, progress: bool | OnFold
-) -> tuple[LabelIssues, PredProbs]:
-    y, names = encode_labels(labels)
-    trainer: FoldTrainer
-    if kind == "trainer":
-        trainer = source
-    elif kind == "images":
-        from cvcoteach.training.folds import TorchTrainer
-
-        trainer = TorchTrainer(source, len(names))
-    else:
-        from cvcoteach.training.features import HeadTrainer
-
-        trainer = HeadTrainer(np.asarray(source), len(names))
-    settings = IterativeCV(n_rounds=n_rounds, n_folds=n_folds, seed=seed)
-    with _Progress(progress, n_rounds * n_folds) as on_fold:
-        result = settings.run(trainer, y, n_classes=len(names), on_fold=on_fold)
-    issues = label_issues_from(result, filter_by="incv" if rule == "incv" else "posterior", class_names=names)
-    return issues, result.rounds[0].pred_probs
-
-
-def encode_labels(labels: Any) -> tuple[IntArray, tuple[str, ...]]:
-    """Labels as int64 (n,), and the names of the classes in the order of their numbers.
-
-    Whole numbers 0, 1, … stay what they are; any others, or names, are numbered in lexicographic order.
-    """
-    array = np.asarray(labels)
-    if array.ndim == 1 and len(array) and array.dtype.kind not in "iuf":
-        names, index = np.unique(array.astype(str), return_inverse=True)
-        array, class_names = index, tuple(names.tolist())
-        return as_labels(array, len(class_names))[0], class_names
-    y, k = as_labels(array)
-    return y, tuple(map(str, range(k)))
-
-
-class _Progress:
-    """Whom to tell of every fold: the caller's function, a bar on stderr, or nobody."""
-
-    def __init__(self, progress: bool | OnFold, n_trainings: int) -> None:
-        self._callback = progress if callable(progress) else None
-        self._bar: Any = None
-        if progress is True:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=n_trainings, desc="INCV", unit="fold", leave=False)
-
-    def __enter__(self) -> OnFold | None:
-        return self._callback if self._bar is None else self._advance
-
-    def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _advance(self, told: FoldProgress) -> None:
-        if told.state != "start":
-            self._bar.update()
-
-
-def _check_ranking(ranking: str | None, kwargs: dict[str, Any] | None) -> None:
+def _check_ranking(ranking: str | None, kwargs: dict[str, Any] | None, multi_label: bool) -> None:
     known = (*CLEANLAB_RANKINGS, "posterior")
     if ranking is not None and ranking not in known:
         raise InputError(f"return_indices_ranked_by is {ranking!r}; {near(str(ranking), known)}")
-    if ranking == "posterior":
-        _no_rank_by_kwargs(kwargs)
-
-
-def _no_rank_by_kwargs(kwargs: dict[str, Any] | None) -> None:
-    if kwargs:
+    if ranking == "posterior" and multi_label:
+        raise InputError("multi_label is True, but the ranking by posterior takes one label an image.")
+    if ranking == "posterior" and kwargs:
         raise InputError(f"rank_by_kwargs is {kwargs}, but the ranking by posterior has no options; leave it out.")
-
-
-def _required(pred_probs: Any) -> Any:
-    if pred_probs is None:
-        raise InputError("pred_probs is missing; give it, or images, features or a trainer to get it from.")
-    return pred_probs
 
 
 def _worst_first(flags: BoolArray, quality: FloatArray) -> IntArray:

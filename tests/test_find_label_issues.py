@@ -320,7 +320,7 @@ def test_progress_shows_a_bar_on_stderr_and_nothing_on_stdout(capsys):
 @pytest.mark.parametrize(
     ("sources", "sentence"),
     [
-        ({"pred_probs": np.full((4, 2), 0.5), "features": np.zeros((4, 2))}, "pred_probs and features are both given"),
+        ({"pred_probs": np.full((4, 2), 0.5), "features": np.zeros((4, 2))}, "pred_probs and features are given"),
         ({"images": np.zeros((4, 2, 2, 3)), "features": np.zeros((4, 2))}, "images and features are given"),
     ],
 )
