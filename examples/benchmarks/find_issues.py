@@ -1,0 +1,134 @@
+"""`cvcoteach find-issues` on real human label errors, beside cleanlab with the same network and the same features.
+
+    python examples/benchmarks/find_issues.py [--labels random1]    # about 20 minutes on two cores
+
+20,000 CIFAR-10 images with the labels of one annotator each. From scratch (preset fast) and on frozen features, each in a
+process of its own: seconds and peak memory are the whole process's. Nothing was tuned on random1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from data import ARCHIVE, BUILD, frozen_features, load_cifar10n
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from tables import markdown, publish
+
+N_FOLDS = 5  # cleanlab's usual
+
+
+def main() -> None:
+    """Measure and publish."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--labels", default="random1")
+    parser.add_argument("--cleanlab", choices=["images", "features"], help="(used by the script itself)")
+    args = parser.parse_args()
+    if args.cleanlab:
+        return cleanlab_alone(args.labels, args.cleanlab)
+
+    source, features = prepare(args.labels)
+    data = load_cifar10n()
+    given, true = data.given[args.labels], data.true_labels
+    rows, rounds = [], []
+    for what, options in (("from scratch", []), ("features, linear head", ["--features", str(features)])):
+        output = BUILD / f"run-{args.labels}-{what.split()[0].strip(',')}"
+        shutil.rmtree(output, ignore_errors=True)
+        command = ["-m", "cvcoteach", "find-issues", str(source), "--output", str(output), "--json", *options]
+        _, seconds, memory = timed(command)
+        table = pd.read_csv(output / "issues.csv").set_index("path").loc[[f"train/{i:05d}.jpg" for i in range(len(true))]]
+        flagged, quality = table.is_label_issue.to_numpy(), table.label_quality.to_numpy()
+        rows.append([what, "cvcoteach find-issues", *scores(given != true, flagged, 1 - quality), seconds, memory])
+        rounds += [[what, number, *figures] for number, figures in enumerate(lp_lr(output, given == true), start=1)]
+
+        kind = "features" if options else "images"
+        answer, seconds, memory = timed([__file__, "--labels", args.labels, "--cleanlab", kind])
+        found = json.loads(answer)
+        with np.load(found["file"]) as arrays:
+            figures = scores(given != true, arrays["flagged"], 1 - arrays["quality"])
+        rows.append([what, f"cleanlab, {N_FOLDS}-fold", *figures, seconds, memory])
+
+    header = ["input", "method", "average precision", "precision", "recall", "F1", "seconds", "peak memory (MiB)"]
+    text = f"Labels `{args.labels}`, {np.mean(given != true):.1%} of them wrong.\n\n{markdown(header, rows)}\n\n"
+    publish("find-issues", text + markdown(["input", "round", "|S|", "LP", "LR"], rounds))
+
+
+def prepare(labels: str) -> tuple[Path, Path]:
+    """The images as files with a CSV of these labels, and their features: as a user has them."""
+    folder = BUILD / "cifar10n"
+    if not (folder / "labels.csv").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(ARCHIVE) as tar:
+            tar.extractall(folder, filter="data")
+    table = pd.read_csv(folder / "labels.csv")
+    train = table[table.split == "train"]
+    source = folder / f"{labels}.csv"
+    train[["filepath", labels]].rename(columns={labels: "label"}).to_csv(source, index=False)
+    features = BUILD / "train-features.npy"
+    np.save(features, frozen_features()[: len(train)])
+    return source, features
+
+
+def timed(command: list[str]) -> tuple[str, int, int]:
+    """Standard output, seconds, peak memory in MiB of a Python process."""
+    started = time.perf_counter()
+    environment = os.environ | {"CVCOTEACH_CACHE_DIR": str(BUILD / "cache")}
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    return output, round(time.perf_counter() - started), usage.ru_maxrss // 1024
+
+
+def scores(wrong: np.ndarray, flagged: np.ndarray, doubt: np.ndarray) -> list[float]:
+    """Average precision of the ranking; precision, recall, F1 of the flags."""
+    precision, recall, f1, _ = precision_recall_fscore_support(wrong, flagged, average="binary")
+    return [float(average_precision_score(wrong, doubt)), float(precision), float(recall), float(f1)]
+
+
+def lp_lr(output: Path, clean: np.ndarray) -> list[tuple[int, float, float]]:
+    """|S|, label precision and label recall after each round, from the run folder."""
+    from cvcoteach.crossval import IterativeCV
+    from cvcoteach.storage import RunFolder
+
+    run = RunFolder.read(output)
+    with np.load(output / "probabilities.npz") as arrays:
+        labels, k = arrays["labels"], len(arrays["class_names"])
+    identity = run.record["identity"]
+    incv = IterativeCV(identity["n_rounds"], identity["n_folds"], identity["remove_ratio"], identity["seed"])
+    result = incv.run(None, labels, n_classes=k, finished=run.folds)  # type: ignore[arg-type]  # every fold is there
+    return [
+        (int(r.selected.sum()), float(clean[r.selected].mean()), float(r.selected[clean].mean())) for r in result.rounds
+    ]
+
+
+def cleanlab_alone(labels: str, kind: str) -> None:
+    """What a cleanlab user does: K-fold probabilities, its default filter, its default quality."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    from cvcoteach import HeadTrainer, TorchTrainer, cross_validate
+
+    data = load_cifar10n()
+    given, k = data.given[labels], len(data.class_names)
+    trainer = TorchTrainer(data.images, k) if kind == "images" else HeadTrainer(frozen_features()[: len(given)], k)
+    pred_probs = cross_validate(trainer, given, n_folds=N_FOLDS)
+    file = BUILD / f"cleanlab-{labels}-{kind}.npz"
+    flagged = find_label_issues(given, pred_probs, n_jobs=1)
+    np.savez(file, flagged=flagged, quality=get_label_quality_scores(given, pred_probs))
+    print(json.dumps({"file": str(file)}))
+
+
+if __name__ == "__main__":
+    main()
