@@ -14,12 +14,14 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from filelock import FileLock
 
 from cvcoteach._checks import BoolArray, IntArray
@@ -54,6 +56,12 @@ def content_key(records: Records, size: int, channels: int | None) -> str:
     key = hashlib.blake2b(f"{VERSION} {size} {channels or 'auto'} ".encode(), digest_size=16)
     key.update(np.ascontiguousarray(records["digest"]).data)
     return key.hexdigest()
+
+
+def path_hashes(paths: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each name, (n,): the same in every process."""
+    names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], dtype=object)
+    return pd.util.hash_array(names, categorize=False)
 
 
 def find(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> IntArray:
@@ -151,7 +159,7 @@ class SourceCache:
 
 
 class Build:
-    """An array in the making: a file of pixels, and a log of the rows that are in it."""
+    """An array in the making: a file of pixels, and a log of the rows that are in it. `begin` comes first."""
 
     LOG = np.dtype([("row", "<i8"), ("record", RECORD)])
 
@@ -161,10 +169,13 @@ class Build:
         self.records = records.copy()
         self.shape = (len(records), size, size, channels)
         self.finished = np.zeros(len(records), np.bool_)
+        self.offset = 0
         self._waiting: list[Records] = []
         self._flushed = time.monotonic()
 
-        names = hashlib.blake2b(np.ascontiguousarray(records["path"]).data, digest_size=16).hexdigest()
+    def begin(self) -> None:
+        """Go on with what is left of a killed build of the same files, or start."""
+        names = hashlib.blake2b(np.ascontiguousarray(self.records["path"]).data, digest_size=16).hexdigest()
         plan = {"version": VERSION, "shape": list(self.shape), "names": names}
         if not self._resume(plan):
             self._start(plan)

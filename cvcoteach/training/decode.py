@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from cvcoteach._checks import IntArray
@@ -35,7 +34,7 @@ RECORD = np.dtype(
 Records = npt.NDArray[np.void]
 
 UNSETTLED = -1
-_TICK = 2_000_000_000
+TICK = 2_000_000_000
 """Nanoseconds: file times are this coarse at worst (FAT), so that a second write within them may leave no trace."""
 
 _INODE = 2**63 - 1
@@ -56,11 +55,6 @@ class Done(NamedTuple):
     """Row -> why its image cannot be read."""
     coloured: bool
     """A chunk that was to be grey is not; nothing was written."""
-
-
-def path_hashes(paths: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of each name, (n,): the same in every process."""
-    return pd.util.hash_array(np.array(paths, dtype=object), categorize=False)
 
 
 def stat_files(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
@@ -221,7 +215,7 @@ def _read(file: str, record: Records) -> bytes:
         status = os.fstat(opened.fileno())  # before reading: what changes meanwhile looks changed later
         data = opened.read()
     record["size"], record["ctime"], record["inode"] = status.st_size, status.st_ctime_ns, status.st_ino & _INODE
-    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _TICK
+    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > TICK
     record["mtime"] = status.st_mtime_ns if settled else UNSETTLED
     record["digest"] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
     if not data:

@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import joblib  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import platformdirs
 from PIL import Image
 
 from cvcoteach._checks import BoolArray, InputError, IntArray, check_at_least
-from cvcoteach.training.cache import VERSION, Build, Decoded, SourceCache, content_key
+from cvcoteach.training.cache import VERSION, Build, Decoded, SourceCache, content_key, path_hashes
 from cvcoteach.training.decode import (
     RECORD,
     Done,
@@ -31,12 +30,12 @@ from cvcoteach.training.decode import (
     decode_chunk,
     decode_files,
     digest_chunk,
-    path_hashes,
     squash,
     stat_files,
 )
 from cvcoteach.training.sources import Source
 from cvcoteach.training.tables import spread
+from cvcoteach.training.workers import cpu_count, in_processes
 
 CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
 """Environment variable that names the cache folder."""
@@ -46,7 +45,7 @@ Progress = Callable[[int, int], None]
 
 _PROBED = 64
 """Images that are decoded first: they tell grey from colour, and how long the rest will take."""
-_WORTH_WORKERS = 2.0
+_WORTH_WORKERS = 5.0
 """Seconds of decoding; below them worker processes cost more than they gain."""
 _CHUNK_BYTES = 32 * 2**20
 _CHUNK_SECONDS = 0.5
@@ -193,11 +192,12 @@ class _Loader:
         pixels = decode_files([self.files[row] for row in probed], self.size, 3, only_grey=False)[0]
         seconds = (time.perf_counter() - started) / len(probed)
         grey = bool((pixels == pixels[..., :1]).all())
-        made = None
-        if self.channels is None and grey:
-            made = self._decode(cache, records, older, 1, seconds)
-        # a coloured image among grey ones that were probed: rare, so it may cost a second start
-        return made or self._decode(cache, records, older, self.channels or 3, seconds) or _never()
+        # a coloured image among grey ones, none of them probed, is rare: it may cost a second start
+        if self.channels is None and grey and (made := self._decode(cache, records, older, 1, seconds)):
+            return made
+        made = self._decode(cache, records, older, self.channels or 3, seconds)
+        assert made is not None
+        return made
 
     def _decode(
         self, cache: SourceCache, records: Records, older: Sequence[Decoded], channels: int, seconds: float
@@ -207,9 +207,10 @@ class _Loader:
         errors: dict[int, str] = {}
         only_grey = self.channels is None and channels == 1
         try:
+            build.begin()
             self._check_room(build)
-            for decoded in older:
-                build.copy(decoded)
+            for known in older:
+                build.copy(known)
             todo = np.flatnonzero(~build.finished)
             n_done = len(self.files) - len(todo)
             where = (build.pixel_file, build.offset, self.size, channels, only_grey)
@@ -232,10 +233,13 @@ class _Loader:
                 raise
             build.discard()
             raise self._no_room(build) from error
-        except BaseException:
-            build.flush()  # stopped by hand, most likely: the next call goes on from here
+        except BaseException:  # stopped by hand, most likely: the next call goes on from here
+            build.flush()
             raise
-        return cache.open(key) or _never(), key
+        decoded = cache.open(key)
+        if decoded is None:
+            raise OSError(errno.ENOENT, "an array vanished while it was made")
+        return decoded, key
 
     def _in_chunks(
         self, function: Callable[..., Done], rows: IntArray, seconds: float, *args: object
@@ -247,13 +251,8 @@ class _Loader:
             for start in range(0, len(rows), step)
         ]
         few = seconds * len(rows) < _WORTH_WORKERS
-        workers = min(len(tasks), self.workers or (1 if few else joblib.cpu_count()))
-        if workers <= 1:
-            for task in tasks:
-                yield function(*task)
-        else:
-            parallel = joblib.Parallel(workers, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1)
-            yield from parallel(joblib.delayed(function)(*task) for task in tasks)
+        workers = min(len(tasks), self.workers or (1 if few else cpu_count()))
+        return in_processes(function, tasks, max(1, workers))
 
     def _check_room(self, build: Build) -> None:
         if shutil.disk_usage(build.folder).free < build.bytes_to_come:
@@ -271,10 +270,6 @@ class _Loader:
 
 def _bytes(n: float) -> str:
     return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
-
-
-def _never() -> NoReturn:
-    raise RuntimeError("an array of the cache vanished while it was made")
 
 
 # -- arrays --

@@ -270,7 +270,8 @@ def _check_repeats(source: Source) -> tuple[str, ...]:
 
 def _read_npz(location: Path) -> Source:
     try:
-        with np.load(location, allow_pickle=False) as arrays:
+        # numpy leaves a file open that it cannot read, if it opened it
+        with open(location, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = list(arrays.files)
             absent = [name for name in ("images", "labels") if name not in names]
             if absent:
@@ -281,13 +282,13 @@ def _read_npz(location: Path) -> Source:
             images, labels = arrays["images"], arrays["labels"]
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise InputError(
                 f"{location.name} holds arrays of Python objects, which could run code when loaded; "
                 "save images as numbers and labels as numbers or text."
             ) from None
-        raise InputError(f"{location.name} cannot be read as .npz: {error}") from None
+        raise InputError(f"{location.name} cannot be read as .npz ({error}); np.savez writes one.") from None
 
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)) or 0 in images.shape:
         turned = images.ndim == 4 and images.shape[1] in (1, 3, 4)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from pyarrow import csv
 
 from cvcoteach._checks import InputError, IntArray, near
 
@@ -20,6 +21,10 @@ PATH_COLUMNS = frozenset(
     ["path", "filepath", "file_path", "file", "filename", "file_name", "image", "image_path", "image_file", "img_path"]
 )
 LABEL_COLUMNS = frozenset(["label", "labels", "given_label", "class", "class_name", "target", "category"])
+
+_TEXT_SUFFIXES = frozenset([".csv", ".tsv"])
+_LOOKED_AT = 50
+"""Rows that tell a column of paths from others."""
 
 
 class Columns(NamedTuple):
@@ -55,28 +60,31 @@ def spread(n: int, most: int) -> IntArray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.empty(0, np.int64)
 
 
-def _csv(location: Path, **options: Any) -> pd.DataFrame:
-    """A text table, every value as written; raises InputError for what is none."""
+@contextmanager
+def _csv(location: Path, columns: Sequence[str] | None = None) -> Iterator[csv.CSVStreamingReader]:
+    """A text table in pieces, all its values (or those of `columns`) as written.
+
+    Raises InputError for what is none, and where a row has more or fewer values than the header.
+    """
     try:
         with open(location, encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count) if location.suffix.lower() == ".csv" else "\t"
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            return pd.read_csv(
-                location,
-                sep=separator,
-                dtype=str,
-                na_filter=False,
-                index_col=False,
-                encoding="utf-8-sig",
-                **options,
-            )
+        with csv.open_csv(
+            location,
+            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(columns or [], pa.string()), include_columns=columns
+            ),
+        ) as reader:
+            yield reader
     except UnicodeDecodeError as error:
         raise InputError(f"{location.name} is no UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{location.name} is empty; it takes a header and one row an image.") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+    except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise InputError(f"{location.name} is no UTF-8 text; save it as UTF-8.") from None
+        if "Empty CSV" in str(error):
+            raise InputError(f"{location.name} is empty; it takes a header and one row an image.") from None
         raise InputError(f"{location.name} cannot be read as a table: {' '.join(str(error).split())}") from None
 
 
@@ -89,19 +97,42 @@ def _schema(location: Path) -> pa.Schema:
 
 def _columns(location: Path) -> dict[str, bool]:
     """Each column, and whether it holds text."""
-    if location.suffix.lower() in (".csv", ".tsv"):
-        return dict.fromkeys(_csv(location, nrows=1).columns, True)
+    if location.suffix.lower() in _TEXT_SUFFIXES:
+        with _csv(location) as reader:
+            names = reader.schema.names
+        if len(set(names)) < len(names):
+            raise InputError(f"{location.name} has two columns of the same name: {', '.join(names)}.")
+        return dict.fromkeys(names, True)
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
     return {field.name: any(test(field.type) for test in text) for field in _schema(location)}
 
 
-def _load(location: Path, columns: Sequence[str]) -> pd.DataFrame:
-    if location.suffix.lower() in (".csv", ".tsv"):
-        return _csv(location, usecols=list(dict.fromkeys(columns)))
+def _load(location: Path, columns: Sequence[str], most: int | None = None) -> pd.DataFrame:
+    """These columns, of all rows or of the first."""
+    wanted = list(dict.fromkeys(columns))
+    if location.suffix.lower() in _TEXT_SUFFIXES:
+        with _csv(location, wanted) as reader:
+            return _rows(reader, most)
+    schema = _schema(location)
+    for column in wanted:
+        kind = schema.field(column).type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise InputError(f"the column {column!r} of {location.name} holds {kind}; it takes text or whole numbers.")
     try:
-        return pq.read_table(location, columns=list(dict.fromkeys(columns))).to_pandas(ignore_metadata=True)
+        with pq.ParquetFile(location) as file:
+            batches = file.iter_batches(columns=wanted)
+            return _rows(
+                pa.RecordBatchReader.from_batches(pa.schema([schema.field(name) for name in wanted]), batches), most
+            )
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{location.name} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def _rows(reader: pa.RecordBatchReader, most: int | None) -> pd.DataFrame:
+    if most is None:
+        return reader.read_all().to_pandas(ignore_metadata=True)
+    first = next(iter(reader), None)
+    return pd.DataFrame(columns=reader.schema.names) if first is None else first.slice(0, most).to_pandas()
 
 
 def _find_path_column(location: Path, columns: dict[str, bool], label_column: str | None) -> str:
