@@ -1,0 +1,195 @@
+"""A run as FiftyOne's Brain knows it: saved with the dataset, loaded, renamed, deleted with every field it wrote."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fiftyone.core.brain as fob
+import numpy as np
+
+from cvcoteach._checks import InputError, near
+from cvcoteach.fiftyone import fields as fo_fields
+from cvcoteach.fiftyone.fields import Fields, Ids
+from cvcoteach.issues import LabelIssues
+
+METHOD = "cvcoteach.label_issues"
+
+
+class FindLabelIssuesConfig(fob.BrainMethodConfig):
+    """What a run was asked for."""
+
+    def __init__(
+        self,
+        label_field: str,
+        source: str = "incv",
+        settings: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """label_field: whose labels. source: "incv", a run folder, "cleanlab". run_id: made up unless given."""
+        self.label_field = label_field
+        self.source = source
+        self.settings = dict(settings or {})
+        self.run_id = run_id or uuid.uuid4().hex
+        super().__init__(**kwargs)
+
+    @property
+    def method(self) -> str:
+        """What FiftyOne lists it under."""
+        return METHOD
+
+
+class FindLabelIssues(fob.BrainMethod):
+    """What FiftyOne calls when a run is listed, renamed or deleted."""
+
+    def get_fields(self, samples: Any, key: str) -> list[str]:
+        """The label field, and those the run wrote."""
+        return [self.config.label_field, *Fields(key)]
+
+    def rename(self, samples: Any, key: str, new_key: str) -> None:
+        """Rename the fields."""
+        fo_fields.rename(samples._dataset, Fields(key), Fields(new_key))
+
+    def cleanup(self, samples: Any, key: str) -> None:
+        """Delete the fields; labels and the record of corrections stay."""
+        fo_fields.delete(samples._dataset, Fields(key))
+
+    def _validate_run(self, samples: Any, key: str, existing_info: Any) -> None:
+        self._validate_fields_match(key, "label_field", existing_info)
+
+
+class FindLabelIssuesResults(fob.BrainResults):
+    """A finished run: the label issues, and whose they are."""
+
+    def __init__(
+        self,
+        samples: Any,
+        config: FindLabelIssuesConfig,
+        key: str,
+        ids: Ids,
+        issues: LabelIssues,
+        info: Mapping[str, Any],
+        backend: Any = None,
+    ) -> None:
+        """ids: (n,) the samples, in the order of `issues`. info: figures and notes for people, as JSON."""
+        super().__init__(samples, config, key, backend=backend)
+        self._ids, self._issues, self._info = ids, issues, dict(info)
+
+    @property
+    def ids(self) -> Ids:
+        """(n,) sample ids."""
+        return self._ids
+
+    @property
+    def issues(self) -> LabelIssues:
+        """Every label's quality, flag and suggestion, as found; corrections made since do not show here."""
+        return self._issues
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Figures and notes for people."""
+        return self._info
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of this run."""
+        return Fields(self.key)
+
+    @property
+    def packed_ids(self) -> str:
+        """`ids` as text."""
+        return base64.b64encode(zlib.compress(self._ids.tobytes())).decode()
+
+    @property
+    def packed_issues(self) -> str:
+        """`issues` as text."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "issues.npz"
+            self._issues.save(file)
+            return base64.b64encode(file.read_bytes()).decode()
+
+    def attributes(self) -> list[str]:
+        """What FiftyOne saves."""
+        return ["cls", "packed_ids", "packed_issues", "info"]
+
+    def get_meta(self) -> dict[str, Any]:
+        """Figures that can be read without loading the rest."""
+        return {"n_samples": len(self._ids), "n_issues": self._issues.n_issues}
+
+    @classmethod
+    def _from_dict(cls, d: Mapping[str, Any], samples: Any, config: Any, key: str) -> FindLabelIssuesResults:
+        ids = np.frombuffer(zlib.decompress(base64.b64decode(d["packed_ids"])), dtype="S24")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "issues.npz"
+            file.write_bytes(base64.b64decode(d["packed_issues"]))
+            issues = LabelIssues.load(file)
+        return cls(samples, config, key, ids, issues, d["info"])
+
+
+def check_key(dataset: Any, key: str, *, overwrite: bool = False) -> None:
+    """Raises InputError where a run cannot be saved under `key`."""
+    if not isinstance(key, str) or not key.isidentifier():
+        raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
+    if key in dataset.list_brain_runs():
+        if not isinstance(dataset.get_brain_info(key).config, FindLabelIssuesConfig):
+            raise InputError(f"the brain key {key!r} belongs to a run of another kind; choose another.")
+        if not overwrite:
+            raise InputError(f"there is a run {key!r} already; choose another brain key, or allow it to be replaced.")
+        return
+    taken = [name for name in Fields(key) if name in dataset.get_field_schema()]
+    if taken:
+        raise InputError(f"the dataset has a field {taken[0]!r} that is no run's; choose another brain key.")
+
+
+def save(
+    samples: Any, key: str, config: FindLabelIssuesConfig, ids: Ids, issues: LabelIssues, info: Mapping[str, Any]
+) -> FindLabelIssuesResults:
+    """Save a run and write its fields. A crash on the way leaves a run without results, and labels as they were."""
+    dataset = samples._dataset
+    method = config.build()
+    method.register_run(samples, key, overwrite=True, cleanup=True)
+    fields = Fields(key)
+    fo_fields.declare(dataset, fields)
+    fo_fields.write(dataset, fields, ids, issues)
+    results = FindLabelIssuesResults(samples, config, key, ids, issues, info, backend=method)
+    method.save_run_results(samples, key, results)
+    return results
+
+
+def keys(dataset: Any) -> list[str]:
+    """The brain keys of the runs of this kind, newest first."""
+    found = dataset.list_brain_runs(type=FindLabelIssues)
+    return sorted(found, key=lambda key: dataset.get_brain_info(key).timestamp, reverse=True)
+
+
+def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
+    """The run `key`, or the newest.
+
+    Raises InputError where there is none, where it has not finished, or where it has become stale: its label field
+    or its own fields are gone.
+    """
+    known = keys(dataset)
+    if not known:
+        raise InputError(f"{dataset.name} has no run of find_label_issues yet; run it first.")
+    if key is None:
+        key = known[0]
+    if key not in known:
+        raise InputError(f"there is no run {key!r}; {near(key, known)}")
+    results = dataset.load_brain_results(key)
+    if results is None:
+        raise InputError(
+            f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."
+        )
+    schema = dataset.get_field_schema()
+    gone = [name for name in (results.config.label_field, *Fields(key)) if name not in schema]
+    if gone:
+        raise InputError(
+            f"the run {key!r} is stale: the field {gone[0]!r} is gone. Delete the run and start a new one."
+        )
+    return results

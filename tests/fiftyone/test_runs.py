@@ -1,0 +1,125 @@
+"""A run as FiftyOne's Brain knows it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+
+from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone.fields import Fields
+from cvcoteach.fiftyone.issues import import_label_issues
+from cvcoteach.issues import posterior_issues
+
+FIELDS = Fields("label_issues")
+
+
+def imported(noisy: Any, key: str = "label_issues") -> runs.FindLabelIssuesResults:
+    issues = posterior_issues(noisy.given, noisy.pred_probs, class_names=("bar", "cross", "ring"))
+    return import_label_issues(noisy.dataset, "ground_truth", issues, key)
+
+
+def test_a_run_flags_the_wrong_labels_and_suggests_the_true_ones(noisy: Any) -> None:
+    imported(noisy)
+    flagged = noisy.dataset.match(fo.ViewField(FIELDS.is_issue))
+    assert sorted(flagged.values("id")) == sorted(noisy.wrong_ids)
+    suggested = noisy.dataset.values(f"{FIELDS.suggested}.label")
+    assert suggested == [("bar", "cross", "ring")[k] for k in noisy.true]
+    assert set(noisy.dataset.values(FIELDS.review)) == {"unreviewed"}
+    quality, wrong = noisy.dataset.values([FIELDS.quality, FIELDS.wrong])
+    np.testing.assert_allclose(np.add(quality, wrong), 1)
+
+
+def test_a_run_does_not_touch_the_labels(noisy: Any) -> None:
+    before = noisy.raw_labels()
+    imported(noisy)
+    assert noisy.raw_labels() == before
+
+
+def test_a_fresh_process_loads_what_was_saved(noisy: Any) -> None:
+    results = imported(noisy)
+    noisy.dataset.persistent = True
+    script = (
+        "import fiftyone as fo\n"
+        f"results = fo.load_dataset({noisy.dataset.name!r}).load_brain_results('label_issues')\n"
+        "print(results.issues.n_issues, results.issues.class_names, results.ids[0].decode(), results.config.label_field)"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=True)
+    expected = f"{results.issues.n_issues} ('bar', 'cross', 'ring') {noisy.ids[0]} ground_truth"
+    assert said.stdout.strip().splitlines()[-1] == expected
+
+
+def test_renaming_a_run_takes_its_fields_along(noisy: Any) -> None:
+    before = imported(noisy).issues.label_quality
+    noisy.dataset.rename_brain_run("label_issues", "second_look")
+    assert runs.keys(noisy.dataset) == ["second_look"]
+    schema = noisy.dataset.get_field_schema()
+    assert not set(FIELDS) & set(schema)
+    assert set(Fields("second_look")) <= set(schema)
+    np.testing.assert_array_equal(runs.load(noisy.dataset, "second_look").issues.label_quality, before)
+    assert "second_look_quality" in noisy.dataset.list_indexes()
+
+
+def test_deleting_a_run_leaves_the_dataset_as_it_was(noisy: Any) -> None:
+    schema, labels = set(noisy.dataset.get_field_schema()), noisy.raw_labels()
+    indexes = noisy.dataset.list_indexes()
+    imported(noisy)
+    noisy.dataset.delete_brain_run("label_issues")
+    assert set(noisy.dataset.get_field_schema()) == schema
+    assert noisy.raw_labels() == labels
+    assert noisy.dataset.list_brain_runs() == []
+    assert noisy.dataset.list_indexes() == indexes
+    raw = noisy.dataset._sample_collection.find_one()
+    assert not any(name.startswith("label_issues") for name in raw)
+    assert "label_issues" not in [group.name for group in noisy.dataset.app_config.sidebar_groups]
+
+
+def test_two_runs_live_side_by_side_the_newest_first(noisy: Any) -> None:
+    imported(noisy, "first")
+    imported(noisy, "second")
+    assert runs.keys(noisy.dataset) == ["second", "first"]
+    assert runs.load(noisy.dataset).key == "second"
+
+
+def test_a_second_run_with_the_same_key_is_refused_unless_allowed(noisy: Any) -> None:
+    imported(noisy)
+    with pytest.raises(InputError, match="there is a run 'label_issues' already"):
+        imported(noisy)
+    runs.check_key(noisy.dataset, "label_issues", overwrite=True)
+
+
+@pytest.mark.parametrize("key", ["", "two words", "1st", None])
+def test_a_key_that_is_no_name_is_refused(noisy: Any, key: Any) -> None:
+    with pytest.raises(InputError, match="brain key is"):
+        runs.check_key(noisy.dataset, key)
+
+
+def test_a_key_whose_fields_are_taken_is_refused(noisy: Any) -> None:
+    noisy.dataset.add_sample_field("mine_review", fo.StringField)
+    with pytest.raises(InputError, match="has a field 'mine_review' that is no run's"):
+        runs.check_key(noisy.dataset, "mine")
+
+
+def test_a_stale_run_says_what_is_gone(noisy: Any) -> None:
+    imported(noisy)
+    noisy.dataset.delete_sample_field(FIELDS.review)
+    with pytest.raises(InputError, match="stale: the field 'label_issues_review' is gone"):
+        runs.load(noisy.dataset)
+
+
+def test_a_run_that_never_finished_says_so(noisy: Any) -> None:
+    config = runs.FindLabelIssuesConfig("ground_truth")
+    config.build().register_run(noisy.dataset, "killed", cleanup=False)
+    with pytest.raises(InputError, match="'killed' did not finish"):
+        runs.load(noisy.dataset, "killed")
+
+
+def test_there_is_nothing_to_load_before_a_run(noisy: Any) -> None:
+    with pytest.raises(InputError, match="no run of find_label_issues yet"):
+        runs.load(noisy.dataset)
