@@ -40,7 +40,7 @@ class Settings:
     flip: bool | None = None
     patience: int | None = None
     features: Path | None = None
-    head: str = "linear"
+    head: Literal["linear", "mlp"] = "linear"
     n_rounds: int = 4
     n_folds: int = 2
     remove_ratio: float | Literal["auto"] = "auto"
@@ -182,9 +182,11 @@ def _prepare(
     label_column: str | None,
     watcher: Watcher,
 ) -> _Prepared:
+    from cvcoteach.training.devices import choose_device
     from cvcoteach.training.sources import read_source
 
     started = time.perf_counter()
+    choose_device(machine.device)  # what cannot work is told before a million images are read
     data = read_source(source, path_column=path_column, label_column=label_column)
     identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed")}
     if settings.features is not None:
@@ -211,22 +213,27 @@ def _prepare_features(data: Source, settings: Settings, machine: Machine, watche
             f"{settings.features} has {len(features):,} rows, but the source has {len(data.labels):,} images; "
             "it takes one row an image, in the order of the source."
         )
-    n_classes = len(data.class_names)
-
-    def make_trainer(run: RunFolder) -> FoldTrainer:
-        return HeadTrainer(features, n_classes, settings.head, device=machine.device, on_epoch=watcher.epoch)
-
+    trainer = HeadTrainer(
+        features,
+        len(data.class_names),
+        settings.head,
+        device=machine.device,
+        threads=machine.threads,
+        on_epoch=watcher.epoch,
+    )
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return _Prepared(data, {}, identity, make_trainer, 0.0)
+    return _Prepared(data, {}, identity, lambda run: trainer, 0.0)
 
 
 def _prepare_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> _Prepared:
     from cvcoteach.training.devices import Plan
     from cvcoteach.training.folds import TorchTrainer
-    from cvcoteach.training.images import load_images
+    from cvcoteach.training.images import load_images, natural_size
+    from cvcoteach.training.models import preprocessing
 
     recipe = _recipe(settings)
-    size = settings.image_size or _default_size(data, recipe)
+    own_size = preprocessing(recipe.model, recipe.weights).size
+    size = settings.image_size or own_size or max(8, min(natural_size(data), LARGEST_SMALL_IMAGE))
     images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
     unreadable = {data.paths[i]: reason for i, reason in images.errors.items()}
     pixels = images.pixels
@@ -268,15 +275,6 @@ def _recipe(settings: Settings) -> Recipe:
         if getattr(settings, name) is not None
     }
     return replace(PRESETS[settings.preset], **changes)
-
-
-def _default_size(data: Source, recipe: Recipe) -> int:
-    """Pixels a side: what the weights were trained on, else the images' own size up to 64."""
-    from cvcoteach.training.images import natural_size
-    from cvcoteach.training.models import preprocessing
-
-    own = preprocessing(recipe.model, recipe.weights).size
-    return own if own is not None else max(8, min(natural_size(data), LARGEST_SMALL_IMAGE))
 
 
 def _rare_classes(data: Source, n_folds: int) -> list[str]:

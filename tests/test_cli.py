@@ -250,13 +250,14 @@ def test_features_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
     for name, array, sentence in (
         ("short", features[:29], "29 rows"),
         ("flat", features[:, 0], "shape"),
-        ("nan", np.where(np.arange(30)[:, None] == 7, np.nan, features), "row"),
+        ("nan", np.where(np.arange(30)[:, None] == 7, np.nan, features), "features[7, 0] is nan"),
     ):
         np.save(tmp_path / f"{name}.npy", array)
         refused(
             find_issues(tmp_path / "shapes", "--features", tmp_path / f"{name}.npy", "--output", tmp_path / name),
             sentence,
         )
+        assert not (tmp_path / name).exists()
 
 
 def test_sources_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
