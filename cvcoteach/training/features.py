@@ -1,0 +1,368 @@
+"""Folds on features: linear and MLP heads, all of a round in one computation; any scikit-learn classifier."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cvcoteach._checks import InputError, IntArray, PredProbs, check_at_least, near
+from cvcoteach.crossval import Fold
+from cvcoteach.training.devices import choose_device, choose_threads, fits, set_threads
+from cvcoteach.training.loop import EpochReport, OnEpoch
+
+HEADS = ("linear", "mlp")
+_ORDER_SEED = 0x1C5
+_LEAST_STEPS = 160  # fewer leave the probabilities of a small dataset undecided
+_WARMUP = 0.05
+_CHUNK = 8192  # rows
+_RESIDENT = 1 << 30  # bytes of features that a CPU keeps as float32
+_USED = 0.9  # from this share on, leaving out the rows that no head trains on costs more than it saves
+
+
+def load_features(path: str | Path) -> npt.NDArray[Any]:
+    """Features (n, d) of a .npy file, memory-mapped; nothing is ever unpickled.
+
+    Raises InputError where there is no such file, and where it holds something else.
+    """
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; it takes a .npy file of one row of numbers an image.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is no .npy file of numbers ({error}); write one with numpy.save.") from error
+    if not isinstance(features, np.ndarray):
+        features.close()
+        raise InputError(f"{path} holds several arrays; it takes a .npy file of one array, shape (n, d).")
+    _check_shape(features, str(path))
+    return features
+
+
+class HeadTrainer:
+    """Linear or MLP heads on given features: a `BatchFoldTrainer` that trains all heads of a round at once.
+
+    All heads see the same minibatches of features, in one fixed order, each only its own images in them: the logits of
+    all heads are one matrix product, an image that is not in a head's training part has no weight in its loss.
+    A head's answer depends on its own training part and seed, and on its neighbours by rounding only. The seed
+    draws an MLP's first layer; a linear head starts at zero, and nothing about it is drawn.
+
+    Features are standardised with mean and deviation over *all* rows - statistics that hold no label - and long rows
+    are shortened. Adam with a learning rate that falls to zero; that each head passes over its
+    images a few times only is what keeps it from learning wrong labels by heart.
+
+    Features of up to 1 GiB as float32 lie in memory; larger ones are read batch by batch from where they are.
+    """
+
+    def __init__(
+        self,
+        features: npt.ArrayLike,
+        n_classes: int,
+        head: Literal["linear", "mlp"] = "linear",
+        *,
+        epochs: int = 5,
+        batch_size: int | None = None,
+        learning_rate: float = 1.25,
+        weight_decay: float = 0.0,
+        hidden: int = 128,
+        device: str | None = None,
+        threads: int | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        """features: (n, d) finite numbers, an array or a memory map of any float type.
+
+        head: "linear", or "mlp" for a linear head with one hidden layer of `hidden` units beside it.
+        epochs: passes over a training part; more where it is so small that they would be under 160 steps.
+        batch_size: images of a head in a batch, about; None: twice the root of its training part's size.
+        learning_rate: the largest, times d: logits sum d features, so that steps must shrink as 1/d.
+        weight_decay: decoupled, as in AdamW.
+
+        Raises InputError for features of another shape or not finite, and for settings that do not fit.
+        """
+        if head not in HEADS:
+            raise InputError(f"head is {head!r}; {near(str(head), HEADS)}")
+        check_at_least("n_classes", n_classes, 2)
+        check_at_least("epochs", epochs, 1)
+        check_at_least("hidden", hidden, 1)
+        check_at_least("weight_decay", weight_decay, 0)
+        if batch_size is not None:
+            check_at_least("batch_size", batch_size, 1)
+        if not 0 < learning_rate < math.inf:
+            raise InputError(f"learning_rate is {learning_rate}; it takes a number above 0.")
+        self._n_classes = n_classes
+        self._hidden = hidden if head == "mlp" else 0
+        self._epochs, self._batch_size = epochs, batch_size
+        self._learning_rate, self._weight_decay = learning_rate, weight_decay
+        self._threads = choose_threads(threads)
+        self._on_epoch = on_epoch
+        self._rows = _Rows(np.asanyarray(features), choose_device(device))
+
+    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
+        """Train afresh on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
+
+        Raises InputError for an index without a row of features.
+        """
+        return self.fit_predict_many([Fold(train_idx, train_labels, eval_idx, seed)])[0]
+
+    def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
+        """As `fit_predict`, one answer a fold, all trained together."""
+        set_threads(self._threads)
+        for fold in folds:
+            self._rows.check(fold.train_idx)
+            self._rows.check(fold.eval_idx)
+        # heads share batches where their training parts are of about the same size; the others train among themselves
+        groups: dict[int, list[int]] = {}
+        for i, fold in enumerate(folds):
+            groups.setdefault(self._n_batches(len(fold.train_idx)), []).append(i)
+        answers: dict[int, PredProbs] = {}
+        for n_batches, members in groups.items():
+            heads = self._train([folds[i] for i in members], n_batches)
+            for place, i in enumerate(members):
+                answers[i] = self._predict(heads.only(place), folds[i].eval_idx)
+        return [answers[i] for i in range(len(folds))]
+
+    def _n_batches(self, n_train: int) -> int:
+        """Batches an epoch for a head of its own: a power of two, so that heads of nearly the same size share them."""
+        size = self._batch_size or 2 * math.sqrt(n_train)
+        return int(2 ** max(0, round(math.log2(max(n_train, 1) / size))))
+
+    def _train(self, folds: Sequence[Fold], n_batches: int) -> _Heads:
+        rows, n, device = self._rows, self._rows.n, self._rows.device
+        heads = _Heads.fresh(rows.d, self._n_classes, self._hidden, [fold.seed for fold in folds], device)
+        labels, used = self._labels(folds)
+        bounds = torch.linspace(0, n, n_batches + 1).round().long()
+        starts = torch.searchsorted(used, bounds).tolist()
+        n_epochs = max(self._epochs, math.ceil(_LEAST_STEPS / n_batches))
+        optimizer = heads.optimizer(self._learning_rate, self._weight_decay)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        order = torch.Generator().manual_seed(_ORDER_SEED)
+        n_images = sum(len(fold.train_idx) for fold in folds)
+        for epoch in range(n_epochs):
+            began, total = time.perf_counter(), torch.zeros((), device=device)
+            for step, batch in enumerate(torch.randperm(n_batches, generator=order).tolist()):
+                positions = used[starts[batch] : starts[batch + 1]]
+                if not len(positions):
+                    continue
+                factor = _schedule((epoch + step / n_batches) / n_epochs)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
+                targets = labels[positions].to(device, torch.int64)
+                logits = heads.logits(rows.at(positions))
+                losses = functional.cross_entropy(
+                    logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
+                )
+                counts = (targets >= 0).sum(dim=0).clamp_min(1)
+                loss = (losses.view_as(targets).sum(dim=0) / counts).sum()
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += loss.detach()
+            if self._on_epoch is not None:
+                mean_loss = float(total) / (n_batches * len(folds))
+                speed = n_images / (time.perf_counter() - began)
+                self._on_epoch(EpochReport(epoch + 1, n_epochs, speed, mean_loss))
+        return heads
+
+    def _labels(self, folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
+        """Labels (n, H), -1 where an image is not in a head's training part, and the positions that a batch reads."""
+        labels = torch.full((self._rows.n, len(folds)), -1, dtype=torch.int32)
+        for head, fold in enumerate(folds):
+            labels[self._rows.positions(fold.train_idx), head] = torch.from_numpy(np.asarray(fold.train_labels)).int()
+        used = (labels >= 0).any(dim=1).nonzero().flatten()
+        return labels, used if len(used) < _USED * len(labels) else torch.arange(len(labels))
+
+    @torch.no_grad()
+    def _predict(self, head: _Heads, eval_idx: IntArray) -> PredProbs:
+        positions = self._rows.positions(eval_idx)
+        answer = np.empty((len(positions), self._n_classes), np.float32)
+        for start in range(0, len(positions), _CHUNK):
+            logits = head.logits(self._rows.at(positions[start : start + _CHUNK]))[:, 0]
+            answer[start : start + _CHUNK] = logits.softmax(dim=1).cpu().numpy()
+        return answer
+
+
+def _schedule(progress: float) -> float:
+    """Factor of the learning rate: up in the first twentieth of the training, then along a cosine down to zero."""
+    return min(1.0, (progress + 1e-3) / _WARMUP) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Heads:
+    """The weights of H heads side by side."""
+
+    weight: Tensor
+    """(d, H·(K + hidden)): each head's linear part, then its first hidden layer."""
+    bias: Tensor
+    """(H·(K + hidden),)"""
+    out: Tensor
+    """(H, hidden, K), from the hidden layer to the logits."""
+
+    @classmethod
+    def fresh(cls, d: int, n_classes: int, hidden: int, seeds: Sequence[int], device: torch.device) -> _Heads:
+        weight = torch.zeros(d, len(seeds), n_classes + hidden)
+        if hidden:
+            for head, seed in enumerate(seeds):
+                drawn = torch.randn(d, hidden, generator=torch.Generator().manual_seed(seed))
+                weight[:, head, n_classes:] = drawn / math.sqrt(d)
+        bias, out = torch.zeros(len(seeds) * (n_classes + hidden)), torch.zeros(len(seeds), hidden, n_classes)
+        return cls(*(each.to(device).requires_grad_() for each in (weight.flatten(1), bias, out)))
+
+    def only(self, head: int) -> _Heads:
+        """One of them."""
+        h = len(self.out)
+        weight = self.weight.view(len(self.weight), h, -1)[:, head].contiguous()
+        return _Heads(weight, self.bias.view(h, -1)[head], self.out[head : head + 1])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(b, d) -> (b, H, K)."""
+        h, hidden, k = self.out.shape
+        z = torch.addmm(self.bias, x, self.weight).view(len(x), h, k + hidden)
+        if not hidden:
+            return z
+        inner = z[..., k:].relu()
+        return z[..., :k] + torch.einsum("bhi,hik->bhk", inner, self.out)
+
+    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        """AdamW, whose step on a weight is its learning rate: 1/fan-in, so that the logits' step is the same."""
+        d, hidden = len(self.weight), self.out.shape[1]
+        groups = [
+            {"params": [self.weight], "lr": learning_rate / d, "weight_decay": weight_decay},
+            {"params": [self.bias], "lr": learning_rate / d, "weight_decay": 0.0},
+        ]
+        if hidden:
+            groups.append({"params": [self.out], "lr": learning_rate / 8 / hidden, "weight_decay": weight_decay})
+        return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+
+
+class _Rows:
+    """Standardised features in one fixed random order, on the device or read in pieces."""
+
+    def __init__(self, features: npt.NDArray[Any], device: torch.device) -> None:
+        _check_shape(features, "features")
+        self.n, self.d = features.shape
+        self.device = device
+        mean, scale = _statistics(features)
+        self._mean, self._scale = torch.from_numpy(mean), torch.from_numpy(scale)
+        self._order = np.random.default_rng(_ORDER_SEED).permutation(self.n)
+        inverse = np.empty(self.n, np.int64)
+        inverse[self._order] = np.arange(self.n)
+        self._position = torch.from_numpy(inverse)
+        self._features = features
+        self._resident: Tensor | None = None
+        size = 4 * self.n * self.d
+        if fits(size, device) and (device.type == "cuda" or size <= _RESIDENT):
+            resident = torch.empty(self.n, self.d, device=device)
+            for start in range(0, self.n, _CHUNK):
+                piece = np.arange(start, min(start + _CHUNK, self.n))
+                resident[start : start + _CHUNK] = self._read(piece)
+            self._resident = resident
+
+    def check(self, idx: IntArray) -> None:
+        """Raises InputError for an index without a row."""
+        if len(idx) and not 0 <= np.min(idx) <= np.max(idx) < self.n:
+            odd = np.max(idx) if np.max(idx) >= self.n else np.min(idx)
+            raise InputError(f"features has {self.n:,} rows, but image {odd} is asked for; it takes one row an image.")
+
+    def positions(self, idx: IntArray) -> Tensor:
+        """Where the images `idx` lie in the fixed order."""
+        return self._position[torch.from_numpy(np.asarray(idx, dtype=np.int64))]
+
+    def at(self, positions: Tensor) -> Tensor:
+        """(b, d) on the device. positions: (b,), in any order; neighbours are not copied."""
+        if self._resident is None:
+            return self._read(positions.numpy())
+        first, last = int(positions[0]), int(positions[-1])
+        if last - first == len(positions) - 1 and bool((positions.diff() == 1).all()):
+            return self._resident[first : last + 1]
+        return self._resident[positions.to(self.device)]
+
+    def _read(self, positions: IntArray) -> Tensor:
+        wanted = self._order[positions]
+        by_place = np.argsort(wanted)  # a disk reads forwards
+        raw = np.empty((len(wanted), self.d), np.float32)
+        raw[by_place] = self._features[wanted[by_place]]
+        x = (torch.from_numpy(raw) - self._mean) * self._scale
+        # rows far from the mean would pull the most: their length is bounded by √(2d), their direction stays
+        x *= (2 / (1 + x.square().mean(dim=1, keepdim=True))).sqrt()
+        return x.to(self.device)
+
+
+def _check_shape(features: npt.NDArray[Any], where: str) -> None:
+    if features.ndim != 2 or not features.size:
+        raise InputError(f"{where} has shape {features.shape}; it takes one row of numbers an image, shape (n, d).")
+    if features.dtype.kind not in "fiu":
+        raise InputError(f"{where} holds {features.dtype}; it takes numbers, shape (n, d).")
+
+
+def _statistics(features: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and 1 / deviation of each column (d,), in pieces; 0 for a column that says nothing.
+
+    Raises InputError for a number that is not finite.
+    """
+    n, d = features.shape
+    shift = np.zeros(d)
+    sums, squares = np.zeros(d), np.zeros(d)
+    for start in range(0, n, _CHUNK):
+        piece = np.asarray(features[start : start + _CHUNK], dtype=np.float32)
+        finite = np.isfinite(piece)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            value = features[start + row, column]
+            raise InputError(f"features[{start + row}, {column}] is {value}; it takes finite float32 numbers.")
+        if start == 0:
+            shift = piece.mean(axis=0, dtype=np.float64)  # squares of large numbers would swallow a small deviation
+        centred = piece - shift
+        sums += centred.sum(axis=0)
+        squares += np.square(centred).sum(axis=0)
+    mean = shift + sums / n
+    variance = squares / n - (sums / n) ** 2
+    says_something = variance > 1e-12 * np.square(mean) + 1e-30
+    scale = np.divide(1, np.sqrt(variance, where=says_something, out=np.ones(d)), where=says_something, out=np.zeros(d))
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+class SklearnTrainer:
+    """Any scikit-learn classifier with `predict_proba`, cloned for each fold, as a `FoldTrainer`."""
+
+    def __init__(self, estimator: Any, X: Any, n_classes: int) -> None:
+        """estimator: unfitted, stays so. X: what its `fit` takes, one row an image: an array, sparse matrix or frame.
+
+        Raises InputError for an estimator without `predict_proba`.
+        """
+        if not hasattr(estimator, "predict_proba"):
+            name = type(estimator).__name__
+            raise InputError(f"estimator is {name}, which has no predict_proba; CalibratedClassifierCV adds one.")
+        check_at_least("n_classes", n_classes, 2)
+        self._estimator, self._n_classes = estimator, n_classes
+        self._X = X if hasattr(X, "shape") else np.asarray(X)
+
+    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
+        """Fit a clone on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
+
+        Every `random_state` of the estimator and its parts comes from `seed`. A class that is not among the labels
+        gets 0.
+        """
+        from sklearn.base import clone
+
+        answer = np.zeros((len(eval_idx), self._n_classes), np.float32)
+        present = np.unique(train_labels)
+        if len(present) == 1:  # many classifiers refuse a single class
+            answer[:, present] = 1
+            return answer
+        model = clone(self._estimator)
+        states = [name for name in model.get_params() if name == "random_state" or name.endswith("__random_state")]
+        model.set_params(**dict.fromkeys(states, seed % 2**32))
+        model.fit(self._take(train_idx), train_labels)
+        answer[:, model.classes_] = model.predict_proba(self._take(eval_idx))
+        return answer
+
+    def _take(self, idx: IntArray) -> Any:
+        return self._X.iloc[idx] if hasattr(self._X, "iloc") else self._X[idx]
