@@ -280,7 +280,7 @@ def _recipe(settings: Settings) -> Recipe:
 def _rare_classes(data: Source, n_folds: int) -> list[str]:
     counts = np.bincount(data.labels, minlength=len(data.class_names))
     return [
-        f"class {data.class_names[k]!r} has {counts[k]} image{'s' * (counts[k] != 1)}, fewer than the {n_folds} folds: "
+        f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the {n_folds} folds: "
         "some model never sees the class, so look at its images yourself."
         for k in np.flatnonzero(counts < n_folds)
     ]

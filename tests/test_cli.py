@@ -42,7 +42,7 @@ def refused(result: Result, sentence: str) -> None:
 
 def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(tmp_path: Path) -> None:
     wrong = class_folders(tmp_path / "shapes", n=300)
-    result = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", "--epochs", 8, *QUICK[2:])
+    result = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", "--epochs", 30, *QUICK[2:])
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "run" / "issues.csv")
     assert list(table) == [

@@ -45,7 +45,9 @@ def main() -> None:
         shutil.rmtree(output, ignore_errors=True)
         command = ["-m", "cvcoteach", "find-issues", str(source), "--output", str(output), "--json", *options]
         _, seconds, memory = timed(command)
-        table = pd.read_csv(output / "issues.csv").set_index("path").loc[[f"train/{i:05d}.jpg" for i in range(len(true))]]
+        table = (
+            pd.read_csv(output / "issues.csv").set_index("path").loc[[f"train/{i:05d}.jpg" for i in range(len(true))]]
+        )
         flagged, quality = table.is_label_issue.to_numpy(), table.label_quality.to_numpy()
         rows.append([what, "cvcoteach find-issues", *scores(given != true, flagged, 1 - quality), seconds, memory])
         rounds += [[what, number, *figures] for number, figures in enumerate(lp_lr(output, given == true), start=1)]
