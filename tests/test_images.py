@@ -415,7 +415,7 @@ def test_a_source_keeps_its_newest_arrays_only(tmp_path: Path, home: Path) -> No
 
 def test_a_source_long_unused_is_forgotten(tmp_path: Path, home: Path) -> None:
     load_images(noise_images(tmp_path / "old", 3), 8, cache_dir=home)
-    for file in home.rglob("history.json"):
+    for file in home.rglob("used"):
         os.utime(file, (1, 1))
     new = load_images(noise_images(tmp_path / "new", 3, seed=1), 8, cache_dir=home)
     assert arrays(home) == [new.content_key]

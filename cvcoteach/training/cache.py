@@ -1,7 +1,7 @@
 """The cache folder: decoded arrays by content, and for each source what its files held when last seen.
 
     arrays/KEY/          pixels.npy, records.npy, errors.json: whole and never changed, or not there
-    sources/SOURCE/      index.npy (each file's stat -> content digest), history.json (its arrays, newest first)
+    sources/SOURCE/      index.npy (each file's stat -> content digest), history.json (its arrays, newest first), used
     sources/SOURCE/building/   an array in the making, where a killed build goes on
 
 Nothing here is worth more than the time to make it again: the folder may be deleted at any time.
@@ -94,6 +94,7 @@ class SourceCache:
         """Held by the one process that builds; freed by the system when it dies."""
         self.arrays.mkdir(parents=True, exist_ok=True)
         self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "used").touch()
         return FileLock(self.home / "lock")
 
     def recall(self, records: Records) -> BoolArray:
@@ -134,7 +135,7 @@ class SourceCache:
             shutil.rmtree(folder, ignore_errors=True)
             return None
         with suppress(OSError):
-            os.utime(self.home / "history.json")
+            (self.home / "used").touch()
         return Decoded(pixels, records, {int(row): reason for row, reason in errors.items()})
 
     def build(self, records: Records, size: int, channels: int) -> Build:
@@ -143,16 +144,15 @@ class SourceCache:
 
     def sweep(self) -> None:
         """Remove sources long unused, and arrays that no source needs."""
-        sources = self.home.parent
         # arrays first: one that is listed had its name written into a history before it came to be
         arrays = [entry.name for entry in os.scandir(self.arrays)]
         needed: set[str] = set()
-        for entry in os.scandir(sources):
-            file = Path(entry.path) / "history.json"
+        for entry in os.scandir(self.home.parent):
+            source = Path(entry.path)
             with suppress(OSError):
-                if file.stat().st_mtime < time.time() - _FORGOTTEN_AFTER:
-                    shutil.rmtree(entry.path, ignore_errors=True)
-            needed.update(_read_history(file))
+                if (source / "used").stat().st_mtime < time.time() - _FORGOTTEN_AFTER:
+                    shutil.rmtree(source, ignore_errors=True)
+            needed.update(_read_history(source / "history.json"))
         for name in arrays:
             if name not in needed:
                 shutil.rmtree(self.arrays / name, ignore_errors=True)
@@ -263,10 +263,7 @@ class Build:
         (self.folder / "errors.json").write_text(json.dumps(errors), "utf-8")
         for name in ("log", "plan.json"):
             (self.folder / name).unlink()
-        if folder.exists():  # another source with the same images
-            self.discard()
-        else:
-            self.folder.rename(folder)
+        self.folder.rename(folder)
 
     def discard(self) -> None:
         """Leave nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import time
 import warnings
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from cvcoteach._checks import IntArray
+
+# what Pillow logs is said by the exception that follows; a program that wants its log still gets it
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 Pixels = npt.NDArray[np.uint8]
 

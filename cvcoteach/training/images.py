@@ -8,8 +8,9 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ def load_images(
         raise InputError(f"channels is {channels}; it takes 1 (grey), 3 (colour) or None (as the images are).")
     if workers is not None:
         check_at_least("workers", workers, 1)
+    if not len(source):
+        raise InputError(f"no image of {source.location} was named; it takes one at least.")
     if source.files is None:
         return _load_array(source, size, channels)
     folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
@@ -214,19 +217,25 @@ class _Loader:
             todo = np.flatnonzero(~build.finished)
             n_done = len(self.files) - len(todo)
             where = (build.pixel_file, build.offset, self.size, channels, only_grey)
-            for done in self._in_chunks(decode_chunk, todo, seconds, *where):
-                if done.coloured:
-                    build.discard()
-                    return None
-                build.add(done)
-                errors.update(done.errors)
-                n_done += len(done.rows)
-                if self.progress is not None:
-                    self.progress(n_done, len(self.files))
+            with closing(self._in_chunks(decode_chunk, todo, seconds, *where)) as chunks:
+                for done in chunks:
+                    if done.coloured:
+                        break
+                    build.add(done)
+                    errors.update(done.errors)
+                    n_done += len(done.rows)
+                    if self.progress is not None:
+                        self.progress(n_done, len(self.files))
+            if n_done < len(self.files):  # only once no worker writes into it any more
+                build.discard()
+                return None
             key = content_key(build.records, self.size, self.channels)
             build.flush()
             cache.remember(build.records, key)
-            build.publish(cache.arrays / key, errors)
+            if cache.open(key) is None:
+                build.publish(cache.arrays / key, errors)
+            else:  # of another source with the same images
+                build.discard()
             cache.sweep()
         except OSError as error:
             if error.errno not in _FULL:
@@ -243,7 +252,7 @@ class _Loader:
 
     def _in_chunks(
         self, function: Callable[..., Done], rows: IntArray, seconds: float, *args: object
-    ) -> Iterator[Done]:
+    ) -> Generator[Done]:
         """`function` on all `rows`, in this process or several; `seconds` is what a row takes, about."""
         step = int(np.clip(_CHUNK_SECONDS / seconds, 1, min(512, max(1, _CHUNK_BYTES // self.size**2 // 3))))
         tasks = [

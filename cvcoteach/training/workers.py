@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable
 from functools import cache
 from typing import TypeVar
 
@@ -27,8 +28,10 @@ def cpu_count() -> int:
 
 def in_processes(
     function: Callable[..., Result], tasks: Iterable[tuple[object, ...]], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """function(*task) for each task, in the order in which they end; in this process if `workers` is 1.
+
+    When the generator is closed no worker is at work any more.
 
     Raises what the function raises, and InputError where a worker is killed.
     """
@@ -45,13 +48,19 @@ def in_processes(
         batch_size=1,
         idle_worker_timeout=_IDLE_SECONDS,
     )
+    results = parallel(joblib.delayed(_call)(os.getpid(), function, task) for task in tasks)
     try:
-        yield from parallel(joblib.delayed(_call)(os.getpid(), function, task) for task in tasks)
+        for result in results:  # noqa: UP028 - `yield from` would close the inner generator before `finally`
+            yield result
     except TerminatedWorkerError:
         raise InputError(
             f"one of {workers} worker processes was killed, most likely for want of memory; with fewer workers "
             "the same command goes on from here."
         ) from None
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that results were left; whoever stops early wants none
+            results.close()
 
 
 def _call(parent: int, function: Callable[..., Result], task: tuple[object, ...]) -> Result:
