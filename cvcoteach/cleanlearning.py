@@ -9,8 +9,7 @@ import numpy as np
 from cleanlab.classification import CleanLearning as _CleanLearning
 
 from cvcoteach._checks import InputError, near
-from cvcoteach.detection import RULES, label_issues
-from cvcoteach.dropin import limited_flags
+from cvcoteach.detection import RULES, label_issues, limited_flags
 from cvcoteach.issues import LabelIssues
 
 if TYPE_CHECKING:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import BoolArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, near
+from cvcoteach._checks import BoolArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, check_at_least, near
 from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold
 from cvcoteach.issues import LabelIssues, posterior_issues
 
@@ -61,6 +61,47 @@ def label_issues_from(
     check_rule(filter_by)
     issues = posterior_issues(result.labels, result.rounds[0].pred_probs, class_names=class_names)
     return issues if filter_by == "posterior" else _flagged_by_incv(issues, ~result.selected)
+
+
+def limited_flags(
+    issues: LabelIssues,
+    *,
+    frac_noise: float = 1.0,
+    num_to_remove_per_class: Iterable[int] | None = None,
+    min_examples_per_class: int = 1,
+) -> BoolArray:
+    """The flags (n,) that remain under cleanlab's options; the most doubtful go first.
+
+    frac_noise: in [0, 1], share of the flags that stays.
+    num_to_remove_per_class: (K,) flags so many of the images given each class, instead of the rule's.
+    min_examples_per_class: so many of each class stay unflagged, all if it has fewer.
+
+    Raises InputError where an option does not fit, or frac_noise and num_to_remove_per_class contradict each other.
+    """
+    if not 0 <= frac_noise <= 1:
+        raise InputError(f"frac_noise is {frac_noise}; it is the share of the flags that stays, from 0 to 1.")
+    check_at_least("min_examples_per_class", min_examples_per_class, 0)
+    rank = _rank_in_class(issues)
+    counts = np.bincount(issues.labels, minlength=issues.n_classes)
+    room = np.maximum(counts - min_examples_per_class, 0)
+    if num_to_remove_per_class is not None:
+        if frac_noise != 1:
+            raise InputError("frac_noise and num_to_remove_per_class are both given; the second says how many already.")
+        numbers = np.asarray(list(num_to_remove_per_class))
+        if numbers.shape != (issues.n_classes,) or numbers.dtype.kind not in "iu" or (numbers < 0).any():
+            raise InputError(
+                f"num_to_remove_per_class is {numbers.tolist()}; it takes one whole number from 0 on for each of the "
+                f"{issues.n_classes} classes."
+            )
+        return rank < np.minimum(numbers, room)[issues.labels]
+    flags = issues.is_label_issue
+    if frac_noise < 1:
+        worst = issues.worst_first()
+        flags = np.zeros(len(flags), np.bool_)
+        flags[worst[: round(frac_noise * len(worst))]] = True
+    # the flagged of a class need not be its worst ("incv"), so they are counted among themselves
+    position = _rank_in_class(replace(issues, label_quality=np.where(flags, issues.label_quality, np.inf)))
+    return flags & (position < room[issues.labels])
 
 
 def issues_and_probs(
@@ -149,6 +190,15 @@ def encode_labels(
 
 def _flagged_by_incv(issues: LabelIssues, flags: BoolArray) -> LabelIssues:
     return replace(issues, is_label_issue=flags, filter_by="incv")
+
+
+def _rank_in_class(issues: LabelIssues) -> IntArray:
+    """(n,) place of each image among those given its class, 0 = most doubtful."""
+    order = np.lexsort((issues.label_quality, issues.labels))
+    counts = np.bincount(issues.labels, minlength=issues.n_classes)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank
 
 
 class _Progress:
