@@ -11,7 +11,7 @@ import getpass
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone.core.odm as odm
@@ -24,7 +24,8 @@ Document = dict[str, Any]
 
 UNDO = "undo"
 COLUMNS = (
-    "when", "who", "run", "action", "what", "sample_id", "filepath", "old_label", "new_label", "old_review", "new_review",
+    "when", "who", "run", "action", "what", "sample_id", "filepath",
+    "old_label", "new_label", "old_review", "new_review",
 )  # fmt: skip
 
 _LINKS = "cvcoteach_corrections"
@@ -70,7 +71,7 @@ class Audit:
             "key": key,
             "label_field": label_field,
             "who": who or default_user(),
-            "when": datetime.now(timezone.utc).replace(tzinfo=None),
+            "when": datetime.now(UTC).replace(tzinfo=None),
             "undoes": undoes,
             "finished": False,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
@@ -210,7 +210,7 @@ def _carry_out(
 def _updates(results: FindLabelIssuesResults, changes: Iterable[Change]) -> Iterator[UpdateOne]:
     """Only where label and status still are what the record says they were: nobody else's change is overwritten."""
     fields, label_field = results.fields, results.config.label_field
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(UTC).replace(tzinfo=None)
     for change in changes:
         values: Document = {fields.review: change.new_review, "last_modified_at": now}
         if change.new != change.old:

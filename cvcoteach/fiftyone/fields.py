@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -202,4 +202,4 @@ def _new_group(name: str, paths: list[str]) -> Any:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)  # as FiftyOne stores times
+    return datetime.now(UTC).replace(tzinfo=None)  # as FiftyOne stores times

@@ -21,7 +21,6 @@ from cvcoteach.dropin import label_issues_from
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Ids, check_label_field
 from cvcoteach.fiftyone.runs import FindLabelIssuesConfig, FindLabelIssuesResults
-from cvcoteach.issues import LabelIssues
 from cvcoteach.storage import digest
 
 DEFAULT_KEY = "label_issues"

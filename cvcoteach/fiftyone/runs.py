@@ -182,6 +182,9 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     if key not in known:
         raise InputError(f"there is no run {key!r}; {near(key, known)}")
     results = dataset.load_brain_results(key)
+    if results is not None and results.config.run_id != dataset.get_brain_info(key).config.run_id:
+        results = dataset.load_brain_results(key, cache=False)  # another process has replaced the run
+        dataset._brain_cache[key] = results
     if results is None:
         raise InputError(
             f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."

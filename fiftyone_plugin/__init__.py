@@ -1,0 +1,12 @@
+"""cvcoteach in the FiftyOne App. Everything is in the package; here it is only registered."""
+
+from typing import Any
+
+from cvcoteach.fiftyone.operators import OPERATORS
+from cvcoteach.fiftyone.panel import LabelIssuesPanel
+
+
+def register(plugin: Any) -> None:
+    """Called by FiftyOne at every request."""
+    for operator in (*OPERATORS, LabelIssuesPanel):
+        plugin.register(operator)
