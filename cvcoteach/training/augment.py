@@ -6,6 +6,7 @@ import queue
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -35,11 +36,12 @@ class Motion(NamedTuple):
         return Motion(*(values[start:stop] for values in self))
 
 
-def draw_motion(n: int, shift: int, flip: bool, generator: torch.Generator) -> Motion:
+def draw_motion(n: int, shift: int, flip: bool, seed: int) -> Motion:
     """Random motion of n images: up to `shift` pixels each way, mirrored every second time if `flip`.
 
-    The numbers come from the generator's device, the CPU as a rule, so that every device sees the same.
+    The numbers are drawn on the CPU, so that every device sees the same.
     """
+    generator = torch.Generator().manual_seed(seed)
     by = torch.randint(-shift, shift + 1, (2, n), generator=generator)
     mirrored = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
     return Motion(by[0], by[1], mirrored)
@@ -67,15 +69,35 @@ def _reflected(index: Tensor, size: int) -> Tensor:
     return last - (last - index.clamp(-last, 2 * last).abs()).abs()
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float], plan: Plan) -> Tensor:
+@dataclass(frozen=True)
+class Scaling:
+    """What is taken off and divided by, a number a channel, of values 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def normalise(images: Tensor, scaling: Scaling, plan: Plan) -> Tensor:
     """uint8 (b, H, W, C) -> float32 (b, C, H, W) as (x / 255 - mean) / std, in the plan's memory order.
 
     One channel and a mean of three gives three channels: grey images for a network that wants colour.
     """
-    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32, device=images.device)
-    bias = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=images.device)
-    floats = torch.addcmul(bias, images.to(torch.float32), scale)
+    std = torch.tensor(scaling.std, device=images.device)
+    offset = torch.tensor(scaling.mean, device=images.device) / std
+    floats = torch.addcmul(-offset, images.to(torch.float32), 1 / (255 * std))
     return floats.permute(0, 3, 1, 2).contiguous(memory_format=plan.memory_format)
+
+
+def scaling_of(pixels: npt.NDArray[np.uint8], rows: IntArray) -> Scaling:
+    """Mean and standard deviation of each channel over these images (4,096 of them at most).
+
+    pixels: (n, H, W, C) uint8; rows: indices.
+    """
+    taken = pixels[np.sort(rows[:: -(-len(rows) // _STATISTICS_IMAGES)])]
+    values = taken.reshape(-1, taken.shape[-1])
+    mean = values.mean(axis=0, dtype=np.float64) / 255
+    std = np.maximum(values.std(axis=0, dtype=np.float64) / 255, 1 / 255)  # one colour throughout is no error
+    return Scaling(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 class Pixels:
@@ -95,19 +117,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self._array)
 
-    def statistics(self, rows: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel over these images (4,096 of them at most), of values 0..1."""
-        taken = self._array[np.sort(rows[:: -(-len(rows) // _STATISTICS_IMAGES)])]
-        flat = taken.reshape(-1, taken.shape[-1])
-        mean = flat.mean(axis=0, dtype=np.float64) / 255
-        std = np.maximum(flat.std(axis=0, dtype=np.float64) / 255, 1 / 255)  # one colour throughout is no error
-        return tuple(mean.tolist()), tuple(std.tolist())
-
     def batches(self, rows: Sequence[IntArray], motion: Motion | None = None) -> Iterator[Tensor]:
         """Images (b, H, W, C) uint8 on the device for each batch of rows, moved if there is a motion for all."""
         device = self._plan.torch_device
         if motion is None:
-            motion = draw_motion(sum(map(len, rows)), 0, False, torch.Generator())
+            motion = draw_motion(sum(map(len, rows)), 0, False, seed=0)
         motion = Motion(*(values.to(device) for values in motion))
         start = 0
         for pixels, wanted in self._fetched(rows):

@@ -197,7 +197,7 @@ def probe(
     of the batch is tried. A variant that fails or gives no finite number is passed over; float32 in the
     usual order stands unless another is at least a tenth faster.
     """
-    low = {"cuda": ("bfloat16", "float16"), "mps": ("float16",), "cpu": ("bfloat16",)}.get(device.type, ())
+    low = {"cuda": ("bfloat16", "float16"), "mps": ("bfloat16",), "cpu": ("bfloat16",)}.get(device.type, ())
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         low = ("float16",)
     plain = Plan(device=str(device), threads=threads)
@@ -207,7 +207,7 @@ def probe(
         for last in (False, True)
     }
     deadline = time.perf_counter() + seconds
-    with _random_state_kept(device):
+    with seeded(0, device):
         networks = {name: copy.deepcopy(model).to(device) for name in variants}
         first = next(iter(variants))
         n = _batch_for(networks[first], plain, images, seconds / (4 * len(variants)))
@@ -274,8 +274,9 @@ def _wait_for(device: torch.device) -> None:
 
 
 @contextmanager
-def _random_state_kept(device: torch.device) -> Iterator[None]:
-    """Dropout in the probe must not move the random numbers of the training."""
-    devices = [device] if device.type == "cuda" else []
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's own random numbers (dropout, initialisation) start from `seed`, and afterwards go on as before."""
+    devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
         yield

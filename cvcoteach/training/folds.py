@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from cvcoteach._checks import IntArray, PredProbs
-from cvcoteach.training.augment import Pixels, as_pixels, normalise, room_for
+from cvcoteach._checks import InputError, IntArray, PredProbs
+from cvcoteach.crossval import stratified_parts
+from cvcoteach.training.augment import Pixels, Scaling, as_pixels, normalise, room_for, scaling_of
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, probe, set_threads
-from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, Training, predict
-from cvcoteach.training.models import build_model
+from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, Training, fit, logits_of, predict
+from cvcoteach.training.models import build_model, check_model, preprocessing
+
+_FLOOR = 1e-7  # log of a probability that float32 rounded to 0
 
 
 class TorchTrainer:
@@ -35,64 +39,110 @@ class TorchTrainer:
         plan: as an earlier trainer's `plan`, for identical results; None: made by a short probe when needed.
         device, threads: chosen by themselves if None, and taken from `plan` if there is one.
 
-        Raises InputError for pixels of another kind and a device that this machine does not have.
+        Raises InputError for pixels of another kind, a device that this machine does not have, an unknown model.
         """
         self._array = as_pixels(pixels)
         self._n_classes = n_classes
-        self.recipe = recipe
+        self._channels = self._array.shape[3]
+        self.recipe = recipe.for_channels(self._channels)
+        check_model(recipe.model, recipe.weights)
+        self._preprocessing = preprocessing(recipe.model, recipe.weights)
         self._on_epoch = on_epoch
         self._device = choose_device(plan.device if plan else device)
         self._threads = plan.threads if plan else choose_threads(threads)
         self._plan = plan
         self._pixels: Pixels | None = None
-        self._flip = recipe.flip if recipe.flip is not None else self._array.shape[3] == 3
 
     @property
     def plan(self) -> Plan:
-        """How the folds are computed; probed on first use."""
+        """How the folds are computed; probed on first use.
+
+        Raises InputError where the network does not take the images.
+        """
         if self._plan is None:
             set_threads(self._threads)
-            with torch.device("cpu"):
-                model = self._build(seed=0)
+            network = self._network(0)
             rows = np.arange(min(self.recipe.batch_size, len(self._array)))
-            raw = torch.from_numpy(np.array(self._array[rows]))
-            images = normalise(raw, *self._statistics(rows), Plan())
-            plan = probe(model, images, device=self._device, threads=self._threads)
+            images = normalise(torch.from_numpy(self._array[rows]), self._scaling(rows), Plan())
+            plan = probe(network, images, device=self._device, threads=self._threads)
             self._plan = replace(plan, resident=room_for(self._array, self._device))
         return self._plan
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """Train afresh on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
 
-        Raises InputError where the loss is not finite.
+        With `patience`, a part of `train_idx` is held back to tell when to stop.
+
+        Raises InputError without training images, and where a loss is not finite.
         """
-        plan = self.plan
+        if len(train_idx) == 0:
+            raise InputError("train_idx is empty; a fold needs images to train on.")
+        if len(eval_idx) == 0:
+            return np.zeros((0, self._n_classes), np.float32)
+        plan, recipe = self.plan, self.recipe
         set_threads(plan.threads)
         if self._pixels is None:
             self._pixels = Pixels(self._array, plan)
-        mean, std = self._statistics(train_idx)
-        network = self._build(seed).to(plan.torch_device).to(memory_format=plan.memory_format)
+        scaling = self._scaling(train_idx)
+        network = self._network(seed).to(plan.torch_device).to(memory_format=plan.memory_format)
+        mirror = recipe.tta and bool(recipe.flip)
+
+        def probabilities(rows: IntArray) -> PredProbs:
+            assert self._pixels is not None
+            return predict([network], self._pixels, rows, scaling, plan, mirror=mirror)
+
+        trained = np.ones(len(train_idx), np.bool_)
+        validate: Callable[[], float] | None = None
+        if recipe.patience is not None and len(train_idx) > 1:
+            trained = _trained_on(train_labels, recipe.held_back, seed)
+            rows, labels = train_idx[~trained], train_labels[~trained]
+            validate = lambda: _log_loss(probabilities(rows), labels)  # noqa: E731
+
         training = Training(
-            [network],
-            self._pixels,
-            train_idx,
-            train_labels,
-            self.recipe,
-            plan,
-            seed=seed,
-            flip=self._flip,
-            mean=mean,
-            std=std,
+            [network], self._pixels, train_idx[trained], train_labels[trained], recipe, scaling, plan, seed=seed
         )
-        for _ in range(self.recipe.epochs):
-            report = training.run_epoch()
-            if self._on_epoch is not None:
-                self._on_epoch(report)
-        mirror = self.recipe.tta and self._flip
-        return predict(network, self._pixels, eval_idx, plan, mirror=mirror, mean=mean, std=std)
+        fit(training, self._on_epoch, validate)
+        result = probabilities(eval_idx)
+        if plan.torch_device.type == "cuda":
+            del training, network
+            torch.cuda.empty_cache()
+        return result
 
-    def _build(self, seed: int) -> nn.Module:
-        return build_model(self.recipe.model, self._n_classes, self._array.shape[3], self.recipe.weights, seed=seed)
+    def _network(self, seed: int) -> nn.Module:
+        """A fresh network on the CPU that was seen to take the images.
 
-    def _statistics(self, rows: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return Pixels(self._array, Plan(resident=False)).statistics(rows)
+        Raises InputError where it does not, or answers with something else than K columns.
+        """
+        recipe, (height, width) = self.recipe, self._array.shape[1:3]
+        network = build_model(recipe.model, self._n_classes, self._channels, recipe.weights, seed=seed)
+        sample = normalise(torch.from_numpy(np.array(self._array[:1])), self._scaling(np.zeros(1, np.int64)), Plan())
+        try:
+            with torch.inference_mode():
+                shape = tuple(logits_of(network.eval()(sample)).shape)
+        except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{recipe.model} does not take images of {width}×{height} pixels with {self._channels} channels "
+                f"({str(error).strip().splitlines()[0]})."
+            ) from error
+        if shape != (1, self._n_classes):
+            raise InputError(
+                f"{recipe.model} answers one image with shape {shape}; {self._n_classes} classes need "
+                f"(1, {self._n_classes})."
+            )
+        return network
+
+    def _scaling(self, rows: IntArray) -> Scaling:
+        wanted = self._preprocessing
+        if wanted.mean is not None and wanted.std is not None:
+            return Scaling(wanted.mean, wanted.std)
+        return scaling_of(self._array, rows)
+
+
+def _trained_on(labels: IntArray, held_back: float, seed: int) -> npt.NDArray[np.bool_]:
+    """(m,) whether an image is trained on; the others, a stratified share `held_back`, tell when to stop."""
+    n_parts = min(len(labels), max(2, round(1 / held_back)))
+    return stratified_parts(labels, n_parts, np.random.default_rng(seed)) != 0
+
+
+def _log_loss(pred_probs: PredProbs, labels: IntArray) -> float:
+    return float(-np.log(np.maximum(pred_probs[np.arange(len(labels)), labels], _FLOOR)).mean())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, check_at_least, near
-from cvcoteach.training.augment import Pixels, draw_motion, normalise
-from cvcoteach.training.devices import Plan
+from cvcoteach.training.augment import Motion, Pixels, Scaling, draw_motion, normalise
+from cvcoteach.training.devices import Plan, seeded
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "piecewise", "constant")
@@ -74,6 +74,10 @@ class Recipe:
             check_at_least("patience", self.patience, 1)
         if not 0 < self.held_back < 1:
             raise InputError(f"held_back is {self.held_back}; it is a share of the training images, in (0, 1).")
+
+    def for_channels(self, channels: int) -> Recipe:
+        """The recipe with `flip` decided for images of so many channels."""
+        return self if self.flip is not None else replace(self, flip=channels == 3)
 
 
 PRESETS = {
@@ -173,27 +177,26 @@ class Training:
         rows: IntArray,
         targets: npt.NDArray[np.int64] | FloatArray | PredProbs,
         recipe: Recipe,
+        scaling: Scaling,
         plan: Plan,
         *,
         seed: int,
-        flip: bool,
-        mean: Sequence[float],
-        std: Sequence[float],
         losses: Losses = cross_entropy,
         order: Order | None = None,
     ) -> None:
         """rows: (m,) indices into `pixels`; targets: (m,) classes or (m, K) probabilities of those.
 
-        networks: on the plan's device. flip, mean, std: as resolved for these images.
+        networks: on the plan's device. recipe: `for_channels` of these images.
         """
         self.networks = networks
         self.epoch = 0
-        self._pixels, self._rows, self._recipe, self._plan = pixels, rows, recipe, plan
-        self._seed, self._flip, self._mean, self._std, self._losses = seed, flip, mean, std, losses
+        self.recipe = recipe
+        self._pixels, self._rows, self._scaling, self._plan = pixels, rows, scaling, plan
+        self._seed, self._losses = seed, losses
         self._order = order or shuffled(len(rows), recipe.batch_size)
         self._targets = torch.as_tensor(targets).to(plan.torch_device)
         self._optimizer = _optimizer([p for net in networks for p in net.parameters()], recipe)
-        self._scaler = torch.amp.GradScaler(plan.device, enabled=plan.dtype == "float16" and "cuda" in plan.device)
+        self._scaler = torch.amp.GradScaler(plan.torch_device.type, enabled=plan.dtype == "float16")
 
     def run_epoch(self) -> EpochReport:
         """Train through one epoch.
@@ -201,23 +204,29 @@ class Training:
         Raises InputError where a loss is not finite: the training cannot be saved.
         """
         began = time.perf_counter()
-        recipe, plan, device = self._recipe, self._plan, self._plan.torch_device
         numbers = np.random.SeedSequence([self._seed, self.epoch])
-        generator = torch.Generator().manual_seed(int(numbers.generate_state(1)[0]))
         batches = self._order(self.epoch, np.random.default_rng(numbers))
+        for_motion, for_dropout = (int(number) for number in numbers.generate_state(2))
         n_images = sum(map(len, batches))
-        motion = draw_motion(n_images, recipe.shift, self._flip, generator)
+        motion = draw_motion(n_images, self.recipe.shift, bool(self.recipe.flip), for_motion)
+        with seeded(for_dropout, self._plan.torch_device):
+            loss = self._run_batches(batches, motion)
+        self.epoch += 1
+        return EpochReport(self.epoch, self.recipe.epochs, n_images / (time.perf_counter() - began), loss)
+
+    def _run_batches(self, batches: Sequence[IntArray], motion: Motion) -> float:
+        device = self._plan.torch_device
         positions = torch.split(torch.from_numpy(np.concatenate(batches)).to(device), [len(batch) for batch in batches])
         record = torch.zeros(len(batches), device=device)
         for network in self.networks:
             network.train()
         images = self._pixels.batches([self._rows[batch] for batch in batches], motion)
         for step, (raw, rows) in enumerate(zip(images, positions, strict=True)):
-            rate = learning_rate_at(recipe, self.epoch + step / len(batches))
+            rate = learning_rate_at(self.recipe, self.epoch + step / len(batches))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            inputs = normalise(raw, self._mean, self._std, plan)
-            with plan.autocast():
+            inputs = normalise(raw, self._scaling, self._plan)
+            with self._plan.autocast():
                 outputs = [network(inputs) for network in self.networks]
             batch = Batch(rows, self._targets[rows], self.epoch)
             losses = torch.stack(list(self._losses([logits_of(output) for output in outputs], batch)))
@@ -228,9 +237,7 @@ class Training:
             record[step] = losses.detach().mean()
             if step % _CHECK_EVERY == 0 or step == len(batches) - 1:
                 self._check(record[: step + 1], rate)
-        loss = float(record.mean())
-        self.epoch += 1
-        return EpochReport(self.epoch, recipe.epochs, n_images / (time.perf_counter() - began), loss)
+        return float(record.mean())
 
     def _check(self, record: Tensor, rate: float) -> None:
         finite = record.isfinite()
@@ -280,32 +287,53 @@ def logits_of(output: Any) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module,
+    networks: Sequence[nn.Module],
     pixels: Pixels,
     rows: IntArray,
+    scaling: Scaling,
     plan: Plan,
     *,
     mirror: bool,
-    mean: Sequence[float],
-    std: Sequence[float],
     batch_size: int = 500,
 ) -> PredProbs:
-    """Class probabilities (len(rows), K), softmax in float32; with `mirror` the mean with the mirror image's."""
-    network.eval()
+    """Class probabilities (len(rows), K), softmax in float32: the mean over the networks.
+
+    mirror: and over each image and its mirror image.
+    """
+    for network in networks:
+        network.eval()
     parts: list[Tensor] = []
-    for raw in pixels.batches(list(_chunks(rows, batch_size))):
-        images = normalise(raw, mean, std, plan)
+    for raw in pixels.batches([rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]):
+        images = normalise(raw, scaling, plan)
+        views = [images, images.flip(3)] if mirror else [images]
         with plan.autocast():
-            views = [network(images)] + ([network(images.flip(3))] if mirror else [])
-        parts.append(torch.stack([logits_of(view).softmax(dim=1) for view in views]).mean(dim=0))
-    return torch.cat(parts).cpu().numpy()
+            outputs = [network(view) for network in networks for view in views]
+        parts.append(torch.stack([logits_of(output).softmax(dim=1) for output in outputs]).mean(dim=0).cpu())
+    return torch.cat(parts).numpy()
 
 
-def _chunks(rows: IntArray, size: int) -> Iterator[IntArray]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def fit(training: Training, on_epoch: OnEpoch | None = None, validate: Callable[[], float] | None = None) -> None:
+    """Run the epochs that are left.
 
+    validate: a loss on images that are not trained on; the networks end with the weights of its best epoch, and
+        training stops after the recipe's `patience` epochs without a better one.
 
-def weights_of(networks: Sequence[nn.Module]) -> list[dict[str, Any]]:
-    """A copy of the networks' weights, to return to."""
-    return [copy.deepcopy(network.state_dict()) for network in networks]
+    Raises InputError where a loss is not finite.
+    """
+    best, best_epoch, best_weights = math.inf, training.epoch, None
+    patience = training.recipe.patience
+    while training.epoch < training.recipe.epochs:
+        report = training.run_epoch()
+        if validate is not None:
+            loss = validate()
+            report = replace(report, validation_loss=loss)
+            if loss < best:
+                best, best_epoch = loss, report.epoch
+                best_weights = [copy.deepcopy(network.state_dict()) for network in training.networks]
+        if on_epoch is not None:
+            on_epoch(report)
+        if validate is not None and patience is not None and report.epoch - best_epoch >= patience:
+            break
+    if best_weights is not None:
+        for network, weights in zip(training.networks, best_weights, strict=True):
+            network.load_state_dict(weights)
