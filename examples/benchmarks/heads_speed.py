@@ -1,0 +1,110 @@
+"""How fast heads on features are: all at once against one after the other, and what INCV adds to their training.
+
+    python examples/benchmarks/heads_speed.py
+
+Ratios of two times measured in turn on the same cores, so that another machine, or a busy one, gives about the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cvcoteach import HeadTrainer, IterativeCV
+from cvcoteach._checks import IntArray, PredProbs
+from cvcoteach.crossval import Fold, stratified_parts
+
+K = 10
+REPEATS = 3
+
+
+def noisy_clusters(n: int, d: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Features (n, d) around K centres, and labels (n,) of which a fifth are wrong."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, K, n)
+    features = (rng.normal(0, 2 / np.sqrt(d), (K, d))[true] + rng.normal(0, 1, (n, d))).astype(np.float32)
+    return features, np.where(rng.random(n) < 0.2, rng.integers(0, K, n), true)
+
+
+@dataclass
+class Timed:
+    """A trainer that adds up the seconds spent inside another."""
+
+    trainer: HeadTrainer
+    seconds: float = 0.0
+
+    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
+        """As the trainer."""
+        return self.fit_predict_many([Fold(train_idx, train_labels, eval_idx, seed)])[0]
+
+    def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
+        """As the trainer."""
+        began = time.perf_counter()
+        answers = self.trainer.fit_predict_many(folds)
+        self.seconds += time.perf_counter() - began
+        return answers
+
+
+def bookkeeping(n: int = 10_000, d: int = 256) -> tuple[float, float]:
+    """Seconds of a four-round INCV run on linear heads, and the share of them spent outside the trainer."""
+    features, labels = noisy_clusters(n, d)
+    trainer = HeadTrainer(features, K)
+    IterativeCV(n_rounds=1).run(trainer, labels)  # the first training of a process is slower
+    runs = []
+    for _ in range(REPEATS):
+        timed = Timed(trainer)
+        began = time.perf_counter()
+        IterativeCV(n_rounds=4).run(timed, labels)
+        total = time.perf_counter() - began
+        runs.append((total, 1 - timed.seconds / total))
+    return statistics.median(total for total, _ in runs), statistics.median(share for _, share in runs)
+
+
+def folds_for(labels: npt.NDArray[np.int64], n_heads: int) -> list[Fold]:
+    """The folds of one cross-validation, and of further ones by other seeds: `n_heads` in all."""
+    n_folds = min(n_heads, 5)
+    folds = []
+    for seed in range(n_heads // n_folds):
+        parts = stratified_parts(labels, n_folds, np.random.default_rng(seed))
+        for part in range(n_folds):
+            train = np.flatnonzero(parts != part)
+            folds.append(Fold(train, labels[train], np.flatnonzero(parts == part), 5 * seed + part))
+    return folds
+
+
+def together_and_in_turn(trainer: HeadTrainer, folds: Sequence[Fold]) -> tuple[float, float]:
+    """Median seconds of all heads at once, and of one after the other, measured in alternation."""
+    together, in_turn = [], []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        trainer.fit_predict_many(folds)
+        together.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        for fold in folds:
+            trainer.fit_predict(*fold)
+        in_turn.append(time.perf_counter() - began)
+    return statistics.median(together), statistics.median(in_turn)
+
+
+def main() -> None:
+    """Print both tables."""
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    seconds, share = bookkeeping()
+    print(f"INCV, 10,000 x 256, four rounds of linear heads: {seconds:.2f} s, {share:.2%} of it outside the trainer\n")
+    features, labels = noisy_clusters(10_000, 768)
+    print("| heads (10,000 x 768) | together, s | one after the other, s | ratio |\n| --- | --- | --- | --- |")
+    for head in ("linear", "mlp"):
+        trainer = HeadTrainer(features, K, head)
+        for n_heads in (2, 5, 10, 20):
+            together, in_turn = together_and_in_turn(trainer, folds_for(labels, n_heads))
+            print(f"| {n_heads} {head} | {together:.2f} | {in_turn:.2f} | {in_turn / together:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
