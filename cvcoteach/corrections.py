@@ -1,0 +1,108 @@
+"""What a person decided about single images: a reviewed label is clean, an excluded image is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cvcoteach._checks import BoolArray, InputError, IntArray, near
+
+ACTIONS = ("accepted", "kept", "set", "excluded")
+NO_ACTION = ("", "unreviewed")
+
+# ours, and those of the FiftyOne plugin's exports; the first that is there counts
+_PATHS = ("path", "filepath")
+_ACTIONS = ("new_review", "review", "action")
+_LABELS = ("new", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Labels and sets as they are after the corrections."""
+
+    labels: IntArray
+    """(n,)"""
+    selected: BoolArray
+    """(n,) S, and what was reviewed."""
+    candidate: BoolArray
+    """(n,) C, less what was reviewed."""
+    excluded: BoolArray
+    """(n,) in neither, and to be left out of everything."""
+    n_reviewed: int
+    """Images whose label a person accepted, kept or set."""
+
+
+def correct(
+    file: Path,
+    paths: Sequence[str],
+    root: Path,
+    labels: IntArray,
+    suggested: IntArray,
+    selected: BoolArray,
+    candidate: BoolArray,
+    class_names: Sequence[str],
+) -> Corrected:
+    """Apply the corrections in a CSV with the columns path, action and label; a later row overrules an earlier one.
+
+    action: "accepted" (the suggestion, or `label` if there is one), "kept" (the given label), "set" (`label`),
+    "excluded"; "unreviewed" or nothing takes earlier rows back. The plugin's exports are read too.
+    paths: (n,) as in the run, relative to `root`. suggested: (n,) classes.
+
+    Raises InputError for a file that is no such table, an image that the run does not have, another action, and a
+    label that is no class of the run.
+    """
+    table = _read(file)
+    place = {path: row for row, path in enumerate(paths)}
+    place |= {os.path.join(root, path): row for row, path in enumerate(paths)}
+    number = {name: k for k, name in enumerate(class_names)}
+    decided: dict[int, tuple[str, int]] = {}
+    for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
+        row = place.get(path, place.get(os.path.normpath(path)))
+        if row is None:
+            raise InputError(f"{file.name}, line {line}: {path} is no image of the run.")
+        if action in NO_ACTION:
+            decided.pop(row, None)
+            continue
+        if action not in ACTIONS:
+            raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
+        if action == "set" and not label:
+            raise InputError(f"{file.name}, line {line}: the label is missing; it takes the name of a class.")
+        if action in ("set", "accepted") and label and label not in number:
+            raise InputError(f"{file.name}, line {line}: {label!r} is no class of the run; {near(label, class_names)}")
+        if action == "set" or (action == "accepted" and label):
+            decided[row] = action, number[label]
+        else:
+            decided[row] = action, int(suggested[row] if action == "accepted" else labels[row])
+
+    labels, selected, candidate = labels.copy(), selected.copy(), candidate.copy()
+    excluded = np.zeros(len(labels), np.bool_)
+    for row, (action, label) in decided.items():
+        candidate[row] = False
+        excluded[row] = action == "excluded"
+        selected[row] = not excluded[row]
+        labels[row] = label
+    return Corrected(labels, selected, candidate, excluded, len(decided) - int(excluded.sum()))
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """Three columns of text: path, action, label."""
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file.name} cannot be read as a CSV ({str(error).splitlines()[0]}).") from error
+    found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]
+    if found[0] is None or found[1] is None:
+        raise InputError(
+            f"{file.name} has the columns {', '.join(table.columns)}; it takes path, action "
+            f"({', '.join(ACTIONS)}) and, where one is set, label."
+        )
+    if found[2] is None:
+        return table[[found[0], found[1]]].assign(label="")
+    return table[[name for name in found if name is not None]]
