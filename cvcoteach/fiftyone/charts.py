@@ -36,6 +36,7 @@ def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
         "z": cells.tolist(),
         "text": [[f"{count:,}" if count else "" for count in row] for row in cells.tolist()],
         "texttemplate": "%{text}",
+        "textfont": {"color": "#ffffff"},
         "hovertemplate": "given <b>%{y}</b>, suggested <b>%{x}</b>: %{z:,}<extra></extra>",
         "colorscale": _SCALE,
         "showscale": False,

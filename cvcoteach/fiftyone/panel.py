@@ -177,12 +177,12 @@ class LabelIssuesPanel(foo.Panel):
         self._buttons(panel, ctx)
         self._queue(panel, ctx, results, done, figures)
         data, layout = charts.matrix(browse.confused(results), results.issues.class_names)
-        panel.md("##### Given and suggested label of the flagged", name="matrix_title")
+        panel.md("###### Given and suggested label of the flagged", name="matrix_title")
         panel.plot("matrix", data=data, layout=layout, on_click=self.show_cell, config=_PLOT)
-        panel.md("##### Label quality", name="quality_title")
+        panel.md("###### Label quality", name="quality_title")
         data, layout = charts.histogram(*browse.quality_histogram(results))
         panel.plot("quality", data=data, layout=layout, on_click=self.show_quality, config=_PLOT)
-        panel.md("##### Expected share of wrong labels in each class", name="classes_title")
+        panel.md("###### Expected share of wrong labels in each class", name="classes_title")
         flagged = np.bincount(results.issues.labels[results.issues.is_label_issue], minlength=results.issues.n_classes)
         data, layout = charts.class_noise(results.issues.noise_ratio_per_class, flagged, results.issues.class_names)
         panel.plot("classes", data=data, layout=layout, on_click=self.show_class, config=_PLOT)
@@ -213,7 +213,7 @@ class LabelIssuesPanel(foo.Panel):
             panel.enum("brain_key", keys, label="Run", default=results.key, view=view, on_change=self.choose_run)
 
     def _buttons(self, panel: Any, ctx: Any) -> None:
-        bar = panel.h_stack("buttons", gap=1, align_y="center")
+        bar = panel.h_stack("buttons", gap=1, columns=5)
         for name, label, icon, on_click in (
             ("accept", "Accept", "check", self.accept),
             ("keep", "Keep", "thumb_up", self.keep),
@@ -233,18 +233,18 @@ class LabelIssuesPanel(foo.Panel):
     ) -> None:
         rows = browse.queue(results, done)[:CARDS]
         if not len(rows):
-            panel.md("##### Every flagged label is reviewed", name="queue_title")
+            panel.md("###### Every flagged label is reviewed", name="queue_title")
             return
-        panel.md(f"##### Next to review, worst first ({figures.n_left:,} left)", name="queue_title")
+        panel.md(f"###### Next to review, worst first ({figures.n_left:,} left)", name="queue_title")
         issues = results.issues
         ids = [sample_id.decode() for sample_id in results.ids[rows]]
         files = dict(zip(*ctx.dataset.select(ids).values(["id", "filepath"]), strict=True))
-        cards = panel.h_stack("queue", gap=1, align_y="top")
+        cards = panel.h_stack("queue", gap=1, columns=4)
         for number, (row, sample_id) in enumerate(zip(rows, ids, strict=True)):
-            card = cards.v_stack(f"card_{number}", gap=0, align_x="center")
+            card = cards.v_stack(f"card_{number}", gap=0)
             params = {"sample_id": sample_id}
             ctx.panel.set_state(f"queue.card_{number}.thumb", f"/media?filepath={quote(files[sample_id])}")
-            card.img("thumb", on_click=self.open_card, params=params, height="88px", width="88px")
+            card.img("thumb", on_click=self.open_card, params=params, height="96px", width="96px")
             given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
             card.md(f"{given} \u2192 **{suggested}**", name="caption")
         panel.btn("show_left", label="Show all in the grid", icon="grid_view", on_click=self.show_left)
@@ -275,7 +275,7 @@ _PLOT = {"displayModeBar": False, "responsive": True}
 def headline_text(figures: Headline) -> str:
     """The figures at the head, as Markdown."""
     share = figures.n_issues / max(figures.n_samples, 1)
-    lines = [f"### {figures.n_issues:,} of {figures.n_samples:,} labels look wrong ({share:.1%})"]
+    lines = [f"##### {figures.n_issues:,} of {figures.n_samples:,} labels look wrong ({share:.1%})"]
     if figures.noise_ratio is None:
         lines.append("How many are truly wrong cannot be told: the scores only rank.")
     else:
@@ -302,12 +302,14 @@ def sample_text(results: FindLabelIssuesResults, done: browse.Reviews, row: int)
     given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
     status = done.status[row]
     if given == suggested:
-        return f"### {given}\n\nThe given label is probably right ({issues.label_quality[row]:.0%}) \u00b7 {status}"
+        return f"##### {given}\n\nThe given label is probably right ({issues.label_quality[row]:.0%}) \u00b7 {status}"
     return (
-        f"### {given} \u2192 {suggested}\n\nProbability that **{given}** is wrong: **{issues.wrong[row]:.0%}**, that "
+        f"##### {given} \u2192 {suggested}\n\nProbability that **{given}** is wrong: **{issues.wrong[row]:.0%}**, that "
         f"**{suggested}** is right: **{issues.suggested_prob[row]:.0%}** \u00b7 {status}"
     )
 
 
 def _column() -> types.GridView:
-    return types.GridView(orientation="vertical", align_x="left", gap=1)
+    # one column of the panel's width: without this it grows as wide as its widest line
+    narrow = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)"}}}
+    return types.GridView(orientation="vertical", gap=1, pad=2, componentsProps=narrow)
