@@ -12,6 +12,7 @@ import click
 
 import cvcoteach
 from cvcoteach._checks import InputError
+from cvcoteach.fiftyone.commands import fiftyone
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -147,3 +148,6 @@ def find_issues(
     click.echo(f"Next: look at the most doubtful ones, {outcome.folder}/issues.html")
     if outcome.unreadable:
         click.echo(f"Left out: {outcome.unreadable:,} unreadable images, listed in {outcome.folder}/unreadable.csv")
+
+
+main.add_command(fiftyone)
