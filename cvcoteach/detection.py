@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import BoolArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, check_at_least, near
+from cvcoteach._checks import BoolArray, InputError, IntArray, as_labels, check_at_least, near
 from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold
 from cvcoteach.issues import LabelIssues, posterior_issues
 
@@ -111,16 +111,13 @@ def issues_and_probs(
     class_names: Sequence[str] | None,
     incv: IterativeCV,
     progress: bool | OnFold,
-) -> tuple[LabelIssues, PredProbs]:
+) -> tuple[LabelIssues, npt.NDArray[np.floating]]:
     """As `label_issues`, with the out-of-sample probabilities (n, K) that it read. sources: by name, None for none."""
     kind = one_source(sources)
     check_rule(filter_by)
     y, names = encode_labels(labels, class_names)
     if kind == "pred_probs":
-        shape = np.shape(sources[kind])
-        if names is None and len(shape) == 2:
-            names = tuple(map(str, range(shape[1])))
-        probs = as_pred_probs(sources[kind], (len(y), len(names or ())))
+        probs = np.asarray(sources[kind])  # not converted: a copy of a large one is what memory runs out of
         issues = posterior_issues(y, probs, class_names=names)
         if filter_by == "posterior":
             return issues, probs

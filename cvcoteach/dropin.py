@@ -120,7 +120,7 @@ def find_label_issues(
     from cleanlab.rank import order_label_issues
 
     ranking = {"rank_by": return_indices_ranked_by, "rank_by_kwargs": rank_by_kwargs or {}}
-    return order_label_issues(flags, issues.labels, probs, **ranking)
+    return order_label_issues(flags, issues.labels, np.clip(probs, 0, 1), **ranking)
 
 
 def get_label_quality_scores(
