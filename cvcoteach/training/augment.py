@@ -54,19 +54,19 @@ def move(pixels: Tensor, rows: Tensor, motion: Motion) -> Tensor:
     """
     n, height, width, channels = pixels.shape
     device = pixels.device
-    y = torch.arange(height, device=device) - motion.down[:, None]
-    x = torch.arange(width, device=device) - motion.right[:, None]
+    y = torch.arange(height, device=device).expand(len(rows), -1)
+    x = torch.arange(width, device=device).expand(len(rows), -1)
     x = torch.where(motion.mirrored[:, None], width - 1 - x, x)
-    y, x = _reflected(y, height), _reflected(x, width)
+    y = _reflected(y - motion.down.clamp(1 - height, height - 1)[:, None], height)
+    x = _reflected(x - motion.right.clamp(1 - width, width - 1)[:, None], width)
     flat = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]
     taken = pixels.view(n * height * width, channels).index_select(0, flat.view(-1))
     return taken.view(len(rows), height, width, channels)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Indices beyond 0..size-1 mirrored at the edge pixel, which is not repeated (torch's "reflect")."""
-    last = size - 1
-    return last - (last - index.clamp(-last, 2 * last).abs()).abs()
+    """Indices -(size-1)..2(size-1) mirrored at the edge pixel, which is not repeated (torch's "reflect")."""
+    return size - 1 - (size - 1 - index.abs()).abs()
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,11 @@ class Pixels:
 
     def __len__(self) -> int:
         return len(self._array)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self._array.shape[1], self._array.shape[2]
 
     def batches(self, rows: Sequence[IntArray], motion: Motion | None = None) -> Iterator[Tensor]:
         """Images (b, H, W, C) uint8 on the device for each batch of rows, moved if there is a motion for all."""

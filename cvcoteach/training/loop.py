@@ -47,7 +47,7 @@ class Recipe:
     weight_decay: float = 5e-4
     """Of weights with two dimensions or more; gains and biases are free."""
     shift: int = 3
-    """Random shift, pixels each way."""
+    """Random shift, pixels each way; at most an eighth of the image, 4 of 32 pixels as in the paper."""
     flip: bool | None = None
     """Random mirroring; None: colour images only, since mirrored digits and letters are others."""
     tta: bool = True
@@ -108,6 +108,11 @@ def learning_rate_at(recipe: Recipe, progress: float) -> float:
         return recipe.learning_rate * (factors[-1] if factors else 1.0)
     share, up = progress / recipe.epochs, recipe.warmup
     return recipe.learning_rate * (share / up if share < up else (1 - share) / (1 - up))
+
+
+def shift_for(recipe: Recipe, height: int, width: int) -> int:
+    """The largest random shift of images of that size, pixels."""
+    return min(recipe.shift, height // 8, width // 8)
 
 
 class Batch(NamedTuple):
@@ -195,7 +200,7 @@ class Training:
         self._seed, self._losses = seed, losses
         self._order = order or shuffled(len(rows), recipe.batch_size)
         self._targets = torch.as_tensor(targets).to(plan.torch_device)
-        self._optimizer = _optimizer([p for net in networks for p in net.parameters()], recipe)
+        self._optimizer = _optimizer([p for net in networks for p in net.parameters()], recipe, plan)
         self._scaler = torch.amp.GradScaler(plan.torch_device.type, enabled=plan.dtype == "float16")
 
     def run_epoch(self) -> EpochReport:
@@ -208,7 +213,7 @@ class Training:
         batches = self._order(self.epoch, np.random.default_rng(numbers))
         for_motion, for_dropout = (int(number) for number in numbers.generate_state(2))
         n_images = sum(map(len, batches))
-        motion = draw_motion(n_images, self.recipe.shift, bool(self.recipe.flip), for_motion)
+        motion = draw_motion(n_images, shift_for(self.recipe, *self._pixels.size), bool(self.recipe.flip), for_motion)
         with seeded(for_dropout, self._plan.torch_device):
             loss = self._run_batches(batches, motion)
         self.epoch += 1
@@ -266,7 +271,9 @@ class Training:
         self._scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe, plan: Plan) -> torch.optim.Optimizer:
+    # a fused SGD whose first step the scaler skips goes on with momentum from memory that nobody wrote
+    fused = plan.dtype != "float16"
     trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
@@ -274,9 +281,9 @@ def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
     ]
     rate = recipe.learning_rate
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=fused)
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, fused=True)
+    return kind(groups, lr=rate, fused=fused)
 
 
 def logits_of(output: Any) -> Tensor:
