@@ -434,10 +434,9 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         results = runs.load(ctx.dataset, key)
         following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id)
     if in_app(ctx):
-        if following is None:
-            ctx.ops.notify("That was the last one: every flagged label is reviewed.", variant="success")
-            ctx.ops.reload_samples()
-        else:
+        end = " That was the last one: every flagged label is reviewed." if following is None else ""
+        ctx.ops.notify(done.message + end, variant="success")
+        if following is not None:
             ctx.ops.open_sample(id=following)
     return {"message": done.message, "ids": list(done.ids), "next": following}
 

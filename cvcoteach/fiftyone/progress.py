@@ -14,8 +14,8 @@ Tell = Callable[[float, str], None]
 
 
 def in_app(ctx: Any) -> bool:
-    """Whether a browser waits for the answer: the App names its dataset by id, a call from Python does not."""
-    return not ctx.delegated and ctx.request_params.get("dataset_id") is not None
+    """Whether a browser waits for the answer: the App tells what is on its screen, a call from Python does not."""
+    return not ctx.delegated and "query_performance" in ctx.request_params
 
 
 def with_progress(ctx: Any, work: Callable[[Tell], Any], finish: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
