@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import BoolArray, InputError, IntArray, as_labels, check_at_least, near
-from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold
+from cvcoteach._checks import BoolArray, InputError, IntArray, PredProbs, as_labels, check_at_least, near
+from cvcoteach.crossval import (
+    BatchFoldTrainer,
+    CrossValResult,
+    Fold,
+    FoldProgress,
+    FoldTrainer,
+    IterativeCV,
+    OnFold,
+    cross_validate,
+)
 from cvcoteach.issues import LabelIssues, posterior_issues
 
 RULES = ("posterior", "incv")
@@ -38,9 +48,11 @@ def label_issues(
     images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
     features: (n, d) embeddings, on which linear heads are trained;
     trainer: a `FoldTrainer`.
-    filter_by: "posterior" flags what is more probably wrong than right; "incv" what Iterative Noisy Cross-Validation
-        did not select - on `pred_probs`, with nothing to iterate: where the prediction is another class.
-    n_rounds, n_folds, seed: of INCV. progress: a bar on stderr, nothing, or a function told of every fold.
+    filter_by: "posterior" flags what is more probably wrong than right, see `selected_by_posterior`; "incv" what
+        Iterative Noisy Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction
+        is another class.
+    n_rounds, n_folds, seed: of either; n_rounds · n_folds models are trained.
+    progress: a bar on stderr, nothing, or a function told of every fold.
 
     Raises InputError for what does not fit, and where not exactly one source is given.
     """
@@ -126,8 +138,51 @@ def issues_and_probs(
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(kind, sources[kind], len(names))
     with _Progress(progress, incv.n_rounds * incv.n_folds) as on_fold:
+        if filter_by == "posterior":
+            return selected_by_posterior(trainer, y, incv, class_names=names, on_fold=on_fold)
         result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
     return label_issues_from(result, filter_by=filter_by, class_names=names), result.rounds[0].pred_probs
+
+
+def selected_by_posterior(
+    trainer: FoldTrainer,
+    labels: IntArray,
+    incv: IterativeCV,
+    *,
+    class_names: Sequence[str],
+    on_fold: OnFold | None = None,
+) -> tuple[LabelIssues, PredProbs]:
+    """INCV with the posterior as its judge: label issues, and the probabilities (n, K) of the last round.
+
+    Round 1 is plain cross-validation on all labels. In each later round the folds train only on labels that the
+    posterior of the round before takes for right, and judge every image anew: what was selected once need not stay,
+    where INCV's selection by agreement gets less pure from round to round. Trainings: n_rounds · n_folds, as INCV's.
+
+    A class keeps at least two images a fold to train on, its least doubtful ones.
+    """
+    n_classes = len(class_names)
+    told = partial(_in_round, on_fold, incv.n_rounds) if on_fold else None
+    probs = cross_validate(
+        trainer,
+        labels,
+        n_folds=incv.n_folds,
+        seed=incv.seed,
+        n_classes=n_classes,
+        on_fold=told and partial(told, 1),
+    )
+    issues = posterior_issues(labels, probs, class_names=class_names)
+    for number in range(2, incv.n_rounds + 1):
+        selected = ~limited_flags(issues, min_examples_per_class=2 * incv.n_folds)
+        probs = cross_validate(
+            _trained_on(trainer, selected),
+            labels,
+            n_folds=incv.n_folds,
+            seed=int(np.random.SeedSequence([incv.seed, number]).generate_state(1)[0]),
+            n_classes=n_classes,
+            on_fold=told and partial(told, number),
+        )
+        issues = posterior_issues(labels, probs, class_names=class_names, trained_on="clean")
+    return issues, probs
 
 
 def one_source(sources: Mapping[str, Any]) -> str:
@@ -196,6 +251,37 @@ def _rank_in_class(issues: LabelIssues) -> IntArray:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return rank
+
+
+def _trained_on(trainer: FoldTrainer, selected: BoolArray) -> FoldTrainer:
+    kind = _BatchTrainedOn if isinstance(trainer, BatchFoldTrainer) else _TrainedOn
+    return kind(trainer, selected)
+
+
+class _TrainedOn:
+    """A trainer that learns from the selected (n,) images of each training part only."""
+
+    def __init__(self, trainer: Any, selected: BoolArray) -> None:
+        self.trainer, self.selected = trainer, selected
+
+    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
+        """As the trainer's, on fewer images."""
+        return self.trainer.fit_predict(*self._fewer(Fold(train_idx, train_labels, eval_idx, seed)))
+
+    def _fewer(self, fold: Fold) -> Fold:
+        rows = self.selected[fold.train_idx]
+        return fold._replace(train_idx=fold.train_idx[rows], train_labels=fold.train_labels[rows])
+
+
+class _BatchTrainedOn(_TrainedOn):
+    def fit_predict_many(self, folds: Sequence[Fold]) -> Sequence[PredProbs]:
+        """As the trainer's, on fewer images."""
+        return self.trainer.fit_predict_many([self._fewer(fold) for fold in folds])
+
+
+def _in_round(on_fold: OnFold, n_rounds: int, number: int, told: FoldProgress) -> None:
+    """Pass on what one cross-validation tells as that of round `number`."""
+    on_fold(replace(told, key=told.key._replace(round=number), n_rounds=n_rounds))
 
 
 class _Progress:

@@ -58,7 +58,8 @@ def find_label_issues(
         "incv" - not selected by Iterative Noisy Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where
         there is nothing to iterate, that is: the prediction is another class.
     return_indices_ranked_by: a score of cleanlab's, or "posterior".
-    n_rounds, n_folds, seed: of INCV. progress: a bar on stderr, none, or a function told of every fold.
+    n_rounds, n_folds, seed: n_rounds · n_folds models are trained.
+    progress: a bar on stderr, none, or a function told of every fold.
 
     With a `filter_by` of ours cleanlab's options keep their meaning: `frac_noise` leaves the worst share of the flags,
     `num_to_remove_per_class` flags exactly so many of each given class, `min_examples_per_class` stay unflagged in

@@ -273,6 +273,59 @@ def test_a_trainer_is_run_by_incv_and_flags_by_the_posterior():
     assert ((given != true) == mask).mean() > 0.95
 
 
+class Watched(NearestMean):
+    """Remembers the training and the judged part of every call."""
+
+    def __init__(self, x: np.ndarray, n_classes: int) -> None:
+        super().__init__(x, n_classes)
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def fit_predict(self, train_idx, train_labels, eval_idx, seed):
+        self.parts.append((train_idx, eval_idx))
+        return super().fit_predict(train_idx, train_labels, eval_idx, seed)
+
+
+def test_after_the_first_round_models_learn_from_labels_taken_for_right_only():
+    x, given, _ = blobs()
+    trainer = Watched(x, 4)
+    find_label_issues(given, trainer=trainer, n_rounds=2, n_folds=4, progress=False)
+    first, second = trainer.parts[:4], trainer.parts[4:]
+    probs = np.empty((400, 4), np.float32)
+    for train, judged in first:
+        probs[judged] = NearestMean(x, 4).fit_predict(train, given[train], judged, 0)
+    flagged = posterior_issues(given, probs).is_label_issue
+    assert flagged.sum() > 40
+    for train, judged in second:
+        assert not flagged[train].any()
+        assert not set(train) & set(judged)
+    assert sorted(np.concatenate([judged for _, judged in second])) == list(range(400))
+
+
+def test_a_batch_of_folds_gives_what_single_folds_give():
+    class AtOnce(NearestMean):
+        def fit_predict_many(self, folds):
+            return [self.fit_predict(*fold) for fold in folds]
+
+    x, given, _ = blobs()
+    single = find_label_issues(given, trainer=NearestMean(x, 4), n_rounds=3, progress=False)
+    assert np.array_equal(find_label_issues(given, trainer=AtOnce(x, 4), n_rounds=3, progress=False), single)
+
+
+def test_a_class_keeps_images_to_train_on_however_wrong_it_looks():
+    x, given, _ = blobs()
+    trainer = Watched(x, 5)
+    given = given.copy()
+    given[:7] = 4  # a class of nothing but wrong labels
+    trainer.fit_predict = lambda train, labels, judged, seed: _counted(trainer, train, judged)
+    find_label_issues(given, trainer=trainer, n_rounds=2, n_folds=3, progress=False)
+    assert all((given[train] == 4).sum() >= 2 for train, _ in trainer.parts)
+
+
+def _counted(trainer: Watched, train: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    trainer.parts.append((train, judged))
+    return np.tile(np.float32([0.97, 0.01, 0.01, 0.01, 0]), (len(judged), 1))
+
+
 def test_incv_flags_what_was_not_selected():
     x, given, _ = blobs()
     result = IterativeCV(n_rounds=3, n_folds=4, seed=5).run(NearestMean(x, 4), given)
