@@ -98,9 +98,7 @@ def load_model(folder: Path, *, trusted: str | None = None) -> Model:
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
     if ":" in name and name != trusted:
-        raise InputError(
-            f"{file} asks for the code of {name!r}; if that is yours, name it yourself: --model {name}."
-        )
+        raise InputError(f"{file} asks for the code of {name!r}; if that is yours, name it yourself: --model {name}.")
     networks = [build_model(name, len(classes), channels, "none") for _ in range(n_networks)]
     load_weights(folder / WEIGHTS, networks, len(classes))
     return Model(networks, name, classes, size, channels, scaling, mirror)
@@ -179,17 +177,21 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
             torch.export.save(program, cast(Any, out))
         return file
     try:
-        program = torch.onnx.export(
-            whole, (example,), dynamic_shapes=dynamic, input_names=["images"], output_names=["probabilities"], dynamo=True,
+        onnx: Any = torch.onnx.export(
+            whole,
+            (example,),
+            dynamic_shapes=dynamic,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamo=True,
             verbose=False,
-        )  # fmt: skip
+        )
     except ImportError as error:
         missing = re.search(r"'(\w+)'", str(error))
         raise InputError(
             f"an export to ONNX needs the package {missing[1] if missing else 'onnxscript'}; "
             "pip install onnx onnxscript, or export torch.export."
         ) from error
-    assert program is not None
     with replacing(file) as out:
-        out.write(program.model_proto.SerializeToString())
+        out.write(onnx.model_proto.SerializeToString())
     return file

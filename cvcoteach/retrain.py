@@ -1,0 +1,260 @@
+"""From a finished run to a retrained classifier: corrections, Co-teaching, and what it bought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cvcoteach._checks import InputError
+from cvcoteach.retrain_task import (
+    RetrainSettings,
+    Task,
+    curriculum_of,
+    finished_run,
+    load_test_images,
+    prepare,
+    recipe_of,
+)
+from cvcoteach.runs import Machine, Silent, Watcher
+from cvcoteach.scoring import Scores, confusion_table, figures, per_class_table, score
+from cvcoteach.storage import RunFolder, digest, replacing
+
+if TYPE_CHECKING:
+    from cvcoteach.training.coteaching import Curriculum, Epoch
+    from cvcoteach.training.devices import Plan
+    from cvcoteach.training.loop import Recipe
+    from cvcoteach.training.model_files import Model
+
+CHECKPOINT, PLAIN_CHECKPOINT, PLAIN_WEIGHTS = "checkpoint.pt", "plain.checkpoint.pt", "plain.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """A retrained classifier in its folder."""
+
+    folder: Path
+    history: tuple[Epoch, ...]
+    summary: dict[str, Any]
+    scores: Scores | None
+    """On the test images, if any."""
+    plain_scores: Scores | None
+    """Of a plain network: the same labels, without corrections, and as many image passes."""
+    exported: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    was_done: bool
+    """The folder held the finished model already; nothing was trained again."""
+
+
+def default_output(run: Path) -> Path:
+    """`<run>-model` beside the run."""
+    run = run.resolve()
+    return run.with_name(f"{run.name.removesuffix('-issues')}-model")
+
+
+def retrain(
+    run: Path,
+    output: Path | None = None,
+    settings: RetrainSettings | None = None,
+    machine: Machine | None = None,
+    *,
+    source: Path | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    corrections: Path | None = None,
+    test: Path | None = None,
+    exports: Sequence[str] = (),
+    watcher: Watcher | None = None,
+) -> Retrained:
+    """Retrain on what the run selected, by Co-teaching; the classifier is in the folder `output`.
+
+    run: a finished folder of find-issues. source: its images; None: where the run found them. corrections: see
+        `correct`. test: images with right labels, as `read_source` takes them. exports: "onnx", "torch.export".
+    output: made, or gone on with where an unfinished retraining of the same run, settings and corrections is.
+
+    Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
+    """
+    from cvcoteach.training.model_files import EXPORTS, export_model, load_model, save_model
+
+    settings, machine, watcher = settings or RetrainSettings(), machine or Machine(), watcher or Silent()
+    for kind in exports:
+        if kind not in EXPORTS:
+            raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
+    record = finished_run(run)
+    recipe = recipe_of(settings, record)
+    task = prepare(run, record, source, path_column, label_column, corrections, settings, recipe, machine, watcher)
+    recipe = recipe.for_channels(task.channels)
+    curriculum = curriculum_of(task, settings, recipe, record)
+    tested = None if test is None else load_test_images(test, task, machine, watcher)
+    labels = task.corrected.labels
+    identity = {
+        "mode": settings.mode,
+        "recipe": asdict(recipe),
+        "seed": settings.seed,
+        "noise_rate": curriculum.noise_rate,
+        "image_size": task.size,
+        "labels_digest": digest(labels, *task.class_names),
+        "selection_digest": digest(curriculum.selected, curriculum.candidate),
+        "images_digest": task.content_key,
+    }
+    with RunFolder.open(output or default_output(run), identity) as folder:
+        was_done = folder.done
+        plan = _plan(folder, task, recipe, machine)
+        if not was_done:
+            watcher.note(_opening(curriculum, task, recipe))
+            model, trained = _train_pair(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
+            about = {"trained": _trained(run, curriculum, settings, recipe, task)}
+            save_model(folder.path, model, about=about)
+            _write_history(folder.path / "history.csv", trained)
+            folder.save(state="done", summary=about["trained"], run=str(run))
+            (folder.path / CHECKPOINT).unlink(missing_ok=True)
+        model = load_model(folder.path, trusted=recipe.model)
+        scores = plain_scores = None
+        if tested is not None:
+            pixels, truth = tested
+            scores = score(model.predict_proba(pixels, plan), truth)
+            plain = _plain(folder.path, task, curriculum, recipe, plan, model, settings.seed, watcher)
+            plain_scores = score(plain.predict_proba(pixels, plan), truth)
+            _write_scores(folder, scores, plain_scores, task.class_names)
+        exported = tuple([export_model(model, folder.path, kind) for kind in exports])
+        history = _read_history(folder.path / "history.csv")
+        return Retrained(
+            folder.path, history, folder.record["summary"], scores, plain_scores, exported, task.class_names, was_done
+        )
+
+
+# -- training ----------------------------------------------------------------------------------------------------
+
+
+def _plan(folder: RunFolder, task: Task, recipe: Recipe, machine: Machine) -> Plan:
+    from cvcoteach.training.devices import Plan, set_threads
+    from cvcoteach.training.folds import TorchTrainer
+
+    plan = Plan(**folder.record["plan"]) if "plan" in folder.record else None
+    if plan is None:
+        k = len(task.class_names)
+        plan = TorchTrainer(task.pixels, k, recipe, device=machine.device, threads=machine.threads).plan
+        folder.save(plan=asdict(plan))
+    set_threads(plan.threads)
+    return plan
+
+
+def _train_pair(
+    folder: Path, task: Task, curriculum: Curriculum, recipe: Recipe, plan: Plan, seed: int, watcher: Watcher
+) -> tuple[Model, list[Epoch]]:
+    from cvcoteach.training.augment import Pixels
+    from cvcoteach.training.checkpoints import run_to_end
+    from cvcoteach.training.coteaching import CoTraining, two_networks
+    from cvcoteach.training.inputs import Inputs
+    from cvcoteach.training.model_files import Model
+
+    data, k = Inputs(task.pixels, are_features=False), len(task.class_names)
+    scaling = data.scaling(recipe, task.rows[curriculum.selected])
+    networks = two_networks(lambda number: data.build(recipe, k, number), plan, seed)
+    targets = task.corrected.labels[curriculum.rows]
+    in_pixels = replace(curriculum, selected=task.rows[curriculum.selected], candidate=task.rows[curriculum.candidate])
+    training = CoTraining(networks, Pixels(task.pixels, plan), targets, in_pixels, recipe, scaling, plan, seed=seed)
+    run_to_end(training, folder / CHECKPOINT, watcher.epoch)
+    mirror = recipe.tta and bool(recipe.flip)
+    model = Model(networks, recipe.model, task.class_names, task.size, task.channels, scaling, mirror)
+    return model, training.history
+
+
+def _plain(
+    folder: Path,
+    task: Task,
+    curriculum: Curriculum,
+    recipe: Recipe,
+    plan: Plan,
+    model: Model,
+    seed: int,
+    watcher: Watcher,
+) -> Model:
+    """One network on all given labels, with as many image passes; trained once, then kept in the folder."""
+    from cvcoteach.training.augment import Pixels
+    from cvcoteach.training.checkpoints import run_to_end
+    from cvcoteach.training.inputs import Inputs
+    from cvcoteach.training.loop import Training
+    from cvcoteach.training.model_files import load_weights, save_weights
+
+    data, k, file = Inputs(task.pixels, are_features=False), len(task.class_names), folder / PLAIN_WEIGHTS
+    scaling = data.scaling(recipe, task.rows)
+    network = data.build(recipe, k, seed)
+    if file.exists():
+        load_weights(file, [network], k)
+    else:
+        epochs = plain_epochs(curriculum, recipe.epochs, len(task.rows))
+        factor = epochs / recipe.epochs
+        milestones = tuple([(round(epoch * factor), rate) for epoch, rate in recipe.milestones])
+        watcher.note(f"For comparison: one plain network on all {len(task.rows):,} given labels, {epochs} epochs.")
+        network = network.to(plan.torch_device).to(memory_format=plan.memory_format)
+        training = Training(
+            [network],
+            Pixels(task.pixels, plan),
+            task.rows,
+            task.given,
+            replace(recipe, epochs=epochs, milestones=milestones),
+            scaling,
+            plan,
+            seed=seed,
+        )
+        run_to_end(training, folder / PLAIN_CHECKPOINT, watcher.epoch)
+        save_weights(file, [network])
+        (folder / PLAIN_CHECKPOINT).unlink(missing_ok=True)
+    return replace(model, networks=[network], scaling=scaling)
+
+
+def plain_epochs(curriculum: Curriculum, epochs: int, n: int) -> int:
+    """Epochs over n images that are as many image passes as the curriculum's, one at least."""
+    return max(1, round(curriculum.passes(epochs) / n))
+
+
+def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
+    s, c = len(curriculum.selected), len(curriculum.candidate)
+    reviewed = f" ({task.corrected.n_reviewed:,} reviewed)" if task.corrected.n_reviewed else ""
+    joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
+    return f"Two networks, {recipe.epochs} epochs on {s:,} images taken for clean{reviewed}{joined}."
+
+
+def _trained(
+    run: Path, curriculum: Curriculum, settings: RetrainSettings, recipe: Recipe, task: Task
+) -> dict[str, Any]:
+    return {
+        "mode": settings.mode,
+        "seed": settings.seed,
+        "recipe": asdict(recipe),
+        "selected": len(curriculum.selected),
+        "candidate": len(curriculum.candidate),
+        "reviewed": task.corrected.n_reviewed,
+        "noise_rate": curriculum.noise_rate,
+        "warmup": curriculum.warmup,
+        "ramp": curriculum.ramp,
+        "image_passes": curriculum.passes(recipe.epochs),
+    }
+
+
+def _write_history(file: Path, history: Sequence[Epoch]) -> None:
+    with replacing(file) as out:
+        pd.DataFrame([asdict(epoch) for epoch in history]).to_csv(out, index=False, float_format="%.6g")
+
+
+def _read_history(file: Path) -> tuple[Epoch, ...]:
+    from cvcoteach.training.coteaching import Epoch
+
+    rows = pd.read_csv(file).to_dict("records")
+    return tuple([Epoch(**{str(name): value for name, value in row.items()}) for row in rows])
+
+
+# -- what it bought ----------------------------------------------------------------------------------------------
+
+
+def _write_scores(folder: RunFolder, ours: Scores, plain: Scores, class_names: Sequence[str]) -> None:
+    with replacing(folder.path / "per_class.csv") as out:
+        per_class_table(ours, plain, class_names).to_csv(out, index=False, float_format="%.4f")
+    for name, scores in (("confusion.csv", ours), ("confusion_plain.csv", plain)):
+        with replacing(folder.path / name) as out:
+            confusion_table(scores, class_names).to_csv(out)
+    folder.save(test=figures(ours, plain))
