@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, check
 from cvcoteach.crossval import FoldTrainer, IterativeCV, OnFold
 from cvcoteach.detection import RULES, issues_and_probs, limited_flags, one_source
 from cvcoteach.detection import label_issues_from as label_issues_from
-from cvcoteach.issues import posterior_issues
+from cvcoteach.issues import LabelIssues, posterior_issues
 
 CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
@@ -66,7 +67,8 @@ def find_label_issues(
     each; `confident_joint` and `multi_label` have none there and are refused.
 
     Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
-    these, worst first. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
+    these, worst first. Warns where the posterior does not fit and ranks by self-confidence instead. Raises InputError,
+    a ValueError, for what does not fit, and what cleanlab raises.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -88,7 +90,9 @@ def find_label_issues(
             )
         _check_ranking("posterior", rank_by_kwargs, multi_label)
         flags = _cleanlab(labels, pred_probs, n_jobs, options)
-        return _worst_first(flags, posterior_issues(labels, np.asarray(pred_probs)).label_quality)
+        issues = posterior_issues(labels, np.asarray(pred_probs))
+        _say_if_unfit(issues)
+        return _worst_first(flags, issues.label_quality)
 
     kind, rule = one_source(sources), filter_by or "posterior"
     if rule not in RULES:
@@ -106,6 +110,7 @@ def find_label_issues(
 
     incv = IterativeCV(n_rounds, n_folds, seed=seed)
     issues, probs = issues_and_probs(labels, sources, rule, None, incv, progress)
+    _say_if_unfit(issues)
     flags = limited_flags(
         issues,
         frac_noise=frac_noise,
@@ -142,7 +147,9 @@ def get_label_quality_scores(
             raise InputError(
                 "adjust_pred_probs is True, but method='posterior' weighs the classes itself; leave it out."
             )
-        return posterior_issues(labels, pred_probs).label_quality
+        issues = posterior_issues(labels, pred_probs)
+        _say_if_unfit(issues)
+        return issues.label_quality
     from cleanlab.rank import get_label_quality_scores as scores
 
     return scores(labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs)
@@ -155,6 +162,12 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
     if n_jobs is None and not options["verbose"] and getattr(pred_probs, "size", _SMALL + 1) <= _SMALL:
         n_jobs = 1
     return cleanlab_find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
+
+
+def _say_if_unfit(issues: LabelIssues) -> None:
+    """A mask or a score cannot carry the note that the posterior fell back."""
+    if not issues.fits:
+        warnings.warn(issues.note, stacklevel=3)
 
 
 def _check_ranking(ranking: str | None, kwargs: dict[str, Any] | None, multi_label: bool) -> None:

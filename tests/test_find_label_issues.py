@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import cleanlab.filter
 import cleanlab.rank
@@ -390,6 +392,18 @@ def test_a_filter_of_cleanlabs_needs_pred_probs():
 def test_our_filters_without_a_source_say_what_is_missing():
     with pytest.raises(InputError, match="pred_probs is missing; give it, or images, features or a trainer"):
         find_label_issues([0, 1, 0, 1], filter_by="posterior")
+
+
+def test_where_the_posterior_does_not_fit_the_caller_is_warned(monkeypatch):
+    given, probs, _ = noisy_data()
+    unfit = replace(posterior_issues(given, probs), fits=False, note="The posterior does not fit.")
+    for module in ("dropin", "detection"):
+        monkeypatch.setattr(f"cvcoteach.{module}.posterior_issues", lambda *args, **kwargs: unfit)
+    with pytest.warns(UserWarning, match="does not fit") as caught:
+        find_label_issues(given, probs, filter_by="posterior")
+        get_label_quality_scores(given, probs, method="posterior")
+        find_label_issues(given, probs, return_indices_ranked_by="posterior")
+    assert [Path(warning.filename).name for warning in caught] == ["test_find_label_issues.py"] * 3
 
 
 def test_quality_scores_are_cleanlabs_or_the_posterior():
