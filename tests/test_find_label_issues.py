@@ -399,11 +399,14 @@ def test_where_the_posterior_does_not_fit_the_caller_is_warned(monkeypatch):
     unfit = replace(posterior_issues(given, probs), fits=False, note="The posterior does not fit.")
     for module in ("dropin", "detection"):
         monkeypatch.setattr(f"cvcoteach.{module}.posterior_issues", lambda *args, **kwargs: unfit)
-    with pytest.warns(UserWarning, match="does not fit") as caught:
-        find_label_issues(given, probs, filter_by="posterior")
-        get_label_quality_scores(given, probs, method="posterior")
-        find_label_issues(given, probs, return_indices_ranked_by="posterior")
-    assert [Path(warning.filename).name for warning in caught] == ["test_find_label_issues.py"] * 3
+    for call in (
+        lambda: find_label_issues(given, probs, filter_by="posterior"),
+        lambda: find_label_issues(given, probs, return_indices_ranked_by="posterior"),
+        lambda: get_label_quality_scores(given, probs, method="posterior"),
+    ):
+        with pytest.warns(UserWarning, match="does not fit") as caught:
+            call()
+        assert [Path(warning.filename).name for warning in caught] == ["test_find_label_issues.py"]
 
 
 def test_quality_scores_are_cleanlabs_or_the_posterior():
