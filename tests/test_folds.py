@@ -50,6 +50,8 @@ def test_it_keeps_the_contract_of_folds() -> None:
     assert trainer.fit_predict(train, labels, rest[:0], seed=0).shape == (0, 4)
     with pytest.raises(InputError, match="train_idx is empty"):
         trainer.fit_predict(train[:0], labels[:0], rest, seed=0)
+    with pytest.raises(InputError, match="train_labels has 24 labels up to 4"):
+        trainer.fit_predict(train, labels + 2, rest, seed=0)
 
 
 def test_it_learns_bars() -> None:

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -82,10 +83,15 @@ def normalise(images: Tensor, scaling: Scaling, plan: Plan) -> Tensor:
 
     One channel and a mean of three gives three channels: grey images for a network that wants colour.
     """
-    std = torch.tensor(scaling.std, device=images.device)
-    offset = torch.tensor(scaling.mean, device=images.device) / std
-    floats = torch.addcmul(-offset, images.to(torch.float32), 1 / (255 * std))
+    factor, offset = _factor_and_offset(scaling, images.device)
+    floats = torch.addcmul(offset, images.to(torch.float32), factor)
     return floats.permute(0, 3, 1, 2).contiguous(memory_format=plan.memory_format)
+
+
+@lru_cache(16)  # a GPU would wait for these few numbers in every batch
+def _factor_and_offset(scaling: Scaling, device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
+    return (1 / (255 * std)).to(device), (-mean / std).to(device)
 
 
 def scaling_of(pixels: npt.NDArray[np.uint8], rows: IntArray) -> Scaling:

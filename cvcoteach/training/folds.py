@@ -73,10 +73,15 @@ class TorchTrainer:
 
         With `patience`, a part of `train_idx` is held back to tell when to stop.
 
-        Raises InputError without training images, and where a loss is not finite.
+        Raises InputError without training images, for labels that do not fit, and where a loss is not finite.
         """
         if len(train_idx) == 0:
             raise InputError("train_idx is empty; a fold needs images to train on.")
+        if len(train_labels) != len(train_idx) or not 0 <= train_labels.min() <= train_labels.max() < self._n_classes:
+            raise InputError(
+                f"train_labels has {len(train_labels)} labels up to {train_labels.max(initial=0)}; {len(train_idx)} "
+                f"training images of {self._n_classes} classes need as many, 0-{self._n_classes - 1}."
+            )
         if len(eval_idx) == 0:
             return np.zeros((0, self._n_classes), np.float32)
         plan, recipe = self.plan, self.recipe
