@@ -56,7 +56,9 @@ def per_class_table(ours: Scores, plain: Scores, class_names: Sequence[str]) -> 
 
 def confusion_table(scores: Scores, class_names: Sequence[str]) -> pd.DataFrame:
     """A row a true class, a column a predicted one."""
-    return pd.DataFrame(scores.confusion, index=pd.Index(class_names, name="true \\ predicted"), columns=list(class_names))
+    return pd.DataFrame(
+        scores.confusion, index=pd.Index(class_names, name="true \\ predicted"), columns=list(class_names)
+    )
 
 
 def figures(ours: Scores, plain: Scores) -> dict[str, Any]:

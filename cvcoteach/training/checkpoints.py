@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +60,9 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     Raises InputError where the file holds something else.
     """
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what foreign files hold; they are refused below
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{file} is damaged; delete it, and the training begins anew.") from error
     return state

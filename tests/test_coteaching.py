@@ -1,0 +1,468 @@
+"""Co-teaching: what is kept, which batches, who teaches whom; the estimator."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import make_blobs
+from sklearn.utils.estimator_checks import check_estimator
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from cvcoteach._checks import InputError, IntArray
+from cvcoteach.training.augment import Pixels, Scaling
+from cvcoteach.training.checkpoints import load_checkpoint, run_to_end
+from cvcoteach.training.coteaching import (
+    CoTraining,
+    Curriculum,
+    Exchange,
+    coteaching_losses,
+    incv_curriculum,
+    keep_rate,
+    mixed,
+    n_kept,
+    noise_left,
+    vanilla_curriculum,
+)
+from cvcoteach.training.coteaching_estimator import CoTeaching
+from cvcoteach.training.devices import Plan, available_devices
+from cvcoteach.training.loop import Batch, Recipe
+from tests.images import dataset
+
+# -- how much is kept --
+
+
+def test_the_noise_left_in_the_selected_set_is_that_of_the_paper() -> None:
+    assert noise_left(0.5, 10) == pytest.approx(1 / 10)
+    assert noise_left(0.2, 10) == pytest.approx(0.04 / (0.04 + 9 * 0.64))
+    assert noise_left(0.4, 2) == pytest.approx(0.16 / (0.16 + 0.36))
+    assert noise_left(0.0, 10) == 0
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan])
+def test_a_noise_rate_outside_0_to_1_is_refused(rate: float) -> None:
+    with pytest.raises(InputError, match=r"noise_rate is .*, in \[0, 1\)"):
+        noise_left(rate, 10)
+
+
+def test_the_keep_rate_falls_linearly_and_then_stays() -> None:
+    assert [keep_rate(e, 0.4, 10) for e in (0, 5, 10, 199)] == pytest.approx([1.0, 0.8, 0.6, 0.6])
+
+
+def test_of_a_batch_one_image_at_least_is_kept() -> None:
+    assert n_kept(128, 0.6) == 76
+    assert n_kept(10, 0.7) == 7, "0.7 · 10 is 6.999… in floating point"
+    assert n_kept(2, 0.1) == 1
+    loss, _ = coteaching_losses(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0]), n_kept(2, 0.1))
+    assert float(loss) == 2.0
+
+
+def test_the_published_warm_up_and_ramp_come_out_at_200_epochs() -> None:
+    rows = np.arange(10), np.arange(0)
+    usual, heavy = (incv_curriculum(*rows, noise_rate, 10, 200) for noise_rate in (0.5, 0.61))
+    assert (usual.warmup, usual.ramp) == (40, 10)
+    assert (heavy.warmup, heavy.ramp) == (80, 10)
+    short = incv_curriculum(*rows, 0.5, 10, 12)
+    assert (short.warmup, short.ramp) == (2, 1)
+
+
+# -- which batches --
+
+
+def test_batches_are_of_s_alone_until_the_warm_up_is_over() -> None:
+    order = mixed(100, 40, 20, warmup=3)
+    for epoch in range(3):
+        batches = order(epoch, np.random.default_rng(epoch))
+        assert sorted(np.concatenate(batches).tolist()) == list(range(100))
+    after = order(3, np.random.default_rng(3))
+    assert [len(batch) for batch in after] == [28] * 5
+    assert sorted(np.concatenate(after).tolist()) == list(range(140)), "|B|·|C|/|S| of each is one pass over C"
+    assert all((batch >= 100).sum() == 8 for batch in after)
+
+
+def test_candidates_make_up_half_of_the_selected_at_most() -> None:
+    batches = mixed(100, 1000, 20, warmup=0)(0, np.random.default_rng(0))
+    assert [len(batch) for batch in batches] == [30] * 5
+    added = np.concatenate([batch[batch >= 100] for batch in batches])
+    assert len(set(added.tolist())) == 50
+
+
+def test_an_empty_candidate_set_changes_nothing_after_the_warm_up() -> None:
+    batches = mixed(100, 0, 20, warmup=0)(5, np.random.default_rng(0))
+    assert [len(batch) for batch in batches] == [20] * 5
+
+
+# -- who teaches whom --
+
+
+def test_each_network_is_taught_what_its_peer_finds_easy() -> None:
+    a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([40.0, 30.0, 20.0, 10.0])
+    for_a, for_b = coteaching_losses(a, b, 2)
+    assert float(for_a) == 3.5, "B finds the last two easy"
+    assert float(for_b) == 35.0, "A finds the first two easy"
+
+
+def test_the_loss_is_the_mean_over_what_is_kept_and_divided_by_nothing_else() -> None:
+    a = torch.full((100,), 2.0)
+    assert float(coteaching_losses(a, a, 80)[0]) == 2.0
+
+
+def test_nothing_flows_back_through_what_was_left_out() -> None:
+    a = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    b = torch.tensor([3.0, 1.0, 2.0])
+    coteaching_losses(a, b, 2)[0].backward()
+    assert a.grad is not None
+    assert a.grad.tolist() == [0.0, 0.5, 0.5]
+
+
+def test_the_keep_rate_is_applied_to_the_whole_batch_once_candidates_are_in_it() -> None:
+    exchange = Exchange(0.5, ramp=1)
+    logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for_a, _ = exchange([logits, logits.detach()], Batch(torch.arange(30), torch.zeros(30, dtype=torch.long), 1))
+    for_a.backward()
+    assert logits.grad is not None
+    assert int((logits.grad.abs().sum(dim=1) > 0).sum()) == 15, "half of 20 selected and 10 candidates"
+
+
+@pytest.mark.parametrize("device", [name for name in available_devices() if ":" not in name])
+def test_the_losses_are_computed_wherever_the_networks_are(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(50, generator=generator), torch.rand(50, generator=generator)
+    there = coteaching_losses(a.to(device), b.to(device), 30)
+    assert there[0].device.type == device
+    assert [float(loss) for loss in there] == pytest.approx([float(loss) for loss in coteaching_losses(a, b, 30)])
+
+
+# -- one epoch, slowly --
+
+
+def linear(seed: int, d: int = 5, k: int = 3) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(d, k))
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def features(n: int, d: int = 5) -> tuple[np.ndarray, IntArray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d)).astype(np.float32)
+    return X, rng.integers(0, 3, n)
+
+
+RECIPE = Recipe(
+    epochs=4, batch_size=16, learning_rate=0.1, schedule="constant", weight_decay=0.0, shift=0, flip=False, tta=False
+)
+
+
+def training_of(
+    X: np.ndarray, y: IntArray, curriculum: Curriculum, recipe: Recipe = RECIPE, seed: int = 7
+) -> CoTraining:
+    pixels = Pixels(X.reshape(len(X), 1, 1, -1), Plan())
+    networks = [linear(1), linear(2)]
+    scaling = Scaling((0.0,), (1 / 255,))
+    return CoTraining(networks, pixels, y[curriculum.rows], curriculum, recipe, scaling, Plan(), seed=seed)
+
+
+def reference_epochs(X: np.ndarray, y: IntArray, batches: Sequence[Sequence[IntArray]], eps: float, ramp: float):
+    """Algorithm 2 one sample at a time, SGD with Nesterov momentum by hand."""
+    networks = [linear(1).double(), linear(2).double()]
+    momenta = [[torch.zeros_like(p) for p in network.parameters()] for network in networks]
+    figures = []
+    for epoch, those in enumerate(batches):
+        kept_losses, left_losses, agreed = [], [], []
+        for batch in those:
+            samples = batch.tolist()
+            losses = [[], []]
+            for which, network in enumerate(networks):
+                for i in samples:
+                    logits = network(torch.tensor(X[i], dtype=torch.float64)[None])
+                    losses[which].append(-torch.log_softmax(logits, dim=1)[0, int(y[i])])
+            predictions = [[int(net(torch.tensor(X[i]).double()[None]).argmax()) for i in samples] for net in networks]
+            agreed += [p == q for p, q in zip(*predictions, strict=True)]
+            n_keep = max(1, int((1 - eps * min(1, epoch / ramp)) * len(samples) + 1e-9))
+            easy = [sorted(range(len(samples)), key=lambda s: losses[which][s].item())[:n_keep] for which in (0, 1)]
+            for which, network in enumerate(networks):
+                taught = easy[1 - which]
+                kept_losses += [losses[which][s].item() for s in taught]
+                left_losses += [losses[which][s].item() for s in range(len(samples)) if s not in taught]
+                total = sum(losses[which][s] for s in taught) / n_keep
+                gradients = torch.autograd.grad(total, list(network.parameters()))
+                with torch.no_grad():
+                    for p, g, m in zip(network.parameters(), gradients, momenta[which], strict=True):
+                        m.mul_(0.9).add_(g)
+                        p -= 0.1 * (g + 0.9 * m)
+        left = float(np.mean(left_losses)) if left_losses else math.nan
+        figures.append((float(np.mean(kept_losses)), left, float(np.mean(agreed))))
+    return networks, figures
+
+
+@pytest.mark.slow
+def test_epochs_agree_with_the_slow_reference_to_rounding() -> None:
+    X, y = features(90)
+    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.4, warmup=2, ramp=2)
+    training = training_of(X, y, curriculum)
+    order = mixed(60, 30, 16, warmup=2)
+    batches = [order(e, np.random.default_rng(np.random.SeedSequence([7, e]))) for e in range(4)]
+    run_to_end(training)
+    networks, figures = reference_epochs(X, y, batches, 0.4, 2)
+    for ours, theirs in zip(training.networks, networks, strict=True):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=2e-4, atol=2e-5)
+    for epoch, (kept, left, agreed) in zip(training.history, figures, strict=True):
+        assert epoch.loss_kept == pytest.approx(kept, rel=1e-4)
+        assert epoch.agreement == pytest.approx(agreed, abs=1e-6)
+        assert epoch.loss_left_out == pytest.approx(left, rel=1e-3, nan_ok=True)
+    assert [epoch.stage for epoch in training.history] == ["warm-up", "warm-up", "mixed", "mixed"]
+    assert [epoch.images for epoch in training.history] == [60, 60, 90, 90]
+    assert [epoch.keep_rate for epoch in training.history] == pytest.approx([1.0, 0.8, 0.6, 0.6])
+
+
+# -- killed and resumed --
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(tmp_path) -> None:
+    X, y = features(90)
+    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.2, warmup=1, ramp=1)
+    recipe = Recipe(**{**RECIPE.__dict__, "optimizer": "adamw", "learning_rate": 0.01})
+    unbroken = training_of(X, y, curriculum, recipe)
+    run_to_end(unbroken)
+
+    def kill(report) -> None:
+        if report.epoch == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_to_end(training_of(X, y, curriculum, recipe), tmp_path / "checkpoint.pt", kill)
+    resumed = training_of(X, y, curriculum, recipe)
+    run_to_end(resumed, tmp_path / "checkpoint.pt")
+    for ours, theirs in zip(resumed.networks, unbroken.networks, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert [epoch.loss_kept for epoch in resumed.history] == [epoch.loss_kept for epoch in unbroken.history]
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint(tmp_path) -> None:
+    X, y = features(60)
+    file = tmp_path / "checkpoint.pt"
+    training = training_of(X, y, vanilla_curriculum(60, 0.2, 4))
+
+    def spoil(report) -> None:
+        if report.epoch == 2:
+            next(training.networks[0].parameters()).data.fill_(math.nan)
+
+    with pytest.raises(InputError, match=r"loss is nan in batch 1 of epoch 3 at a learning rate of 0\.1"):
+        run_to_end(training, file, spoil)
+    assert load_checkpoint(file)["training"]["epoch"] == 2
+
+
+class Harmful:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("the checkpoint was unpickled",))
+
+
+def test_a_foreign_checkpoint_is_refused_and_never_unpickled(tmp_path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    for content in (pickle.dumps(Harmful()), b"no checkpoint at all"):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="damaged"):
+            load_checkpoint(file)
+
+
+def test_a_batch_of_which_nothing_would_be_kept_is_refused() -> None:
+    X, y = features(60)
+    recipe = Recipe(**{**RECIPE.__dict__, "batch_size": 2})
+    with pytest.raises(InputError, match="batch_size is 2, of which nothing is kept at 70% noise; it takes 4 or more"):
+        training_of(X, y, vanilla_curriculum(60, 0.7, 4), recipe)
+
+
+# -- the estimator --
+
+
+def noisy_blobs(n: int = 600, wrong: float = 0.3, seed: int = 0) -> tuple[np.ndarray, IntArray, IntArray]:
+    X, true = make_blobs(n, n_features=8, centers=4, cluster_std=3.0, random_state=seed)
+    rng = np.random.default_rng(seed)
+    given = np.where(rng.random(n) < wrong, (true + rng.integers(1, 4, n)) % 4, true)
+    return X, true, given
+
+
+@pytest.mark.slow
+def test_it_keeps_scikit_learns_rules() -> None:
+    failed = [each for each in check_estimator(CoTeaching(threads=1), on_skip=None, on_fail=None) if each["exception"]]
+    assert [each["check_name"] for each in failed if each["status"] == "failed"] == []
+
+
+@pytest.mark.slow
+def test_given_nothing_but_features_and_labels_it_finds_the_clean_ones_first() -> None:
+    X, true, given = noisy_blobs()
+    model = CoTeaching(random_state=0, threads=1).fit(X[:400], given[:400])
+    assert model.score(X[400:], true[400:]) > 0.95
+    wrong = given[:400] != true[:400]
+    assert wrong[model.selected_].mean() < 0.1 < wrong.mean()
+    assert model.cross_validation_ is not None
+    assert model.noise_rate_ == model.cross_validation_.noise_rate
+    assert len(model.history_) == model.recipe_.epochs
+    probs = model.predict_proba(X[400:])
+    assert probs.shape == (200, 4)
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+
+
+@pytest.mark.slow
+def test_the_same_random_state_gives_the_same_probabilities() -> None:
+    X, _, given = noisy_blobs(200)
+    model = CoTeaching(random_state=3, epochs=3, threads=1)
+    again = clone(model).fit(X, given).predict_proba(X)
+    np.testing.assert_array_equal(model.fit(X, given).predict_proba(X), again)
+
+
+@pytest.mark.slow
+def test_vanilla_trains_on_everything_at_the_given_noise_rate() -> None:
+    X, true, given = noisy_blobs()
+    model = CoTeaching(mode="vanilla", random_state=0, threads=1).fit(X, given, noise_rate=0.3)
+    assert model.selected_.all()
+    assert not model.candidate_.any()
+    assert model.history_[-1].keep_rate == pytest.approx(0.7)
+    assert model.cross_validation_ is None
+    assert model.score(X, true) > 0.95
+
+
+def test_labels_may_be_names() -> None:
+    X, true, _ = noisy_blobs(200)
+    names = np.array(["ant", "bee", "cat", "dog"])[true]
+    model = CoTeaching(epochs=5, threads=1).fit(X, names, selected=np.arange(200), noise_rate=0.0)
+    assert set(model.predict(X)) <= {"ant", "bee", "cat", "dog"}
+    assert model.classes_.tolist() == ["ant", "bee", "cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"selected": np.zeros(40, bool)}, "selected is empty"),
+        ({"selected": np.arange(40) % 4 != 2}, "selected holds no image of class '2'; the networks could not learn it"),
+        ({"selected": np.ones(40, bool), "candidate": [3]}, "image 3 is both selected and candidate"),
+        ({"selected": np.ones(39, bool)}, r"selected has shape \(39,\); a mask of 40 images has \(40,\)"),
+        ({"selected": [40]}, "selected is no mask .* holds no indices 0-39"),
+        ({"candidate": [1]}, "candidate is given without selected"),
+        ({"noise_rate": 1.0}, r"noise_rate is 1.0; .* in \[0, 1\)"),
+        ({"noise_rate": -0.1}, r"noise_rate is -0.1"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_sentence(arguments: dict, sentence: str) -> None:
+    X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 4
+    with pytest.raises(InputError, match=sentence):
+        CoTeaching(threads=1).fit(X, y, **arguments)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(InputError, match="mode is 'inc'; did you mean incv"):
+        CoTeaching(mode="inc").fit(np.zeros((4, 2)), [0, 1, 0, 1])
+
+
+def test_an_empty_candidate_set_is_no_error() -> None:
+    X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 4
+    model = CoTeaching(epochs=2, threads=1).fit(X, y, selected=np.ones(40, bool), candidate=[], noise_rate=0.1)
+    assert [epoch.images for epoch in model.history_] == [40, 40]
+
+
+# -- images --
+
+SMALL = Recipe(epochs=2, batch_size=32)
+
+
+class Shapes(Dataset):
+    """Images of a torch Dataset, as PIL or tensors, with their labels."""
+
+    def __init__(self, images: np.ndarray, labels: IntArray, as_tensors: bool) -> None:
+        self.images, self.labels, self.as_tensors = images, labels, as_tensors
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Image.Image | Tensor, int]:
+        image = self.images[row]
+        if self.as_tensors:
+            return torch.from_numpy(image)[None].float() / 255, int(self.labels[row])
+        return Image.fromarray(image), int(self.labels[row])
+
+
+@pytest.mark.slow
+def test_arrays_paths_and_datasets_of_the_same_images_give_the_same_classifier(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path / "cache"))
+    images, true, _ = dataset(90, 0.0)
+    paths = [tmp_path / f"{i}.png" for i in range(90)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    everything = np.ones(90, bool)
+
+    def probabilities(X, y) -> np.ndarray:
+        model = CoTeaching(recipe=SMALL, device="cpu", threads=1, random_state=0)
+        model.fit(X, y, selected=everything, noise_rate=0.1)
+        # autocast is chosen by a stopwatch, and another number format is another answer
+        assert model._plan.dtype == "float32" or pytest.skip("this CPU is faster in bfloat16")
+        return model.predict_proba(X)
+
+    expected = probabilities(images, true)
+    assert expected.shape == (90, 3)
+    for X, y in ((images[..., None], true), (paths, true), (Shapes(images, true, False), None)):
+        np.testing.assert_allclose(probabilities(X, y), expected, atol=1e-4)
+    np.testing.assert_allclose(probabilities(Shapes(images, true, True), None), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_on_images_it_learns_from_noisy_labels() -> None:
+    images, _, given = dataset(300, 0.25)
+    model = CoTeaching(recipe=Recipe(epochs=12, batch_size=32), n_rounds=2, threads=1, device="cpu", random_state=0)
+    model.fit(images, given)
+    fresh, truth, _ = dataset(90, 0.0, seed=1)
+    assert model.score(fresh, truth) > 0.9
+
+
+def test_images_that_do_not_fit_are_told_in_one_sentence() -> None:
+    everything = {"selected": np.ones(4, bool), "noise_rate": 0.1}
+    for X, sentence in (
+        (np.zeros((4, 3, 8, 9), np.uint8), "channels last"),
+        (np.full((4, 8, 8), 2.0), r"values from 2 to 2; images of floats lie in \[0, 1\]"),
+        (np.zeros((4, 8, 8), np.int32), "X holds int32"),
+        (["nowhere.png"] * 4, "none of 4 images .* can be read"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            CoTeaching(threads=1).fit(X, [0, 1, 0, 1], **everything)
+
+
+# -- inside cleanlab --
+
+
+@pytest.mark.slow
+def test_it_works_inside_cleanlabs_clean_learning() -> None:
+    from cleanlab.classification import CleanLearning
+
+    X, true, given = noisy_blobs(400)
+    learning = CleanLearning(CoTeaching(threads=1, n_rounds=2, random_state=0), seed=0, cv_n_folds=3)
+    learning.fit(X, given)
+    assert learning.score(X, true) > 0.9
+    assert learning.get_label_issues()["is_label_issue"].mean() > 0.1
+
+
+def test_cross_entropy_of_each_sample_is_torchs() -> None:
+    exchange = Exchange(0.0, ramp=1)
+    logits, targets = torch.randn(8, 3), torch.randint(0, 3, (8,))
+    for_a, for_b = exchange([logits, 2 * logits], Batch(torch.arange(8), targets, 5))
+    assert float(for_a) == pytest.approx(float(functional.cross_entropy(logits, targets)), rel=1e-6)
+    assert float(for_b) == pytest.approx(float(functional.cross_entropy(2 * logits, targets)), rel=1e-6)
+    kept, left_out, agreement, images = exchange.take_record()
+    assert math.isnan(left_out)
+    assert (agreement, images) == (1.0, 8)
+    assert kept == pytest.approx((float(for_a) + float(for_b)) / 2, rel=1e-6)

@@ -1,0 +1,388 @@
+"""`cvcoteach retrain` and `predict`: from a run folder to a classifier and its answers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from cvcoteach import runs
+from cvcoteach._checks import InputError
+from cvcoteach.cli import _Group
+from cvcoteach.cli_retrain import predict, retrain
+from cvcoteach.corrections import correct
+from cvcoteach.retrain import plain_epochs
+from cvcoteach.scoring import comparison_text, score
+from cvcoteach.training.augment import Scaling
+from cvcoteach.training.coteaching import incv_curriculum
+from cvcoteach.training.devices import Plan
+from cvcoteach.training.model_files import Model, export_model, load_model, save_model
+from cvcoteach.training.models import build_model
+from tests.images import CLASSES, class_folders, dataset
+
+MACHINE = ("--device", "cpu", "--threads", "1")
+main = _Group("cvcoteach", commands={"retrain": retrain, "predict": predict})
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, sentence: str) -> None:
+    """Exit code 1 and one sentence, no traceback."""
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("Error:") == 1
+    assert sentence in result.stderr
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 images in class folders, a fifth of them wrong, their finished run, and 60 right test images."""
+    folder = tmp_path_factory.mktemp("retrain")
+    class_folders(folder / "shapes", n=240, wrong=0.2)
+    images, true, _ = dataset(60, 0.0, seed=1)
+    np.savez(folder / "test.npz", images=images, labels=np.array(CLASSES)[true])
+    settings = runs.Settings(epochs=10, n_rounds=2)
+    runs.find_issues(folder / "shapes", folder / "run", settings, runs.Machine("cpu", 1, folder / "cache"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+# -- scores --
+
+
+def test_scores_count_right_answers_by_class_and_confusions() -> None:
+    probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]], np.float32)
+    scores = score(probs, np.array([0, 0, 1, 1]))
+    assert scores.top1 == 0.75
+    assert scores.top5 is None, "with two classes it would always be 1"
+    assert scores.per_class == (0.5, 1.0)
+    assert scores.confusion.tolist() == [[1, 1], [0, 2]]
+
+
+def test_top_5_asks_for_the_right_class_among_the_five_most_probable() -> None:
+    probs = np.tile(np.array([0.3, 0.25, 0.2, 0.1, 0.09, 0.06], np.float32), (2, 1))
+    assert score(probs, np.array([4, 5])).top5 == 0.5
+
+
+def test_a_class_without_test_images_has_no_accuracy() -> None:
+    scores = score(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]))
+    assert np.isnan(scores.per_class[2])
+    assert "on 2 test images" in comparison_text(scores, scores, ("a", "b", "c")).lower()
+
+
+def test_the_plain_network_gets_as_many_image_passes() -> None:
+    curriculum = incv_curriculum(np.arange(600), np.arange(600, 1000), 0.3, 10, 20)
+    assert curriculum.warmup == 4
+    assert curriculum.passes(20) == 20 * 600 + 16 * 300
+    assert plain_epochs(curriculum, 20, 1200) == 14
+
+
+# -- corrections --
+
+PATHS = ("a/0.png", "a/1.png", "b/2.png", "b/3.png")
+
+
+def corrected(tmp_path: Path, text: str):
+    file = tmp_path / "corrections.csv"
+    file.write_text(text)
+    labels, suggested = np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])
+    selected, candidate = np.array([True, False, False, True]), np.array([False, True, False, False])
+    return correct(file, PATHS, Path("/data"), labels, suggested, selected, candidate, ("cat", "dog"))
+
+
+def test_a_reviewed_label_is_clean_and_an_excluded_image_is_gone(tmp_path: Path) -> None:
+    text = "path,action,label\na/0.png,excluded,\na/1.png,accepted,\nb/2.png,kept,\n/data/b/3.png,set,cat\n"
+    result = corrected(tmp_path, text)
+    assert result.labels.tolist() == [0, 1, 1, 0]
+    assert result.selected.tolist() == [False, True, True, True]
+    assert not result.candidate.any()
+    assert result.excluded.tolist() == [True, False, False, False]
+    assert result.n_reviewed == 3
+
+
+def test_a_later_correction_overrules_an_earlier_one_and_none_takes_it_back(tmp_path: Path) -> None:
+    text = "path,action,label\na/0.png,excluded,\na/0.png,set,dog\na/1.png,excluded,\na/1.png,unreviewed,\n"
+    result = corrected(tmp_path, text)
+    assert result.labels.tolist() == [1, 0, 1, 1]
+    assert not result.excluded.any()
+    assert result.candidate.tolist() == [False, True, False, False]
+
+
+def test_the_plugins_record_of_corrections_is_read_as_it_is(tmp_path: Path) -> None:
+    head = "when,who,key,action,what,sample_id,filepath,old,new,old_review,new_review\n"
+    result = corrected(tmp_path, head + "now,me,k,65f,set,1,/data/b/2.png,dog,cat,unreviewed,set\n")
+    assert result.labels.tolist() == [0, 0, 0, 1]
+    assert result.selected.tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("path,action\nc/9.png,kept\n", "line 2: c/9.png is no image of the run"),
+        ("path,action\na/0.png,keep\n", "line 2: the action is 'keep'; did you mean kept"),
+        ("path,action,label\na/0.png,set,dgo\n", "line 2: 'dgo' is no class of the run; did you mean dog"),
+        ("path,action,label\na/0.png,set,\n", "line 2: the label is missing"),
+        ("file,what\na/0.png,kept\n", "has the columns file, what; it takes path, action"),
+        ("", "cannot be read as a CSV"),
+    ],
+)
+def test_corrections_that_do_not_fit_are_told_with_their_line(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        corrected(tmp_path, text)
+
+
+# -- model files --
+
+
+def small_model(n_classes: int = 3, seed: int = 0) -> Model:
+    networks = [build_model("small", n_classes, 1, seed=seed + i) for i in range(2)]
+    names = tuple(f"class {k}" for k in range(n_classes))
+    return Model(networks, "small", names, 12, 1, Scaling((0.2,), (0.3,)), mirror=False)
+
+
+def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    model, pixels = small_model(), dataset(6, 0.0)[0][..., None]
+    save_model(tmp_path, model)
+    again = load_model(tmp_path)
+    assert (again.class_names, again.size, again.channels, again.mirror) == (model.class_names, 12, 1, False)
+    assert again.scaling == model.scaling
+    np.testing.assert_array_equal(again.predict_proba(pixels, Plan()), model.predict_proba(pixels, Plan()))
+    assert len(safetensors.torch.load_file(tmp_path / "model.safetensors")) == 2 * len(model.networks[0].state_dict())
+
+
+def test_a_prediction_is_the_average_of_the_two_networks() -> None:
+    model, pixels = small_model(), dataset(6, 0.0)[0][..., None]
+    each = [
+        Model([net], "small", model.class_names, 12, 1, model.scaling, False).predict_proba(pixels, Plan())
+        for net in model.networks
+    ]
+    np.testing.assert_allclose(model.predict_proba(pixels, Plan()), (each[0] + each[1]) / 2, atol=1e-6)
+
+
+def test_weights_of_other_classes_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, small_model(5))
+    about = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**about, "classes": ["a", "b", "c"]}))
+    with pytest.raises(InputError, match="is a model of 5 classes, but 3 are asked of it"):
+        load_model(tmp_path)
+
+
+def test_a_model_file_may_not_choose_whose_code_is_run(tmp_path: Path) -> None:
+    save_model(tmp_path, small_model())
+    about = json.loads((tmp_path / "model.json").read_text())
+    about["architecture"]["model"] = "os:abort"
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="asks for the code of 'os:abort'; if that is yours"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), "holds no model of cvcoteach"),
+        (lambda folder: (folder / "model.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "model.json").write_text('{"format": 9}'), "is damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no weights"), "cannot be read as safetensors"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "does not exist"),
+    ],
+)
+def test_damaged_model_files_are_told_in_one_sentence(tmp_path: Path, spoil, sentence: str) -> None:
+    save_model(tmp_path, small_model())
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=sentence):
+        load_model(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's own exporter
+def test_an_export_by_torch_takes_pixels_and_answers_as_the_model_does(tmp_path: Path) -> None:
+    model, pixels = small_model(), dataset(5, 0.0)[0][..., None]
+    expected = model.predict_proba(pixels, Plan())
+    program = torch.export.load(export_model(model, tmp_path, "torch.export"))
+    np.testing.assert_allclose(program.module()(torch.from_numpy(pixels)).detach().numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's own exporter
+def test_an_export_to_onnx_answers_as_the_model_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model, pixels = small_model(), dataset(5, 0.0)[0][..., None]
+    session = runtime.InferenceSession(export_model(model, tmp_path, "onnx"))
+    (answer,) = session.run(["probabilities"], {"images": pixels})
+    np.testing.assert_allclose(answer, model.predict_proba(pixels, Plan()), atol=1e-5)
+
+
+def test_a_missing_package_for_onnx_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"needs the package onnx.*; pip install"):
+        export_model(small_model(), tmp_path, "onnx")
+
+
+# -- the commands --
+
+
+@pytest.mark.slow
+def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None:
+    result = call("retrain", work / "run", "-o", work / "model", "--test", work / "test.npz", *MACHINE)
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "On 60 test images" in result.stdout
+    assert "Two networks, 12 epochs on" in result.stderr
+    folder = work / "model"
+    history = pd.read_csv(folder / "history.csv")
+    assert history.epoch.tolist() == list(range(1, 13))
+    assert {"keep_rate", "loss_kept", "loss_left_out", "agreement", "stage"} <= set(history)
+    about = json.loads((folder / "model.json").read_text())
+    assert about["classes"] == list(CLASSES)
+    assert about["preprocessing"]["size"] == 12
+    record = json.loads((folder / "run.json").read_text())
+    assert record["test"]["top1"] > 0.9
+    assert record["test"]["top1"] >= record["test"]["top1_plain"]
+    confusion = pd.read_csv(folder / "confusion.csv", index_col=0)
+    assert confusion.to_numpy().sum() == 60
+    assert pd.read_csv(folder / "per_class.csv")["class"].tolist() == list(CLASSES)
+    assert not list(folder.glob("*.pt"))
+    assert {"model.safetensors", "plain.safetensors"} <= {file.name for file in folder.iterdir()}
+
+    again = call("retrain", work / "run", "-o", work / "model", *MACHINE)
+    assert "holds this classifier already" in again.stderr
+
+    images = sorted((work / "shapes").rglob("*.png"))[:30]
+    loose = work / "loose"
+    loose.mkdir()
+    for number, file in enumerate(images):
+        (loose / f"{number}.png").write_bytes(file.read_bytes())
+    (loose / "broken.png").write_bytes(b"no image")
+    result = call("predict", folder, loose, "-o", work / "loose.csv", *MACHINE)
+    assert result.exit_code == 0, result.output
+    assert "1 images cannot be read" in result.stdout
+    table = pd.read_csv(work / "loose.csv")
+    assert list(table) == ["path", "predicted_label", "probability", *(f"p:{name}" for name in CLASSES)]
+    assert len(table) == 31
+    assert table[table.path == "broken.png"].predicted_label.isna().all()
+    assert table[[f"p:{name}" for name in CLASSES]].dropna().sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
+
+    result = call("predict", folder, work / "test.npz", "-o", work / "test.csv", "-q", *MACHINE)
+    assert f"{record['test']['top1']:.1%} of the predictions are the given label" in result.stdout
+    assert "given_label" in pd.read_csv(work / "test.csv")
+
+    one = call("predict", folder, images[0], "-o", work / "one.csv", "-q", *MACHINE)
+    assert one.exit_code == 0
+    assert len(pd.read_csv(work / "one.csv")) == 1
+
+    pd.DataFrame({"path": [str(file) for file in images]}).to_csv(work / "paths.csv", index=False)
+    listed = call("predict", folder, work / "paths.csv", "-o", work / "listed.csv", "-q", *MACHINE)
+    assert listed.exit_code == 0, listed.output
+    assert len(pd.read_csv(work / "listed.csv")) == 30
+
+    others = work / "others"
+    for name in ("bar", "star"):
+        (others / name).mkdir(parents=True)
+        (others / name / "0.png").write_bytes(images[0].read_bytes())
+    refused(call("predict", folder, others, *MACHINE), "has the class 'star', which the model lacks")
+    assert call("predict", folder, others, "--ignore-labels", "-o", work / "o.csv", *MACHINE).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_killed_retraining_goes_on_to_the_same_classifier(work: Path) -> None:
+    arguments = ["--epochs", "8", "--device", "cpu", "--threads", "1", "--cache-dir", str(work / "cache")]
+    # the same plan for both: a stopwatch decides on the number format
+    first = call("retrain", work / "run", "-o", work / "unbroken", *arguments)
+    assert first.exit_code == 0, first.output
+    script = (
+        "import sys, time\n"
+        "from cvcoteach.training.loop import Training\n"
+        "run = Training.run_epoch\n"
+        "def slow(self):\n    time.sleep(0.3); return run(self)\n"
+        "Training.run_epoch = slow\n"
+        "from cvcoteach.cli_retrain import retrain\n"
+        "retrain(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", script, str(work / "run"), "-o", str(work / "killed"), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = work / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (work / "killed" / "model.safetensors").exists()
+    resumed = call("retrain", work / "run", "-o", work / "killed", *arguments)
+    assert resumed.exit_code == 0, resumed.output
+    plans = [json.loads((work / name / "run.json").read_text())["plan"] for name in ("unbroken", "killed")]
+    if plans[0]["dtype"] != plans[1]["dtype"] or plans[0]["channels_last"] != plans[1]["channels_last"]:
+        pytest.skip("the two runs were planned with different number formats")
+    weights = [safetensors.torch.load_file(work / name / "model.safetensors") for name in ("unbroken", "killed")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    columns = ["epoch", "keep_rate", "loss_kept", "loss_left_out", "agreement"]
+    histories = [pd.read_csv(work / name / "history.csv")[columns] for name in ("unbroken", "killed")]
+    pd.testing.assert_frame_equal(*histories)
+
+
+@pytest.mark.slow
+def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) -> None:
+    table = pd.read_csv(work / "run" / "issues.csv")
+    rows = table[table.set != "selected"].head(6)
+    corrections = rows[["path"]].assign(action=["excluded"] * 2 + ["set"] * 4, label=["", "", *["ring"] * 4])
+    corrections.to_csv(work / "corrections.csv", index=False)
+    arguments = (work / "run", "--epochs", 1, *MACHINE, "-q", "--json")
+    before = json.loads(call("retrain", *arguments, "-o", work / "before").stdout)
+    after = json.loads(
+        call("retrain", *arguments, "-o", work / "after", "--corrections", work / "corrections.csv").stdout
+    )
+    assert after["selected"] == before["selected"] + 4
+    assert after["reviewed"] == 4
+    other = call("retrain", *arguments, "-o", work / "before", "--corrections", work / "corrections.csv")
+    refused(other, "belongs to another run")
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: Path) -> None:
+    refused(call("retrain", tmp_path), "holds no run of cvcoteach")
+    refused(call("retrain", work / "run", "--noise-rate", "1"), "noise_rate is 1.0; it is the share of wrong labels")
+    refused(call("retrain", work / "run", "--export", "tflite"), "export is 'tflite'; there are onnx and torch.export")
+    refused(call("retrain", work / "run", "--preset", "fats"), "preset is 'fats'; did you mean fast")
+    class_folders(tmp_path / "few", n=12)
+    refused(call("retrain", tmp_path / "few", "--run", work / "run"), "images of the run are not in")
+
+    (tmp_path / "test" / "bar").mkdir(parents=True)
+    (tmp_path / "test" / "oval").mkdir()
+    for name in ("bar", "oval"):
+        Image.fromarray(dataset(3, 0.0)[0][0]).save(tmp_path / "test" / name / "0.png")
+    refused(call("retrain", work / "run", "--test", tmp_path / "test"), "has the class 'oval', which the model lacks")
+
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in ("run.json", "probabilities.npz", "issues.csv"):
+        (run / file).write_bytes((work / "run" / file).read_bytes())
+    with np.load(run / "probabilities.npz") as arrays:
+        content = dict(arrays)
+    nothing = np.zeros_like(content["selected"])
+    np.savez(run / "probabilities.npz", **{**content, "selected": nothing})
+    refused(call("retrain", run), "the run selected no image")
+    np.savez(run / "probabilities.npz", **{**content, "selected": content["labels"] != 1})
+    refused(call("retrain", run), "the run selected no image of class 'cross', so that the networks could not learn it")
+
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "source": str(tmp_path / "gone")}))
+    refused(call("retrain", run), "is not there; name them: cvcoteach retrain SOURCE --run")
+    (run / "run.json").write_text(json.dumps({**record, "state": "running"}))
+    refused(call("retrain", run), "is not finished")
