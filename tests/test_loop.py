@@ -348,3 +348,8 @@ def test_prediction_is_the_mean_over_networks_and_mirror_images() -> None:
     np.testing.assert_allclose(result, torch.stack(views).mean(0).numpy(), rtol=1e-5)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_few_images_are_trained_on_in_small_batches_but_in_the_papers_to_the_letter() -> None:
+    assert [PRESETS["fast"].batch_of(n) for n in (100, 700, 2800, 10_000)] == [32, 50, 200, 250]
+    assert PRESETS["paper"].batch_of(100) == 128

@@ -21,6 +21,7 @@ from cvcoteach.training.devices import Plan, seeded
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "piecewise", "constant")
+_SMALLEST_BATCH = 32
 _CHECK_EVERY = 50  # batches between looks at the losses: each look makes a GPU wait
 
 
@@ -34,6 +35,9 @@ class Recipe:
     """"default" (published ones), "none", a file; None: published ones where there are any."""
     epochs: int = 12
     batch_size: int = 250
+    """Of few images, smaller: see `batch_of`."""
+    least_batches: int = 14
+    """An epoch's batches are made smaller, down to 32 images, to be so many; 0: all are of `batch_size`."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """"sgd" has Nesterov momentum 0.9."""
     learning_rate: float = 0.1
@@ -60,6 +64,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_at_least("epochs", self.epochs, 1)
         check_at_least("batch_size", self.batch_size, 1)
+        check_at_least("least_batches", self.least_batches, 0)
         check_at_least("weight_decay", self.weight_decay, 0)
         check_at_least("shift", self.shift, 0)
         if self.optimizer not in OPTIMIZERS:
@@ -75,6 +80,11 @@ class Recipe:
         if not 0 < self.held_back < 1:
             raise InputError(f"held_back is {self.held_back}; it is a share of the training images, in (0, 1).")
 
+    def batch_of(self, n: int) -> int:
+        """Images in a batch where n are trained on: a few hundred images in one batch would make hardly any steps."""
+        few = max(_SMALLEST_BATCH, n // self.least_batches) if self.least_batches else self.batch_size
+        return min(self.batch_size, few)
+
     def for_channels(self, channels: int) -> Recipe:
         """The recipe with `flip` decided for images of so many channels."""
         return self if self.flip is not None else replace(self, flip=channels == 3)
@@ -87,6 +97,7 @@ PRESETS = {
         model="resnet32",
         epochs=50,
         batch_size=128,
+        least_batches=0,
         optimizer="adam",
         learning_rate=1e-3,
         schedule="piecewise",
@@ -198,7 +209,7 @@ class Training:
         self.recipe = recipe
         self._pixels, self._rows, self._scaling, self._plan = pixels, rows, scaling, plan
         self._seed, self._losses = seed, losses
-        self._order = order or shuffled(len(rows), recipe.batch_size)
+        self._order = order or shuffled(len(rows), recipe.batch_of(len(rows)))
         self._targets = torch.as_tensor(targets).to(plan.torch_device)
         self._optimizer = _optimizer([p for net in networks for p in net.parameters()], recipe, plan)
         self._scaler = torch.amp.GradScaler(plan.torch_device.type, enabled=plan.dtype == "float16")
