@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -286,45 +286,65 @@ def _score(
     on_fold: OnFold | None,
 ) -> PredProbs:
     """Probabilities of the images `scored` (m, K): trained on `selected` and the other parts of `scored`."""
-    finished = {} if finished is None else finished
     parts = _parts(labels[scored], n_folds, seed, number)
-    probs = np.empty((len(scored), n_classes), np.float32)
-    folds: dict[FoldKey, Fold] = {}
-    positions: dict[FoldKey, IntArray] = {}
+    folds = {}
     for part in range(n_folds):
-        key = FoldKey(number, part + 1)
-        positions[key] = np.flatnonzero(parts == part)
         in_training = selected.copy()
         in_training[scored[parts != part]] = True
         train_idx = np.flatnonzero(in_training)
-        fold_seed = int(np.random.SeedSequence([seed, number, part + 1]).generate_state(1)[0])
-        folds[key] = Fold(train_idx, labels[train_idx], scored[positions[key]], fold_seed)
+        fold_seed = seed_of(seed, number, part + 1)
+        folds[FoldKey(number, part + 1)] = Fold(train_idx, labels[train_idx], scored[parts == part], fold_seed)
+    answers = train_folds(trainer, folds, n_classes, n_rounds=n_rounds, finished=finished, on_fold=on_fold)
+    probs = np.empty((len(scored), n_classes), np.float32)
+    for key, answer in answers.items():
+        probs[parts == key.fold - 1] = answer
+    return probs
+
+
+def seed_of(*path: int) -> int:
+    """A seed for one training of a run: other numbers, an unrelated seed."""
+    return int(np.random.SeedSequence(path).generate_state(1)[0])
+
+
+def train_folds(
+    trainer: FoldTrainer,
+    folds: Mapping[FoldKey, Fold],
+    n_classes: int,
+    *,
+    n_rounds: int,
+    finished: Finished | None = None,
+    on_fold: OnFold | None = None,
+) -> dict[FoldKey, PredProbs]:
+    """The answers of all folds of a round, each (len(eval_idx), K); those in `finished` are not trained again.
+
+    A `BatchFoldTrainer` gets all folds at once. Raises InputError for a trainer whose answer is no probability.
+    """
+    finished = {} if finished is None else finished
 
     def tell(key: FoldKey, state: Literal["start", "done", "kept"]) -> None:
         if on_fold is not None:
             fold = folds[key]
-            on_fold(FoldProgress(key, n_rounds, n_folds, len(fold.train_idx), len(fold.eval_idx), state))
+            on_fold(FoldProgress(key, n_rounds, len(folds), len(fold.train_idx), len(fold.eval_idx), state))
 
-    def take(key: FoldKey, answer: npt.ArrayLike) -> PredProbs:
+    def checked(key: FoldKey, answer: npt.ArrayLike) -> PredProbs:
         where = f"the trainer's answer for fold {key.fold} of round {key.round}"
-        checked = as_pred_probs(answer, (len(positions[key]), n_classes), where)
-        probs[positions[key]] = checked
-        return checked
+        return as_pred_probs(answer, (len(folds[key].eval_idx), n_classes), where)
 
+    answers: dict[FoldKey, PredProbs] = {}
     # all or none: a batch of fewer folds could differ by rounding from the unbroken run's
     if isinstance(trainer, BatchFoldTrainer) and not all(key in finished for key in folds):
         for key in folds:
             tell(key, "start")
         for key, answer in zip(folds, trainer.fit_predict_many(list(folds.values())), strict=True):
-            finished[key] = take(key, answer)
+            answers[key] = finished[key] = checked(key, answer)
             tell(key, "done")
-        return probs
+        return answers
     for key, fold in folds.items():
         if key in finished:
-            take(key, finished[key])
+            answers[key] = checked(key, finished[key])
             tell(key, "kept")
             continue
         tell(key, "start")
-        finished[key] = take(key, trainer.fit_predict(*fold))
+        answers[key] = finished[key] = checked(key, trainer.fit_predict(*fold))
         tell(key, "done")
-    return probs
+    return answers
