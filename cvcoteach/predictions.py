@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,8 @@ def _header(table: Path) -> list[str]:
 
         return list(pq.read_schema(table).names)
     try:
-        return list(pd.read_csv(table, nrows=0, sep=None, engine="python").columns)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{table} cannot be read as a table ({str(error).splitlines()[0]}).") from error
+        with open(table, encoding="utf-8-sig") as file:
+            first = file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{table} cannot be read as a table ({error}).") from error
+    return next(csv.reader([first], delimiter=max(",;\t", key=first.count)), [])

@@ -77,6 +77,7 @@ def retrain(
 
     Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
     """
+    from cvcoteach.training.coteaching import enough_epochs
     from cvcoteach.training.model_files import EXPORTS, export_model, load_model, save_model
 
     settings, machine, watcher = settings or RetrainSettings(), machine or Machine(), watcher or Silent()
@@ -87,6 +88,8 @@ def retrain(
     recipe = recipe_of(settings, record)
     task = prepare(run, record, source, path_column, label_column, corrections, settings, recipe, machine, watcher)
     recipe = recipe.for_channels(task.channels)
+    if settings.epochs is None:
+        recipe = enough_epochs(recipe, int(task.corrected.selected.sum()) or 1)
     curriculum = curriculum_of(task, settings, recipe, record)
     tested = None if test is None else load_test_images(test, task, machine, watcher)
     labels = task.corrected.labels

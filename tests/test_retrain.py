@@ -53,7 +53,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     class_folders(folder / "shapes", n=240, wrong=0.2)
     images, true, _ = dataset(60, 0.0, seed=1)
     np.savez(folder / "test.npz", images=images, labels=np.array(CLASSES)[true])
-    settings = runs.Settings(epochs=10, n_rounds=2)
+    settings = runs.Settings(epochs=30, n_rounds=2)
     runs.find_issues(folder / "shapes", folder / "run", settings, runs.Machine("cpu", 1, folder / "cache"))
     return folder
 
@@ -243,10 +243,10 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     result = call("retrain", work / "run", "-o", work / "model", "--test", work / "test.npz", *MACHINE)
     assert result.exit_code == 0, result.output + result.stderr
     assert "On 60 test images" in result.stdout
-    assert "Two networks, 12 epochs on" in result.stderr
+    assert "Two networks, 160 epochs on" in result.stderr, "fewer than 160 batches are not enough"
     folder = work / "model"
     history = pd.read_csv(folder / "history.csv")
-    assert history.epoch.tolist() == list(range(1, 13))
+    assert history.epoch.tolist() == list(range(1, 161))
     assert {"keep_rate", "loss_kept", "loss_left_out", "agreement", "stage"} <= set(history)
     about = json.loads((folder / "model.json").read_text())
     assert about["classes"] == list(CLASSES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ WARMUP_SHARE = 0.2  # 40 of 200 epochs
 LONG_WARMUP_SHARE = 0.4  # 80 of 200, where more than HEAVY_NOISE of the labels are wrong
 HEAVY_NOISE = 0.6
 RAMP_SHARE = 0.05  # 10 of 200
+_LEAST_STEPS = 160  # with fewer a network does not settle, however small the dataset
 
 
 # -- how much is kept --------------------------------------------------------------------------------------------
@@ -300,6 +301,15 @@ class CoTraining:
         """Go on from there."""
         self._training.load_state_dict(state["training"])
         self.history = [Epoch(**each) for each in state["history"]]
+
+
+def enough_epochs(recipe: Recipe, n: int) -> Recipe:
+    """The recipe, with more epochs where n images are so few that they would be under 160 batches.
+
+    A recipe with milestones is left as it is: they are counted in epochs.
+    """
+    epochs = max(recipe.epochs, -(-_LEAST_STEPS // -(-n // recipe.batch_size)))
+    return recipe if recipe.milestones else replace(recipe, epochs=epochs)
 
 
 def two_networks(build: Callable[[int], nn.Module], plan: Plan, seed: int) -> list[nn.Module]:

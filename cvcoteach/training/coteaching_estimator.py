@@ -22,6 +22,7 @@ from cvcoteach.training.coteaching import (
     CoTraining,
     Curriculum,
     check_noise_rate,
+    enough_epochs,
     incv_curriculum,
     two_networks,
     vanilla_curriculum,
@@ -43,7 +44,6 @@ RECIPES = {
 HEAD_RECIPE = Recipe(
     epochs=12, batch_size=128, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, shift=0, flip=False, tta=False
 )
-_LEAST_STEPS = 160  # fewer leave a head on a small dataset undecided
 
 
 class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -200,10 +200,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _recipe(self, data: Inputs, n: int) -> Recipe:
         recipe = self.recipe
         if recipe is None:
-            recipe = HEAD_RECIPE if data.are_features else RECIPES["fast"]
-            if data.are_features:
-                n_batches = -(-n // recipe.batch_size)
-                recipe = replace(recipe, epochs=max(recipe.epochs, -(-_LEAST_STEPS // n_batches)))
+            recipe = enough_epochs(HEAD_RECIPE if data.are_features else RECIPES["fast"], n)
         if self.epochs is not None:
             recipe = replace(recipe, epochs=self.epochs)
         return data.recipe(recipe)
@@ -222,7 +219,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             features = data.array.reshape(len(data), -1)
             trainer = HeadTrainer(features, n_classes, device=self.device, threads=self.threads)
         else:
-            folds = recipe if self.recipe is not None else PRESETS["fast"]
+            folds = recipe if self.recipe is not None else enough_epochs(PRESETS["fast"], len(data) // 2)
             trainer = TorchTrainer(data.array, n_classes, folds, plan=self._plan)
         return IterativeCV(self.n_rounds, self.n_folds, seed=seed).run(trainer, labels, n_classes=n_classes)
 
