@@ -3,109 +3,185 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, near
+from cvcoteach.calibration import AffineModel, fit_affine
+from cvcoteach.deconvolution import DeconvolvedModel, fit_deconvolved
+from cvcoteach.tempering import Likely, TemperatureModel, fit_temperature
 
 TrainedOn = Literal["noisy", "clean"]
 
-_TINY = 1e-12
+Model = AffineModel | DeconvolvedModel | TemperatureModel
+
+MAX_FREE_CLASSES = 32
+"""Up to here every entry of T and of the calibration is fitted; beyond, T is sparse and smoothed."""
+
+_N_FITTED = 20_000
 _CHUNK_VALUES = 1 << 18
-_SMOOTHING = 0.05
-_ROUNDS = 3
-_STEPS = 5
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What the given labels and out-of-sample probabilities say about the true labels."""
+    """What given labels and out-of-sample probabilities say about the true labels. Holds on to both arrays."""
 
+    labels: IntArray
+    """(n,) given labels."""
+    pred_probs: npt.NDArray[np.floating]
+    """(n, K) as given."""
     label_quality: FloatArray
-    """(n,) probability that the given label is right, in [0, 1]."""
-    suggested: IntArray
-    """(n,) the most probable true class."""
-    suggested_prob: FloatArray
-    """(n,) its probability, in [0, 1]."""
-    transition: FloatArray
-    """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1."""
-    prior: FloatArray
-    """(K,) P(true = i)."""
-    temperature: float
-    """What the logarithms of the probabilities were divided by, > 0."""
-    strength: int
-    """Multiplicative steps of deconvolution; 0 for none."""
+    """(n,) probability that the given label is right, in [0, 1]; where the model does not fit, the self-confidence."""
+    trained_on: TrainedOn
     fits: bool
-    """Whether the transition model predicts held-out given labels; if not, `label_quality` ranks as self-confidence."""
+    """Whether the transition predicts held-out given labels; if not, `label_quality` ranks as self-confidence does."""
+    held_out_gain: float
+    """Held-out log-likelihood of the given labels over that of the best model without noise, nats an image."""
     note: str
     """One sentence: what was chosen, or why it fell back."""
-    held_out_gain: float
-    """Held-out log-likelihood of the given labels over that of the probabilities alone, nats an image."""
-    trained_on: TrainedOn
+    model: Model
 
     @property
     def wrong(self) -> FloatArray:
         """(n,) probability that the given label is wrong, in [0, 1]."""
         return 1 - self.label_quality
 
-    def rows(self, labels: IntArray, pred_probs: npt.NDArray[np.floating]) -> Iterator[tuple[slice, FloatArray]]:
-        """The posterior (rows, K) of the same labels and probabilities, chunk by chunk."""
-        for rows in _chunks(*pred_probs.shape):
-            p = _tempered(pred_probs[rows], self.temperature)
-            yield rows, _posterior(p, labels[rows], self.transition, self.prior, self.strength)
+    @property
+    def temperature(self) -> float:
+        """What the log-probabilities are divided by, > 0."""
+        return self.model.temperature
+
+    @property
+    def strength(self) -> float:
+        """Of the regulariser, as the held-out likelihood chose it."""
+        return self.model.strength
+
+    @cached_property
+    def transition(self) -> FloatArray:
+        """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1."""
+        return self.model.transition()
+
+    @property
+    def prior(self) -> FloatArray:
+        """(K,) P(true = i), sums to 1."""
+        return self.model.prior()
+
+    @property
+    def suggested(self) -> IntArray:
+        """(n,) the most probable true class."""
+        return self._suggestions[0]
+
+    @property
+    def suggested_prob(self) -> FloatArray:
+        """(n,) its probability, in [0, 1]."""
+        return self._suggestions[1]
+
+    @cached_property
+    def _suggestions(self) -> tuple[IntArray, FloatArray]:
+        best, prob = np.empty(len(self.labels), np.int64), np.empty(len(self.labels))
+        for rows, posterior in self.rows():
+            best[rows] = posterior.argmax(axis=1)
+            prob[rows] = posterior.max(axis=1)
+        return best, prob
+
+    def rows(self) -> Iterator[tuple[slice, FloatArray]]:
+        """The posterior P(true = k | image, given label), chunk by chunk: the rows, and (rows, K) that sum to 1."""
+        for rows in _chunks(*self.pred_probs.shape):
+            probs = self.pred_probs[rows].clip(0, 1)
+            if self.fits:
+                yield rows, self.model.posterior(self.labels[rows], probs)
+            else:
+                yield rows, probs / probs.sum(axis=1, keepdims=True, dtype=np.float64)
 
 
 def noise_transition(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> FloatArray:
-    """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1.
-
-    labels: (n,) given; pred_probs: (n, K) out of sample, of a model trained on the given labels.
-    """
+    """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1. Arguments and errors as of `fit_posterior`."""
     return fit_posterior(labels, pred_probs).transition
 
 
 def label_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_on: TrainedOn = "noisy") -> PredProbs:
-    """P(true = k | image, given label), (n, K) float32, rows sum to 1. Arguments as of `fit_posterior`."""
-    probs = np.asarray(pred_probs)
-    fitted = fit_posterior(labels, probs, trained_on=trained_on)
-    result = np.empty(probs.shape, np.float32)
-    for rows, posterior in fitted.rows(np.asarray(labels).astype(np.int64), probs):
+    """P(true = k | image, given label), (n, K), rows sum to 1. Arguments and errors as of `fit_posterior`."""
+    fitted = fit_posterior(labels, pred_probs, trained_on=trained_on)
+    result = np.empty(fitted.pred_probs.shape, np.float32)
+    for rows, posterior in fitted.rows():
         result[rows] = posterior
     return result
 
 
 def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_on: TrainedOn = "noisy") -> Posterior:
-    """Undo the label noise in out-of-sample probabilities (cvcoteach's method, section 4).
+    """Undo the label noise in out-of-sample probabilities.
+
+    Given labels are explained as P(given | image) = Σ_k c_k(image)·T[k, given]; c, a calibration of the probabilities,
+    and T maximise the likelihood. Up to 32 classes both are free (`AffineModel`, fitted on 20,000 rows at most, spread
+    over the classes); for more, or for probabilities of models trained on clean labels, c is tempered only
+    (`TemperatureModel`). Where a model without noise predicts held-out given labels as well, `label_quality` is the
+    probability of the given label as it came, and `fits` is False.
 
     labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K), each row by a model that did not train on it.
     trained_on: "noisy" if the models saw given labels (plain K-fold), "clean" if only selected, clean ones.
 
-    Raises InputError for labels or probabilities that do not fit.
+    Extra memory: 8 bytes a row, and a few megabytes for up to 32 classes or 150 bytes a row for more.
+    Deterministic. Raises InputError for labels or probabilities that do not fit.
     """
     if trained_on not in ("noisy", "clean"):
         raise InputError(f"trained_on is {trained_on!r}; {near(str(trained_on), ('noisy', 'clean'))}")
-    array = np.asarray(pred_probs)
-    if array.ndim != 2:
-        raise InputError(f"pred_probs has shape {array.shape}; it takes one row an image, shape (n, K).")
-    y, k = as_labels(labels, array.shape[1])
-    probs = as_pred_probs(array, (len(y), k))
-    transition, prior = _confident_transition(y, probs)
-    steps = _STEPS if trained_on == "noisy" else 0
-    for _ in range(_ROUNDS):
-        joint = np.zeros((k, k))
-        for rows in _chunks(*probs.shape):
-            j = _posterior(_tempered(probs[rows], 1.0), y[rows], transition, prior, steps)
-            np.add.at(joint.T, y[rows], j)
-        transition, prior = _normalised(joint)
-    quality, best, best_prob = np.empty(len(y)), np.empty(len(y), np.int64), np.empty(len(y))
+    probs = np.asarray(pred_probs)
+    if probs.ndim != 2:
+        raise InputError(f"pred_probs has shape {probs.shape}; it takes one row an image, shape (n, K).")
+    y, k = as_labels(labels, probs.shape[1])
+    _check(probs, len(y))
+    likely = None
+    if k > MAX_FREE_CLASSES:
+        likely = Likely.concatenated([Likely.of(y[rows], probs[rows]) for rows in _chunks(*probs.shape)])
+        model: Model = fit_temperature(likely, k)
+        fits = model.gain > 0
+    else:
+        sample, weight = _spread(y, k)
+        fit = _fit_noisy if trained_on == "noisy" else _fit_clean
+        model, fits = fit(y[sample], probs[sample].clip(0, 1), weight)
+
+    quality = np.empty(len(y))
     for rows in _chunks(*probs.shape):
-        j = _posterior(_tempered(probs[rows], 1.0), y[rows], transition, prior, steps)
-        quality[rows] = j[np.arange(len(j)), y[rows]]
-        best[rows] = j.argmax(axis=1)
-        best_prob[rows] = j.max(axis=1)
-    return Posterior(quality, best, best_prob, transition, prior, 1.0, steps, True, "", 0.0, trained_on)
+        each = np.arange(rows.stop - rows.start)
+        if not fits:
+            quality[rows] = probs[rows][each, y[rows]].clip(0, 1)
+        elif likely is not None and isinstance(model, TemperatureModel):
+            quality[rows] = model.likely_posterior(likely[rows])[:, -1]
+        else:
+            quality[rows] = model.posterior(y[rows], probs[rows])[each, y[rows]]
+    return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model)
+
+
+def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
+    """The model for a sample of rows, ordered by label, and whether it fits.
+
+    Where probabilities are calibrated to the given labels, their likelihood does not tell T from no noise: of models
+    within one standard error of the best, the one with the most noise is taken, the smallest simplex.
+    """
+    affine, with_noise, without = fit_affine(labels, probs, weight)
+    deconvolved, by_geometry = fit_deconvolved(labels, probs, weight)
+    share = weight[1::2] / weight[1::2].sum()
+
+    def gain(values: FloatArray) -> float:
+        return float((values - without) @ share)
+
+    best = max((with_noise, without), key=gain)
+    behind = best - by_geometry
+    mean = behind @ share
+    error = np.sqrt((share**2) @ (behind - mean) ** 2)
+    if mean <= error:
+        return replace(deconvolved, gain=gain(by_geometry)), True
+    return replace(affine, gain=gain(with_noise)), gain(with_noise) > 0
+
+
+def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
+    model = fit_temperature(Likely.of(labels, probs), probs.shape[1])
+    return model, model.gain > 0
 
 
 def _chunks(n: int, k: int) -> Iterator[slice]:
@@ -114,44 +190,48 @@ def _chunks(n: int, k: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
-def _tempered(probs: npt.NDArray[np.floating], temperature: float) -> FloatArray:
-    p = np.maximum(probs.astype(np.float64), _TINY)
-    if temperature != 1:
-        p **= 1 / temperature
-    return p / p.sum(axis=1, keepdims=True)
+def _check(probs: npt.NDArray[np.floating], n: int) -> None:
+    """As `as_pred_probs`, without its copy."""
+    fits = probs.dtype.kind in "fiu" and len(probs) == n
+    for rows in _chunks(*probs.shape) if fits else ():
+        chunk = probs[rows]
+        off = np.abs(chunk.sum(axis=1, dtype=np.float64) - 1).max()
+        if not (chunk.min() >= -_TOLERANCE and chunk.max() <= 1 + _TOLERANCE and off <= _TOLERANCE):
+            fits = False
+            break
+    if not fits:
+        as_pred_probs(probs, (n, probs.shape[1]))
 
 
-def _confident_transition(labels: IntArray, probs: PredProbs) -> tuple[FloatArray, FloatArray]:
-    """T and prior from the confident joint (Northcutt et al. 2021): counts of confident class and given label."""
-    n, k = probs.shape
-    counts = np.bincount(labels, minlength=k)
-    own = probs[np.arange(n), labels].astype(np.float64)
-    sums = np.bincount(labels, own, minlength=k)
-    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    joint = np.zeros((k, k))
-    for rows in _chunks(n, k):
-        p = np.where(probs[rows] >= thresholds, probs[rows], -1)
-        confident = p.max(axis=1) >= 0
-        np.add.at(joint, (p.argmax(axis=1)[confident], labels[rows][confident]), 1)
-    return _normalised(joint + np.eye(k))
+def _spread(labels: IntArray, n_classes: int) -> tuple[IntArray, FloatArray]:
+    """At most `_N_FITTED` rows, as many of each class as there are up to a common limit, and what each stands for.
+
+    Ordered by given label, at random within it.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels, minlength=n_classes)
+    limit, left = _N_FITTED, _N_FITTED
+    for i, count in enumerate(np.sort(counts)):
+        limit = left // (n_classes - i)  # what is left, shared among the larger classes
+        if count > limit:
+            break
+        left -= count
+    else:
+        limit = counts.max()
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sample = order[place < limit]
+    taken = np.minimum(counts, limit)
+    return sample, (counts / np.maximum(taken, 1))[labels[sample]]
 
 
-def _normalised(joint: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """T with smoothed rows and the prior, from the joint counts of true class and given label."""
-    k = len(joint)
-    counts = joint.sum(axis=1, keepdims=True)
-    transition = np.where(counts > 0, joint / np.maximum(counts, _TINY), np.eye(k))
-    transition = (1 - _SMOOTHING) * transition + _SMOOTHING / k
-    prior = np.maximum(counts[:, 0], _TINY)
-    return transition, prior / prior.sum()
-
-
-def _posterior(p: FloatArray, labels: IntArray, transition: FloatArray, prior: FloatArray, steps: int) -> FloatArray:
-    """J(x, k) ∝ c(x, k)·T[k, given], with c = p deconvolved by `steps` multiplicative steps from the prior."""
-    c = p
-    if steps:
-        c = np.broadcast_to(prior, p.shape)
-        for _ in range(steps):
-            c = c * ((p / (c @ transition)) @ transition.T)
-    j = c * transition[:, labels].T
-    return j / j.sum(axis=1, keepdims=True)
+def _note(model: Model, fits: bool) -> str:
+    gain = f"{model.gain:+.4f} nats an image on held-out labels"
+    if not fits:
+        return (
+            f"No noise transition predicts the given labels better ({gain}), so labels are ranked by self-confidence."
+        )
+    if isinstance(model, DeconvolvedModel):
+        return f"The probabilities are calibrated; transition from their extremes, {model.strength} steps ({gain})."
+    how = "calibration of all classes" if isinstance(model, AffineModel) else "temperature"
+    return f"Transition and {how} fitted to the given labels, regulariser {model.strength:g} ({gain})."
