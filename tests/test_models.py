@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cvcoteach._checks import InputError
-from cvcoteach.training.models import CifarResNet, SmallNet, build_model, preprocessing
+from cvcoteach.training.models import CifarResNet, SmallNet, build_model, edges_and_colours, preprocessing
 
 
 @pytest.mark.parametrize("name", ["small", "resnet32"])
@@ -19,6 +19,16 @@ from cvcoteach.training.models import CifarResNet, SmallNet, build_model, prepro
 def test_our_networks_take_grey_and_colour_of_any_size_from_8_pixels_up(name: str, channels: int, size: int) -> None:
     network = build_model(name, 5, channels)
     assert network(torch.rand(2, channels, size, size + 3)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_small_network_starts_with_edges_and_colours_at_right_angles(channels: int) -> None:
+    basis = edges_and_colours(channels).flatten(1)
+    half = 4 * channels
+    torch.testing.assert_close(basis[:half] @ basis[:half].T, torch.eye(half))
+    torch.testing.assert_close(basis[half:], -basis[:half])
+    network = build_model("small", 5, channels)
+    assert torch.equal(network.state_dict()["layers.0.0.weight"].flatten(1), basis)
 
 
 def test_resnet32_is_that_of_the_paper() -> None:

@@ -28,31 +28,50 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class SmallNet(nn.Module):
-    """A narrow residual network of seven 3×3 convolutions for images from 8 pixels up, quick on CPUs.
+    """A narrow residual network for images from 8 pixels up, made for short trainings on a CPU.
 
-    Made like the ResNet-9 of the DAWNBench entries (Page, "How to train your ResNet", 2019), at a quarter of its
-    width. Pooling stops before an image runs out of pixels.
+    A 2×2 stem without padding and pooling before each normalisation, as in Jordan, "94% on CIFAR-10 in 3.29 seconds"
+    (2024), leave 31, 15, 7 and 3 pixels of 32. The stem need not learn edges and colours first: it starts with them.
     """
 
-    def __init__(self, n_classes: int, channels: int, widths: tuple[int, int, int, int] = (32, 64, 128, 256)) -> None:
+    def __init__(self, n_classes: int, channels: int, widths: tuple[int, int, int] = (48, 96, 192)) -> None:
         super().__init__()
-        a, b, c, d = widths
+        a, b, c = widths
+        stem = edges_and_colours(channels)
+        first = nn.Conv2d(channels, len(stem), 2, bias=False)
+        first.weight.data.copy_(stem)
         self.layers = nn.Sequential(
-            _ConvNormAct(channels, a),
-            _ConvNormAct(a, b, pool=True),
-            _ConvNormAct(b, c, pool=True),
-            _ConvNormAct(c, d, pool=True),
+            nn.Sequential(first, nn.BatchNorm2d(len(stem)), nn.ReLU(inplace=True)),
+            _Convolution(len(stem), a, pool=True),
+            _Convolution(a, b, pool=True),
+            _Residual(_Convolution(b, b)),
+            _Convolution(b, c, pool=True),
+            _Residual(_Convolution(c, c)),
         )
-        self.head = nn.Linear(d, n_classes)
+        self.head = nn.Linear(c, n_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, C, H, W) -> logits (b, K)."""
         features: Tensor = self.layers(images)
         logits: Tensor = self.head(features.amax(dim=(2, 3)))
-        return logits
+        return logits / 4  # the largest of a map is large: unscaled, the first steps would overshoot
 
 
-class _ConvNormAct(nn.Module):
+def edges_and_colours(channels: int) -> Tensor:
+    """The Haar basis of 2×2 patches in opponent colours and its negative, (8·channels, channels, 2, 2), each of norm 1.
+
+    Nearly the principal components of patches of photographs: with a normalisation after it, nearly a whitening.
+    """
+    places = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]).view(4, 2, 2) / 2
+    colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-1, 2, -1]]) if channels == 3 else torch.eye(channels)
+    colours = colours / colours.norm(dim=1, keepdim=True)
+    basis = torch.einsum("kc,pij->pkcij", colours, places).reshape(4 * channels, channels, 2, 2)
+    return torch.cat([basis, -basis])
+
+
+class _Convolution(nn.Module):
+    """3×3 convolution, pooling by two while there are pixels for it, normalisation, ReLU."""
+
     def __init__(self, n_in: int, n_out: int, pool: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
@@ -61,9 +80,18 @@ class _ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if self.pool and min(x.shape[2:]) > 1:
+        if self.pool and min(x.shape[2:]) >= 4:
             x = functional.max_pool2d(x, 2)
         return functional.relu(self.norm(x), inplace=True)
+
+
+class _Residual(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.layer(x))
 
 
 class CifarResNet(nn.Module):
