@@ -52,7 +52,8 @@ class CleanLearning(_CleanLearning):  # type: ignore[misc]
                 raise InputError(f"{name} is given, but filter_by={rule!r} estimates the noise itself; leave it out.")
         found = self._found(X, labels, rule, options, {name: settings[name] for name in settings if name in _INCV})
         limits = {"min_examples_per_class": 10} | {name: settings[name] for name in settings if name in _LIMITS}
-        self.issues = replace(found, is_label_issue=limited_flags(found, **limits))
+        flags = limited_flags(found.labels, found.label_quality, found.is_label_issue, found.n_classes, **limits)
+        self.issues = replace(found, is_label_issue=flags)
         self._adopt(self.issues)
         frame = self.issues.to_frame()
         if not options.get("save_space", False):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import BoolArray, InputError, IntArray, PredProbs, as_labels, check_at_least, near
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, as_labels, check_at_least, near
 from cvcoteach.crossval import (
     BatchFoldTrainer,
     CrossValResult,
@@ -21,7 +21,8 @@ from cvcoteach.crossval import (
     OnFold,
     cross_validate,
 )
-from cvcoteach.issues import LabelIssues, posterior_issues
+from cvcoteach.issues import FLAG_BELOW, LabelIssues, issues_of
+from cvcoteach.transition import Posterior, fit_posterior
 
 RULES = ("posterior", "incv")
 SOURCES = ("pred_probs", "images", "features", "trainer")
@@ -57,9 +58,7 @@ def label_issues(
     Raises InputError for what does not fit, and where not exactly one source is given.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
-    return issues_and_probs(
-        labels, sources, filter_by, class_names, IterativeCV(n_rounds, n_folds, seed=seed), progress
-    )[0]
+    return judge(labels, sources, filter_by, class_names, IterativeCV(n_rounds, n_folds, seed=seed), progress).issues()
 
 
 def label_issues_from(
@@ -71,18 +70,109 @@ def label_issues_from(
     a model of the same kind. Flags: "posterior", or "incv" for every image that INCV did not select.
     """
     check_rule(filter_by)
-    issues = posterior_issues(result.labels, result.rounds[0].pred_probs, class_names=class_names)
-    return issues if filter_by == "posterior" else _flagged_by_incv(issues, ~result.selected)
+    posterior = fit_posterior(result.labels, result.rounds[0].pred_probs)
+    return Verdict(posterior, None if filter_by == "posterior" else ~result.selected, class_names).issues()
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What was found out about every label, before the suggestions and tables of LabelIssues are made of it."""
+
+    posterior: Posterior
+    incv_flags: BoolArray | None
+    """(n,) INCV's flags, where these were asked for."""
+    class_names: Sequence[str] | None
+
+    @property
+    def flags(self) -> BoolArray:
+        """(n,)"""
+        return self.posterior.label_quality < FLAG_BELOW if self.incv_flags is None else self.incv_flags
+
+    def issues(self) -> LabelIssues:
+        """All of it."""
+        rule = "posterior" if self.incv_flags is None else "incv"
+        return issues_of(self.posterior, class_names=self.class_names, flags=self.flags, filter_by=rule)
+
+
+def judge(
+    labels: npt.ArrayLike,
+    sources: Mapping[str, Any],
+    filter_by: str,
+    class_names: Sequence[str] | None,
+    incv: IterativeCV,
+    progress: bool | OnFold,
+) -> Verdict:
+    """As `label_issues`. sources: pred_probs, images, features and trainer by name, None for those not given."""
+    kind = one_source(sources)
+    check_rule(filter_by)
+    y, names = encode_labels(labels, class_names)
+    if kind == "pred_probs":
+        probs = np.asarray(sources[kind])  # not converted: a copy of a large one is what memory runs out of
+        posterior = fit_posterior(y, probs)
+        disagrees = probs[np.arange(len(y)), y] < probs.max(axis=1) if filter_by == "incv" else None
+        return Verdict(posterior, disagrees, names)
+
+    names = names or tuple(map(str, range(int(y.max()) + 1)))
+    trainer = trainer_of(kind, sources[kind], len(names))
+    with _Progress(progress, incv.n_rounds * incv.n_folds) as on_fold:
+        if filter_by == "posterior":
+            return Verdict(selected_by_posterior(trainer, y, len(names), incv, on_fold=on_fold), None, names)
+        result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
+    return Verdict(fit_posterior(y, result.rounds[0].pred_probs), ~result.selected, names)
+
+
+def selected_by_posterior(
+    trainer: FoldTrainer, labels: IntArray, n_classes: int, incv: IterativeCV, *, on_fold: OnFold | None = None
+) -> Posterior:
+    """INCV with the posterior as its judge: the posterior of the last round.
+
+    Round 1 is plain cross-validation on all labels. In each later round the folds train only on labels that the
+    posterior of the round before takes for right, and judge every image anew: what was selected once need not stay,
+    where INCV's selection by agreement gets less pure from round to round. Trainings: n_rounds · n_folds, as INCV's.
+
+    A class keeps at least two images a fold to train on, its least doubtful ones.
+    """
+    told = partial(_in_round, on_fold, incv.n_rounds) if on_fold else None
+    probs = cross_validate(
+        trainer,
+        labels,
+        n_folds=incv.n_folds,
+        seed=incv.seed,
+        n_classes=n_classes,
+        on_fold=told and partial(told, 1),
+    )
+    posterior = fit_posterior(labels, probs)
+    for number in range(2, incv.n_rounds + 1):
+        doubted = limited_flags(
+            labels,
+            posterior.label_quality,
+            posterior.label_quality < FLAG_BELOW,
+            n_classes,
+            min_examples_per_class=2 * incv.n_folds,
+        )
+        probs = cross_validate(
+            _trained_on(trainer, ~doubted),
+            labels,
+            n_folds=incv.n_folds,
+            seed=int(np.random.SeedSequence([incv.seed, number]).generate_state(1)[0]),
+            n_classes=n_classes,
+            on_fold=told and partial(told, number),
+        )
+        posterior = fit_posterior(labels, probs, trained_on="clean")
+    return posterior
 
 
 def limited_flags(
-    issues: LabelIssues,
+    labels: IntArray,
+    quality: FloatArray,
+    flags: BoolArray,
+    n_classes: int,
     *,
     frac_noise: float = 1.0,
     num_to_remove_per_class: Iterable[int] | None = None,
     min_examples_per_class: int = 1,
 ) -> BoolArray:
-    """The flags (n,) that remain under cleanlab's options; the most doubtful go first.
+    """The flags (n,) that remain under cleanlab's options; those of the lowest quality (n,) go first.
 
     frac_noise: in [0, 1], share of the flags that stays.
     num_to_remove_per_class: (K,) flags so many of the images given each class, instead of the rule's.
@@ -93,96 +183,26 @@ def limited_flags(
     if not 0 <= frac_noise <= 1:
         raise InputError(f"frac_noise is {frac_noise}; it is the share of the flags that stays, from 0 to 1.")
     check_at_least("min_examples_per_class", min_examples_per_class, 0)
-    rank = _rank_in_class(issues)
-    counts = np.bincount(issues.labels, minlength=issues.n_classes)
-    room = np.maximum(counts - min_examples_per_class, 0)
+    room = np.maximum(np.bincount(labels, minlength=n_classes) - min_examples_per_class, 0)
     if num_to_remove_per_class is not None:
         if frac_noise != 1:
             raise InputError("frac_noise and num_to_remove_per_class are both given; the second says how many already.")
         numbers = np.asarray(list(num_to_remove_per_class))
-        if numbers.shape != (issues.n_classes,) or numbers.dtype.kind not in "iu" or (numbers < 0).any():
+        if numbers.shape != (n_classes,) or numbers.dtype.kind not in "iu" or (numbers < 0).any():
             raise InputError(
                 f"num_to_remove_per_class is {numbers.tolist()}; it takes one whole number from 0 on for each of the "
-                f"{issues.n_classes} classes."
+                f"{n_classes} classes."
             )
-        return rank < np.minimum(numbers, room)[issues.labels]
-    flags = issues.is_label_issue
-    if frac_noise < 1:
-        worst = issues.worst_first()
-        flags = np.zeros(len(flags), np.bool_)
-        flags[worst[: round(frac_noise * len(worst))]] = True
-    # the flagged of a class need not be its worst ("incv"), so they are counted among themselves
-    position = _rank_in_class(replace(issues, label_quality=np.where(flags, issues.label_quality, np.inf)))
-    return flags & (position < room[issues.labels])
-
-
-def issues_and_probs(
-    labels: npt.ArrayLike,
-    sources: Mapping[str, Any],
-    filter_by: str,
-    class_names: Sequence[str] | None,
-    incv: IterativeCV,
-    progress: bool | OnFold,
-) -> tuple[LabelIssues, npt.NDArray[np.floating]]:
-    """As `label_issues`, with the out-of-sample probabilities (n, K) that it read. sources: by name, None for none."""
-    kind = one_source(sources)
-    check_rule(filter_by)
-    y, names = encode_labels(labels, class_names)
-    if kind == "pred_probs":
-        probs = np.asarray(sources[kind])  # not converted: a copy of a large one is what memory runs out of
-        issues = posterior_issues(y, probs, class_names=names)
-        if filter_by == "posterior":
-            return issues, probs
-        return _flagged_by_incv(issues, probs[np.arange(len(y)), y] < probs.max(axis=1)), probs
-
-    names = names or tuple(map(str, range(int(y.max()) + 1)))
-    trainer = trainer_of(kind, sources[kind], len(names))
-    with _Progress(progress, incv.n_rounds * incv.n_folds) as on_fold:
-        if filter_by == "posterior":
-            return selected_by_posterior(trainer, y, incv, class_names=names, on_fold=on_fold)
-        result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
-    return label_issues_from(result, filter_by=filter_by, class_names=names), result.rounds[0].pred_probs
-
-
-def selected_by_posterior(
-    trainer: FoldTrainer,
-    labels: IntArray,
-    incv: IterativeCV,
-    *,
-    class_names: Sequence[str],
-    on_fold: OnFold | None = None,
-) -> tuple[LabelIssues, PredProbs]:
-    """INCV with the posterior as its judge: label issues, and the probabilities (n, K) of the last round.
-
-    Round 1 is plain cross-validation on all labels. In each later round the folds train only on labels that the
-    posterior of the round before takes for right, and judge every image anew: what was selected once need not stay,
-    where INCV's selection by agreement gets less pure from round to round. Trainings: n_rounds · n_folds, as INCV's.
-
-    A class keeps at least two images a fold to train on, its least doubtful ones.
-    """
-    n_classes = len(class_names)
-    told = partial(_in_round, on_fold, incv.n_rounds) if on_fold else None
-    probs = cross_validate(
-        trainer,
-        labels,
-        n_folds=incv.n_folds,
-        seed=incv.seed,
-        n_classes=n_classes,
-        on_fold=told and partial(told, 1),
-    )
-    issues = posterior_issues(labels, probs, class_names=class_names)
-    for number in range(2, incv.n_rounds + 1):
-        selected = ~limited_flags(issues, min_examples_per_class=2 * incv.n_folds)
-        probs = cross_validate(
-            _trained_on(trainer, selected),
-            labels,
-            n_folds=incv.n_folds,
-            seed=int(np.random.SeedSequence([incv.seed, number]).generate_state(1)[0]),
-            n_classes=n_classes,
-            on_fold=told and partial(told, number),
-        )
-        issues = posterior_issues(labels, probs, class_names=class_names, trained_on="clean")
-    return issues, probs
+        room = np.minimum(numbers, room)
+        flags = np.ones(len(labels), np.bool_)
+    worst = np.flatnonzero(flags)
+    if frac_noise < 1 or (np.bincount(labels[worst], minlength=n_classes) > room).any():
+        worst = worst[np.argsort(quality[worst], kind="stable")]
+        worst = worst[: round(frac_noise * len(worst))]
+        worst = worst[_place_in_class(labels[worst], n_classes) < room[labels[worst]]]
+    result = np.zeros(len(labels), np.bool_)
+    result[worst] = True
+    return result
 
 
 def one_source(sources: Mapping[str, Any]) -> str:
@@ -240,17 +260,13 @@ def encode_labels(
     return as_labels(np.array([place[name] for name in found.tolist()])[index], len(names))[0], names
 
 
-def _flagged_by_incv(issues: LabelIssues, flags: BoolArray) -> LabelIssues:
-    return replace(issues, is_label_issue=flags, filter_by="incv")
-
-
-def _rank_in_class(issues: LabelIssues) -> IntArray:
-    """(n,) place of each image among those given its class, 0 = most doubtful."""
-    order = np.lexsort((issues.label_quality, issues.labels))
-    counts = np.bincount(issues.labels, minlength=issues.n_classes)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return rank
+def _place_in_class(labels: IntArray, n_classes: int) -> IntArray:
+    """(n,) how many of the same class stand before each label."""
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels, minlength=n_classes)
+    place = np.empty(len(labels), np.int64)
+    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place
 
 
 def _trained_on(trainer: FoldTrainer, selected: BoolArray) -> FoldTrainer:

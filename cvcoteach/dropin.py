@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
 from cvcoteach.crossval import FoldTrainer, IterativeCV, OnFold
-from cvcoteach.detection import RULES, issues_and_probs, limited_flags, one_source
+from cvcoteach.detection import RULES, judge, limited_flags, one_source
 from cvcoteach.detection import label_issues_from as label_issues_from
-from cvcoteach.issues import LabelIssues, posterior_issues
+from cvcoteach.transition import Posterior, fit_posterior
 
 CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
@@ -90,9 +90,7 @@ def find_label_issues(
             )
         _check_ranking("posterior", rank_by_kwargs, multi_label)
         flags = _cleanlab(labels, pred_probs, n_jobs, options)
-        issues = posterior_issues(labels, np.asarray(pred_probs))
-        _say_if_unfit(issues)
-        return _worst_first(flags, issues.label_quality)
+        return _worst_first(flags, _quality(labels, pred_probs))
 
     kind, rule = one_source(sources), filter_by or "posterior"
     if rule not in RULES:
@@ -109,10 +107,14 @@ def find_label_issues(
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
     incv = IterativeCV(n_rounds, n_folds, seed=seed)
-    issues, probs = issues_and_probs(labels, sources, rule, None, incv, progress)
-    _say_if_unfit(issues)
+    verdict = judge(labels, sources, rule, None, incv, progress)
+    posterior = verdict.posterior
+    _say_if_unfit(posterior)
     flags = limited_flags(
-        issues,
+        posterior.labels,
+        posterior.label_quality,
+        verdict.flags,
+        posterior.pred_probs.shape[1],
         frac_noise=frac_noise,
         num_to_remove_per_class=num_to_remove_per_class,
         min_examples_per_class=min_examples_per_class,
@@ -122,11 +124,11 @@ def find_label_issues(
     if return_indices_ranked_by is None:
         return flags
     if return_indices_ranked_by == "posterior":
-        return _worst_first(flags, issues.label_quality)
+        return _worst_first(flags, posterior.label_quality)
     from cleanlab.rank import order_label_issues
 
     ranking = {"rank_by": return_indices_ranked_by, "rank_by_kwargs": rank_by_kwargs or {}}
-    return order_label_issues(flags, issues.labels, np.clip(probs, 0, 1), **ranking)
+    return order_label_issues(flags, posterior.labels, np.clip(posterior.pred_probs, 0, 1), **ranking)
 
 
 def get_label_quality_scores(
@@ -147,9 +149,7 @@ def get_label_quality_scores(
             raise InputError(
                 "adjust_pred_probs is True, but method='posterior' weighs the classes itself; leave it out."
             )
-        issues = posterior_issues(labels, pred_probs)
-        _say_if_unfit(issues)
-        return issues.label_quality
+        return _quality(labels, pred_probs)
     from cleanlab.rank import get_label_quality_scores as scores
 
     return scores(labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs)
@@ -164,10 +164,16 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
     return cleanlab_find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
 
 
-def _say_if_unfit(issues: LabelIssues) -> None:
+def _quality(labels: Any, pred_probs: Any) -> FloatArray:
+    posterior = fit_posterior(labels, pred_probs)
+    _say_if_unfit(posterior, stacklevel=4)
+    return posterior.label_quality
+
+
+def _say_if_unfit(posterior: Posterior, stacklevel: int = 3) -> None:
     """A mask or a score cannot carry the note that the posterior fell back."""
-    if not issues.fits:
-        warnings.warn(issues.note, stacklevel=3)
+    if not posterior.fits:
+        warnings.warn(posterior.note, stacklevel=stacklevel)
 
 
 def _check_ranking(ranking: str | None, kwargs: dict[str, Any] | None, multi_label: bool) -> None:

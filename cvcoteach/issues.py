@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray
-from cvcoteach.transition import TrainedOn, fit_posterior
+from cvcoteach.transition import Posterior, TrainedOn, fit_posterior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,19 +198,28 @@ def posterior_issues(
 
     Raises InputError for labels, probabilities or names that do not fit.
     """
-    posterior = fit_posterior(labels, pred_probs, trained_on=trained_on)
-    k = len(posterior.prior)
+    return issues_of(fit_posterior(labels, pred_probs, trained_on=trained_on), class_names=class_names)
+
+
+def issues_of(
+    posterior: Posterior,
+    *,
+    class_names: Sequence[str] | None = None,
+    flags: BoolArray | None = None,
+    filter_by: str = "posterior",
+) -> LabelIssues:
+    """Label issues with the flags (n,) of another rule, or the posterior's own. class_names: (K,), or their numbers."""
     return LabelIssues(
-        labels=np.asarray(labels).astype(np.int64),
-        predicted=np.asarray(pred_probs).argmax(axis=1),
+        labels=posterior.labels,
+        predicted=posterior.pred_probs.argmax(axis=1),
         label_quality=posterior.label_quality,
-        is_label_issue=posterior.label_quality < FLAG_BELOW,
+        is_label_issue=posterior.label_quality < FLAG_BELOW if flags is None else flags,
         suggested=posterior.suggested,
         suggested_prob=posterior.suggested_prob,
         transition=posterior.transition,
         prior=posterior.prior,
-        class_names=_checked_names(class_names, k),
-        filter_by="posterior",
+        class_names=_checked_names(class_names, len(posterior.prior)),
+        filter_by=filter_by,
         fits=posterior.fits,
         note=posterior.note,
     )

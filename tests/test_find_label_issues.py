@@ -16,6 +16,7 @@ from cvcoteach._checks import InputError
 from cvcoteach.crossval import FoldProgress, IterativeCV
 from cvcoteach.dropin import find_label_issues, get_label_quality_scores, label_issues_from
 from cvcoteach.issues import posterior_issues
+from cvcoteach.transition import fit_posterior
 
 from .test_issues import noisy_data
 
@@ -396,9 +397,9 @@ def test_our_filters_without_a_source_say_what_is_missing():
 
 def test_where_the_posterior_does_not_fit_the_caller_is_warned(monkeypatch):
     given, probs, _ = noisy_data()
-    unfit = replace(posterior_issues(given, probs), fits=False, note="The posterior does not fit.")
+    unfit = replace(fit_posterior(given, probs), fits=False, note="The posterior does not fit.")
     for module in ("dropin", "detection"):
-        monkeypatch.setattr(f"cvcoteach.{module}.posterior_issues", lambda *args, **kwargs: unfit)
+        monkeypatch.setattr(f"cvcoteach.{module}.fit_posterior", lambda *args, **kwargs: unfit)
     for call in (
         lambda: find_label_issues(given, probs, filter_by="posterior"),
         lambda: find_label_issues(given, probs, return_indices_ranked_by="posterior"),
