@@ -12,6 +12,7 @@ import click
 
 import cvcoteach
 from cvcoteach._checks import InputError
+from cvcoteach.cli_retrain import predict, retrain
 from cvcoteach.fiftyone.commands import fiftyone
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -150,4 +151,5 @@ def find_issues(
         click.echo(f"Left out: {outcome.unreadable:,} unreadable images, listed in {outcome.folder}/unreadable.csv")
 
 
-main.add_command(fiftyone)
+for command in (retrain, predict, fiftyone):
+    main.add_command(command)
