@@ -25,7 +25,7 @@ Document = dict[str, Any]
 UNDO = "undo"
 COLUMNS = (
     "when", "who", "run", "action", "what", "sample_id", "filepath",
-    "old_label", "new_label", "old_review", "new_review",
+    "old", "new", "old_review", "new_review",
 )  # fmt: skip
 
 _LINKS = "cvcoteach_corrections"

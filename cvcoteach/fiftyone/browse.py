@@ -116,7 +116,7 @@ def given_class(results: FindLabelIssuesResults, name: str) -> Any:
 
 def left(results: FindLabelIssuesResults, done: Reviews) -> Any:
     """The view of the work queue, worst first."""
-    return _select(results, queue(results, done))
+    return select(results, queue(results, done))
 
 
 def flagged(results: FindLabelIssuesResults) -> Any:
@@ -133,10 +133,11 @@ def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults) -> lis
 
 def _view(results: FindLabelIssuesResults, rows: BoolArray) -> Any:
     worst = results.issues.worst_first(flagged_only=False)
-    return _select(results, worst[rows[worst]])
+    return select(results, worst[rows[worst]])
 
 
-def _select(results: FindLabelIssuesResults, rows: IntArray) -> Any:
+def select(results: FindLabelIssuesResults, rows: IntArray) -> Any:
+    """The view of these rows of a run, in their order."""
     dataset = results.samples._dataset
     if len(rows) == 0:
         return dataset.select([])

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cvcoteach._checks import BoolArray, FloatArray
+from cvcoteach._checks import BoolArray
 from cvcoteach.fiftyone.browse import Reviews
 from cvcoteach.fiftyone.fields import UNREVIEWED
+from cvcoteach.fiftyone.imports import rows_of
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
+from cvcoteach.issues import LabelIssues
+from cvcoteach.readout import Interval, Readout, expected_precision_recall
+from cvcoteach.reviews import ReviewSample, measured_precision_recall, review_sample
 
-_Z90 = 1.645
-_MISCALIBRATION = 0.1
-"""Standard deviation, before any review, of how far the mean posterior is from the share that is truly wrong."""
+SPOT_CHECKS = 100
+"""Samples drawn at random, in an order whose every beginning is such a sample."""
 
-
-@dataclass(frozen=True)
-class Share:
-    """An estimated share with a 90 % interval, all in [0, 1]."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """As people read it: 81 % (74-87 %)."""
-        return f"{self.value:.0%} ({self.low:.0%}\u2013{self.high:.0%})"
+LEAST_CHECKS = 10
+"""Fewer random checks say nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +30,13 @@ class Headline:
     n_samples: int
     n_issues: int
     noise_ratio: float | None
-    """Expected share of wrong labels; None where the scores only rank."""
-    precision: Share | None
-    """Share of the flagged that are wrong."""
-    recall: Share | None
-    """Share of the wrong that are flagged."""
+    """Expected share of wrong labels, reviews included; None where the scores only rank."""
+    expected: Readout
+    """Precision and recall as the posterior sees them, with what reviews have settled."""
+    checked: Readout | None
+    """The same from random checks, which trust no model; None before LEAST_CHECKS."""
+    n_checked: int
+    """Random checks done."""
     counts: Mapping[str, int]
     """Samples of each review status."""
     n_left: int
@@ -57,53 +52,72 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     """The figures of a run, with what reviews have told so far."""
     issues = results.issues
     left = issues.is_label_issue & ~done.reviewed
-    noise_ratio = precision = recall = None
-    if issues.fits:
-        wrong = np.where(done.reviewed, done.was_wrong, issues.wrong)
-        noise_ratio = float(wrong.mean())
-        precision, recall = quality_of_flags(issues.is_label_issue, issues.wrong, done.reviewed, done.was_wrong)
-    return Headline(len(issues.labels), issues.n_issues, noise_ratio, precision, recall, done.counts, int(left.sum()))
+    noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.fits else None
+    checks = spot_checks(issues)
+    n_checked = _done_in_order(checks, done)
+    checked = None
+    if checks is not None and n_checked >= LEAST_CHECKS:
+        checked = measured_precision_recall(issues, checks, done.was_wrong[checks.indices[:n_checked]])
+    expected = with_reviews(issues, done.reviewed, done.was_wrong)
+    return Headline(
+        len(issues.labels), issues.n_issues, noise_ratio, expected, checked, n_checked, done.counts, int(left.sum())
+    )
 
 
-def quality_of_flags(
-    flagged: BoolArray, wrong: FloatArray, reviewed: BoolArray, was_wrong: BoolArray
-) -> tuple[Share | None, Share | None]:
-    """Precision and recall of the flags; None where nothing is flagged.
+def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray) -> Readout:
+    """Expected precision and recall where reviewed labels are known and the posterior speaks for the others.
 
-    flagged, reviewed, was_wrong: (n,); wrong: (n,) posterior probability that the label is wrong.
-
-    Reviewed labels are known. The others count with their posterior, shifted by how far the posterior was off on the
-    reviewed of the same side of the flag, that shift shrunk towards 0 by a normal prior. The interval holds the
-    chance of each label and the uncertainty of the shift; it closes as the reviews cover the set.
+    reviewed, was_wrong: (n,). What is reviewed counts as found; the interval of the rest keeps its width but not its
+    weight, so that the whole closes as the reviews cover the flags, in whatever order they are made.
     """
-    if not flagged.any():
-        return None, None
-    hits, hits_variance = _count_wrong(wrong[flagged], reviewed[flagged], was_wrong[flagged])
-    missed, missed_variance = _count_wrong(wrong[~flagged], reviewed[~flagged], was_wrong[~flagged])
-    n = int(flagged.sum())
-    precision = _share(hits / n, hits_variance / n**2)
-    total = hits + missed
-    if total <= 0:
-        return precision, None
-    # delta method on hits / (hits + missed)
-    variance = (missed**2 * hits_variance + hits**2 * missed_variance) / total**4
-    return precision, _share(hits / total, variance)
+    if not reviewed.any():
+        return expected_precision_recall(issues)
+    flagged = issues.is_label_issue
+    hits, misses = int(was_wrong[flagged].sum()), int(was_wrong[~flagged].sum())
+    n, n_rest = int(flagged.sum()), int((flagged & ~reviewed).sum())
+    rest = expected_precision_recall(rows_of(issues, ~reviewed)) if n_rest else None
+    if n == 0:
+        return expected_precision_recall(issues)
+    if rest is not None and rest.precision is None:
+        return replace(rest, n_flagged=n, n_reviewed=int(reviewed.sum()))
+    level = 0.9
+    wrong = rest.precision if rest is not None and rest.precision is not None else Interval(0, 0, 0, level)
+    precision = Interval(*((hits + n_rest * share) / n for share in _ends(wrong)), level)
+    missed = _missed(issues, reviewed, rest, n_rest * wrong.estimate)
+    recall = None
+    found = hits + n_rest * wrong.estimate
+    if missed is not None and found + misses + missed[0] > 0:
+        estimate, few, many = (found / (found + misses + number) if found else 0.0 for number in missed)
+        recall = Interval(estimate, min(many, estimate), max(few, estimate), level)
+    return Readout(precision, recall, n, int(reviewed.sum()), rest.note if rest is not None else "")
 
 
-def _count_wrong(wrong: FloatArray, reviewed: BoolArray, was_wrong: BoolArray) -> tuple[float, float]:
-    """Expected number of wrong labels and its variance."""
-    m, u = int(reviewed.sum()), int((~reviewed).sum())
-    chance = wrong * (1 - wrong)
-    spread = float(chance.mean()) if len(wrong) else 0.0
-    # a set whose mean posterior is near 0 or 1 cannot be far off on that side
-    prior = (_MISCALIBRATION * min(1.0, 4 * float(np.mean(wrong * (1 - wrong))) + 0.1)) ** 2 if len(wrong) else 0.0
-    weight = m / max(spread, 0.01)
-    shift = float((was_wrong[reviewed] - wrong[reviewed]).sum()) / max(spread, 0.01) / (1 / max(prior, 1e-9) + weight)
-    shift_variance = 1 / (1 / max(prior, 1e-9) + weight)
-    rest = float(np.clip(wrong[~reviewed] + shift, 0, 1).sum())
-    return float(was_wrong[reviewed].sum()) + rest, float(chance[~reviewed].sum()) + u**2 * shift_variance
+def spot_checks(issues: LabelIssues) -> ReviewSample | None:
+    """The samples for random checks, in the order to look at them; None where nothing is flagged."""
+    if not issues.n_issues:
+        return None
+    return review_sample(issues, min(SPOT_CHECKS, len(issues.labels)))
 
 
-def _share(value: float, variance: float) -> Share:
-    half = _Z90 * float(np.sqrt(variance))
-    return Share(value, max(0.0, value - half), min(1.0, value + half))
+def _missed(
+    issues: LabelIssues, reviewed: BoolArray, rest: Readout | None, found: float
+) -> tuple[float, float, float] | None:
+    """Wrong labels among the unreviewed that are not flagged: expected, at least, at most; None where unknown."""
+    expected = float(issues.wrong[~issues.is_label_issue & ~reviewed].sum())
+    if rest is None or rest.recall is None or found == 0:
+        # nothing flagged is left to measure the posterior by: its own word, from nothing to twice as much
+        return (expected, 0.0, 2 * expected) if issues.fits else None
+    few, many = (found * (1 / max(share, 1e-6) - 1) for share in (rest.recall.high, rest.recall.low))
+    return expected, few, many
+
+
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.estimate, interval.low, interval.high
+
+
+def _done_in_order(checks: ReviewSample | None, done: Reviews) -> int:
+    """How many of the random checks are done without a gap: only a beginning of them is a random sample."""
+    if checks is None:
+        return 0
+    reviewed = done.reviewed[checks.indices]
+    return int(np.argmin(reviewed)) if not reviewed.all() else len(reviewed)

@@ -48,7 +48,7 @@ def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIss
         notes.append(f"{missing:,} samples are not in {folder.name} and were left out.")
     if (other := int((~same).sum())) > 0:
         notes.append(f"{other:,} samples have another label now than in {folder.name} and were left out.")
-    return picked.take(same), _rows(issues, rows[matched][same]), notes
+    return picked.take(same), rows_of(issues, rows[matched][same]), notes
 
 
 def issues_of(
@@ -99,7 +99,8 @@ def _match(theirs: Sequence[str], source: str, ours: Sequence[str]) -> IntArray:
     return np.array([ends.get(Path(path).parts[-depth:], -1) for path in ours], np.int64)
 
 
-def _rows(issues: LabelIssues, rows: IntArray) -> LabelIssues:
+def rows_of(issues: LabelIssues, rows: IntArray | BoolArray) -> LabelIssues:
+    """The issues of some images, by index or mask; what is about all of them stays."""
     per_image = ("labels", "predicted", "label_quality", "is_label_issue", "suggested", "suggested_prob")
     return replace(issues, **{name: getattr(issues, name)[rows] for name in per_image})
 

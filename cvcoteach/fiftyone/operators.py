@@ -17,7 +17,7 @@ from cvcoteach.fiftyone.fields import check_label_field, label_fields
 from cvcoteach.fiftyone.forms import Form, choose_label_field, choose_run, vector_fields
 from cvcoteach.fiftyone.issues import DEFAULT_KEY, ProgressWatcher, find_label_issues, import_label_issues
 from cvcoteach.fiftyone.progress import Tell, in_app, with_progress
-from cvcoteach.fiftyone.retrain import RetrainForm, retrain
+from cvcoteach.fiftyone.retrain import Retrained, RetrainForm, retrain
 
 PLUGIN = "@cvcoteach/label_issues"
 PANEL = "label_issues"
@@ -333,12 +333,13 @@ class RetrainCoteaching(foo.Operator):
         """Train, with live progress; before and after in the toast and in the run's figures."""
         params = ctx.params
 
-        def work(tell: Tell) -> dict[str, Any]:
+        def work(tell: Tell) -> Retrained:
             return retrain(ctx.dataset, params.get("brain_key"), tell, **RetrainForm.options(params))
 
-        def finish(figures: dict[str, Any]) -> Iterator[Any]:
-            yield ctx.ops.notify(figures["message"], variant="success")
-            yield ctx.ops.reload_dataset()
+        def finish(retrained: Retrained) -> Iterator[Any]:
+            if not ctx.delegated:
+                yield ctx.ops.notify(retrained.message, variant="success")
+                yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
 
         yield from with_progress(ctx, work, finish)
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import browse, charts, corrections, runs
-from cvcoteach.fiftyone.figures import Headline, headline
+from cvcoteach.fiftyone.figures import LEAST_CHECKS, Headline, headline, spot_checks
 from cvcoteach.fiftyone.operators import PANEL, PLUGIN, apply_marks, chosen, told
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
+from cvcoteach.readout import Readout
 
 CARDS = 8
+CHECKS = 20
 HELP = """
 **Accept** gives a sample the suggested label, **Keep** records that the given one is right. Without a selection the
 buttons are about the open sample.
@@ -129,6 +131,19 @@ class LabelIssuesPanel(foo.Panel):
         ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
 
     @_telling
+    def show_checks(self, ctx: Any) -> None:
+        """The next samples to check at random, flagged and not."""
+        results = runs.load(ctx.dataset, self._key(ctx))
+        checks = spot_checks(results.issues)
+        if checks is None:
+            raise InputError("no label is flagged, so there is nothing to check.")
+        done = browse.reviews(ctx.dataset, results).reviewed
+        due = checks.indices[~done[checks.indices]][:CHECKS]
+        if not len(due):
+            raise InputError("all random checks are done.")
+        ctx.ops.set_view(browse.select(results, due))
+
+    @_telling
     def show_cell(self, ctx: Any) -> None:
         """The samples of a cell of the matrix."""
         results = runs.load(ctx.dataset, self._key(ctx))
@@ -174,6 +189,8 @@ class LabelIssuesPanel(foo.Panel):
         self._run_choice(panel, ctx, results)
         panel.md(headline_text(figures), name="headline")
         panel.md(review_text(figures), name="reviewed")
+        if "retrained" in results.info:
+            panel.md(f"Retrained: {results.info['retrained']}", name="retrained")
         self._buttons(panel, ctx)
         self._queue(panel, ctx, results, done, figures)
         data, layout = charts.matrix(browse.confused(results), results.issues.class_names)
@@ -247,7 +264,9 @@ class LabelIssuesPanel(foo.Panel):
             card.img("thumb", on_click=self.open_card, params=params, height="96px", width="96px")
             given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
             card.md(f"{given} \u2192 **{suggested}**", name="caption")
-        panel.btn("show_left", label="Show all in the grid", icon="grid_view", on_click=self.show_left)
+        shown = panel.h_stack("shown", gap=1)
+        shown.btn("left", label="Show all in the grid", icon="grid_view", on_click=self.show_left)
+        shown.btn("checks", label=f"Check {CHECKS} at random", icon="casino", on_click=self.show_checks)
 
     def _correct(self, ctx: Any, correct: Callable[..., corrections.Correction]) -> None:
         key = self._key(ctx)
@@ -276,15 +295,25 @@ def headline_text(figures: Headline) -> str:
     """The figures at the head, as Markdown."""
     share = figures.n_issues / max(figures.n_samples, 1)
     lines = [f"##### {figures.n_issues:,} of {figures.n_samples:,} labels look wrong ({share:.1%})"]
-    if figures.noise_ratio is None:
-        lines.append("How many are truly wrong cannot be told: the scores only rank.")
-    else:
-        lines.append(f"Estimated noise **{figures.noise_ratio:.1%}**")
-        if figures.precision is not None:
-            lines[-1] += f" \u00b7 of the flagged **{figures.precision}** are wrong"
-        if figures.recall is not None:
-            lines[-1] += f" \u00b7 of the wrong **{figures.recall}** are flagged"
-    return "\n\n".join(lines)
+    noise = "" if figures.noise_ratio is None else f"Estimated noise **{figures.noise_ratio:.1%}**"
+    lines.append(" \u00b7 ".join(part for part in (noise, *readout_parts(figures.expected)) if part))
+    if figures.expected.precision is None:
+        lines.append(figures.expected.note)
+    if figures.checked is not None:
+        lines.append(" \u00b7 ".join([f"By {figures.n_checked} random checks", *readout_parts(figures.checked)]))
+    elif figures.n_checked:
+        lines.append(f"{figures.n_checked} random checks done; {LEAST_CHECKS} are needed to measure.")
+    return "\n\n".join(line for line in lines if line)
+
+
+def readout_parts(readout: Readout) -> list[str]:
+    """Precision and recall with their intervals, as far as they are known, as Markdown."""
+    parts = []
+    if readout.precision is not None:
+        parts.append(f"of the flagged **{readout.precision}** are wrong")
+    if readout.recall is not None:
+        parts.append(f"of the wrong **{readout.recall}** are flagged")
+    return parts
 
 
 def review_text(figures: Headline) -> str:

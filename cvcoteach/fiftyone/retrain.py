@@ -2,28 +2,211 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cvcoteach._checks import InputError
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._checks import BoolArray, InputError, IntArray
+from cvcoteach.crossval import stratified_parts
+from cvcoteach.fiftyone import browse, corrections, runs
+from cvcoteach.fiftyone.fields import EXCLUDED
 from cvcoteach.fiftyone.progress import Tell
+
+if TYPE_CHECKING:
+    from cvcoteach.training.coteaching_estimator import CoTeaching
+
+_HELD_OUT = 5
+"""Without test samples, one in so many of the trusted samples is held out to measure on."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What Co-teaching on the corrected labels bought."""
+
+    accuracy_before: float
+    """Of a pair of networks on the given labels, with as many image passes, in [0, 1]."""
+    accuracy_after: float
+    """Of Co-teaching on the corrected ones."""
+    n_train: int
+    n_test: int
+    folder: str | None
+    """Where the model lies, if it was to be kept."""
+
+    @property
+    def message(self) -> str:
+        """One sentence for people."""
+        kept = f" The model is in {self.folder}." if self.folder else ""
+        return (
+            f"Accuracy {self.accuracy_before:.1%} before, {self.accuracy_after:.1%} after, "
+            f"on {self.n_test:,} samples that were not trained on.{kept}"
+        )
+
+
+def retrain(
+    dataset: Any,
+    brain_key: str | None,
+    tell: Tell,
+    *,
+    test_tag: str | None = None,
+    embeddings_field: str | None = None,
+    output: str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> Retrained:
+    """Train by Co-teaching on what the run selected and people corrected, beside plain networks on the given labels.
+
+    Trusted, and trained on from the start: what is not flagged, and what was accepted, kept or set. Flagged and not
+    reviewed are the candidates; excluded samples are left out. test_tag: samples that are measured on and not trained
+    on, by their labels as they are now; without one a fifth of the trusted is held out. embeddings_field: train heads
+    on these vectors instead of networks on the images. output: a new folder for the model, of images only.
+
+    Raises InputError, one sentence, for anything that does not fit.
+    """
+    from cvcoteach.training.coteaching_estimator import CoTeaching
+
+    results = runs.load(dataset, brain_key)
+    corrections.settle(dataset, results)
+    folder = _output(output, embeddings_field)
+    data = _Samples.read(dataset, results, embeddings_field, test_tag, seed)
+    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.fits else None
+
+    def trained(start: float, label: str, **options: Any) -> CoTeaching:
+        def on_epoch(report: Any) -> None:
+            tell(start + 0.5 * report.epoch / report.n_epochs, f"{label}: epoch {report.epoch} of {report.n_epochs}")
+
+        return CoTeaching(epochs=epochs, random_state=seed, on_epoch=on_epoch, **options)
+
+    x, train, test = data.x, data.train, data.test
+    tell(0.0, "plain training on the given labels")
+    # without noise to allow for, two networks that learn from everything: plain training, with as many passes
+    before = trained(0.0, "plain training on the given labels", mode="vanilla")
+    before.fit(_take(x, train), data.given[train], noise_rate=0.0)
+    accuracy_before = float((before.predict(_take(x, test)) == data.now[test]).mean())
+    after = trained(0.5, "Co-teaching on the corrected labels")
+    after.fit(
+        _take(x, train),
+        data.now[train],
+        selected=data.trusted[train],
+        candidate=~data.trusted[train],
+        noise_rate=noise_rate,
+    )
+    accuracy_after = float((after.predict(_take(x, test)) == data.now[test]).mean())
+    if folder is not None:
+        _save(after, folder)
+    retrained = Retrained(accuracy_before, accuracy_after, len(train), len(test), str(folder) if folder else None)
+    results.info["retrained"] = retrained.message
+    results.save()
+    return retrained
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """The samples of a run that can be trained or measured on."""
+
+    x: Any
+    """n paths, or vectors (n, d)."""
+    given: npt.NDArray[np.str_]
+    """(n,) labels as the run found them."""
+    now: npt.NDArray[np.str_]
+    """(n,) labels as they are."""
+    trusted: BoolArray
+    """(n,)"""
+    train: IntArray
+    test: IntArray
+
+    @classmethod
+    def read(
+        cls,
+        dataset: Any,
+        results: runs.FindLabelIssuesResults,
+        embeddings_field: str | None,
+        tag: str | None,
+        seed: int,
+    ) -> _Samples:
+        issues, done = results.issues, browse.reviews(dataset, results)
+        label_field = results.config.label_field
+        columns = ["id", "filepath", f"{label_field}.label", "tags"] + ([embeddings_field] if embeddings_field else [])
+        ids, *values = dataset.values(columns)
+        place = {sample_id: row for row, sample_id in enumerate(ids)}
+        rows = [place.get(sample_id.decode()) for sample_id in results.ids]
+        usable = np.array(
+            [
+                row is not None
+                and values[1][row] is not None
+                and (embeddings_field is None or values[3][row] is not None)
+                for row in rows
+            ],
+            np.bool_,
+        ) & (done.status != EXCLUDED)
+        kept = np.flatnonzero(usable)
+        if len(kept) == 0:
+            raise InputError("no sample of the run can be trained on: all are excluded, deleted or without a label.")
+        there = [rows[i] for i in kept]
+        now = np.array([values[1][row] for row in there])
+        given = np.array(issues.class_names)[issues.labels[kept]]
+        trusted = ~issues.is_label_issue[kept] | done.reviewed[kept]
+        x: Any = [values[0][row] for row in there]
+        if embeddings_field:
+            x = np.stack([np.ravel(np.asarray(values[3][row], np.float32)) for row in there])
+        tagged = np.array([tag is not None and tag in (values[2][row] or []) for row in there], np.bool_)
+        if tag is not None and not tagged.any():
+            raise InputError(f"no sample of the run has the tag {tag!r}.")
+        if tag is None:
+            numbers = np.unique(now, return_inverse=True)[1].astype(np.int64)
+            parts = stratified_parts(numbers[trusted], _HELD_OUT, np.random.default_rng(seed))
+            tagged[np.flatnonzero(trusted)[parts == 0]] = True
+        return cls(x, given, now, trusted, np.flatnonzero(~tagged), np.flatnonzero(tagged))
 
 
 class RetrainForm:
     """What can be chosen."""
 
+    NAMES = ("test_tag", "embeddings_field", "output", "epochs", "seed")
+
     @staticmethod
     def fill(form: Any, ctx: Any) -> None:
         """The inputs."""
-        form.inputs.str("test_tag", label="Tag of the test samples (accuracy before and after)", required=False)
-        form.inputs.int("epochs", label="Epochs (the preset's if empty)", min=1, required=False)
+        from cvcoteach.fiftyone.forms import vector_fields
+
+        tags = ctx.dataset.distinct("tags")
+        if tags:
+            form.choice("test_tag", tags, "Test samples, by tag (a fifth is held out if empty)")
+        if vectors := vector_fields(ctx.dataset):
+            form.choice("embeddings_field", vectors, "Embeddings (instead of training networks on the images)")
+        form.inputs.str("output", label="New folder to keep the model in", required=False)
+        form.check(lambda: _output(ctx.params.get("output"), ctx.params.get("embeddings_field")))
+        form.inputs.int("epochs", label="Epochs (chosen by the number of images if empty)", min=1, required=False)
         form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
 
-    @staticmethod
-    def options(params: dict[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def options(cls, params: dict[str, Any]) -> dict[str, Any]:
         """Of `retrain`."""
-        return {name: params[name] for name in ("test_tag", "epochs", "seed") if params.get(name) is not None}
+        return {name: params[name] for name in cls.NAMES if params.get(name) is not None}
 
 
-def retrain(dataset: Any, brain_key: str | None, tell: Tell, **options: Any) -> dict[str, Any]:
-    """Not there yet."""
-    raise InputError("Co-teaching is not part of this version.")
+def _output(output: str | None, embeddings_field: str | None) -> Path | None:
+    if not output:
+        return None
+    folder = Path(output).expanduser()
+    if embeddings_field:
+        raise InputError("a model on embeddings cannot be kept by itself; leave the folder empty.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty; name a new folder.")
+    return folder
+
+
+def _save(trained: CoTeaching, folder: Path) -> None:
+    from cvcoteach.training.model_files import Model, save_model
+
+    size, _, channels = trained.input_shape_
+    recipe, names = trained.recipe_, tuple(map(str, trained.classes_))
+    mirror = recipe.tta and bool(recipe.flip)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder, Model(trained.networks_, recipe.model, names, size, channels, trained.scaling_, mirror))
+
+
+def _take(x: Any, rows: IntArray) -> Any:
+    return x[rows] if isinstance(x, np.ndarray) else [x[i] for i in rows]

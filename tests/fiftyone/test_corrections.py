@@ -135,7 +135,7 @@ def test_the_record_says_who_when_what_and_is_never_shortened(run: Any) -> None:
     assert record["what"].tolist() == ["accept", "undo"]
     assert record["sample_id"].tolist() == [one, one]
     assert record["filepath"].str.endswith(f"{row:05d}.png").all()
-    assert record[["old_label", "new_label"]].to_numpy().tolist() == [[given, true], [true, given]]
+    assert record[["old", "new"]].to_numpy().tolist() == [[given, true], [true, given]]
     assert record[["old_review", "new_review"]].to_numpy().tolist() == [
         ["unreviewed", "accepted"],
         ["accepted", "unreviewed"],
@@ -174,9 +174,9 @@ def test_of_many_people_correcting_at_once_each_sample_takes_one(run: Any) -> No
     labels = dict(zip(run.ids, run.labels(), strict=True))
     for sample_id in run.wrong_ids:
         assert now[sample_id] == last.loc[sample_id, "new_review"]
-        assert labels[sample_id] == last.loc[sample_id, "new_label"]
+        assert labels[sample_id] == last.loc[sample_id, "new"]
     for _, chain in record.groupby("sample_id"):
-        assert chain["old_label"].tolist()[1:] == chain["new_label"].tolist()[:-1]
+        assert chain["old"].tolist()[1:] == chain["new"].tolist()[:-1]
         assert chain["old_review"].tolist()[1:] == chain["new_review"].tolist()[:-1]
 
 

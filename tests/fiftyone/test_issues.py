@@ -1,0 +1,182 @@
+"""Finding and importing label issues of a FiftyOne dataset, without the App."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+
+from cvcoteach import runs as pipeline
+from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone.fields import Fields
+from cvcoteach.fiftyone.issues import ProgressWatcher, find_label_issues, import_label_issues, read_labels
+from cvcoteach.issues import posterior_issues
+
+FIELDS = Fields("label_issues")
+CLASSES = ("bar", "cross", "ring")
+QUICK = pipeline.Settings(n_rounds=2, epochs=4)
+
+
+def with_embeddings(noisy: Any) -> Any:
+    rng = np.random.default_rng(0)
+    vectors = np.eye(3)[noisy.true] * 4 + rng.normal(size=(len(noisy.true), 3))
+    noisy.dataset.add_sample_field("embedding", fo.VectorField)
+    noisy.dataset.set_values("embedding", list(vectors))
+    return noisy
+
+
+class Killer(pipeline.Silent):
+    """Stops the run when the second round begins."""
+
+    def fold(self, progress: Any) -> None:
+        """As a killed process would."""
+        if progress.state == "start" and progress.key.round == 2:
+            raise KeyboardInterrupt
+
+
+class Recorder(pipeline.Silent):
+    """Remembers what became of each fold."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    def fold(self, progress: Any) -> None:
+        """One state after the other."""
+        self.states.append(progress.state)
+
+
+@pytest.mark.slow
+def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
+    from tests.fiftyone.conftest import NoisyDataset
+
+    made = NoisyDataset.make(tmp_path, 240, 24)
+    before = made.raw_labels()
+    shares: list[float] = []
+    settings = pipeline.Settings(n_rounds=2, epochs=40)  # few images, few batches an epoch
+    watcher = ProgressWatcher(lambda share, label: shares.append(share))
+    results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
+    flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
+    found = len(flagged & set(made.wrong_ids))
+    assert found >= 12  # of 24
+    assert len(flagged) - found <= 5
+    assert made.raw_labels() == before
+    assert shares == sorted(shares)
+    assert 0.9 < shares[-1] <= 1
+    assert results.config.settings["n_rounds"] == 2
+    made.dataset.delete()
+
+
+def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
+    with_embeddings(noisy)
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
+    found = {noisy.ids[i] for i in results.issues.worst_first()[:12]}
+    assert len(found & set(noisy.wrong_ids)) >= 10
+
+
+def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> None:
+    with_embeddings(noisy)
+    before, schema = noisy.raw_labels(), set(noisy.dataset.get_field_schema())
+    options = {"settings": QUICK, "embeddings_field": "embedding"}
+    with pytest.raises(KeyboardInterrupt):
+        find_label_issues(noisy.dataset, "ground_truth", watcher=Killer(), **options)
+    assert noisy.raw_labels() == before
+    assert set(noisy.dataset.get_field_schema()) == schema
+    recorder = Recorder()
+    find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, **options)
+    assert recorder.states.count("kept") >= 1
+    recorder = Recorder()
+    find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, overwrite=True, **options)
+    assert recorder.states.count("kept") == 0  # a finished run leaves nothing behind
+
+
+def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> None:
+    ids = noisy.ids
+    sample = noisy.dataset[ids[0]]
+    sample["ground_truth"] = None
+    sample.save()
+    Path(noisy.dataset[ids[1]].filepath).unlink()
+    data = read_labels(noisy.dataset, "ground_truth")
+    assert [sample_id.decode() for sample_id in data.ids] == ids[2:]
+    assert data.notes == ["1 sample without a label was left out.", "1 sample whose file is missing was left out."]
+
+
+def test_a_view_is_checked_alone(noisy: Any) -> None:
+    view = noisy.dataset.select(noisy.ids[:30])
+    issues = posterior_issues(noisy.given[:30], noisy.pred_probs[:30], class_names=CLASSES)
+    results = import_label_issues(view, "ground_truth", issues)
+    assert len(results.ids) == 30
+    assert noisy.dataset.values(FIELDS.review) == ["unreviewed"] * 30 + [None] * 30
+    assert noisy.dataset.load_brain_view("label_issues").values("id") == noisy.ids[:30]
+
+
+def test_a_run_folder_is_matched_by_path(noisy: Any, tmp_path: Path) -> None:
+    table = tmp_path / "images.csv"
+    lines = ["path,label", *(f"{i:05d}.png,{CLASSES[k]}" for i, k in enumerate(noisy.given))]
+    table.write_text("\n".join(lines[:51]) + "\n")
+    with_embeddings(noisy)
+    features = tmp_path / "features.npy"
+    np.save(features, np.array(noisy.dataset.values("embedding"), np.float32)[:50])
+    outcome = pipeline.find_issues(table, tmp_path / "run", pipeline.Settings(features=features, n_rounds=2))
+    results = import_label_issues(noisy.dataset, "ground_truth", str(outcome.folder))
+    assert [sample_id.decode() for sample_id in results.ids] == noisy.ids[:50]
+    flagged = {path for path, flag in zip(outcome.table["path"], outcome.table["is_label_issue"], strict=True) if flag}
+    ours = noisy.dataset.match(fo.ViewField(FIELDS.is_issue)).values("filepath")
+    assert {Path(path).name for path in ours} == flagged
+    assert results.info["notes"] == ["10 samples are not in run and were left out."]
+
+
+def test_a_folder_without_a_run_is_refused(noisy: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run of cvcoteach"):
+        import_label_issues(noisy.dataset, "ground_truth", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (np.zeros(5, bool), r"the mask has shape \(5,\), but 60 samples have labels"),
+        (np.array([3, 60]), r"an index is 60, but 60 samples have labels \(0-59\)"),
+        (np.array(["a"]), "neither a mask, indices"),
+    ],
+)
+def test_flags_that_do_not_fit_the_samples_are_refused(noisy: Any, found: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        import_label_issues(noisy.dataset, "ground_truth", found)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "field", "message"),
+    [
+        (lambda d: d.add_sample_field("boxes", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections),
+         "boxes", r"boxes holds Detections; only labels of whole images \(Classification\) are checked"),
+        (lambda d: None, "ground_thruth", "there is no field 'ground_thruth'; did you mean ground_truth"),
+        (lambda d: None, "filepath", "filepath holds String; it takes a Classification field"),
+        (lambda d: d.set_values("ground_truth", [None] * len(d)), "ground_truth", "no sample has a label"),
+        (lambda d: d.set_values("ground_truth.label", ["ring"] * len(d)), "ground_truth", r"one class only \(ring\)"),
+        (lambda d: d.delete_samples(d.values("id")), "ground_truth", "the view is empty"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_checked_is_refused_in_a_sentence(noisy: Any, prepare: Any, field: str, message: str) -> None:
+    prepare(noisy.dataset)
+    with pytest.raises(InputError, match=message):
+        find_label_issues(noisy.dataset, field)
+    assert noisy.dataset.list_brain_runs() == []
+
+
+def test_embeddings_that_are_not_there_are_refused(noisy: Any) -> None:
+    with pytest.raises(InputError, match="'nothing' is no field of vectors"):
+        find_label_issues(noisy.dataset, "ground_truth", embeddings_field="nothing")
+    noisy.dataset.add_sample_field("empty", fo.VectorField)
+    with pytest.raises(InputError, match="no labelled sample has a vector in 'empty'"):
+        find_label_issues(noisy.dataset, "ground_truth", embeddings_field="empty")
+
+
+def test_all_files_missing_is_said_once(noisy: Any) -> None:
+    for path in noisy.dataset.values("filepath"):
+        Path(path).unlink()
+    with pytest.raises(InputError, match="no file of the 60 samples is there"):
+        find_label_issues(noisy.dataset, "ground_truth")
+    assert runs.keys(noisy.dataset) == []

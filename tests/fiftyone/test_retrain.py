@@ -1,0 +1,79 @@
+"""Retraining by Co-teaching on corrected labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone.retrain import retrain
+from tests.fiftyone.test_issues import with_embeddings
+from tests.fiftyone.test_runs import imported
+
+
+def quiet(share: float, label: str) -> None:
+    assert 0 <= share <= 1
+
+
+@pytest.mark.slow
+def test_retraining_tells_accuracy_before_and_after_on_test_samples(noisy: Any) -> None:
+    with_embeddings(noisy)
+    imported(noisy)
+    corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
+    test = noisy.dataset.select(noisy.ids[::4])
+    test.tag_samples("test")
+    told: list[float] = []
+    done = retrain(
+        noisy.dataset, None, lambda share, label: told.append(share), test_tag="test", embeddings_field="embedding"
+    )
+    assert (done.n_train, done.n_test) == (45, 15)
+    assert done.accuracy_after >= 0.9
+    assert told == sorted(told)
+    assert runs.load(noisy.dataset).info["retrained"] == done.message
+    noisy.dataset._brain_cache.clear()
+    assert runs.load(noisy.dataset).info["retrained"] == done.message
+
+
+@pytest.mark.slow
+def test_excluded_samples_are_not_trained_on(noisy: Any) -> None:
+    with_embeddings(noisy)
+    imported(noisy)
+    corrections.exclude_samples(noisy.dataset, noisy.wrong_ids)
+    done = retrain(noisy.dataset, None, quiet, embeddings_field="embedding", epochs=2)
+    assert done.n_train + done.n_test == 48
+
+
+def test_a_tag_nobody_has_is_refused(noisy: Any) -> None:
+    imported(noisy)
+    with pytest.raises(InputError, match="no sample of the run has the tag 'tset'"):
+        retrain(noisy.dataset, None, quiet, test_tag="tset")
+
+
+def test_with_everything_excluded_there_is_nothing_to_train_on(noisy: Any) -> None:
+    imported(noisy)
+    corrections.exclude_samples(noisy.dataset, noisy.ids)
+    with pytest.raises(InputError, match="no sample of the run can be trained on"):
+        retrain(noisy.dataset, None, quiet)
+
+
+def test_a_folder_in_use_is_refused(noisy: Any, tmp_path: Any) -> None:
+    imported(noisy)
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(InputError, match="is not empty; name a new folder"):
+        retrain(noisy.dataset, None, quiet, output=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_model_of_images_is_kept_where_asked(noisy: Any, tmp_path: Any) -> None:
+    from cvcoteach.training.model_files import load_model
+
+    imported(noisy)
+    corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
+    done = retrain(noisy.dataset, None, quiet, output=str(tmp_path / "model"), epochs=1)
+    assert done.folder == str(tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    assert model.class_names == ("bar", "cross", "ring")
+    assert np.isfinite(done.accuracy_after)
