@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 
 from cvcoteach._checks import InputError
 from cvcoteach.crossval import BatchFoldTrainer, Fold, IterativeCV, cross_validate
-from cvcoteach.training import features as features_module
+from cvcoteach.training import rows as rows_module
 from cvcoteach.training.features import HEADS, HeadTrainer, SklearnTrainer, load_features
 from cvcoteach.training.loop import EpochReport
 
@@ -48,6 +48,13 @@ class TestHeads:
         folds.append(Fold(folds[0].train_idx[:60], folds[0].train_labels[:60], folds[0].eval_idx, 3))  # much smaller
         together = trainer.fit_predict_many(folds)
         for fold, answer in zip(folds, together, strict=True):
+            np.testing.assert_allclose(answer, trainer.fit_predict(*fold), atol=2e-5)
+
+    def test_heads_with_little_in_common_answer_as_each_by_itself(self, head):
+        X, labels = clusters()
+        trainer = HeadTrainer(X, K, head)
+        folds = folds_of(labels, n_folds=2)
+        for fold, answer in zip(folds, trainer.fit_predict_many(folds), strict=True):
             np.testing.assert_allclose(answer, trainer.fit_predict(*fold), atol=2e-5)
 
     def test_the_labels_of_other_heads_do_not_matter(self, head):
@@ -92,9 +99,9 @@ class TestHeads:
     def test_a_float16_memory_map_is_read_in_pieces_and_answers_the_same(self, head, tmp_path, monkeypatch):
         X, labels = clusters()
         np.save(tmp_path / "features.npy", X.astype(np.float16))
-        monkeypatch.setattr(features_module, "_CHUNK", 64)
+        monkeypatch.setattr(rows_module, "_CHUNK", 64)
         whole = HeadTrainer(X.astype(np.float16), K, head)
-        monkeypatch.setattr(features_module, "_RESIDENT", 0)
+        monkeypatch.setattr(rows_module, "_RESIDENT", 0)
         mapped = load_features(tmp_path / "features.npy")
         assert isinstance(mapped, np.memmap)
         streamed = HeadTrainer(mapped, K, head)
@@ -149,6 +156,7 @@ def test_incv_on_heads_finds_planted_errors():
         (np.array([["a"]]), "features holds <U1; it takes numbers"),
         (np.array([[0.0, 1.0], [2.0, np.nan]]), r"features\[1, 1\] is nan; it takes finite"),
         (np.array([[np.inf, 1.0]]), r"features\[0, 0\] is inf"),
+        (np.array([[1.0, 1e300]]), r"features\[0, 1\] is 1e\+300; it takes finite float32 numbers"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(features, sentence):
@@ -157,7 +165,7 @@ def test_features_that_do_not_fit_are_refused(features, sentence):
 
 
 def test_a_nan_far_down_is_found_where_it_is(monkeypatch):
-    monkeypatch.setattr(features_module, "_CHUNK", 10)
+    monkeypatch.setattr(rows_module, "_CHUNK", 10)
     X, _ = clusters(95)
     X[91, 3] = np.nan
     with pytest.raises(InputError, match=r"features\[91, 3\] is nan"):

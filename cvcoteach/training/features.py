@@ -17,16 +17,17 @@ from torch.nn import functional
 
 from cvcoteach._checks import InputError, IntArray, PredProbs, check_at_least, near
 from cvcoteach.crossval import Fold
-from cvcoteach.training.devices import choose_device, choose_threads, fits, set_threads
+from cvcoteach.training.devices import choose_device, choose_threads, set_threads
 from cvcoteach.training.loop import EpochReport, OnEpoch
+from cvcoteach.training.rows import Rows, check_shape
 
 HEADS = ("linear", "mlp")
 _ORDER_SEED = 0x1C5
 _LEAST_STEPS = 80  # fewer leave the probabilities of a small dataset undecided
 _WARMUP = 0.05
 _CHUNK = 8192  # rows
-_RESIDENT = 1 << 30  # bytes of features that a CPU keeps as float32
 _USED = 0.9  # from this share on, leaving out the rows that no head trains on costs more than it saves
+_OWN = 0.7  # below this share of a batch, an MLP head computes its own rows only
 
 
 def load_features(path: str | Path) -> npt.NDArray[Any]:
@@ -43,7 +44,7 @@ def load_features(path: str | Path) -> npt.NDArray[Any]:
     if not isinstance(features, np.ndarray):
         features.close()
         raise InputError(f"{path} holds several arrays; it takes a .npy file of one array, shape (n, d).")
-    _check_shape(features, str(path))
+    check_shape(features, str(path))
     return features
 
 
@@ -103,7 +104,7 @@ class HeadTrainer:
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._threads = choose_threads(threads)
         self._on_epoch = on_epoch
-        self._rows = _Rows(np.asanyarray(features), choose_device(device))
+        self._rows = Rows(np.asanyarray(features), choose_device(device))
 
     @property
     def resident_bytes(self) -> int:
@@ -150,6 +151,7 @@ class HeadTrainer:
         rates = [group["lr"] for group in optimizer.param_groups]
         order = torch.Generator().manual_seed(_ORDER_SEED)
         n_images = sum(len(fold.train_idx) for fold in folds)
+        own_rows = self._hidden > 0 and n_images < _OWN * len(folds) * len(used)
         for epoch in range(n_epochs):
             began, total = time.perf_counter(), torch.zeros((), device=device)
             for step, batch in enumerate(torch.randperm(n_batches, generator=order).tolist()):
@@ -159,8 +161,10 @@ class HeadTrainer:
                 factor = _schedule((epoch + step / n_batches) / n_epochs)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                targets = labels[positions].to(device, torch.int64)
-                logits = heads.logits(rows.at(positions))
+                x, targets = rows.at(positions), labels[positions].to(device, torch.int64)
+                if own_rows:
+                    x, targets = _own_rows(x, targets)
+                logits = heads.logits(x)
                 losses = functional.cross_entropy(
                     logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
                 )
@@ -199,6 +203,17 @@ def _schedule(progress: float) -> float:
     return min(1.0, (progress + 1e-3) / _WARMUP) * (1 + math.cos(math.pi * progress)) / 2
 
 
+def _own_rows(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Each head's own rows of a batch: x (b, d) -> (H, b', d), and targets (b, H), -1 for none, -> (b', H).
+
+    Where training parts overlap little, an MLP's first layer costs more on the rows of others than copying one's own.
+    """
+    not_mine = targets < 0
+    most = int((~not_mine).sum(dim=0).max())
+    own = not_mine.int().argsort(dim=0, stable=True)[:most]
+    return x[own.T], targets.gather(0, own)
+
+
 @dataclass(frozen=True, eq=False)
 class _Heads:
     """The weights of H heads side by side."""
@@ -227,9 +242,13 @@ class _Heads:
         return _Heads(weight, self.bias.view(h, -1)[head], self.out[head : head + 1])
 
     def logits(self, x: Tensor) -> Tensor:
-        """(b, d) -> (b, H, K)."""
+        """Of a batch (b, d) for all heads, or of each head's own (H, b, d) -> (b, H, K)."""
         h, hidden, k = self.out.shape
-        z = torch.addmm(self.bias, x, self.weight).view(len(x), h, k + hidden)
+        if x.ndim == 2:
+            z = torch.addmm(self.bias, x, self.weight).view(len(x), h, k + hidden)
+        else:
+            weight = self.weight.view(-1, h, k + hidden).transpose(0, 1)
+            z = torch.baddbmm(self.bias.view(h, 1, -1), x, weight).transpose(0, 1)
         if not hidden:
             return z
         inner = z[..., k:].relu()
@@ -245,93 +264,6 @@ class _Heads:
         if hidden:
             groups.append({"params": [self.out], "lr": learning_rate / 32 / hidden, "weight_decay": weight_decay})
         return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
-
-
-class _Rows:
-    """Standardised features in one fixed random order, on the device or read in pieces."""
-
-    def __init__(self, features: npt.NDArray[Any], device: torch.device) -> None:
-        _check_shape(features, "features")
-        self.n, self.d = features.shape
-        self.device = device
-        mean, scale = _statistics(features)
-        self._mean, self._scale = torch.from_numpy(mean), torch.from_numpy(scale)
-        self._order = np.random.default_rng(_ORDER_SEED).permutation(self.n)
-        inverse = np.empty(self.n, np.int64)
-        inverse[self._order] = np.arange(self.n)
-        self._position = torch.from_numpy(inverse)
-        self._features = features
-        self.resident: Tensor | None = None
-        size = 4 * self.n * self.d
-        if fits(size, device) and (device.type == "cuda" or size <= _RESIDENT):
-            resident = torch.empty(self.n, self.d, device=device)
-            for start in range(0, self.n, _CHUNK):
-                piece = np.arange(start, min(start + _CHUNK, self.n))
-                resident[start : start + _CHUNK] = self._read(piece)
-            self.resident = resident
-
-    def check(self, idx: IntArray) -> None:
-        """Raises InputError for an index without a row."""
-        if len(idx) and not 0 <= np.min(idx) <= np.max(idx) < self.n:
-            odd = np.max(idx) if np.max(idx) >= self.n else np.min(idx)
-            raise InputError(f"features has {self.n:,} rows, but image {odd} is asked for; it takes one row an image.")
-
-    def positions(self, idx: IntArray) -> Tensor:
-        """Where the images `idx` lie in the fixed order."""
-        return self._position[torch.from_numpy(np.asarray(idx, dtype=np.int64))]
-
-    def at(self, positions: Tensor) -> Tensor:
-        """(b, d) on the device. positions: (b,), in any order; neighbours are not copied."""
-        if self.resident is None:
-            return self._read(positions.numpy())
-        first, last = int(positions[0]), int(positions[-1])
-        if last - first == len(positions) - 1 and bool((positions.diff() == 1).all()):
-            return self.resident[first : last + 1]
-        return self.resident[positions.to(self.device)]
-
-    def _read(self, positions: IntArray) -> Tensor:
-        wanted = self._order[positions]
-        by_place = np.argsort(wanted)  # a disk reads forwards
-        raw = np.empty((len(wanted), self.d), np.float32)
-        raw[by_place] = self._features[wanted[by_place]]
-        x = (torch.from_numpy(raw) - self._mean) * self._scale
-        # rows far from the mean would pull the most: their length is bounded by √(2d), their direction stays
-        x *= (2 / (1 + x.square().mean(dim=1, keepdim=True))).sqrt()
-        return x.to(self.device)
-
-
-def _check_shape(features: npt.NDArray[Any], where: str) -> None:
-    if features.ndim != 2 or not features.size:
-        raise InputError(f"{where} has shape {features.shape}; it takes one row of numbers an image, shape (n, d).")
-    if features.dtype.kind not in "fiu":
-        raise InputError(f"{where} holds {features.dtype}; it takes numbers, shape (n, d).")
-
-
-def _statistics(features: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and 1 / deviation of each column (d,), in pieces; 0 for a column that says nothing.
-
-    Raises InputError for a number that is not finite.
-    """
-    n, d = features.shape
-    shift = np.zeros(d)
-    sums, squares = np.zeros(d), np.zeros(d)
-    for start in range(0, n, _CHUNK):
-        piece = np.asarray(features[start : start + _CHUNK], dtype=np.float32)
-        finite = np.isfinite(piece)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            value = features[start + row, column]
-            raise InputError(f"features[{start + row}, {column}] is {value}; it takes finite float32 numbers.")
-        if start == 0:
-            shift = piece.mean(axis=0, dtype=np.float64)  # squares of large numbers would swallow a small deviation
-        centred = piece - shift
-        sums += centred.sum(axis=0)
-        squares += np.square(centred).sum(axis=0)
-    mean = shift + sums / n
-    variance = squares / n - (sums / n) ** 2
-    says_something = variance > 1e-12 * np.square(mean) + 1e-30
-    scale = np.divide(1, np.sqrt(variance, where=says_something, out=np.ones(d)), where=says_something, out=np.zeros(d))
-    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 class SklearnTrainer:
