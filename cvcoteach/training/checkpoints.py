@@ -12,6 +12,7 @@ import torch
 from cvcoteach._checks import InputError
 from cvcoteach.storage import replacing
 from cvcoteach.training.loop import EpochReport, OnEpoch, Recipe
+from cvcoteach.training.memory import kept_between_batches
 
 
 class Resumable(Protocol):
@@ -40,12 +41,13 @@ def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: On
     """
     if checkpoint is not None and checkpoint.exists():
         training.load_state_dict(load_checkpoint(checkpoint))
-    while training.epoch < training.recipe.epochs:
-        report = training.run_epoch()
-        if checkpoint is not None:
-            save_checkpoint(checkpoint, training.state_dict())
-        if on_epoch is not None:
-            on_epoch(report)
+    with kept_between_batches():
+        while training.epoch < training.recipe.epochs:
+            report = training.run_epoch()
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, training.state_dict())
+            if on_epoch is not None:
+                on_epoch(report)
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
