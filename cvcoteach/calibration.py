@@ -19,7 +19,7 @@ _TINY = 1e-300
 _LIKELIER = 1e-4  # nats an image; less is no reason to prefer a start
 _NAMING = 4.0
 _LOGIT_SCALE = 3.0  # of T, for L-BFGS: rare confusions have small gradients
-_RIDGES = (1e-3, 1e-2, 1e-1)
+_RIDGES = (1e-3, 1e-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +82,8 @@ def fit_affine(labels: IntArray, probs: Probs, weight: FloatArray) -> tuple[Affi
     k = probs.shape[1]
     with threadpool_limits(1, user_api="blas"):  # these products are too small to share: threads cost 50 times as much
         x = _features(probs)
-        seen = _Likelihood(x[:, ::2], labels[::2], weight[::2], k)
-        unseen = _Likelihood(x[:, 1::2], labels[1::2], weight[1::2], k)
+        seen = _Likelihood(x[:, ::2].copy(), labels[::2], weight[::2], k)
+        unseen = _Likelihood(x[:, 1::2].copy(), labels[1::2], weight[1::2], k)
         starts = (confident_transition(labels, probs), _cluster_transition(labels, x[:k]))
         best, other = (seen.maximise(seen.start(start), _RIDGES[0], steps=40) for start in starts)
         if seen.mean(other) > seen.mean(best) + _LIKELIER:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +17,10 @@ Probs = npt.NDArray[np.floating]
 N_LIKELY = 16
 """Classes that matter in a row: the most probable ones, besides the given."""
 
-_FLOOR = 1e-6
+_FLOOR = 1e-12
+_N_TUNED = 20_000
 _TINY = 1e-300
+_LEAST_NOISE = 0.01  # without any, every given label would be certain, and none worse than another
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 _MAX_ROUNDS = 30
 _CONVERGED = 1e-5  # nats an image
@@ -31,6 +34,10 @@ class Likely:
     """(n, m) class numbers."""
     logs: npt.NDArray[np.float32]
     """(n, m) log-probabilities over that of the most probable class; -inf in a column that repeats the given label."""
+    others: npt.NDArray[np.float32]
+    """(n,) the log of the mean probability of all other classes, likewise; -inf where there are none."""
+    n_others: npt.NDArray[np.int32]
+    """(n,) how many these are."""
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -38,7 +45,7 @@ class Likely:
         return self.classes[:, -1]
 
     def __getitem__(self, rows: slice) -> Likely:
-        return Likely(self.classes[rows], self.logs[rows])
+        return Likely(self.classes[rows], self.logs[rows], self.others[rows], self.n_others[rows])
 
     @staticmethod
     def of(labels: IntArray, probs: Probs) -> Likely:
@@ -49,15 +56,28 @@ class Likely:
         top = np.argpartition(probs, k - m, axis=1)[:, k - m :] if m < k else np.broadcast_to(np.arange(k), (n, k))
         classes = np.concatenate([np.sort(top, axis=1), labels[:, None]], axis=1)
         values = probs[rows, classes].astype(np.float64)
-        logs = np.log(np.maximum(values, _FLOOR * values.max(axis=1, keepdims=True)))
-        logs -= logs.max(axis=1, keepdims=True)
-        logs[:, :-1][classes[:, :-1] == labels[:, None]] = -np.inf
-        return Likely(classes.astype(np.int32), logs.astype(np.float32))
+        highest = values.max(axis=1)
+        floor = _FLOOR * highest
+        logs = np.log(np.maximum(values, floor[:, None]) / highest[:, None])
+        repeated = classes[:, :-1] == labels[:, None]
+        logs[:, :-1][repeated] = -np.inf
+        n_others = k - m - 1 + repeated.any(axis=1)
+        mass = np.maximum(1 - values[:, :-1].sum(axis=1) - np.where(repeated.any(axis=1), 0, values[:, -1]), 0)
+        mean = np.maximum(mass / np.maximum(n_others, 1), floor)
+        others = np.where(n_others > 0, np.log(mean / highest), -np.inf)
+        return Likely(
+            classes.astype(np.int32), logs.astype(np.float32), others.astype(np.float32), n_others.astype(np.int32)
+        )
 
     @staticmethod
     def concatenated(parts: Sequence[Likely]) -> Likely:
         """The rows of all parts."""
-        return Likely(np.concatenate([p.classes for p in parts]), np.concatenate([p.logs for p in parts]))
+        return Likely(
+            np.concatenate([part.classes for part in parts]),
+            np.concatenate([part.logs for part in parts]),
+            np.concatenate([part.others for part in parts]),
+            np.concatenate([part.n_others for part in parts]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +117,19 @@ class TemperatureModel:
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
         """P(true | image, given), (m, K), of some of the fitted rows."""
         likely = Likely.of(labels, probs)
-        result = np.zeros(probs.shape)
         found = self.likely_posterior(likely)
+        others = np.maximum(1 - found.sum(axis=1), 0) / np.maximum(likely.n_others, 1)
+        result = np.repeat(others[:, None], probs.shape[1], axis=1)
         rows = np.arange(len(labels))[:, None]
         result[rows, likely.classes[:, :-1]] = found[:, :-1]
         result[rows[:, 0], labels] = found[:, -1]
         return result
 
     def likely_posterior(self, likely: Likely) -> FloatArray:
-        """P(true | image, given), (m, columns of `likely`), of some of the fitted rows; 0 where repeated."""
+        """P(true | image, given), (m, columns of `likely`), of some of the fitted rows; 0 where repeated.
+
+        What a row lacks to 1 is the probability that the true class is none of these.
+        """
         c = _tempered(likely, 1 / self.temperature)
         cell = likely.classes.astype(np.int64) * len(self.totals) + likely.labels[:, None]
         at = np.searchsorted(self.pairs, cell).clip(max=len(self.pairs) - 1)
@@ -125,17 +149,24 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
     """
     n = len(likely.classes)
     frequency = (np.bincount(likely.labels, minlength=n_classes) + 1) / (n + n_classes)
-    own_frequency = frequency[likely.labels]
 
-    def smooth(params: FloatArray, noisy: bool) -> float:
-        own = _tempered(likely, np.exp(params[0]))[:, -1]
-        noise = 1 / (1 + np.exp(-params[1])) if noisy else 0.0
-        return float(-np.log(np.maximum((1 - noise) * own + noise * own_frequency, _TINY)).mean())
+    some = likely[:: -(-n // _N_TUNED)]
 
-    options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 60}
-    with_noise = minimize(smooth, [0.0, -2.0], args=(True,), method="Nelder-Mead", options=options)
-    without = minimize(smooth, [0.0, 0.0], args=(False,), method="Nelder-Mead", options=options)
-    inverse, noise = np.exp(with_noise.x[0]), 1 / (1 + np.exp(-with_noise.x[1]))
+    def smooth(params: FloatArray) -> float:
+        """Loss of log 1/temperature and log ε; without the latter there is no noise."""
+        own = _tempered(some, np.exp(params[0]))[:, -1]
+        noise = min(np.exp(params[1]), 1.0) if len(params) > 1 else 0.0
+        return float(-np.log(np.maximum((1 - noise) * own + noise * frequency[some.labels], _TINY)).mean())
+
+    def best_of(starts: Iterable[tuple[float, ...]]) -> tuple[FloatArray, float]:
+        options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 80}
+        found = minimize(smooth, min(starts, key=lambda s: smooth(np.array(s))), method="Nelder-Mead", options=options)
+        return found.x, -float(found.fun)
+
+    scales = np.log([0.25, 0.5, 1, 2])
+    (log_inverse, log_noise), _ = best_of(itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6])))
+    _, without = best_of((scale,) for scale in scales)
+    inverse, noise = np.exp(log_inverse), float(np.clip(np.exp(log_noise), _LEAST_NOISE, 1))
 
     c = _tempered(likely, inverse)
     cell = likely.classes.astype(np.int64) * n_classes + likely.labels[:, None]
@@ -158,12 +189,14 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
         if value > best_value:
             best, best_value = model, value
     assert best is not None
-    return replace(best, gain=best_value + float(without.fun))
+    return replace(best, gain=best_value - without)
 
 
 def _tempered(likely: Likely, inverse: float) -> FloatArray:
+    """(n, m), what a row lacks to 1 is spread over the other classes, taken for equally probable."""
     c = np.exp(inverse * likely.logs.astype(np.float64))
-    c /= c.sum(axis=1, keepdims=True)
+    others = likely.n_others * np.exp(inverse * likely.others.astype(np.float64))
+    c /= (c.sum(axis=1) + others)[:, None]
     return c
 
 
@@ -178,5 +211,6 @@ def _posterior(
         np.maximum(model.totals[likely.classes] - own, 0) + model.strength
     )
     joint = c * transition
-    likelihood = np.maximum(joint.sum(axis=1), _TINY)
+    others = np.maximum(1 - c.sum(axis=1), 0) * model.noise * model.frequency[labels]
+    likelihood = np.maximum(joint.sum(axis=1) + others, _TINY)
     return joint / likelihood[:, None], likelihood

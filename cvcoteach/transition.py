@@ -23,8 +23,10 @@ MAX_FREE_CLASSES = 32
 """Up to here every entry of T and of the calibration is fitted; beyond, T is sparse and smoothed."""
 
 _N_FITTED = 20_000
-_CHUNK_VALUES = 1 << 18
+_CHUNK_VALUES = 1 << 16
 _TOLERANCE = 1e-3
+_TINY = 1e-300
+_NEARLY = 0.005  # nats an image
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,8 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     if probs.ndim != 2:
         raise InputError(f"pred_probs has shape {probs.shape}; it takes one row an image, shape (n, K).")
     y, k = as_labels(labels, probs.shape[1])
+    given = np.asarray(labels)
+    y = given if given.dtype == y.dtype else y  # not both: a million labels are eight megabytes
     _check(probs, len(y))
     likely = None
     if k > MAX_FREE_CLASSES:
@@ -160,23 +164,25 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
 def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
     """The model for a sample of rows, ordered by label, and whether it fits.
 
-    Where probabilities are calibrated to the given labels, their likelihood does not tell T from no noise: of models
-    within one standard error of the best, the one with the most noise is taken, the smallest simplex.
+    The affine model, if held-out labels speak for its noise by two standard errors. Where they do not, because the
+    probabilities are calibrated to the given labels, only geometry can tell: the smallest simplex is taken, if it
+    predicts those labels nearly as well as the probabilities themselves.
     """
-    affine, with_noise, without = fit_affine(labels, probs, weight)
-    deconvolved, by_geometry = fit_deconvolved(labels, probs, weight)
     share = weight[1::2] / weight[1::2].sum()
 
-    def gain(values: FloatArray) -> float:
-        return float((values - without) @ share)
+    def gain(values: FloatArray, over: FloatArray) -> tuple[float, float]:
+        """Mean and its standard error, nats an image."""
+        mean = float((values - over) @ share)
+        return mean, float(np.sqrt((share**2) @ (values - over - mean) ** 2))
 
-    best = max((with_noise, without), key=gain)
-    behind = best - by_geometry
-    mean = behind @ share
-    error = np.sqrt((share**2) @ (behind - mean) ** 2)
-    if mean <= error:
-        return replace(deconvolved, gain=gain(by_geometry)), True
-    return replace(affine, gain=gain(with_noise)), gain(with_noise) > 0
+    affine, with_noise, without = fit_affine(labels, probs, weight)
+    more, error = gain(with_noise, without)
+    if more > 2 * error:
+        return replace(affine, gain=more), True
+    deconvolved, by_geometry = fit_deconvolved(labels, probs, weight)
+    unchanged = np.log(np.maximum(probs[np.arange(1, len(labels), 2), labels[1::2]].astype(np.float64), _TINY))
+    less = max(gain(values, by_geometry)[0] for values in (without, unchanged))
+    return replace(deconvolved, gain=gain(by_geometry, without)[0]), less <= _NEARLY
 
 
 def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
@@ -206,32 +212,37 @@ def _check(probs: npt.NDArray[np.floating], n: int) -> None:
 def _spread(labels: IntArray, n_classes: int) -> tuple[IntArray, FloatArray]:
     """At most `_N_FITTED` rows, as many of each class as there are up to a common limit, and what each stands for.
 
-    Ordered by given label, at random within it.
+    Ordered by given label, at random within it. Drawn from 160,000 rows at most.
     """
-    order = np.random.default_rng(0).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    counts = np.bincount(labels, minlength=n_classes)
-    limit, left = _N_FITTED, _N_FITTED
+    rng = np.random.default_rng(0)
+    rows = (
+        np.arange(len(labels))
+        if len(labels) <= 8 * _N_FITTED
+        else np.unique(rng.integers(len(labels), size=8 * _N_FITTED))
+    )
+    rng.shuffle(rows)
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    counts = np.bincount(labels[rows], minlength=n_classes)
+    left = limit = min(_N_FITTED, len(rows))
     for i, count in enumerate(np.sort(counts)):
         limit = left // (n_classes - i)  # what is left, shared among the larger classes
         if count > limit:
             break
         left -= count
     else:
-        limit = counts.max()
-    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    sample = order[place < limit]
-    taken = np.minimum(counts, limit)
-    return sample, (counts / np.maximum(taken, 1))[labels[sample]]
+        limit = int(counts.max())
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sample = rows[place < limit]
+    return sample, (counts / np.maximum(np.minimum(counts, limit), 1))[labels[sample]]
 
 
 def _note(model: Model, fits: bool) -> str:
     gain = f"{model.gain:+.4f} nats an image on held-out labels"
     if not fits:
         return (
-            f"No noise transition predicts the given labels better ({gain}), so labels are ranked by self-confidence."
+            f"No model of the noise predicts the given labels better ({gain}), so labels are ranked by self-confidence."
         )
     if isinstance(model, DeconvolvedModel):
-        return f"The probabilities are calibrated; transition from their extremes, {model.strength} steps ({gain})."
+        return f"The probabilities are calibrated; noise read off their extremes, {model.strength:g} steps ({gain})."
     how = "calibration of all classes" if isinstance(model, AffineModel) else "temperature"
-    return f"Transition and {how} fitted to the given labels, regulariser {model.strength:g} ({gain})."
+    return f"Noise and {how} fitted to the given labels, regulariser {model.strength:g} ({gain})."
