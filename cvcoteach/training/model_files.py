@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,7 +168,8 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
     if kind not in EXPORTS:
         raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
     file = folder / EXPORTS[kind]
-    whole = Whole(replace(model, networks=[network.cpu() for network in model.networks])).eval()
+    # copies: an exporter may leave its own tensors in what it traces
+    whole = Whole(replace(model, networks=[copy.deepcopy(network).cpu() for network in model.networks])).eval()
     whole = whole.to(memory_format=torch.contiguous_format)
     example = torch.zeros((2, model.size, model.size, model.channels), dtype=torch.uint8)
     dynamic = {"images": {0: torch.export.Dim("n", min=1)}}
@@ -176,22 +178,26 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
         with replacing(file) as out:
             torch.export.save(program, cast(Any, out))
         return file
-    try:
-        onnx: Any = torch.onnx.export(
-            whole,
-            (example,),
-            dynamic_shapes=dynamic,
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamo=True,
-            verbose=False,
-        )
-    except ImportError as error:
-        missing = re.search(r"'(\w+)'", str(error))
-        raise InputError(
-            f"an export to ONNX needs the package {missing[1] if missing else 'onnxscript'}; "
-            "pip install onnx onnxscript, or export torch.export."
-        ) from error
+    _check_onnx()
+    onnx: Any = torch.onnx.export(
+        whole,
+        (example,),
+        dynamic_shapes=dynamic,
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamo=True,
+        verbose=False,
+    )
     with replacing(file) as out:
         out.write(onnx.model_proto.SerializeToString())
     return file
+
+
+def _check_onnx() -> None:
+    for package in ("onnx", "onnxscript"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise InputError(
+                f"an export to ONNX needs the package {package}; pip install onnx onnxscript, or export torch.export."
+            ) from error
