@@ -18,6 +18,7 @@ from torch.nn import functional
 from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, check_at_least, near
 from cvcoteach.training.augment import Motion, Pixels, Scaling, draw_motion, normalise
 from cvcoteach.training.devices import Plan, seeded
+from cvcoteach.training.models import last_layer
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "piecewise", "constant")
@@ -42,6 +43,8 @@ class Recipe:
     """"sgd" has Nesterov momentum 0.9."""
     learning_rate: float = 0.1
     """The largest of the schedule."""
+    body_rate: float = 1.0
+    """Of all layers but the last, the learning rate times this, in (0, 1]: pretrained weights want to move less."""
     schedule: Literal["one-cycle", "piecewise", "constant"] = "one-cycle"
     """"one-cycle": linearly up during `warmup`, then linearly down to 0; "piecewise": by `milestones`."""
     warmup: float = 0.25
@@ -73,6 +76,8 @@ class Recipe:
             raise InputError(f"schedule is {self.schedule!r}; {near(self.schedule, SCHEDULES)}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; it takes a number above 0.")
+        if not 0 < self.body_rate <= 1:
+            raise InputError(f"body_rate is {self.body_rate}; it is a factor in (0, 1].")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is {self.warmup}; it is a share of the training, in [0, 1).")
         if self.patience is not None:
@@ -108,6 +113,18 @@ PRESETS = {
         tta=False,
     ),
 }
+
+FINETUNE = Recipe(
+    epochs=5,
+    batch_size=64,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    body_rate=0.1,
+    warmup=0.1,
+    weight_decay=0.01,
+    shift=8,
+)
+"""For `--finetune`: a few epochs in which a pretrained body moves a tenth as fast as its fresh last layer."""
 
 
 def learning_rate_at(recipe: Recipe, progress: float) -> float:
@@ -211,7 +228,7 @@ class Training:
         self._seed, self._losses = seed, losses
         self._order = order or shuffled(len(rows), recipe.batch_of(len(rows)))
         self._targets = torch.as_tensor(targets).to(plan.torch_device)
-        self._optimizer = _optimizer([p for net in networks for p in net.parameters()], recipe, plan)
+        self._optimizer = _optimizer(networks, recipe, plan)
         self._scaler = torch.amp.GradScaler(plan.torch_device.type, enabled=plan.dtype == "float16")
 
     def run_epoch(self) -> EpochReport:
@@ -240,7 +257,7 @@ class Training:
         for step, (raw, rows) in enumerate(zip(images, positions, strict=True)):
             rate = learning_rate_at(self.recipe, self.epoch + step / len(batches))
             for group in self._optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             inputs = normalise(raw, self._scaling, self._plan)
             with self._plan.autocast():
                 outputs = [network(inputs) for network in self.networks]
@@ -282,13 +299,19 @@ class Training:
         self._scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe, plan: Plan) -> torch.optim.Optimizer:
+def _optimizer(networks: Sequence[nn.Module], recipe: Recipe, plan: Plan) -> torch.optim.Optimizer:
     # a fused SGD whose first step the scaler skips goes on with momentum from memory that nobody wrote
     fused = plan.dtype != "float16"
-    trained = [p for p in parameters if p.requires_grad]
+    trained = [p for network in networks for p in network.parameters() if p.requires_grad]
+    heads = {p for network in networks for p in last_layer(network)[1].parameters()} if recipe.body_rate < 1 else set()
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [p for p in trained if (p.ndim >= 2) == is_matrix and (p in heads) == is_head],
+            "weight_decay": recipe.weight_decay if is_matrix else 0.0,
+            "scale": 1.0 if is_head or recipe.body_rate == 1 else recipe.body_rate,
+        }
+        for is_head in ([False, True] if heads else [False])
+        for is_matrix in (True, False)
     ]
     rate = recipe.learning_rate
     if recipe.optimizer == "sgd":

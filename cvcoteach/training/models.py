@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.error import URLError
 
 import torch
@@ -18,7 +18,12 @@ from torch.nn import functional
 from cvcoteach._checks import InputError, near
 from cvcoteach.training.devices import seeded
 
+if TYPE_CHECKING:
+    from cvcoteach.training.backbones import Backbone
+
 OWN = ("small", "resnet32")
+BACKBONE = "backbone:"
+"""Before the name of a backbone (see `backbones.load_backbone`), to which a fresh last layer is added."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -170,7 +175,7 @@ def build_model(name: str, n_classes: int, channels: int, weights: str | None = 
     """A freshly initialised network on the CPU; torch's random state is as it was before.
 
     name: "small", "resnet32", a classification model of torchvision's, or "package.module:function", called with
-        n_classes.
+        n_classes, or `BACKBONE` and the name of one.
     channels: of the images, 1 or 3; torchvision's networks see grey images repeated to three channels.
     weights: "default" for the published ones, "none" for a fresh initialisation, or a file (state dict of torch, or
         .safetensors); None is "default" where there are any. A last layer for another number of classes starts fresh.
@@ -179,8 +184,8 @@ def build_model(name: str, n_classes: int, channels: int, weights: str | None = 
     """
     with seeded(seed, torch.device("cpu")):
         network = _build(name, n_classes, channels, weights)
-        if weights is not None and weights not in ("default", "none"):
-            _load(network, Path(weights))
+        if weights is not None and weights not in ("default", "none") and not name.startswith(BACKBONE):
+            load_weights(network, Path(weights))
     return network
 
 
@@ -189,9 +194,12 @@ def preprocessing(name: str, weights: str | None = None) -> Preprocessing:
 
     Raises InputError for an unknown name.
     """
+    if name.startswith(BACKBONE):
+        own = _backbone(name, weights)
+        return Preprocessing(own.size, own.mean, own.std)
     if name in OWN or ":" in name:
         return Preprocessing(None, None, None)
-    published = _published(name)
+    published = published_weights(name)
     if published is None:
         return Preprocessing(None, None, None)
     transforms = published.transforms()
@@ -208,7 +216,7 @@ def check_model(name: str, weights: str | None = None) -> None:
     if weights is not None and weights not in ("default", "none") and not Path(weights).is_file():
         raise InputError(f"weights is {weights!r}, which is no file; it takes a file, default or none.")
     if name not in OWN and ":" not in name:
-        _published(name)
+        published_weights(name)
 
 
 def _build(name: str, n_classes: int, channels: int, weights: str | None) -> nn.Module:
@@ -217,22 +225,41 @@ def _build(name: str, n_classes: int, channels: int, weights: str | None) -> nn.
         return SmallNet(n_classes, channels)
     if name == "resnet32":
         return CifarResNet(n_classes, channels)
+    if name.startswith(BACKBONE):
+        from cvcoteach.training.backbones import Classifier
+
+        return _for_channels(Classifier(_backbone(name, weights), n_classes), channels)
     if ":" in name:
         return _from_function(name, n_classes)
-    network = _from_torchvision(name, weights in (None, "default"))
-    _replace_classifier(network, name, n_classes)
+    network = torchvision_network(name, weights in (None, "default"))
+    _replace_classifier(network, n_classes)
+    return _for_channels(network, channels)
+
+
+def _for_channels(network: nn.Module, channels: int) -> nn.Module:
     return GreyAsColour(network) if channels == 1 else network
 
 
-def _from_function(name: str, n_classes: int) -> nn.Module:
+def _backbone(name: str, weights: str | None) -> Backbone:
+    from cvcoteach.training.backbones import load_backbone
+
+    return load_backbone(name.removeprefix(BACKBONE), weights)
+
+
+def imported(name: str, what: str = "model") -> Any:
+    """What "package.module:function" names. Raises InputError where it cannot be imported."""
     module_name, _, function_name = name.partition(":")
     sys.path.insert(0, "")  # a file beside the user is found, as python -m would
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"model is {name!r}, which cannot be imported: {error}.") from error
+        raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
     finally:
         sys.path.remove("")
+
+
+def _from_function(name: str, n_classes: int) -> nn.Module:
+    function = imported(name)
     try:
         by_name = "n_classes" in inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -240,13 +267,13 @@ def _from_function(name: str, n_classes: int) -> nn.Module:
     try:
         network = function(n_classes=n_classes) if by_name else function(n_classes)
     except Exception as error:
-        raise InputError(f"{name}, called with n_classes = {n_classes}, raised {_oneline(error)}.") from error
+        raise InputError(f"{name}, called with n_classes = {n_classes}, raised {oneline(error)}.") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} returned {type(network).__name__}; it takes a function that returns a nn.Module.")
     return network
 
 
-def _published(name: str) -> Any:
+def published_weights(name: str) -> Any:
     """torchvision's default weights of that network, None where there are none."""
     from torchvision import models
 
@@ -256,10 +283,11 @@ def _published(name: str) -> Any:
     return getattr(models.get_model_weights(name), "DEFAULT", None)
 
 
-def _from_torchvision(name: str, pretrained: bool) -> nn.Module:
+def torchvision_network(name: str, pretrained: bool) -> nn.Module:
+    """As torchvision builds it, without auxiliary classifiers. Raises InputError where weights cannot be fetched."""
     from torchvision import models
 
-    weights = _published(name) if pretrained else None
+    weights = published_weights(name) if pretrained else None
     # the published initialisation of these two is slow, and they ask which one is wanted
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
     try:
@@ -267,7 +295,7 @@ def _from_torchvision(name: str, pretrained: bool) -> nn.Module:
     except (URLError, OSError, RuntimeError) as error:
         url = getattr(weights, "url", "")
         raise InputError(
-            f"the weights of {name} could not be fetched ({_oneline(error)}); bring {url} and give --weights FILE, "
+            f"the weights of {name} could not be fetched ({oneline(error)}); bring {url} and give --weights FILE, "
             "or start fresh with --weights none."
         ) from error
     if hasattr(network, "aux_logits"):  # auxiliary classifiers would keep 1,000 classes
@@ -278,12 +306,19 @@ def _from_torchvision(name: str, pretrained: bool) -> nn.Module:
     return network
 
 
-def _replace_classifier(network: nn.Module, name: str, n_classes: int) -> None:
-    path, last = next(
-        (path, layer)
-        for path, layer in reversed(list(network.named_modules()))
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    )
+def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The classifier of a network, by order of its modules: its path and itself.
+
+    Raises InputError where there is none.
+    """
+    for path, layer in reversed(list(network.named_modules())):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            return path, layer
+    raise InputError(f"{type(network).__name__} has no linear or convolutional layer to classify with.")
+
+
+def _replace_classifier(network: nn.Module, n_classes: int) -> None:
+    path, last = last_layer(network)
     fresh: nn.Module
     if isinstance(last, nn.Linear):
         fresh = nn.Linear(last.in_features, n_classes, bias=last.bias is not None)
@@ -292,7 +327,7 @@ def _replace_classifier(network: nn.Module, name: str, n_classes: int) -> None:
     network.set_submodule(path, fresh)
 
 
-def _load(network: nn.Module, file: Path) -> None:
+def load_weights(network: nn.Module, file: Path) -> None:
     """Weights from a file into the network; of the last layer only if it has the same classes.
 
     Raises InputError for a file that is none of weights, or of another network.
@@ -325,7 +360,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise InputError(f"{file} needs the package safetensors to be read; pip install safetensors.") from error
     except Exception as error:  # unpickling raises all kinds
-        raise InputError(f"{file} cannot be read as weights: {_oneline(error)}.") from error
+        raise InputError(f"{file} cannot be read as weights: {oneline(error)}.") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -334,6 +369,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def _oneline(error: BaseException) -> str:
+def oneline(error: BaseException) -> str:
+    """An error as the part of a sentence."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

@@ -1,0 +1,268 @@
+"""Pretrained networks as sources of features: torchvision's, timm's, any function's, exported files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cvcoteach._checks import InputError, check_at_least, near
+from cvcoteach.training import models
+from cvcoteach.training.devices import seeded
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+_DEFAULT_SIZE = 224  # pixels; what nearly all weights for photographs were trained on
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A network without its classifier, and what its images have to be like."""
+
+    name: str
+    """As the user wrote it."""
+    network: nn.Module
+    """(b, 3, size, size) float32 -> features: (b, d), or a map or tokens that `pooled` averages. On the CPU."""
+    digest: str
+    """Hex fingerprint of all weights."""
+    size: int
+    """Height and width, pixels."""
+    mean: tuple[float, ...]
+    """Of each channel, values 0..1."""
+    std: tuple[float, ...]
+    """Likewise."""
+    interpolation: str
+    """How smaller images are scaled up: one of `INTERPOLATIONS`."""
+    trainable: bool
+    """Whether its weights can be trained on; those of an exported file cannot."""
+
+
+def load_backbone(name: str, weights: str | None = None, *, size: int | None = None) -> Backbone:
+    """The network of that name with pretrained weights, its classifier cut off.
+
+    name: "torchvision:<model>", "timm:<model>" (needs the extra cvcoteach[timm]), "package.module:function" - called
+        without arguments, or with `weights` if it has such a parameter; it returns a network that gives features, with
+        an optional attribute `preprocessing` (see `models.Preprocessing`) - or the path of a TorchScript or
+        torch.export file.
+    weights: a file with a state dict (torch's, or .safetensors), loaded as weights only: nothing is unpickled. None:
+        the published ones. "none": a fresh initialisation, always the same.
+    size: pixels; None: what the weights were trained on.
+
+    Size, mean, deviation and interpolation are those of the weights' own transforms; ImageNet's where there are none.
+
+    Raises InputError for an unknown name, a file that does not fit, and weights that cannot be fetched.
+    """
+    if size is not None:
+        check_at_least("image_size", size, 1)
+    if weights == "default":
+        weights = None
+    if weights not in (None, "none") and not Path(weights).is_file():
+        raise InputError(f"weights is {weights!r}, which is no file; it takes a file, default or none.")
+    kind, _, rest = name.partition(":")
+    with seeded(0, torch.device("cpu")):
+        if kind == "torchvision":
+            backbone = _from_torchvision(name, rest, weights)
+        elif kind == "timm":
+            backbone = _from_timm(name, rest, weights)
+        elif Path(name).is_file():
+            backbone = _from_file(name, weights)
+        elif rest:
+            backbone = _from_function(name, weights)
+        else:
+            raise InputError(
+                f"backbone is {name!r}, which is no file; it takes torchvision:<model>, timm:<model>, "
+                "package.module:function or the path of a TorchScript or torch.export file."
+            )
+    if backbone.trainable:
+        backbone.network.eval().requires_grad_(False)
+    return replace(backbone, size=size or backbone.size)
+
+
+def pooled(output: Any) -> Tensor:
+    """Features (b, d), float32, of what a backbone answered: maps (b, d, h, w) and tokens (b, t, d) are averaged.
+
+    Raises InputError for an answer of another form.
+    """
+    first = output
+    if isinstance(output, tuple | list) and output:
+        first = output[0]
+    elif isinstance(output, dict) and output:
+        first = next(iter(output.values()))
+    if not isinstance(first, Tensor) or first.ndim not in (2, 3, 4):
+        what = f"a tensor of shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        raise InputError(
+            f"the backbone answers {what}; it takes features of shape (b, d), (b, tokens, d) or (b, d, h, w)."
+        )
+    if first.ndim == 4:
+        first = first.mean(dim=(2, 3))
+    elif first.ndim == 3:
+        first = first.mean(dim=1)
+    return first.float()
+
+
+class Classifier(nn.Module):
+    """A backbone with a fresh linear layer on its features: what is fine-tuned in the folds."""
+
+    def __init__(self, backbone: Backbone, n_classes: int) -> None:
+        """Raises InputError for a backbone that cannot be trained."""
+        super().__init__()
+        if not backbone.trainable:
+            raise InputError(
+                f"{backbone.name} is an exported file, whose weights are fixed; it gives frozen features only."
+            )
+        self.body = backbone.network.requires_grad_(True)
+        with torch.inference_mode():
+            d = pooled(self.body.eval()(torch.zeros(1, 3, backbone.size, backbone.size))).shape[1]
+        self.head = nn.Linear(d, n_classes)
+        nn.init.zeros_(self.head.weight)  # the first steps then leave the body alone
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, 3, H, W) -> logits (b, K)."""
+        logits: Tensor = self.head(pooled(self.body(images)))
+        return logits
+
+
+# -- where they come from ----------------------------------------------------------------------------------------
+
+
+def _from_torchvision(name: str, model: str, weights: str | None) -> Backbone:
+    published = models.published_weights(model)
+    if published is None and weights is None:
+        raise InputError(f"torchvision has no weights for {model}; give some with --weights FILE.")
+    network = models.torchvision_network(model, pretrained=weights is None)
+    if weights not in (None, "none"):
+        models.load_weights(network, Path(weights))
+    path = models.last_layer(network)[0]
+    network.set_submodule(path, nn.Identity())
+    own = published.transforms() if published is not None else None
+    return _backbone(
+        name,
+        network,
+        size=int(own.crop_size[0]) if own else None,
+        mean=own.mean if own else None,
+        std=own.std if own else None,
+        interpolation=own.interpolation.value if own else None,
+    )
+
+
+def _from_timm(name: str, model: str, weights: str | None) -> Backbone:
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError as error:
+        raise InputError(f"{name} needs the package timm; pip install 'cvcoteach[timm]'.") from error
+    try:
+        network = timm.create_model(model, pretrained=False, num_classes=0)
+    except RuntimeError as error:  # timm's answer to an unknown name
+        raise InputError(f"backbone is {name!r}; {near(model, timm.list_models())}") from error
+    config = network.pretrained_cfg
+    if weights is None:
+        try:
+            network = timm.create_model(model, pretrained=True, num_classes=0)
+        except Exception as error:  # whatever the network, the hub or a cut-off file makes it raise
+            raise InputError(_bring(name, config, error)) from error
+    elif weights != "none":
+        models.load_weights(network, Path(weights))
+    own = timm.data.resolve_data_config(pretrained_cfg=config)
+    return _backbone(
+        name,
+        network,
+        size=int(own["input_size"][-1]),
+        mean=own["mean"],
+        std=own["std"],
+        interpolation=own["interpolation"],
+    )
+
+
+def _bring(name: str, config: Any, error: Exception) -> str:
+    hub, url = config.get("hf_hub_id"), config.get("url")
+    file = f"model.safetensors of huggingface.co/{hub}" if hub else (url or "a file of its weights")
+    return (
+        f"the weights of {name} could not be fetched ({models.oneline(error)}); bring {file} and give --weights FILE, "
+        "or start fresh with --weights none."
+    )
+
+
+def _from_function(name: str, weights: str | None) -> Backbone:
+    function = models.imported(name, "backbone")
+    try:
+        takes_weights = "weights" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        takes_weights = False
+    network = _called(name, function, {"weights": weights} if takes_weights else {})
+    if weights not in (None, "none") and not takes_weights:
+        models.load_weights(network, Path(weights))
+    own = getattr(network, "preprocessing", None)
+    if not isinstance(own, models.Preprocessing):
+        return _backbone(name, network)
+    return _backbone(name, network, size=own.size, mean=own.mean, std=own.std)
+
+
+def _called(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> nn.Module:
+    try:
+        network = function(**arguments)
+    except Exception as error:
+        raise InputError(f"{name}, called to build a backbone, raised {models.oneline(error)}.") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{name} returned {type(network).__name__}; it takes a function that returns a nn.Module.")
+    return network
+
+
+def _from_file(name: str, weights: str | None) -> Backbone:
+    if weights is not None:
+        raise InputError(f"{name} holds its own weights; leave --weights out.")
+    file = Path(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; files of it are still about
+            if file.suffix == ".pt2":
+                network = torch.export.load(file).module()
+            else:
+                network = torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    except Exception as error:  # both raise all kinds
+        raise InputError(
+            f"{name} is no file of torch.jit.save, nor one of torch.export.save with the ending .pt2 "
+            f"({models.oneline(error)})."
+        ) from error
+    with open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return replace(_backbone(name, network), digest=digest, trainable=False)
+
+
+def _backbone(
+    name: str,
+    network: nn.Module,
+    *,
+    size: int | None = None,
+    mean: Any = None,
+    std: Any = None,
+    interpolation: str | None = None,
+) -> Backbone:
+    return Backbone(
+        name,
+        network,
+        weights_digest(network),
+        size or _DEFAULT_SIZE,
+        tuple(map(float, mean or models.IMAGENET_MEAN)),
+        tuple(map(float, std or models.IMAGENET_STD)),
+        interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        trainable=True,
+    )
+
+
+def weights_digest(network: nn.Module) -> str:
+    """A short fingerprint of all weights, by name."""
+    result = hashlib.blake2b(digest_size=16)
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor):
+            result.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            result.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return result.hexdigest()
