@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cvcoteach._checks import InputError, PredProbs
 from cvcoteach.storage import replacing, write_json
-from cvcoteach.training.augment import Pixels, Scaling, normalise, room_for
+from cvcoteach.training.augment import Pixels, Scaling, room_for
 from cvcoteach.training.devices import Plan
 from cvcoteach.training.loop import logits_of, predict
 from cvcoteach.training.models import build_model
@@ -147,14 +147,21 @@ def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> N
 class Whole(nn.Module):
     """From pixels to probabilities: scaling, all networks, the mirror image, their mean."""
 
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.networks = nn.ModuleList(model.networks)
-        self._scaling, self._mirror = model.scaling, model.mirror
+        self._mirror = model.mirror
+        # numbers of its own: `normalise` remembers tensors, and an exporter's tensors are no numbers
+        mean, std = torch.tensor(model.scaling.mean), torch.tensor(model.scaling.std)
+        self.register_buffer("factor", 1 / (255 * std))
+        self.register_buffer("offset", -mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (b, size, size, channels) -> probabilities (b, K)."""
-        inputs = normalise(images, self._scaling, Plan())
+        inputs = torch.addcmul(self.offset, images.to(torch.float32), self.factor).permute(0, 3, 1, 2)
         views = [inputs, inputs.flip(3)] if self._mirror else [inputs]
         answers = [logits_of(network(view)).softmax(dim=1) for network in self.networks for view in views]
         return torch.stack(answers).mean(dim=0)
