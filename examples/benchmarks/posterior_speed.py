@@ -1,0 +1,123 @@
+"""Time and extra memory of the posterior and of cleanlab's `find_label_issues`, on the same large arrays.
+
+    python examples/benchmarks/posterior_speed.py    # about five minutes; needs 5 GB of disk and 14 GB of memory
+
+Probabilities: softmax of class embeddings, calibrated and float32; every tenth label is wrong, half of these by one
+confusion a class. Each measurement has its own process; both libraries are imported and warm. Extra memory is the peak
+of resident memory during the call over that before it; of cleanlab's worker processes it counts none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tables import markdown, publish
+
+SIZES = ((1_000_000, 10), (100_000, 1_000), (50_000, 10_000))
+TOOLS = ("cleanlab", "fit_posterior", "filter_by='posterior'")
+ROWS = 2_000
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", nargs=2, metavar=("TOOL", "FOLDER"), help="(used by the script itself)")
+    args = parser.parse_args()
+    if args.one:
+        measure(args.one[0], Path(args.one[1]))
+    else:
+        compare()
+
+
+def compare() -> None:
+    """Measure every tool at every size, each alone, and publish."""
+    rows = []
+    for n, k in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            write_data(Path(folder), n, k)
+            for tool in TOOLS:
+                command = [sys.executable, __file__, "--one", tool, folder]
+                answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                found = json.loads(answer.splitlines()[-1])
+                if tool == TOOLS[0]:
+                    reference = found["seconds"]
+                share = found["megabytes"] / (4e-6 * n * k)
+                figures = (
+                    found["seconds"],
+                    found["seconds"] / reference,
+                    round(found["megabytes"]),
+                    share,
+                    found["f1"],
+                )
+                rows.append([f"{n:,} × {k:,}", tool, *figures])
+                print(*rows[-1], flush=True)
+    header = ["images × classes", "", "seconds", "× cleanlab's", "extra MB", "of the probabilities", "F1"]
+    publish("posterior-speed", markdown(header, rows))
+
+
+def write_data(folder: Path, n: int, k: int) -> None:
+    """probs.npy (n, K) float32, given.npy and true.npy (n,)."""
+    rng = np.random.default_rng(0)
+    place = rng.standard_normal((k, 8), dtype=np.float32)
+    true = np.empty(n, np.int64)
+    probs = np.lib.format.open_memmap(folder / "probs.npy", "w+", np.float32, (n, k))
+    for start in range(0, n, ROWS):
+        near = rng.integers(k, size=min(ROWS, n - start))
+        logits = (place[near] + 0.7 * rng.standard_normal((len(near), 8), dtype=np.float32)) @ place.T * np.float32(1.2)
+        logits += rng.standard_normal(logits.shape, dtype=np.float32)
+        logits[np.arange(len(near)), near] += rng.normal(4, 3, len(near)).astype(np.float32)
+        logits -= logits.max(axis=1, keepdims=True)
+        chunk = np.exp(logits, out=logits)
+        chunk /= chunk.sum(axis=1, keepdims=True)
+        probs[start : start + ROWS] = chunk
+        true[start : start + ROWS] = (rng.random(len(near))[:, None] > chunk.cumsum(axis=1)).sum(axis=1).clip(max=k - 1)
+    probs.flush()
+    other = np.where(rng.random(n) < 0.5, (true + 1) % k, rng.integers(k, size=n))
+    np.save(folder / "given.npy", np.where(rng.random(n) < 0.1, other, true))
+    np.save(folder / "true.npy", true)
+
+
+def measure(tool: str, folder: Path) -> None:
+    """Print seconds, extra megabytes and F1 of one call as JSON."""
+    from cleanlab.filter import find_label_issues
+    from sklearn.metrics import f1_score
+
+    import cvcoteach
+    from cvcoteach.transition import fit_posterior
+
+    def flags(given: npt.NDArray[np.int64], probs: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        if tool == "cleanlab":
+            return find_label_issues(given, probs)
+        if tool == "fit_posterior":
+            return fit_posterior(given, probs).label_quality < 0.5
+        return cvcoteach.find_label_issues(given, probs, filter_by="posterior")
+
+    for k in (10, 40):
+        some = np.random.default_rng(0).dirichlet(np.ones(k), 1000).astype(np.float32)
+        flags(np.arange(1000) % k, some)
+    given, probs = np.load(folder / "given.npy"), np.load(folder / "probs.npy")
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start = time.perf_counter()
+    flagged = flags(given, probs)
+    seconds = time.perf_counter() - start
+    megabytes = (status("VmHWM") - before) / 1e3
+    f1 = float(f1_score(given != np.load(folder / "true.npy"), flagged))
+    print(json.dumps({"seconds": seconds, "megabytes": megabytes, "f1": f1}))
+
+
+def status(what: str) -> int:
+    """Kilobytes of this process."""
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(what))
+
+
+if __name__ == "__main__":
+    main()
