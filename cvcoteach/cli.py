@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -49,6 +50,9 @@ class _Group(click.Group):
 @click.version_option(cvcoteach.__version__, prog_name="cvcoteach")
 def main() -> None:
     """Find the wrong labels in an image dataset, by Iterative Noisy Cross-Validation."""
+    # Threads that spin while they wait take the processor from those they wait for, once anything else runs.
+    # OpenMP reads this when torch is loaded, which the commands do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @main.command("find-issues")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 
 from cvcoteach._checks import InputError
 from cvcoteach.training import devices
-from cvcoteach.training.devices import Plan, choose_device, choose_threads, cpu_quota, probe
+from cvcoteach.training.devices import (
+    Plan,
+    choose_device,
+    choose_threads,
+    cpu_quota,
+    probe,
+    set_threads,
+    with_best_threads,
+)
 
 CPU = torch.device("cpu")
 
@@ -198,3 +207,24 @@ def test_a_slow_network_is_probed_on_a_part_of_the_batch() -> None:
 def test_pixels_that_do_not_fit_are_not_resident() -> None:
     assert devices.fits(1000, CPU)
     assert not devices.fits(1 << 50, CPU)
+
+
+def test_threads_are_as_many_as_are_fastest_now() -> None:
+    class Hindered(nn.Module):
+        """Slower with two threads than with one, as on a busy machine; or the other way round."""
+
+        def __init__(self, slow: int) -> None:
+            super().__init__()
+            self.slow, self.layer = slow, nn.Linear(12, 2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.02 if torch.get_num_threads() == self.slow else 0.002)
+            return self.layer(images.flatten(1))
+
+    images = torch.rand(8, 3, 2, 2)
+    busy = with_best_threads(Plan(threads=2), Hindered(slow=2), images)
+    assert busy.threads == 1
+    assert "busy" in busy.reason
+    assert with_best_threads(Plan(threads=2), Hindered(slow=1), images).threads == 2
+    assert with_best_threads(Plan(threads=1), Hindered(slow=1), images) == Plan(threads=1)
+    set_threads(1)

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +24,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 # a lower precision or another memory order must pay for being another computation
 _WORTH_IT = 1.1
+_TURNS = 6
 _PROBE_SECONDS = 3.0
 _ROOM = 0.5  # share of the free memory that pixels may take
 
@@ -231,6 +233,35 @@ def probe(
         return replace(plain, measured=measured, reason=f"float32 is as fast as any on {device}")
     reason = f"{fastest} is {gain:.1f} times as fast as float32 on {device}"
     return replace(variants[fastest], measured=measured, reason=reason)
+
+
+def with_best_threads(plan: Plan, model: nn.Module, images: Tensor) -> Plan:
+    """The plan with as many CPU threads as are fastest now: its own number, half of them, or one.
+
+    On a machine that is busy with other programs, threads that wait for each other take several times as long as
+    one thread alone. model: left as it was. images: (b, C, H, W) float. Takes about a second.
+    """
+    numbers = sorted({plan.threads, max(1, plan.threads // 2), 1}, reverse=True)
+    if len(numbers) == 1 or plan.torch_device.type != "cpu":
+        return plan
+    took: dict[int, list[float]] = {number: [] for number in numbers}
+    with seeded(0, plan.torch_device):
+        network = copy.deepcopy(model)
+        n = _batch_for(network, plan, images, _PROBE_SECONDS / (2 * _TURNS * len(numbers)))
+        for turn in range(_TURNS):
+            for number in numbers:
+                set_threads(number)
+                seconds = _step_seconds(network, plan, images[:n])
+                if turn and seconds is not None:  # the first is for warming up
+                    took[number].append(seconds)
+    speed = {number: n / statistics.median(seconds) for number, seconds in took.items() if seconds}
+    best = max(speed, key=lambda number: speed[number], default=plan.threads)
+    if best == plan.threads or speed[best] < _WORTH_IT * speed.get(plan.threads, 0.0):
+        best = plan.threads
+    set_threads(best)
+    measured = plan.measured | {f"{number} threads": round(value, 1) for number, value in speed.items()}
+    why = "" if best == plan.threads else f"; {best} of {plan.threads} threads, since the machine is busy"
+    return replace(plan, threads=best, measured=measured, reason=plan.reason + why)
 
 
 def _batch_for(model: nn.Module, plan: Plan, images: Tensor, seconds: float) -> int:
