@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fiftyone as fo
 import numpy as np
@@ -16,11 +16,12 @@ import numpy.typing as npt
 import platformdirs
 
 from cvcoteach import runs as pipeline
-from cvcoteach._checks import InputError, IntArray
+from cvcoteach._checks import InputError, IntArray, PredProbs
 from cvcoteach.dropin import label_issues_from
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Ids, check_label_field
 from cvcoteach.fiftyone.runs import FindLabelIssuesConfig, FindLabelIssuesResults
+from cvcoteach.issues import LabelIssues
 from cvcoteach.storage import digest
 
 DEFAULT_KEY = "label_issues"
@@ -97,6 +98,7 @@ def find_label_issues(
     settings: pipeline.Settings | None = None,
     machine: pipeline.Machine | None = None,
     embeddings_field: str | None = None,
+    filter_by: Literal["posterior", "incv"] = "posterior",
     overwrite: bool = False,
     watcher: pipeline.Watcher | None = None,
 ) -> FindLabelIssuesResults:
@@ -104,6 +106,7 @@ def find_label_issues(
 
     samples: a dataset or view of images. label_field: a Classification; it is never written to.
     embeddings_field: a field of vectors to train heads on, instead of networks on the images.
+    filter_by: what is flagged: "posterior", labels more probably wrong than right; "incv", what was not selected.
     watcher: told of every fold and epoch. Killed at any point, the same call goes on after the last finished fold.
 
     Raises InputError, one sentence, for anything that does not fit.
@@ -129,11 +132,12 @@ def find_label_issues(
         source, folder / "run", settings, machine, path_column="path", label_column="label", watcher=watcher
     )
     kept = data.take(_readable_rows(data, outcome))
-    issues = replace(label_issues_from(outcome.result), class_names=data.class_names)
+    issues = replace(label_issues_from(outcome.result, filter_by=filter_by), class_names=data.class_names)
+    issues = _with_another_suggested(issues, outcome.result.rounds[0].pred_probs)
     notes = list(data.notes)
     if outcome.unreadable:
         notes.append(f"{_samples(outcome.unreadable)} could not be read and {_were(outcome.unreadable)} left out.")
-    shown = asdict(replace(settings, features=None)) | {"embeddings_field": embeddings_field}
+    shown = asdict(replace(settings, features=None)) | {"embeddings_field": embeddings_field, "filter_by": filter_by}
     config = FindLabelIssuesConfig(label_field, "incv", shown)
     results = runs.save(samples, brain_key, config, kept.ids, issues, {"notes": notes, "summary": outcome.summary})
     shutil.rmtree(work, ignore_errors=True)  # all of it is in the database now
@@ -206,6 +210,23 @@ class ProgressWatcher:
         """An epoch has ended."""
         share = 0.9 / self._of * progress.epoch / progress.n_epochs
         self._tell(self._done + share, f"{self._where}: epoch {progress.epoch} of {progress.n_epochs}")
+
+
+def _with_another_suggested(issues: LabelIssues, pred_probs: PredProbs) -> LabelIssues:
+    """Where a flagged label is also the most probable one, the most probable other is suggested.
+
+    pred_probs: (n, K). A flag that suggests what is there already leaves nothing to accept.
+    """
+    same = np.flatnonzero(issues.is_label_issue & (issues.suggested == issues.labels))
+    others = pred_probs[same].astype(np.float64)
+    others[np.arange(len(same)), issues.labels[same]] = -1
+    best = others.argmax(axis=1)
+    suggested, prob = issues.suggested.copy(), issues.suggested_prob.copy()
+    suggested[same] = best
+    # of what the posterior leaves for the others, the share that the model gives this one
+    share = others[np.arange(len(same)), best] / np.maximum(np.clip(others, 0, None).sum(axis=1), 1e-12)
+    prob[same] = (1 - issues.label_quality[same]) * share
+    return replace(issues, suggested=suggested, suggested_prob=prob)
 
 
 def _embeddings(samples: Any, data: Labelled, field: str) -> tuple[Labelled, npt.NDArray[np.float32]]:

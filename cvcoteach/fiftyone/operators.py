@@ -21,6 +21,7 @@ from cvcoteach.fiftyone.retrain import Retrained, RetrainForm, retrain
 
 PLUGIN = "@cvcoteach/label_issues"
 PANEL = "label_issues"
+FILTERS = {"posterior": "labels more probably wrong than right", "incv": "labels that INCV did not select"}
 LONG_RUN = 2_000
 """Images from which on training networks is delegated by default."""
 
@@ -74,6 +75,7 @@ class FindLabelIssuesOperator(foo.Operator):
         vectors = vector_fields(ctx.dataset)
         if vectors:
             form.choice("embeddings_field", vectors, "Embeddings (instead of training networks on the images)")
+        form.choice("filter_by", FILTERS, "Flag", default="posterior")
         form.inputs.int("rounds", label="Rounds", default=4, min=1, max=20, required=False)
         form.inputs.int("epochs", label="Epochs of each training (the preset's if empty)", min=1, required=False)
         form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
@@ -99,6 +101,7 @@ class FindLabelIssuesOperator(foo.Operator):
                 key,
                 settings=_settings(given),
                 embeddings_field=params.get("embeddings_field") or None,
+                filter_by=params.get("filter_by") or "posterior",
                 overwrite=bool(params.get("overwrite")),
                 watcher=ProgressWatcher(tell),
             )

@@ -23,7 +23,7 @@ QUICK = pipeline.Settings(n_rounds=2, epochs=4)
 
 def with_embeddings(noisy: Any) -> Any:
     rng = np.random.default_rng(0)
-    vectors = np.eye(3)[noisy.true] * 4 + rng.normal(size=(len(noisy.true), 3))
+    vectors = np.eye(3)[noisy.true] * 8 + rng.normal(size=(len(noisy.true), 3))
     noisy.dataset.add_sample_field("embedding", fo.VectorField)
     noisy.dataset.set_values("embedding", list(vectors))
     return noisy

@@ -1,0 +1,302 @@
+"""One person's afternoon, in a real browser and without one: the same corrections, the same exported labels."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import numpy as np
+import pytest
+
+from cvcoteach.fiftyone import corrections, install, runs
+from cvcoteach.fiftyone.fields import Fields
+from cvcoteach.fiftyone.operators import PLUGIN
+from tests.fiftyone import browser
+from tests.fiftyone.browser import wait_until
+from tests.fiftyone.conftest import NoisyDataset
+from tests.fiftyone.mongod import free_port
+
+pytestmark = pytest.mark.slow
+
+FIELDS = Fields("label_issues")
+PICTURES = Path(os.environ.get("CVCOTEACH_PICTURES") or Path(__file__).parents[2] / "build" / "pictures")
+"""Screenshots, kept to be looked at."""
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Iterator[NoisyDataset]:
+    """240 images of three shapes, 30 of them under a wrong name, with embeddings that tell the shapes apart."""
+    install.install(Path(fo.config.plugins_dir))
+    (tmp_path / "images").mkdir()
+    made = NoisyDataset.make(tmp_path / "images", 240, 30)
+    made.dataset.name = f"story-{os.getpid()}"
+    made.dataset.persistent = True
+    rng = np.random.default_rng(0)
+    vectors = np.eye(3)[made.true] * 6 + rng.normal(size=(240, 3))
+    made.dataset.add_sample_field("embedding", fo.VectorField)
+    made.dataset.set_values("embedding", list(vectors))
+    made.dataset.select(made.ids[::6]).tag_samples("test")
+    yield made
+    made.dataset.delete()
+
+
+def status(made: NoisyDataset) -> dict[str, str]:
+    """Of every sample, as the database has it."""
+    found = made.dataset._sample_collection.find({}, {FIELDS.review: 1})
+    return {str(sample["_id"]): sample.get(FIELDS.review) for sample in found}
+
+
+def reviewed(made: NoisyDataset) -> Counter[str]:
+    """How many samples have each status, of those somebody decided about."""
+    return Counter(value for value in status(made).values() if value not in (None, "unreviewed"))
+
+
+def expected_files(made: NoisyDataset, given: dict[str, str], suggested: dict[str, str]) -> set[str]:
+    """What the export must hold: accepted samples under the suggested name, all others under the given one."""
+    names = {"accepted": suggested}
+    return {
+        f"{names.get(status(made)[i], given)[i]}/{number:05d}.png"
+        for number, i in enumerate(made.ids)
+        if status(made)[i] != "excluded"
+    }
+
+
+def given_to_other(counts: np.ndarray) -> bool:
+    """Whether no flagged label is suggested itself. counts: (K, K)."""
+    return bool(np.trace(counts) == 0)
+
+
+def exported_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+
+
+def test_the_story_without_the_app(story: NoisyDataset, tmp_path: Path) -> None:
+    dataset, given = story.dataset, dict(zip(story.ids, story.labels(), strict=True))
+
+    def execute(name: str, **options: Any) -> Any:
+        return foo.execute_operator(f"{PLUGIN}/{name}", dataset=dataset, **options).result
+
+    execute("find_label_issues", params={"embeddings_field": "embedding", "rounds": 2, "filter_by": "incv"})
+    results = runs.load(dataset)
+    worst = [results.ids[row].decode() for row in results.issues.worst_first()]
+    assert len(worst) >= 20
+    suggested = dict(zip(*dataset.values(["id", f"{FIELDS.suggested}.label"]), strict=True))
+
+    here = worst[0]
+    for _ in range(10):
+        here = execute("review_and_move_on", current_sample=here, params={"what": "accept"})["next"]
+    execute("apply_marks", selected_samples=[{"id": i, "type": "alt"} for i in worst[10:12]])
+    execute("undo_corrections", selected=worst[9:10])
+    assert reviewed(story) == {"accepted": 9, "kept": 2}
+
+    retrained = execute("retrain_coteaching", params={"embeddings_field": "embedding", "test_tag": "test"})
+    assert retrained is None  # a generator: its figures are with the run
+    assert "after, on 40 samples" in runs.load(dataset).info["retrained"]
+    execute("export_corrected", params={"kind": "imagefolder", "to": str(tmp_path / "out")})
+    assert exported_files(tmp_path / "out") == expected_files(story, given, suggested)
+
+
+def test_the_story_in_a_browser(story: NoisyDataset, tmp_path: Path) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    given = dict(zip(story.ids, story.labels(), strict=True))
+    with (
+        browser.app_server(free_port(), PICTURES / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{story.dataset.name}") as page,
+    ):
+        try:
+            _tell(page, story, given, tmp_path / "out")
+        except BaseException:
+            page.screenshot(path=PICTURES / "where-it-failed.png")
+            raise
+
+
+def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> None:
+    panel = page.locator('[data-cy="panel-content-label_issues"]')
+    form = page.locator('[data-cy="operators-prompt-modal"]')
+
+    # the button in the grid's bar, the form, the progress
+    page.locator('[data-cy="looker"]').first.wait_for()
+    _dismiss_promotion(page)
+    page.locator('[data-itemid="grid-actions-row"]').get_by_text("rule", exact=True).click()
+    form.get_by_text("Label field").wait_for()
+    _choose(page, form, "Embeddings", "embedding")
+    _choose(page, form, "Flag", "labels that INCV did not select")
+    _press(form, "Find", PICTURES / "form.png")
+    progress = form.get_by_text("round ").or_(panel.get_by_text("labels look wrong"))
+    progress.first.wait_for()
+    page.screenshot(path=PICTURES / "progress.png")
+
+    # the panel, with the run's own figures
+    panel.get_by_text("labels look wrong").wait_for()
+    _close_progress(page)
+    story.dataset.reload()
+    results = runs.load(story.dataset)
+    n = results.issues.n_issues
+    assert n >= 20
+    assert panel.get_by_text(f"{n} of 240 labels look wrong").is_visible()
+    suggested = dict(zip(*story.dataset.values(["id", f"{FIELDS.suggested}.label"]), strict=True))
+    worst = [results.ids[row].decode() for row in results.issues.worst_first()]
+    panel.locator("img").nth(7).wait_for()
+    panel.locator(".js-plotly-plot").nth(2).wait_for()
+    _settled(page)
+    page.screenshot(path=PICTURES / "panel.png")
+    assert _overflow(page) <= 1, "the panel is wider than its place"
+
+    # a click on the fullest cell of the matrix shows exactly its samples
+    from cvcoteach.fiftyone.browse import confused
+
+    counts = confused(results)
+    row, column = np.unravel_index(counts.argmax(), counts.shape)
+    _click_cell(page, panel, row / 3 + 1 / 6, column / 3 + 1 / 6)
+    assert given_to_other(counts), "every flag suggests another label"
+    page.locator('[data-cy="entry-counts"]').get_by_text(f"{counts.max()} sample").wait_for()
+    page.screenshot(path=PICTURES / "cell.png")
+
+    # ten accepted by ten keys, the worst first
+    panel.locator("img").first.click()
+    page.locator('[data-cy="modal"]').wait_for()
+    for number in range(10):
+        _open_sample_is(page, worst[number])
+        page.keyboard.press("a")
+        wait_until(lambda n=number: reviewed(story)["accepted"] == n + 1, f"{number + 1} are accepted")
+    assert {i for i, value in status(story).items() if value == "accepted"} == set(worst[:10])
+    _open_sample_is(page, worst[10])
+    page.screenshot(path=PICTURES / "modal.png")
+    page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
+    page.locator('[data-cy="modal"]').get_by_text("Each key moves on").wait_for()
+    page.screenshot(path=PICTURES / "modal-panel.png")
+    page.keyboard.press("Escape")
+    page.locator('[data-cy="modal"]').wait_for(state="hidden")
+
+    # the work queue in the grid: Alt-click two to keep, Apply
+    panel.get_by_text("Show all in the grid").click()
+    page.locator('[data-cy="entry-counts"]').get_by_text(f"{n - 10} samples").wait_for()
+    _settled(page)
+    for tile in range(2):
+        _mark(page, tile, "Alt")
+        panel.get_by_text(f"Apply marks: accept 0, keep {tile + 1}").wait_for()
+    page.screenshot(path=PICTURES / "marks.png")
+    panel.get_by_text("Apply marks").click()
+    wait_until(lambda: reviewed(story)["kept"] == 2, "two are kept")
+    assert {i for i, value in status(story).items() if value == "kept"} == set(worst[10:12])
+    panel.get_by_text("2 kept").wait_for()
+
+    # the last action taken back, then one kept again by its button; the figures follow
+    panel.get_by_text("Undo", exact=True).click()
+    wait_until(lambda: reviewed(story)["kept"] == 0, "the last action is taken back")
+    panel.get_by_text("10 accepted").wait_for()
+    assert reviewed(story) == {"accepted": 10}
+    page.screenshot(path=PICTURES / "reviewed.png")
+
+    # retrain, then export
+    _operator(page, "retrain_coteaching")
+    form.get_by_text("Test samples").wait_for()
+    _choose(page, form, "Test samples", "test")
+    _choose(page, form, "Embeddings", "embedding")
+    _press(form, "Retrain", PICTURES / "retrain.png")
+    panel.get_by_text("Retrained: Accuracy").wait_for()
+    _close_progress(page)
+    page.screenshot(path=PICTURES / "retrained.png")
+
+    page.evaluate("window.__foo__.executeOperator('clear_view')")
+    page.locator('[data-cy="entry-counts"]').get_by_text("240 samples").wait_for()
+    _operator(page, "export_corrected")
+    form.get_by_text("Folder", exact=True).wait_for()
+    form.locator("input[type=text]").last.fill(str(out))
+    _press(form, "Export", PICTURES / "export.png")
+    wait_until(lambda: (out / "ring").exists(), "the export is there")
+    assert exported_files(out) == expected_files(story, given, suggested)
+    assert corrections.history(story.dataset)["who"].unique().tolist() == ["story"]
+    assert page.evaluate("window.__errors || []") == []
+
+
+def _dismiss_promotion(page: Any) -> None:
+    """It comes a moment after the page and covers the panel."""
+    page.add_locator_handler(
+        page.get_by_role("button", name="Dismiss"), lambda button: button.click(), no_wait_after=True
+    )
+
+
+def _choose(page: Any, form: Any, label: str, value: str) -> None:
+    """An entry of a dropdown."""
+    box = form.get_by_text(label).locator("xpath=ancestor::*[.//*[@role='combobox']][1]").get_by_role("combobox")
+    box.click()
+    page.get_by_role("option", name=value, exact=True).click()
+    box.get_by_text(value).wait_for()
+
+
+def _press(form: Any, name: str, picture: Path) -> None:
+    """The form's button, as soon as it can be pressed."""
+    button = form.get_by_role("button", name=name, exact=True)
+    wait_until(button.is_enabled, f"{name} can be pressed")
+    form.page.screenshot(path=picture)
+    button.click()
+
+
+def _close_progress(page: Any) -> None:
+    """The bar that an operator leaves on the screen when it is done."""
+    done = page.get_by_role("button", name="Done", exact=True)
+    done.click()
+    done.wait_for(state="hidden")
+
+
+def _operator(page: Any, name: str) -> None:
+    """Open an operator's form, as its entry in the operators' browser does."""
+    page.evaluate(
+        "([uri]) => window.__foo__.executeOperator('prompt_user_for_operation', {operator_uri: uri})",
+        [f"{PLUGIN}/{name}"],
+    )
+
+
+def _click_cell(page: Any, panel: Any, down: float, across: float) -> None:
+    """A point of the matrix, as shares of its height and width."""
+    area = panel.locator(".js-plotly-plot").first.locator(".nsewdrag")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+    page.mouse.click(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+
+
+def _mark(page: Any, tile: int, key: str) -> None:
+    """Click a tile's checkbox with a key held."""
+    box = page.locator('[data-cy="looker"]').nth(tile).bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.keyboard.down(key)
+    page.mouse.click(box["x"] + 12, box["y"] + 12)
+    page.keyboard.up(key)
+
+
+def _open_sample_is(page: Any, sample_id: str) -> None:
+    """Wait until the modal shows the sample: its id is in the page's address or in the sidebar."""
+    page.wait_for_function("(id) => window.location.search.includes(id)", arg=sample_id)
+
+
+def _settled(page: Any) -> None:
+    """Wait until the grid has drawn its tiles and nothing moves."""
+    page.locator('[data-cy="tag-ground_truth"]').first.wait_for()
+    page.wait_for_function(
+        """() => {
+            const places = [...document.querySelectorAll('[data-cy="looker"], .js-plotly-plot')]
+                .map(e => JSON.stringify(e.getBoundingClientRect())).join();
+            if (window.__places !== places) [window.__places, window.__since] = [places, performance.now()];
+            return performance.now() - window.__since > 400;
+        }"""
+    )
+
+
+def _overflow(page: Any) -> float:
+    """By how many pixels anything in the panel reaches over its right edge."""
+    return float(
+        page.evaluate(
+            """() => {
+                const panel = document.querySelector('[data-cy="panel-content-label_issues"]');
+                const edge = panel.getBoundingClientRect().right;
+                return Math.max(...[...panel.querySelectorAll('*')].map(e => e.getBoundingClientRect().right - edge));
+            }"""
+        )
+    )
