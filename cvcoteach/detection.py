@@ -21,7 +21,7 @@ from cvcoteach.crossval import (
     OnFold,
     cross_validate,
 )
-from cvcoteach.issues import FLAG_BELOW, LabelIssues, issues_of
+from cvcoteach.issues import LabelIssues, flags_of, issues_of
 from cvcoteach.transition import Posterior, fit_posterior
 
 RULES = ("posterior", "incv")
@@ -86,7 +86,7 @@ class Verdict:
     @property
     def flags(self) -> BoolArray:
         """(n,)"""
-        return self.posterior.label_quality < FLAG_BELOW if self.incv_flags is None else self.incv_flags
+        return flags_of(self.posterior) if self.incv_flags is None else self.incv_flags
 
     def issues(self) -> LabelIssues:
         """All of it."""
@@ -105,13 +105,9 @@ def judge(
     """As `label_issues`. sources: pred_probs, images, features and trainer by name, None for those not given."""
     kind = one_source(sources)
     check_rule(filter_by)
-    y, names = encode_labels(labels, class_names)
     if kind == "pred_probs":
-        probs = np.asarray(sources[kind])  # not converted: a copy of a large one is what memory runs out of
-        posterior = fit_posterior(y, probs)
-        disagrees = probs[np.arange(len(y)), y] < probs.max(axis=1) if filter_by == "incv" else None
-        return Verdict(posterior, disagrees, names)
-
+        return _judge_pred_probs(labels, sources[kind], filter_by, class_names)
+    y, names = encode_labels(labels, class_names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(kind, sources[kind], len(names))
     with _Progress(progress, incv.n_rounds * incv.n_folds) as on_fold:
@@ -119,6 +115,19 @@ def judge(
             return Verdict(selected_by_posterior(trainer, y, len(names), incv, on_fold=on_fold), None, names)
         result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
     return Verdict(fit_posterior(y, result.rounds[0].pred_probs), ~result.selected, names)
+
+
+def _judge_pred_probs(
+    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, filter_by: str, class_names: Sequence[str] | None
+) -> Verdict:
+    # neither is converted here: a copy of something large is what memory runs out of
+    probs, array = np.asarray(pred_probs), np.asarray(labels)
+    if array.dtype.kind not in "iuf":
+        array, class_names = encode_labels(array, class_names)
+    posterior = fit_posterior(array, probs)
+    y = posterior.labels
+    disagrees = probs[np.arange(len(y)), y] < probs.max(axis=1) if filter_by == "incv" else None
+    return Verdict(posterior, disagrees, class_names)
 
 
 def selected_by_posterior(
@@ -146,7 +155,7 @@ def selected_by_posterior(
         doubted = limited_flags(
             labels,
             posterior.label_quality,
-            posterior.label_quality < FLAG_BELOW,
+            flags_of(posterior),
             n_classes,
             min_examples_per_class=2 * incv.n_folds,
         )

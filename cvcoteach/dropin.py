@@ -67,8 +67,8 @@ def find_label_issues(
     each; `confident_joint` and `multi_label` have none there and are refused.
 
     Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
-    these, worst first. Warns where the posterior does not fit and ranks by self-confidence instead. Raises InputError,
-    a ValueError, for what does not fit, and what cleanlab raises.
+    these, worst first. Warns where the posterior does not fit: then self-confidence ranks and cleanlab's default
+    flags. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -109,7 +109,8 @@ def find_label_issues(
     incv = IterativeCV(n_rounds, n_folds, seed=seed)
     verdict = judge(labels, sources, rule, None, incv, progress)
     posterior = verdict.posterior
-    _say_if_unfit(posterior)
+    if rule == "posterior" or return_indices_ranked_by == "posterior":
+        _say_if_unfit(posterior)
     flags = limited_flags(
         posterior.labels,
         posterior.label_quality,

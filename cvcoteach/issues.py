@@ -52,7 +52,7 @@ class LabelIssues:
     filter_by: str
     """The rule behind the flags: "posterior" or "incv"."""
     fits: bool
-    """Whether the transition model explains the given labels; if not, the qualities rank only."""
+    """Whether the transition model explains the given labels; if not, qualities only rank, and flags are cleanlab's."""
     note: str
     """One sentence on how the probabilities were read."""
 
@@ -87,7 +87,7 @@ class LabelIssues:
     def confident_joint(self) -> IntArray:
         """(K, K) counts of given class (row) and true class (column), as cleanlab's argument of that name.
 
-        Each row sums to the images given that class. The way into cleanlab's own tools:
+        Each row sums to the images given that class. Of use where `fits`. The way into cleanlab's own tools:
         `CleanLearning(clf, find_label_issues_kwargs={"confident_joint": issues.confident_joint})`.
         """
         counts = np.bincount(self.labels, minlength=self.n_classes)
@@ -208,12 +208,12 @@ def issues_of(
     flags: BoolArray | None = None,
     filter_by: str = "posterior",
 ) -> LabelIssues:
-    """Label issues with the flags (n,) of another rule, or the posterior's own. class_names: (K,), or their numbers."""
+    """Label issues with the flags (n,) of the rule `filter_by`; None: the posterior's. class_names: (K,)."""
     return LabelIssues(
         labels=posterior.labels,
         predicted=posterior.pred_probs.argmax(axis=1),
         label_quality=posterior.label_quality,
-        is_label_issue=posterior.label_quality < FLAG_BELOW if flags is None else flags,
+        is_label_issue=flags_of(posterior) if flags is None else flags,
         suggested=posterior.suggested,
         suggested_prob=posterior.suggested_prob,
         transition=posterior.transition,
@@ -223,6 +223,15 @@ def issues_of(
         fits=posterior.fits,
         note=posterior.note,
     )
+
+
+def flags_of(posterior: Posterior) -> BoolArray:
+    """(n,) more probably wrong than right; where the posterior does not fit, cleanlab's default flags."""
+    if posterior.fits:
+        return posterior.label_quality < FLAG_BELOW
+    from cleanlab.filter import find_label_issues
+
+    return find_label_issues(posterior.labels, posterior.pred_probs.clip(0, 1), n_jobs=1)
 
 
 def sample_weights(issues: LabelIssues) -> FloatArray:

@@ -18,7 +18,7 @@ LEAST_NOISE = 0.03
 
 # deviations of the posterior's log-odds from calibrated ones, downwards and upwards, as seen on simulated noise (30
 # sets of Gaussian classes, 60 on CIFAR-10 features, none of those that examples/benchmarks/intervals.py reports).
-# People's wrong labels follow the image and look right more often: the upward one of the unflagged is from random1
+# People's wrong labels follow the image and look right more often: the unflagged's upward one is random2's and aggre's
 _FLAGGED, _UNFLAGGED, _SLOPE = (0.5, 2.0), (0.5, 1.1), 0.1
 _FLOOR = 0.02  # more for little noise, as the posterior's own floor of wrong labels gains weight
 _DRAWS, _BINS = 2000, 256

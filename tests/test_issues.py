@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from cvcoteach._checks import InputError
-from cvcoteach.issues import LabelIssues, posterior_issues, sample_weights
+from cvcoteach.issues import LabelIssues, flags_of, posterior_issues, sample_weights
+from cvcoteach.issues import issues_of as issues_of_posterior
+from cvcoteach.transition import fit_posterior
 
 
 def noisy_data(n: int = 600, n_classes: int = 4, rate: float = 0.2, seed: int = 0):
@@ -53,6 +55,15 @@ def test_a_label_is_flagged_where_it_is_more_probably_wrong_than_right():
     assert np.array_equal(issues.wrong, 1 - issues.label_quality)
     assert (issues.is_label_issue == (given != true)).mean() > 0.95
     assert abs(issues.noise_ratio - (given != true).mean()) < 0.04
+
+
+def test_where_the_posterior_does_not_fit_the_flags_are_cleanlabs():
+    from cleanlab.filter import find_label_issues
+
+    given, probs, _ = noisy_data()
+    unfit = replace(fit_posterior(given, probs), fits=False)
+    assert np.array_equal(flags_of(unfit), find_label_issues(given, probs, n_jobs=1))
+    assert np.array_equal(issues_of_posterior(unfit).is_label_issue, flags_of(unfit))
 
 
 def test_worst_first_lists_the_flagged_by_quality_and_ties_in_order():

@@ -5,7 +5,8 @@
 For every set: given labels, 5-fold out-of-sample probabilities of a linear head on the frozen features, the posterior's
 flags, and the nominal 90 % intervals of precision and recall - from the posterior alone, and from 100 reviews, drawn
 by `review_sample` (ten samples a set) and answered from the true labels. Prints how often they contain the truth and
-how wide they are. About three minutes on one core, two of them for the probabilities, which are kept.
+how wide they are. The deviations that the first kind allows for were set with a look at random2 and aggre.
+About three minutes on one core, two of them for the probabilities, which are kept.
 """
 
 from __future__ import annotations
