@@ -235,33 +235,30 @@ def probe(
     return replace(variants[fastest], measured=measured, reason=reason)
 
 
-def with_best_threads(plan: Plan, model: nn.Module, images: Tensor) -> Plan:
-    """The plan with as many CPU threads as are fastest now: its own number, half of them, or one.
+def best_threads(model: nn.Module, images: Tensor, most: int) -> int:
+    """As many CPU threads as are fastest now: `most`, half of them, or one.
 
     On a machine that is busy with other programs, threads that wait for each other take several times as long as
     one thread alone. model: left as it was. images: (b, C, H, W) float. Takes about a second.
     """
-    numbers = sorted({plan.threads, max(1, plan.threads // 2), 1}, reverse=True)
-    if len(numbers) == 1 or plan.torch_device.type != "cpu":
-        return plan
+    numbers = sorted({most, max(1, most // 2), 1}, reverse=True)
+    if len(numbers) == 1:
+        return most
     took: dict[int, list[float]] = {number: [] for number in numbers}
-    with seeded(0, plan.torch_device):
+    plain = Plan()
+    with seeded(0, plain.torch_device):
         network = copy.deepcopy(model)
-        n = _batch_for(network, plan, images, _PROBE_SECONDS / (2 * _TURNS * len(numbers)))
+        n = _batch_for(network, plain, images, _PROBE_SECONDS / (2 * _TURNS * len(numbers)))
         for turn in range(_TURNS):
             for number in numbers:
                 set_threads(number)
-                seconds = _step_seconds(network, plan, images[:n])
+                seconds = _step_seconds(network, plain, images[:n])
                 if turn and seconds is not None:  # the first is for warming up
                     took[number].append(seconds)
-    speed = {number: n / statistics.median(seconds) for number, seconds in took.items() if seconds}
-    best = max(speed, key=lambda number: speed[number], default=plan.threads)
-    if best == plan.threads or speed[best] < _WORTH_IT * speed.get(plan.threads, 0.0):
-        best = plan.threads
-    set_threads(best)
-    measured = plan.measured | {f"{number} threads": round(value, 1) for number, value in speed.items()}
-    why = "" if best == plan.threads else f"; {best} of {plan.threads} threads, since the machine is busy"
-    return replace(plan, threads=best, measured=measured, reason=plan.reason + why)
+    # the median: being held up now and then is what too many threads suffer from
+    medians = {number: statistics.median(seconds) for number, seconds in took.items() if seconds}
+    best = min(medians, key=lambda number: medians[number], default=most)
+    return best if best in medians and _WORTH_IT * medians[best] < medians.get(most, math.inf) else most
 
 
 def _batch_for(model: nn.Module, plan: Plan, images: Tensor, seconds: float) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 from cvcoteach._checks import InputError, IntArray, PredProbs
 from cvcoteach.crossval import stratified_parts
 from cvcoteach.training.augment import Pixels, Scaling, as_pixels, normalise, room_for, scaling_of
-from cvcoteach.training.devices import Plan, choose_device, choose_threads, probe, set_threads, with_best_threads
+from cvcoteach.training.devices import Plan, best_threads, choose_device, choose_threads, probe, set_threads
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, Training, fit, logits_of, predict
 from cvcoteach.training.models import build_model, check_model, preprocessing
 
@@ -65,9 +65,11 @@ class TorchTrainer:
             network = self._network(0)
             rows = np.arange(min(self.recipe.batch_size, len(self._array)))
             images = normalise(torch.from_numpy(self._array[rows]), self._scaling(rows), Plan())
-            plan = probe(network, images, device=self._device, threads=self._threads)
-            if self._threads_are_free:
-                plan = with_best_threads(plan, network, images)
+            threads = self._threads
+            if self._threads_are_free and self._device.type == "cpu":
+                threads = best_threads(network, images, threads)
+                set_threads(threads)
+            plan = probe(network, images, device=self._device, threads=threads)
             self._plan = replace(plan, resident=room_for(self._array, self._device))
         return self._plan
 
