@@ -423,3 +423,23 @@ def test_quality_scores_are_cleanlabs_or_the_posterior():
         get_label_quality_scores(given, probs, method="nothing")
     with pytest.raises(InputError, match="adjust_pred_probs is True"):
         get_label_quality_scores(given, probs, method="posterior", adjust_pred_probs=True)
+
+
+@pytest.mark.slow
+def test_features_train_heads_and_find_the_wrong_labels():
+    x, given, true = blobs(1000)
+    mask = find_label_issues(given, features=x.astype(np.float32), n_rounds=2, n_folds=3, progress=False)
+    assert ((given != true) == mask).mean() > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*self-confidence")  # so few images may not tell the noise
+def test_images_train_networks_and_rank_the_wrong_labels_first():
+    rng = np.random.default_rng(0)
+    true = rng.integers(2, size=240)
+    images = rng.integers(0, 90, size=(240, 16, 16, 3), dtype=np.uint8)
+    images[true == 1, 4:12, 4:12] += 120  # a bright square
+    given = np.where(rng.random(240) < 0.15, 1 - true, true)
+    ranked = find_label_issues(given, images=images, n_rounds=1, return_indices_ranked_by="posterior", progress=False)
+    wrong = np.flatnonzero(given != true)
+    assert len(set(ranked[:20]) & set(wrong)) >= 16
