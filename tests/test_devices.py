@@ -14,12 +14,12 @@ from cvcoteach._checks import InputError
 from cvcoteach.training import devices
 from cvcoteach.training.devices import (
     Plan,
+    best_threads,
     choose_device,
     choose_threads,
     cpu_quota,
     probe,
     set_threads,
-    with_best_threads,
 )
 
 CPU = torch.device("cpu")
