@@ -22,6 +22,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--test", type=_FILE, help="Images with right labels, to compare with plain training on.")
 @click.option("--mode", default="incv", show_default=True, type=click.Choice(["incv", "vanilla"]), help="What is kept.")
 @click.option(
+    "--select",
+    type=click.Choice(["posterior", "agreement"]),
+    help="What counts as clean; agreement is the paper's.  [default: posterior]",
+)
+@click.option(
     "--preset", default="fast", show_default=True, metavar="fast|paper", help="paper: INCV's published settings."
 )
 @click.option("--model", metavar="NAME", help="As for find-issues.  [default: the run's]")

@@ -26,6 +26,8 @@ class RetrainSettings:
     """Everything that decides the result, beside the run, the images and the corrections."""
 
     mode: Literal["incv", "vanilla"] = "incv"
+    select: Literal["posterior", "agreement"] | None = None
+    """See `CoTeaching`; None: "posterior", with the preset "paper" the paper's "agreement"."""
     preset: str = "fast"
     model: str | None = None
     """None: the run's own, else the preset's."""
@@ -36,6 +38,11 @@ class RetrainSettings:
     noise_rate: float | None = None
     """ε̂ of all labels, in [0, 1); None: the run's."""
     seed: int = 0
+
+    @property
+    def selection(self) -> str:
+        """`select`, decided."""
+        return self.select or ("agreement" if self.preset == "paper" else "posterior")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +97,16 @@ def prepare(
     machine: Machine,
     watcher: Watcher,
 ) -> Task:
+    from cvcoteach.training.coteaching_estimator import choose
     from cvcoteach.training.sources import read_source
 
     with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
         labels, paths = arrays["labels"].astype(np.int64), tuple(arrays["paths"].tolist())
         class_names = tuple(arrays["class_names"].tolist())
-        selected, candidate, suggested = arrays["selected"], arrays["candidate"], arrays["pred_probs"].argmax(axis=1)
+        suggested = arrays["pred_probs"].argmax(axis=1)
+        selected, candidate = choose(
+            labels, arrays["pred_probs_round_1"], arrays["selected"], arrays["candidate"], settings.selection
+        )
     location = source or Path(record.get("source", ""))
     if source is None and not location.exists():
         raise InputError(
@@ -175,16 +186,16 @@ def curriculum_of(task: Task, settings: RetrainSettings, recipe: Recipe, record:
         return vanilla_curriculum(len(task.rows), noise_rate, recipe.epochs)
     corrected, k = task.corrected, len(task.class_names)
     if not corrected.selected.any():
-        raise InputError("the run selected no image; there is nothing to train on.")
+        raise InputError("no label of the run counts as clean; there is nothing to train on.")
     counts = np.bincount(corrected.labels[corrected.selected], minlength=k)
     if (counts == 0).any():
         name = task.class_names[int(np.argmin(counts))]
         raise InputError(
-            f"the run selected no image of class {name!r}, so that the networks could not learn it; review some of its "
+            f"no image of class {name!r} counts as clean, so that the networks could not learn it; review some of its "
             "images and give them with --corrections, or take --mode vanilla."
         )
     s, c = np.flatnonzero(corrected.selected), np.flatnonzero(corrected.candidate)
-    return incv_curriculum(s, c, noise_rate, k, recipe.epochs)
+    return incv_curriculum(s, c, noise_rate, len(task.rows), k, recipe.epochs)
 
 
 def load_test_images(test: Path, task: Task, machine: Machine, watcher: Watcher) -> tuple[Any, IntArray]:

@@ -27,6 +27,7 @@ from cvcoteach.training.coteaching import (
     coteaching_losses,
     incv_curriculum,
     keep_rate,
+    least_noise_left,
     mixed,
     n_kept,
     noise_left,
@@ -45,6 +46,16 @@ def test_the_noise_left_in_the_selected_set_is_that_of_the_paper() -> None:
     assert noise_left(0.2, 10) == pytest.approx(0.04 / (0.04 + 9 * 0.64))
     assert noise_left(0.4, 2) == pytest.approx(0.16 / (0.16 + 0.36))
     assert noise_left(0.0, 10) == 0
+
+
+def test_no_more_wrong_labels_can_be_gone_than_images() -> None:
+    assert least_noise_left(0.2, 1000, 1000) == pytest.approx(0.2), "nothing was left out"
+    assert least_noise_left(0.2, 900, 1000) == pytest.approx(100 / 900)
+    assert least_noise_left(0.2, 700, 1000) == 0
+    full = incv_curriculum(np.arange(900), np.arange(0), 0.2, 1000, 10, 20)
+    half = incv_curriculum(np.arange(500), np.arange(0), 0.2, 1000, 10, 20)
+    assert full.noise_rate == pytest.approx(100 / 900)
+    assert half.noise_rate == noise_left(0.2, 10)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan])
@@ -67,10 +78,10 @@ def test_of_a_batch_one_image_at_least_is_kept() -> None:
 
 def test_the_published_warm_up_and_ramp_come_out_at_200_epochs() -> None:
     rows = np.arange(10), np.arange(0)
-    usual, heavy = (incv_curriculum(*rows, noise_rate, 10, 200) for noise_rate in (0.5, 0.61))
+    usual, heavy = (incv_curriculum(*rows, noise_rate, 1000, 10, 200) for noise_rate in (0.5, 0.61))
     assert (usual.warmup, usual.ramp) == (40, 10)
     assert (heavy.warmup, heavy.ramp) == (80, 10)
-    short = incv_curriculum(*rows, 0.5, 10, 12)
+    short = incv_curriculum(*rows, 0.5, 1000, 10, 12)
     assert (short.warmup, short.ramp) == (2, 1)
 
 

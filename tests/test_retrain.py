@@ -87,7 +87,7 @@ def test_a_class_without_test_images_has_no_accuracy() -> None:
 
 
 def test_the_plain_network_gets_as_many_image_passes() -> None:
-    curriculum = incv_curriculum(np.arange(600), np.arange(600, 1000), 0.3, 10, 20)
+    curriculum = incv_curriculum(np.arange(600), np.arange(600, 1000), 0.3, 1200, 10, 20)
     assert curriculum.warmup == 4
     assert curriculum.passes(20) == 20 * 600 + 16 * 300
     assert plain_epochs(curriculum, 20, 1200) == 14
@@ -377,9 +377,10 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: P
         content = dict(arrays)
     nothing = np.zeros_like(content["selected"])
     np.savez(run / "probabilities.npz", **{**content, "selected": nothing})
-    refused(call("retrain", run), "the run selected no image")
+    refused(call("retrain", run, "--select", "agreement"), "no label of the run counts as clean")
     np.savez(run / "probabilities.npz", **{**content, "selected": content["labels"] != 1})
-    refused(call("retrain", run), "the run selected no image of class 'cross', so that the networks could not learn it")
+    without = call("retrain", run, "--select", "agreement")
+    refused(without, "no image of class 'cross' counts as clean, so that the networks could not learn it")
 
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "source": str(tmp_path / "gone")}))

@@ -39,6 +39,14 @@ def noise_left(noise_rate: float, n_classes: int) -> float:
     return wrong / (wrong + (n_classes - 1) * (1 - noise_rate) ** 2)
 
 
+def least_noise_left(noise_rate: float, n_selected: int, n: int) -> float:
+    """What ε̂·n wrong labels leave in S at the least, in [0, 1): no more of them can be gone than images are.
+
+    The paper's `noise_left` holds for an S that lost a clean image with every wrong one; a fuller S keeps more.
+    """
+    return max(0.0, (noise_rate * n - (n - n_selected)) / n_selected)
+
+
 def keep_rate(epoch: int, noise_rate: float, ramp: float) -> float:
     """R(e) = 1 - ε·min(1, e / E_k): share of a batch that is trained on, in (0, 1].
 
@@ -209,6 +217,7 @@ def incv_curriculum(
     selected: IntArray,
     candidate: IntArray,
     noise_rate: float,
+    n: int,
     n_classes: int,
     epochs: int,
     *,
@@ -217,13 +226,15 @@ def incv_curriculum(
 ) -> Curriculum:
     """INCV's algorithm 2: S, then S with a share of C.
 
-    noise_rate: ε̂ of the whole dataset, in [0, 1). warmup: E0; None: a fifth of the epochs, two fifths above 60 % noise.
+    noise_rate: ε̂ of the whole dataset of n images, in [0, 1); its keep rate is the paper's, or that of
+    `least_noise_left` where that is lower. warmup: E0; None: a fifth of the epochs, two fifths above 60 % noise.
     ramp: E_k; None: a twentieth of the epochs. With 200 epochs these are the published 40, 80 and 10.
     """
     share = LONG_WARMUP_SHARE if noise_rate > HEAVY_NOISE else WARMUP_SHARE
     warmup = round(share * epochs) if warmup is None else warmup
     check_at_least("warmup", warmup, 0)
-    return Curriculum(selected, candidate, noise_left(noise_rate, n_classes), warmup, _ramp(ramp, epochs))
+    left = max(noise_left(noise_rate, n_classes), least_noise_left(noise_rate, len(selected), n))
+    return Curriculum(selected, candidate, left, warmup, _ramp(ramp, epochs))
 
 
 def _ramp(ramp: float | None, epochs: int) -> float:

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from cvcoteach import noise
-from cvcoteach._checks import FloatArray, InputError, IntArray, near
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval import CrossValResult, FoldTrainer, IterativeCV
 from cvcoteach.training import inputs
 from cvcoteach.training.augment import room_for
@@ -33,8 +33,10 @@ from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, predict
 from cvcoteach.training.models import preprocessing
+from cvcoteach.transition import label_posterior
 
 MODES = ("incv", "vanilla")
+SELECTIONS = ("posterior", "agreement")
 
 RECIPES = {
     "fast": PRESETS["fast"],
@@ -51,6 +53,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     mode: "incv" (Chen et al., ICML 2019, algorithm 2): the images that Iterative Noisy Cross-Validation selected, then
         with a share of its candidates; "vanilla" (Han et al., NeurIPS 2018): all images, no selection.
+    select: what S is. "posterior": the labels that are more probably right than wrong by the posterior of INCV's first
+        round; "agreement": the paper's, those that the fold networks agree with, which loses what is hard.
     recipe: how the networks are trained; None: the "fast" of `RECIPES` for images, `HEAD_RECIPE` for features, which
         train a head with one hidden layer. epochs: in place of the recipe's.
     warmup, ramp: E0 and E_k, in epochs; None scales the published 40 (80 above 60 % noise) and 10 of 200.
@@ -66,6 +70,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         mode: Literal["incv", "vanilla"] = "incv",
+        select: Literal["posterior", "agreement"] = "posterior",
         recipe: Recipe | None = None,
         epochs: int | None = None,
         warmup: int | None = None,
@@ -79,6 +84,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         on_epoch: OnEpoch | None = None,
     ) -> None:
         self.mode = mode
+        self.select = select
         self.recipe = recipe
         self.epochs = epochs
         self.warmup = warmup
@@ -112,6 +118,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; {near(str(self.mode), MODES)}")
+        if self.select not in SELECTIONS:
+            raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECTIONS)}")
         if noise_rate is not None:
             check_noise_rate(noise_rate)
         if candidate is not None and selected is None:
@@ -228,7 +236,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: IntArray,
         n_classes: int,
         recipe: Recipe,
-        chosen: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None,
+        chosen: tuple[BoolArray, BoolArray] | None,
         noise_rate: float | None,
     ) -> Curriculum:
         n, found = len(labels), self.cross_validation_
@@ -240,7 +248,12 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return vanilla_curriculum(n, noise_rate, recipe.epochs, ramp=self.ramp)
         if chosen is None:
             assert found is not None
-            selected, candidate = _with_every_class(found, labels, n_classes)
+            selected, candidate = choose(
+                labels, found.rounds[0].pred_probs, found.selected, found.candidate, self.select
+            )
+            missing = np.bincount(labels[selected], minlength=n_classes) == 0
+            selected |= missing[labels]  # of a class that nothing was selected of: noisy is better than never seen
+            candidate &= ~selected
         else:
             selected, candidate = chosen
             _check_classes(labels[selected], self.classes_)
@@ -249,12 +262,10 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             noise_rate = noise.noise_rate_from_agreement(float(selected.mean()), n_classes)
         self.selected_, self.candidate_, self.noise_rate_ = selected, candidate, noise_rate
         rows = np.flatnonzero(selected), np.flatnonzero(candidate)
-        return incv_curriculum(*rows, noise_rate, n_classes, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
+        return incv_curriculum(*rows, noise_rate, n, n_classes, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
 
 
-def _chosen(
-    selected: npt.ArrayLike, candidate: npt.ArrayLike | None, n: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _chosen(selected: npt.ArrayLike, candidate: npt.ArrayLike | None, n: int) -> tuple[BoolArray, BoolArray]:
     """S and C as masks (n,)."""
     s = _mask("selected", selected, n)
     c = np.zeros(n, np.bool_) if candidate is None else _mask("candidate", candidate, n)
@@ -265,7 +276,7 @@ def _chosen(
     return s, c
 
 
-def _mask(name: str, which: npt.ArrayLike, n: int) -> npt.NDArray[np.bool_]:
+def _mask(name: str, which: npt.ArrayLike, n: int) -> BoolArray:
     array = np.asarray(which)
     if array.dtype == np.bool_:
         if array.shape != (n,):
@@ -290,11 +301,14 @@ def _check_classes(labels: IntArray, classes: npt.NDArray[Any]) -> None:
         )
 
 
-def _with_every_class(
-    found: CrossValResult, labels: IntArray, n_classes: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """INCV's S and C; a class that it selected nothing of is taken whole, since noisy is better than never seen."""
-    selected = found.selected.copy()
-    missing = np.bincount(labels[selected], minlength=n_classes) == 0
-    selected |= missing[labels]
-    return selected, found.candidate & ~selected
+def choose(
+    labels: IntArray, pred_probs: PredProbs, selected: BoolArray, candidate: BoolArray, select: str
+) -> tuple[BoolArray, BoolArray]:
+    """S and C, (n,) each, from what INCV found.
+
+    pred_probs: (n, K) of its first round. selected, candidate: its own. select: one of SELECTIONS.
+    """
+    if select == "agreement":
+        return selected.copy(), candidate.copy()
+    right = label_posterior(labels, pred_probs)[np.arange(len(labels)), labels] > 0.5
+    return right, candidate & ~right
