@@ -65,14 +65,18 @@ def main() -> None:
 )
 @click.option("--label-column", metavar="NAME", help="Column of given labels.  [default: found by itself]")
 @click.option(
-    "--preset", default="fast", show_default=True, metavar="fast|paper", help="paper: INCV's published settings."
+    "--preset",
+    default="fast",
+    show_default=True,
+    metavar="fast|paper|auto",
+    help="paper: INCV's published settings. auto: chosen for the images and this machine.",
 )
 @click.option(
     "--model",
     metavar="NAME",
     help="small, resnet32, any torchvision model, or package.module:function.  [default: the preset's]",
 )
-@click.option("--weights", metavar="default|none|FILE", help="Weights of a torchvision model to start from.")
+@click.option("--weights", metavar="default|none|FILE", help="Weights of the model or backbone to start from.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of each training.  [default: the preset's]")
 @click.option(
     "--image-size",
@@ -87,7 +91,14 @@ def main() -> None:
 @click.option(
     "--features", type=click.Path(path_type=Path), help=".npy (n, d), one row an image: train heads on these instead."
 )
-@click.option("--head", default="linear", show_default=True, metavar="linear|mlp", help="Head trained on --features.")
+@click.option(
+    "--backbone",
+    metavar="NAME|FILE",
+    help="Train heads on frozen features of torchvision:MODEL, timm:MODEL, package.module:function, a TorchScript or "
+    "torch.export file.",
+)
+@click.option("--finetune", is_flag=True, help="Train the --backbone itself in the folds.")
+@click.option("--head", default="linear", show_default=True, metavar="linear|mlp", help="Head trained on features.")
 @click.option("--rounds", type=click.IntRange(1), default=4, show_default=True, help="Rounds of INCV.")
 @click.option(
     "--folds", type=click.IntRange(2), default=2, show_default=True, help="Parts the candidates are split into."
@@ -99,6 +110,18 @@ def main() -> None:
     default="auto",
     show_default=True,
     help="Images dropped for each one kept.",
+)
+@click.option(
+    "--select",
+    type=click.Choice(["posterior", "agreement"]),
+    default="posterior",
+    show_default=True,
+    help="What the final models learn from: what is more probably right than wrong, or what INCV selected.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    help="Cross-validations of the final scoring, averaged.  [default: 2 for heads, 1 for networks]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")

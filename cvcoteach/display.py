@@ -47,16 +47,21 @@ class Display:
 
     def reading(self, done: int, total: int) -> None:
         """Images decoded so far."""
+        self._count("reading images", done, total)
+
+    def extracting(self, done: int, total: int, images_per_second: float) -> None:
+        """Features computed so far."""
+        self._count("computing features", done, total, f" ({images_per_second:,.0f} images/s)")
+
+    def _count(self, what: str, done: int, total: int, more: str = "") -> None:
         if self.live:
-            bar = self._bar = self._bar or tqdm(
-                total=total, desc="reading images", unit="img", file=self.stream, leave=False
-            )
+            bar = self._bar = self._bar or tqdm(total=total, desc=what, unit="img", file=self.stream, leave=False)
             bar.update(done - bar.n)
             if done >= total:
                 self.close()
         elif done >= total or time.monotonic() - self._last_line > _LINE_EVERY:
             self._last_line = time.monotonic()
-            self._say(f"reading images: {done:,} of {total:,}")
+            self._say(f"{what}: {done:,} of {total:,}{more}")
 
     def fold(self, progress: FoldProgress) -> None:
         """A training begins or has ended."""
@@ -119,6 +124,9 @@ class Quiet(Display):
     """Notes only."""
 
     def reading(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def extracting(self, done: int, total: int, images_per_second: float) -> None:
         """Nothing."""
 
     def fold(self, progress: FoldProgress) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cvcoteach._checks import FloatArray, IntArray
 from cvcoteach.crossval import CrossValResult
+from cvcoteach.issues import LabelIssues
 
 ISSUE_COLUMNS = (
     "path",
@@ -24,36 +25,31 @@ ISSUE_COLUMNS = (
 )
 
 
-def label_quality(result: CrossValResult) -> FloatArray:
-    """Probability of the given label by the last model that judged the image, (n,) in [0, 1], low = doubtful."""
-    return result.pred_probs[np.arange(len(result.labels)), result.labels].astype(np.float64)
-
-
-def worst_first(result: CrossValResult) -> IntArray:
+def worst_first(result: CrossValResult, label_quality: FloatArray) -> IntArray:
     """All images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
-    return np.lexsort((result.selected, label_quality(result)))
+    return np.lexsort((result.selected, label_quality))
 
 
-def issue_table(result: CrossValResult, paths: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
+def issue_table(result: CrossValResult, issues: LabelIssues, paths: Sequence[str]) -> pd.DataFrame:
     """Every image, worst first, with the columns of `issues.csv`.
 
-    `is_label_issue` is INCV's rule: the image never joined S. `set` says where it ended, `round` which
-    round judged it last.
+    `predicted_label` is the most probable true class, `label_quality` the probability that the given label is right.
+    `set` says where INCV left the image, `round` which round judged it last.
     """
-    names = np.asarray(class_names, dtype=object)
+    names = np.asarray(issues.class_names, dtype=object)
     where = np.select([result.selected, result.candidate], ["selected", "candidate"], "dropped")
     table = pd.DataFrame(
         {
             "path": np.asarray(paths, dtype=object),
-            "given_label": names[result.labels],
-            "predicted_label": names[result.pred_probs.argmax(axis=1)],
-            "label_quality": label_quality(result),
-            "is_label_issue": ~result.selected,
+            "given_label": names[issues.labels],
+            "predicted_label": names[issues.suggested],
+            "label_quality": issues.label_quality,
+            "is_label_issue": issues.is_label_issue,
             "set": where,
             "round": result.last_round,
         }
     )
-    return table.iloc[worst_first(result)].reset_index(drop=True)
+    return table.iloc[worst_first(result, issues.label_quality)].reset_index(drop=True)
 
 
 def confusions(table: pd.DataFrame, most: int = 5) -> list[dict[str, Any]]:
@@ -84,13 +80,14 @@ def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
     ]
 
 
-def summary(result: CrossValResult, table: pd.DataFrame, class_names: Sequence[str]) -> dict[str, Any]:
+def summary(result: CrossValResult, issues: LabelIssues, table: pd.DataFrame) -> dict[str, Any]:
     """The figures of a run, for people and machines."""
     return {
         "n_images": len(table),
-        "n_classes": len(class_names),
+        "n_classes": issues.n_classes,
         "n_issues": int(table["is_label_issue"].sum()),
-        "noise_rate": round(result.noise_rate, 4),
+        "noise_rate": round(issues.noise_ratio, 4),
+        "noise_rate_round_1": round(result.noise_rate, 4),
         "confusions": confusions(table),
         "rounds": round_figures(result),
     }
@@ -101,7 +98,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     n = summary["n_images"]
     lines = [
         f"{summary['n_issues']:,} of {n:,} labels look wrong ({summary['n_issues'] / n:.1%}).",
-        f"Estimated noise rate: {summary['noise_rate']:.1%} (from the agreement of round 1; tends to be low).",
+        f"Estimated noise rate: {summary['noise_rate']:.1%} (the expected share of wrong labels).",
     ]
     if summary["confusions"]:
         lines.append("Most often:")

@@ -5,87 +5,33 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 import cvcoteach
 from cvcoteach import report
-from cvcoteach._checks import InputError, IntArray, PredProbs
-from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV
-from cvcoteach.storage import RunFolder, digest, replacing, write_arrays
+from cvcoteach._checks import IntArray
+from cvcoteach.crossval import CrossValResult, FoldProgress, IterativeCV
+from cvcoteach.final_scoring import FinalScores, FinalScoring
+from cvcoteach.issues import LabelIssues
+from cvcoteach.preparation import prepare, rare_classes
+from cvcoteach.settings import ExtractionWatcher as ExtractionWatcher
+from cvcoteach.settings import Machine as Machine
+from cvcoteach.settings import Settings as Settings
+from cvcoteach.settings import Silent as Silent
+from cvcoteach.settings import Watcher as Watcher
+from cvcoteach.storage import RunFolder, replacing, write_arrays
 
 if TYPE_CHECKING:
-    from cvcoteach.training.loop import EpochReport, Recipe
     from cvcoteach.training.sources import Source
 
-LARGEST_SMALL_IMAGE = 64  # px; the small network sees no more of a photograph than this
 IN_GALLERY = 120  # images in issues.html
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides the result of a run, beside the images and labels themselves."""
-
-    preset: str = "fast"
-    model: str | None = None
-    weights: str | None = None
-    epochs: int | None = None
-    image_size: int | None = None
-    flip: bool | None = None
-    patience: int | None = None
-    features: Path | None = None
-    head: Literal["linear", "mlp"] = "linear"
-    n_rounds: int = 4
-    n_folds: int = 2
-    remove_ratio: float | Literal["auto"] = "auto"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a run computes; none of it is part of the run's identity."""
-
-    device: str | None = None
-    threads: int | None = None
-    cache_dir: Path | None = None
-
-
-class Watcher(Protocol):
-    """Told what happens while it happens."""
-
-    def note(self, sentence: str) -> None:
-        """Something the user should know."""
-
-    def reading(self, done: int, total: int) -> None:
-        """Images decoded so far."""
-
-    def fold(self, progress: FoldProgress) -> None:
-        """A training begins or has ended."""
-
-    def epoch(self, progress: EpochReport) -> None:
-        """An epoch has ended."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def note(self, sentence: str) -> None:
-        """Nothing."""
-
-    def reading(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def fold(self, progress: FoldProgress) -> None:
-        """Nothing."""
-
-    def epoch(self, progress: EpochReport) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +40,8 @@ class Outcome:
 
     folder: Path
     result: CrossValResult
+    issues: LabelIssues
+    """The verdict on every label, after the final scoring."""
     table: pd.DataFrame
     """Every image, worst first: the content of issues.csv."""
     summary: dict[str, Any]
@@ -101,28 +49,6 @@ class Outcome:
     """Images left out because they could not be read."""
     was_done: bool
     """The folder held the finished run already; nothing was computed or written."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """Images or features with labels, and the trainer over them, before anything is trained."""
-
-    source: Source
-    unreadable: Mapping[str, str]
-    identity: dict[str, Any]
-    make_trainer: Callable[[RunFolder], FoldTrainer]
-    seconds_reading: float
-
-
-@dataclass(frozen=True, eq=False)
-class _OnRows:
-    """A trainer over some rows of its images: image i of the run is row `rows[i]`."""
-
-    trainer: FoldTrainer
-    rows: IntArray
-
-    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        return self.trainer.fit_predict(self.rows[train_idx], train_labels, self.rows[eval_idx], seed)
 
 
 def default_output(source: Path) -> Path:
@@ -149,10 +75,10 @@ def find_issues(
     """
     settings, machine, watcher = settings or Settings(), machine or Machine(), watcher or Silent()
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
-    prepared = _prepare(source, settings, machine, path_column, label_column, watcher)
+    prepared = prepare(source, settings, machine, path_column, label_column, watcher)
     data = prepared.source
     n_classes = len(data.class_names)
-    for sentence in (*data.notes, *_rare_classes(data, settings.n_folds)):
+    for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
         watcher.note(sentence)
 
     with RunFolder.open(output or default_output(source), prepared.identity) as run:
@@ -163,127 +89,17 @@ def find_issues(
         clock = _Clock(run, watcher)
         if not was_done:
             clock.record("reading", prepared.seconds_reading)
-        result = incv.run(
-            prepared.make_trainer(run), data.labels, n_classes=n_classes, finished=run.folds, on_fold=clock.fold
-        )
-        table = report.issue_table(result, data.paths, data.class_names)
-        summary = report.summary(result, table, data.class_names) | {"n_unreadable": len(prepared.unreadable)}
+        trainer = prepared.make_trainer(run)
+        result = incv.run(trainer, data.labels, n_classes=n_classes, finished=run.folds, on_fold=clock.fold)
+        scoring = FinalScoring(settings.select, repeats=prepared.repeats, seed=settings.seed)
+        scores = scoring.after(result, trainer, finished=run.folds, on_fold=clock.fold)
+        issues = scores.issues(data.class_names)
+        table = report.issue_table(result, issues, data.paths)
+        summary = report.summary(result, issues, table) | {"n_unreadable": len(prepared.unreadable)}
         if not was_done:
-            _write_results(run, result, table, data)
+            _write_results(run, result, scores, table, data)
             run.save(state="done", rounds=report.round_figures(result), summary=summary)
-        return Outcome(run.path, result, table, summary, len(prepared.unreadable), was_done)
-
-
-def _prepare(
-    source: Path,
-    settings: Settings,
-    machine: Machine,
-    path_column: str | None,
-    label_column: str | None,
-    watcher: Watcher,
-) -> _Prepared:
-    from cvcoteach.training.devices import choose_device
-    from cvcoteach.training.sources import read_source
-
-    started = time.perf_counter()
-    choose_device(machine.device)  # what cannot work is told before a million images are read
-    data = read_source(source, path_column=path_column, label_column=label_column)
-    identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed")}
-    if settings.features is not None:
-        prepared = _prepare_features(data, settings, machine, watcher)
-    else:
-        prepared = _prepare_images(data, settings, machine, watcher)
-    kept = prepared.source
-    labels_digest = digest(kept.labels, *kept.class_names)
-    paths_digest = digest("\0".join(kept.paths))
-    return replace(
-        prepared,
-        identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
-        seconds_reading=time.perf_counter() - started,
-    )
-
-
-def _prepare_features(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> _Prepared:
-    from cvcoteach.training.features import HeadTrainer, load_features
-
-    assert settings.features is not None
-    features = load_features(settings.features)
-    if len(features) != len(data.labels):
-        raise InputError(
-            f"{settings.features} has {len(features):,} rows, but the source has {len(data.labels):,} images; "
-            "it takes one row an image, in the order of the source."
-        )
-    trainer = HeadTrainer(
-        features,
-        len(data.class_names),
-        settings.head,
-        device=machine.device,
-        threads=machine.threads,
-        on_epoch=watcher.epoch,
-    )
-    identity = {"head": settings.head, "features_digest": digest(features)}
-    return _Prepared(data, {}, identity, lambda run: trainer, 0.0)
-
-
-def _prepare_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> _Prepared:
-    from cvcoteach.training.devices import Plan
-    from cvcoteach.training.folds import TorchTrainer
-    from cvcoteach.training.images import load_images, natural_size
-    from cvcoteach.training.models import preprocessing
-
-    recipe = _recipe(settings)
-    own_size = preprocessing(recipe.model, recipe.weights).size
-    size = settings.image_size or own_size or max(8, min(natural_size(data), LARGEST_SMALL_IMAGE))
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
-    unreadable = {data.paths[i]: reason for i, reason in images.errors.items()}
-    pixels = images.pixels
-    readable = None
-    if unreadable:
-        readable = np.flatnonzero(images.readable)
-        data = data.subset(readable)
-        if len(np.unique(data.labels)) < 2:
-            raise InputError(f"{data.root} has readable images of one class only; a wrong label needs a second class.")
-
-    def make_trainer(run: RunFolder) -> FoldTrainer:
-        plan = Plan(**run.record["plan"]) if "plan" in run.record else None
-        trainer = TorchTrainer(
-            pixels,
-            len(data.class_names),
-            recipe,
-            device=machine.device,
-            plan=plan,
-            threads=machine.threads,
-            on_epoch=watcher.epoch,
-        )
-        if plan is None and not run.done:
-            run.save(plan=asdict(trainer.plan))
-        return trainer if readable is None else _OnRows(trainer, readable)
-
-    identity = {"recipe": asdict(recipe), "image_size": size, "images_digest": images.content_key}
-    return _Prepared(data, unreadable, identity, make_trainer, 0.0)
-
-
-def _recipe(settings: Settings) -> Recipe:
-    """The preset, with what the user set himself in its place."""
-    from cvcoteach.training.loop import PRESETS
-
-    if settings.preset not in PRESETS:
-        raise InputError(f"preset is {settings.preset!r}; there are {', '.join(PRESETS)}.")
-    changes = {
-        name: getattr(settings, name)
-        for name in ("model", "weights", "epochs", "flip", "patience")
-        if getattr(settings, name) is not None
-    }
-    return replace(PRESETS[settings.preset], **changes)
-
-
-def _rare_classes(data: Source, n_folds: int) -> list[str]:
-    counts = np.bincount(data.labels, minlength=len(data.class_names))
-    return [
-        f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the {n_folds} folds: "
-        "some model never sees the class, so look at its images yourself."
-        for k in np.flatnonzero(counts < n_folds)
-    ]
+        return Outcome(run.path, result, issues, table, summary, len(prepared.unreadable), was_done)
 
 
 class _Clock:
@@ -330,12 +146,16 @@ def _write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
         table.to_csv(file, index=False)
 
 
-def _write_results(run: RunFolder, result: CrossValResult, table: pd.DataFrame, data: Source) -> None:
+def _write_results(
+    run: RunFolder, result: CrossValResult, scores: FinalScores, table: pd.DataFrame, data: Source
+) -> None:
     with replacing(run.path / "issues.csv") as file:
         table.to_csv(file, index=False, float_format="%.6f")
     write_arrays(
         run.path / "probabilities.npz",
-        pred_probs=result.pred_probs,
+        pred_probs=scores.pred_probs,
+        label_quality=scores.label_quality,
+        suggested=scores.suggested,
         pred_probs_round_1=result.rounds[0].pred_probs,
         labels=result.labels,
         class_names=np.array(data.class_names),
@@ -345,16 +165,15 @@ def _write_results(run: RunFolder, result: CrossValResult, table: pd.DataFrame, 
         dropped=result.dropped,
         round=result.last_round,
     )
-    _write_gallery(run.path / "issues.html", result, table, data)
+    _write_gallery(run.path / "issues.html", report.worst_first(result, scores.label_quality)[:IN_GALLERY], table, data)
 
 
-def _write_gallery(file: Path, result: CrossValResult, table: pd.DataFrame, data: Source) -> None:
+def _write_gallery(file: Path, rows: IntArray, table: pd.DataFrame, data: Source) -> None:
     from cvcoteach.training.thumbnails import thumbnails
 
-    rows = report.worst_first(result)[:IN_GALLERY]
     lead = (
         f"{table['is_label_issue'].sum():,} of {len(table):,} labels look wrong. The {len(rows)} most doubtful: "
-        "the given label, the predicted one, and the probability of the given one."
+        "the given label, the more probable one, and the probability that the given one is right."
     )
     page = report.gallery_html(f"Label issues in {data.location.name}", lead, table, thumbnails(data, rows))
     with replacing(file) as out:
