@@ -33,7 +33,7 @@ from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, predict
 from cvcoteach.training.models import preprocessing
-from cvcoteach.transition import label_posterior
+from cvcoteach.transition import fit_posterior
 
 MODES = ("incv", "vanilla")
 SELECTIONS = ("posterior", "agreement")
@@ -304,11 +304,13 @@ def _check_classes(labels: IntArray, classes: npt.NDArray[Any]) -> None:
 def choose(
     labels: IntArray, pred_probs: PredProbs, selected: BoolArray, candidate: BoolArray, select: str
 ) -> tuple[BoolArray, BoolArray]:
-    """S and C, (n,) each, from what INCV found.
+    """S and C, (n,) each, from what INCV found; its own where no posterior fits, as on a few hundred images.
 
     pred_probs: (n, K) of its first round. selected, candidate: its own. select: one of SELECTIONS.
     """
-    if select == "agreement":
-        return selected.copy(), candidate.copy()
-    right = label_posterior(labels, pred_probs)[np.arange(len(labels)), labels] > 0.5
-    return right, candidate & ~right
+    if select == "posterior":
+        posterior = fit_posterior(labels, pred_probs)
+        if posterior.fits:
+            right = posterior.label_quality > 0.5
+            return right, candidate & ~right
+    return selected.copy(), candidate.copy()
