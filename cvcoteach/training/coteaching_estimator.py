@@ -304,13 +304,14 @@ def _check_classes(labels: IntArray, classes: npt.NDArray[Any]) -> None:
 def choose(
     labels: IntArray, pred_probs: PredProbs, selected: BoolArray, candidate: BoolArray, select: str
 ) -> tuple[BoolArray, BoolArray]:
-    """S and C, (n,) each, from what INCV found; its own where no posterior fits, as on a few hundred images.
+    """S and C, (n,) each, from what INCV found; its own where no posterior explains
+    the given labels better than the probabilities do by themselves, as on a few hundred images.
 
     pred_probs: (n, K) of its first round. selected, candidate: its own. select: one of SELECTIONS.
     """
     if select == "posterior":
         posterior = fit_posterior(labels, pred_probs)
-        if posterior.fits:
+        if posterior.fits and posterior.held_out_gain > 0:
             right = posterior.label_quality > 0.5
             return right, candidate & ~right
     return selected.copy(), candidate.copy()
