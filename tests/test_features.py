@@ -57,6 +57,16 @@ class TestHeads:
         for fold, answer in zip(folds, trainer.fit_predict_many(folds), strict=True):
             np.testing.assert_allclose(answer, trainer.fit_predict(*fold), atol=2e-5)
 
+    @pytest.mark.parametrize("n_train", [5, 40])
+    def test_batches_without_an_image_of_a_head_do_not_tie_it_to_its_neighbours(self, head, n_train):
+        X, labels = clusters()
+        rng = np.random.default_rng(0)
+        drawn = [rng.choice(600, n_train, replace=False) for _ in range(3)]
+        folds = [Fold(train, labels[train], np.arange(600), i) for i, train in enumerate(drawn)]
+        trainer = HeadTrainer(X, K, head, batch_size=1)
+        for fold, answer in zip(folds, trainer.fit_predict_many(folds), strict=True):
+            np.testing.assert_allclose(answer, trainer.fit_predict(*fold), atol=2e-5)
+
     def test_the_labels_of_other_heads_do_not_matter(self, head):
         X, labels = clusters()
         trainer = HeadTrainer(X, K, head)

@@ -156,8 +156,6 @@ class HeadTrainer:
             began, total = time.perf_counter(), torch.zeros((), device=device)
             for step, batch in enumerate(torch.randperm(n_batches, generator=order).tolist()):
                 positions = used[starts[batch] : starts[batch + 1]]
-                if not len(positions):
-                    continue
                 factor = _schedule((epoch + step / n_batches) / n_epochs)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor

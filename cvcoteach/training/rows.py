@@ -58,9 +58,9 @@ class Rows:
         """(b, d) on the device. positions: (b,), in any order; neighbours are not copied."""
         if self.resident is None:
             return self._read(positions.numpy())
-        first, last = int(positions[0]), int(positions[-1])
-        if last - first == len(positions) - 1 and bool((positions.diff() == 1).all()):
-            return self.resident[first : last + 1]
+        if bool((positions.diff() == 1).all()):
+            first = int(positions[0]) if len(positions) else 0
+            return self.resident[first : first + len(positions)]
         return self.resident[positions.to(self.device)]
 
     def _read(self, positions: IntArray) -> Tensor:
