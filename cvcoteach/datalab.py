@@ -26,7 +26,7 @@ except ImportError as error:
 
 
 @register
-class INCVIssueManager(IssueManager):  # type: ignore[misc]
+class INCVIssueManager(IssueManager):
     """Labels that are probably wrong, by cvcoteach.
 
     Columns: is_incv_issue (bool), incv_score (float64 in [0, 1], probability that the label is right) and

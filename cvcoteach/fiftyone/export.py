@@ -13,7 +13,7 @@ import pandas as pd
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import corrections, runs
-from cvcoteach.fiftyone.fields import EXCLUDED
+from cvcoteach.fiftyone.fields import EXCLUDED, Fields
 from cvcoteach.storage import replacing
 
 Kind = Literal["imagefolder", "csv", "dataset"]
@@ -97,7 +97,7 @@ def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
 def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> int:
     if fo.dataset_exists(name):
         raise InputError(f"there is a dataset {name!r} already; choose another name.")
-    ours = [field for key in runs.keys(view._dataset) for field in runs.Fields(key)]
+    ours = [field for key in runs.keys(view._dataset) for field in Fields(key)]
     made = view.exclude_fields(ours).clone(name, persistent=True)
     return len(made)
 

@@ -94,7 +94,7 @@ def label_fields(samples: Any) -> list[str]:
 
 def declare(dataset: Any, fields: Fields) -> None:
     """Add the fields to the schema, with descriptions and a group of their own in the App's sidebar."""
-    described = (
+    described: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
         (fields.is_issue, fo.BooleanField, {}, "The given label is probably wrong"),
         (fields.quality, fo.FloatField, {}, "Probability that the given label is right"),
         (fields.wrong, fo.FloatField, {}, "Probability that the given label is wrong"),

@@ -82,7 +82,8 @@ def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray)
         return replace(rest, n_flagged=n, n_reviewed=int(reviewed.sum()))
     level = 0.9
     wrong = rest.precision if rest is not None and rest.precision is not None else Interval(0, 0, 0, level)
-    precision = Interval(*((hits + n_rest * share) / n for share in _ends(wrong)), level)
+    middle, low, high = ((hits + n_rest * share) / n for share in _ends(wrong))
+    precision = Interval(middle, low, high, level)
     missed = _missed(issues, reviewed, rest, n_rest * wrong.estimate)
     recall = None
     found = hits + n_rest * wrong.estimate

@@ -10,7 +10,7 @@ import fiftyone.operators.types as types
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
-from cvcoteach.fiftyone.fields import label_fields
+from cvcoteach.fiftyone.fields import Fields, label_fields
 
 
 class Form:
@@ -76,7 +76,7 @@ def choose_label_field(form: Form, ctx: Any) -> str | None:
     """A dropdown of all label fields, those that cannot be checked included: choosing one says why."""
     usable = label_fields(ctx.dataset)
     schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
-    ours = {name for key in runs.keys(ctx.dataset) for name in runs.Fields(key)}
+    ours = {name for key in runs.keys(ctx.dataset) for name in Fields(key)}
     others = [
         name for name, field in schema.items()
         if name not in usable and name not in ours and issubclass(field.document_type, fo.Label)

@@ -9,7 +9,6 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import browse, corrections, export, runs
 from cvcoteach.fiftyone.corrections import Correction
@@ -18,6 +17,7 @@ from cvcoteach.fiftyone.forms import Form, choose_label_field, choose_run, vecto
 from cvcoteach.fiftyone.issues import DEFAULT_KEY, ProgressWatcher, find_label_issues, import_label_issues
 from cvcoteach.fiftyone.progress import Tell, in_app, with_progress
 from cvcoteach.fiftyone.retrain import Retrained, RetrainForm, retrain
+from cvcoteach.settings import Settings
 
 PLUGIN = "@cvcoteach/label_issues"
 PANEL = "label_issues"
@@ -424,7 +424,7 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         raise InputError("no sample is open.")
     if what == "undo":
         done = corrections.undo_corrections(ctx.dataset, None, key, who=who)
-        following = done.ids[0]
+        following: str | None = done.ids[0]
     else:
         doors = {
             "accept": corrections.accept_suggestions,
@@ -436,9 +436,10 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         assert sample_id is not None
         done = doors[what](ctx.dataset, [sample_id], key, who=who)
         results = runs.load(ctx.dataset, key)
-        following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id)
+        view = ctx.view if ctx.has_custom_view else None
+        following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view)
     if in_app(ctx):
-        end = " That was the last one: every flagged label is reviewed." if following is None else ""
+        end = " That was the last one here: every flagged label of this view is reviewed." if following is None else ""
         ctx.ops.notify(done.message + end, variant="success")
         if following is not None:
             ctx.ops.open_sample(id=following)
@@ -483,12 +484,12 @@ def _is_long(ctx: Any) -> bool:
     return ctx.dataset is not None and len(_target(ctx)) > LONG_RUN
 
 
-def _settings(given: dict[str, Any]) -> pipeline.Settings:
-    known = pipeline.Settings.__dataclass_fields__
+def _settings(given: dict[str, Any]) -> Settings:
+    known = Settings.__dataclass_fields__
     unknown = sorted(given.keys() - known.keys())
     if unknown:
         raise InputError(f"this version of cvcoteach has no setting {unknown[0]!r}.")
-    return pipeline.Settings(**given)
+    return Settings(**given)
 
 
 def _only_label_field(dataset: Any) -> str:

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/find_issues.py [--labels random1]    # about 20 minutes on two cores
 
-20,000 CIFAR-10 images with the labels of one annotator each. From scratch (preset fast) and on frozen features, each in a
-process of its own: seconds and peak memory are the whole process's. Nothing was tuned on random1.
+20,000 CIFAR-10 images with the labels of one annotator each. From scratch (preset fast) and on frozen features,
+each in a process of its own: seconds and peak memory are the whole process's. Nothing was tuned on random1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--cleanlab", choices=["images", "features"], help="(used by the script itself)")
     args = parser.parse_args()
     if args.cleanlab:
-        return cleanlab_alone(args.labels, args.cleanlab)
+        cleanlab_alone(args.labels, args.cleanlab)
+        return
 
     source, features = prepare(args.labels)
     data = load_cifar10n()
@@ -83,7 +84,7 @@ def prepare(labels: str) -> tuple[Path, Path]:
 def timed(command: list[str]) -> tuple[str, int, int]:
     """Standard output, seconds, peak memory in MiB of a Python process."""
     started = time.perf_counter()
-    environment = os.environ | {"CVCOTEACH_CACHE_DIR": str(BUILD / "cache")}
+    environment = os.environ | {"CVCOTEACH_CACHE_DIR": str(BUILD / "cache"), "OMP_WAIT_POLICY": "PASSIVE"}
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     output = process.stdout.read()
