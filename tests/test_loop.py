@@ -351,5 +351,5 @@ def test_prediction_is_the_mean_over_networks_and_mirror_images() -> None:
 
 
 def test_few_images_are_trained_on_in_small_batches_but_in_the_papers_to_the_letter() -> None:
-    assert [PRESETS["fast"].batch_of(n) for n in (100, 700, 2800, 10_000)] == [32, 50, 200, 250]
+    assert [PRESETS["fast"].batch_of(n) for n in (100, 700, 1400, 10_000)] == [32, 50, 100, 125]
     assert PRESETS["paper"].batch_of(100) == 128

@@ -34,8 +34,8 @@ class Recipe:
     """"small", "resnet32", a name of torchvision's, or "package.module:function"."""
     weights: str | None = None
     """"default" (published ones), "none", a file; None: published ones where there are any."""
-    epochs: int = 12
-    batch_size: int = 250
+    epochs: int = 10
+    batch_size: int = 125
     """Of few images, smaller: see `batch_of`."""
     least_batches: int = 14
     """An epoch's batches are made smaller, down to 32 images, to be so many; 0: all are of `batch_size`."""
