@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ _TINY = 1e-300
 _LIKELIER = 1e-4  # nats an image; less is no reason to prefer a start
 _NAMING = 4.0
 _LOGIT_SCALE = 3.0  # of T, for L-BFGS: rare confusions have small gradients
-_RIDGES = (1e-3, 1e-2)
+_RIDGES = (20.0, 100.0, 500.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,17 @@ class AffineModel:
     """(K,)."""
     mixing: FloatArray
     """(K, K) P(given = j | hidden class i)."""
-    names: FloatArray
-    """(K, K) P(hidden class i is the class named k); nearly a unit matrix unless most labels of a class are wrong."""
     share: FloatArray
     """(K,) of the images in each hidden class."""
     strength: float
-    """Weight of the ridge that draws c towards the probabilities as given."""
+    """Weight of the ridge that draws c towards the probabilities as given, in images."""
     gain: float
     """Held-out log-likelihood of the given labels over that of the best model without noise, nats an image."""
+
+    @cached_property
+    def names(self) -> FloatArray:
+        """(K, K) P(hidden class i is the class named k): nearly the unit matrix unless most labels are wrong."""
+        return soft_names(self.mixing)
 
     @property
     def temperature(self) -> float:
@@ -94,7 +98,7 @@ def fit_affine(labels: IntArray, probs: Probs, weight: FloatArray) -> tuple[Affi
         everything = _Likelihood(x, labels, weight, k)
         weights, bias, mixing = everything.unpack(everything.maximise(candidates[chosen], _RIDGES[chosen], steps=80))
         share = _softmax(weights @ x + bias[:, None]) @ everything.weight
-        model = AffineModel(weights, bias, mixing, soft_names(mixing), share, _RIDGES[chosen], 0.0)
+        model = AffineModel(weights, bias, mixing, share, _RIDGES[chosen], 0.0)
         return model, unseen.values(candidates[chosen]), unseen.values(no_noise)
 
 
@@ -105,11 +109,12 @@ class _Likelihood:
         """x: (2K, n) features; labels: (n,) ascending; weight: (n,)."""
         self.x, self.labels, self.k = x, labels, n_classes
         self.x_rows = np.ascontiguousarray(x.T)
-        self.weight = weight / weight.sum()
+        self.total = weight.sum()
+        self.weight = weight / self.total
         self.present, self.first = np.unique(labels, return_index=True)
         self.identity = np.eye(n_classes, len(x))
         # one image's worth, half of it on the diagonal: keeps T defined where a class never occurs
-        self.prior = (np.eye(n_classes) + 1 / n_classes) / 2 / weight.sum()
+        self.prior = (np.eye(n_classes) + 1 / n_classes) / 2 / self.total
 
     def start(self, transition: FloatArray | None) -> FloatArray:
         """Parameters of c = p with that transition; None stands for no noise and stays so."""
@@ -149,8 +154,9 @@ class _Likelihood:
         c -= joint  # the gradient of a mixture: what the softmax says less what the label says
         c *= self.weight
         away = weights - self.identity
-        loss = -np.log(likelihood) @ self.weight + ridge / self.k * (away**2).sum()
-        gradient = [(c @ self.x_rows + 2 * ridge / self.k * away).ravel(), c.sum(axis=1)]
+        pull = ridge / self.total / self.k
+        loss = -np.log(likelihood) @ self.weight + pull * (away**2).sum()
+        gradient = [(c @ self.x_rows + 2 * pull * away).ravel(), c.sum(axis=1)]
         if len(params) > weights.size + self.k:
             joint *= self.weight
             counts = self.prior.copy()

@@ -26,7 +26,7 @@ class DeconvolvedModel:
 
     mixing: FloatArray
     """(K, K) T[i, j] = P(given = j | true = i)."""
-    shares: FloatArray
+    share: FloatArray
     """(K,) P(true = i)."""
     strength: float
     """Multiplicative steps from the prior towards c: early stopping is the regulariser."""
@@ -37,7 +37,7 @@ class DeconvolvedModel:
 
     def prior(self) -> FloatArray:
         """P(true = k), (K,), sums to 1."""
-        return self.shares
+        return self.share
 
     def transition(self) -> FloatArray:
         """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
@@ -45,7 +45,7 @@ class DeconvolvedModel:
 
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
         """P(true | image, given), (m, K), of some rows."""
-        joint = _deconvolved(_columns(probs), self.mixing, self.shares, round(self.strength))
+        joint = _deconvolved(_columns(probs), self.mixing, self.share, round(self.strength))
         joint *= self.mixing[:, labels]
         joint /= np.maximum(joint.sum(axis=0), _TINY)
         return joint.T

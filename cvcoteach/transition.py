@@ -26,7 +26,8 @@ _N_FITTED = 20_000
 _CHUNK_VALUES = 1 << 16
 _TOLERANCE = 1e-3
 _TINY = 1e-300
-_NEARLY = 0.005  # nats an image
+_WORTH, _NEARLY = 0.001, 0.005  # nats an image
+_EVEN = 100.0  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +165,9 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
 def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
     """The model for a sample of rows, ordered by label, and whether it fits.
 
-    The affine model, if held-out labels speak for its noise by two standard errors. Where they do not, because the
-    probabilities are calibrated to the given labels, only geometry can tell: the smallest simplex is taken, if it
-    predicts those labels nearly as well as the probabilities themselves.
+    The affine model, if it predicts held-out labels better than the probabilities do, as they are or calibrated, by one
+    standard error. If not, they may be calibrated to the given labels, and the likelihood cannot tell T from no
+    noise. Then only geometry can: the smallest simplex is taken, if it predicts those labels nearly as well.
     """
     share = weight[1::2] / weight[1::2].sum()
 
@@ -175,14 +176,33 @@ def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatA
         mean = float((values - over) @ share)
         return mean, float(np.sqrt((share**2) @ (values - over - mean) ** 2))
 
-    affine, with_noise, without = fit_affine(labels, probs, weight)
+    affine, with_noise, calibrated = fit_affine(labels, probs, weight)
+    own = probs[np.arange(1, len(labels), 2), labels[1::2]].astype(np.float64)
+    unchanged = np.log(np.maximum(own, _TINY) / probs[1::2].sum(axis=1))
+    without = max(calibrated, unchanged, key=lambda values: values @ share)
     more, error = gain(with_noise, without)
-    if more > 2 * error:
-        return replace(affine, gain=more), True
+    if more > max(error, _WORTH):
+        return replace(affine, gain=more, mixing=_evened(affine.mixing, affine.share * weight.sum())), True
     deconvolved, by_geometry = fit_deconvolved(labels, probs, weight)
-    unchanged = np.log(np.maximum(probs[np.arange(1, len(labels), 2), labels[1::2]].astype(np.float64), _TINY))
-    less = max(gain(values, by_geometry)[0] for values in (without, unchanged))
-    return replace(deconvolved, gain=gain(by_geometry, without)[0]), less <= _NEARLY
+    mixing = _evened(deconvolved.mixing, deconvolved.share * weight.sum())
+    more, error = gain(calibrated, unchanged)
+    fits = more < error and abs(gain(by_geometry, unchanged)[0]) < _NEARLY
+    return replace(deconvolved, gain=gain(by_geometry, without)[0], mixing=mixing), fits
+
+
+def _evened(mixing: FloatArray, counts: FloatArray) -> FloatArray:
+    """T (K, K) as it is believed from so many images a class, (K,): a hundred more speak for even noise.
+
+    The share of wrong labels of a class is drawn towards that of all classes, and where they go towards all others
+    alike. What few images say of rare confusions is mostly chance, and would cost more than it gives.
+    """
+    k = len(mixing)
+    joint = mixing * counts[:, None]
+    off = joint * (1 - np.eye(k))
+    wrong = off.sum(axis=1)
+    rate = (wrong + _EVEN * wrong.sum() / joint.sum()) / (counts + _EVEN)
+    pattern = (off + _EVEN / (k - 1)) / (wrong + _EVEN)[:, None]
+    return np.where(np.eye(k, dtype=bool), 1 - rate[:, None], rate[:, None] * pattern)
 
 
 def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:

@@ -39,7 +39,7 @@ def bayes(q, T, labels):
     return joint / joint.sum(axis=1, keepdims=True)
 
 
-def blobs(n=6000, k=6, rate=0.2, seed=0):
+def blobs(n=9000, k=6, rate=0.2, seed=0):
     """A linear model's out-of-sample probabilities on overlapping blobs with noisy labels: true, T, given, probs."""
     rng = np.random.default_rng(seed)
     true = rng.integers(k, size=n)
@@ -61,7 +61,7 @@ def total_variation(a, b):
 
 class TestKnownTruth:
     def test_a_perfect_model_of_the_noise_gives_transition_and_posterior_back(self):
-        q, true, T, labels, probs = known_truth()
+        q, true, T, labels, probs = known_truth(n=20_000)
         fitted = fit_posterior(labels, probs)
         exact = bayes(q, T, labels)
         assert fitted.fits
@@ -118,15 +118,28 @@ class TestKnownTruth:
 
 
 class TestFallback:
-    def test_labels_that_probabilities_know_nothing_of_are_ranked_by_self_confidence(self):
-        rng = np.random.default_rng(0)
-        probs, labels = rng.dirichlet(np.ones(3), 500), rng.integers(3, size=500)
+    @pytest.mark.parametrize("seed", range(5))
+    def test_where_there_is_no_noise_to_fit_labels_are_ranked_by_self_confidence(self, seed):
+        rng = np.random.default_rng(seed)
+        q = rng.dirichlet(np.full(4, 0.3), 3000)
+        labels = (rng.random(3000)[:, None] > q.cumsum(axis=1)).sum(axis=1).clip(max=3)
+        probs = np.sqrt(q) / np.sqrt(q).sum(axis=1, keepdims=True)  # too little confidence looks like noise
         fitted = fit_posterior(labels, probs)
         assert not fitted.fits
         assert "self-confidence" in fitted.note
         np.testing.assert_array_equal(fitted.label_quality, self_confidence(labels, probs))
         np.testing.assert_allclose(label_posterior(labels, probs), probs, rtol=1e-6)
         np.testing.assert_array_equal(fitted.suggested, probs.argmax(axis=1))
+
+    @pytest.mark.parametrize("rate", [0.05, 0.3])
+    def test_of_few_images_the_ranking_stays_near_self_confidence(self, rate):
+        """Ten sets of 200 images: what they say of T is mostly chance."""
+        behind = []
+        for seed in range(10):
+            true, _, labels, probs = blobs(n=200, rate=rate, seed=seed)
+            naive = average_precision_score(labels != true, -self_confidence(labels, probs))
+            behind.append(naive - average_precision_score(labels != true, fit_posterior(labels, probs).wrong))
+        assert np.mean(behind) < 0.01
 
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
@@ -143,10 +156,10 @@ class TestFallback:
 class TestSlowVersions:
     def test_deconvolution(self):
         _, _, T, labels, probs = known_truth(n=30)
-        shares = np.array([0.1, 0.2, 0.3, 0.25, 0.15])
-        model = DeconvolvedModel(T, shares, strength=4, gain=0.0)
+        share = np.array([0.1, 0.2, 0.3, 0.25, 0.15])
+        model = DeconvolvedModel(T, share, strength=4, gain=0.0)
         for row, (p, label) in enumerate(zip(probs.astype(np.float64), labels, strict=True)):
-            c = shares.copy()
+            c = share.copy()
             for _ in range(4):
                 c = np.array([c[i] * sum(T[i, j] * p[j] / (c @ T[:, j]) for j in range(5)) for i in range(5)])
             expected = c * T[:, label] / (c @ T[:, label])
@@ -156,7 +169,7 @@ class TestSlowVersions:
         rng = np.random.default_rng(0)
         weights, bias = rng.standard_normal((3, 6)), rng.standard_normal(3)
         mixing, share = rng.dirichlet(np.ones(3), 3), rng.dirichlet(np.ones(3))
-        model = AffineModel(weights, bias, mixing, soft_names(mixing), share, 0.0, 0.0)
+        model = AffineModel(weights, bias, mixing, share, 0.0, 0.0)
         p, label = np.array([0.2, 0.7, 0.1]), 2
         logs = np.log(p) - np.log(p).mean()
         c = np.exp([weights[i, :3] @ logs + weights[i, 3:] @ logs**2 / 10 + bias[i] for i in range(3)])
@@ -267,8 +280,8 @@ class TestEdges:
 
     def test_two_classes(self):
         rng = np.random.default_rng(0)
-        q = rng.beta(0.3, 0.3, 4000)
-        true = (rng.random(4000) < q).astype(int)
+        q = rng.beta(0.3, 0.3, 20_000)
+        true = (rng.random(20_000) < q).astype(int)
         T = np.array([[0.9, 0.1], [0.3, 0.7]])
         labels = noise.flip_labels(true, T, rng)
         fitted = self.check(labels, np.column_stack([1 - q, q]) @ T)
