@@ -64,9 +64,15 @@ def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
     return worst[~done.reviewed[worst]]
 
 
-def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | None) -> str | None:
-    """The sample to review after `sample_id`: the next in worst-first order, else the worst left; None at the end."""
+def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any = None) -> str | None:
+    """The sample to review after `sample_id`: the next in worst-first order, else the worst left; None at the end.
+
+    view: look only there, since the App opens no sample outside its view.
+    """
     rows = queue(results, done)
+    if view is not None:
+        there = np.array(unreviewed_flagged_ids(view, results), dtype=results.ids.dtype)
+        rows = rows[np.isin(results.ids[rows], there)]
     if sample_id is not None and len(rows):
         here = _rows(results).get(sample_id.encode())
         if here is not None:

@@ -17,11 +17,11 @@ import platformdirs
 
 from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError, IntArray, PredProbs
-from cvcoteach.dropin import label_issues_from
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Ids, check_label_field
 from cvcoteach.fiftyone.runs import FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.issues import LabelIssues
+from cvcoteach.settings import Machine, Settings, Silent, Watcher
 from cvcoteach.storage import digest
 
 DEFAULT_KEY = "label_issues"
@@ -95,12 +95,12 @@ def find_label_issues(
     label_field: str,
     brain_key: str = DEFAULT_KEY,
     *,
-    settings: pipeline.Settings | None = None,
-    machine: pipeline.Machine | None = None,
+    settings: Settings | None = None,
+    machine: Machine | None = None,
     embeddings_field: str | None = None,
     filter_by: Literal["posterior", "incv"] = "posterior",
     overwrite: bool = False,
-    watcher: pipeline.Watcher | None = None,
+    watcher: Watcher | None = None,
 ) -> FindLabelIssuesResults:
     """Find label issues by iterative cross-validation and save them as the brain run `brain_key`.
 
@@ -111,7 +111,7 @@ def find_label_issues(
 
     Raises InputError, one sentence, for anything that does not fit.
     """
-    settings, watcher = settings or pipeline.Settings(), watcher or pipeline.Silent()
+    settings, watcher = settings or Settings(), watcher or Silent()
     dataset = samples._dataset
     runs.check_key(dataset, brain_key, overwrite=overwrite)
     data = read_labels(samples, label_field, need_files=embeddings_field is None)
@@ -132,7 +132,9 @@ def find_label_issues(
         source, folder / "run", settings, machine, path_column="path", label_column="label", watcher=watcher
     )
     kept = data.take(_readable_rows(data, outcome))
-    issues = replace(label_issues_from(outcome.result, filter_by=filter_by), class_names=data.class_names)
+    issues = replace(outcome.issues, class_names=data.class_names)
+    if filter_by == "incv":
+        issues = replace(issues, is_label_issue=~outcome.result.selected, filter_by="incv")
     issues = _with_another_suggested(issues, outcome.result.rounds[0].pred_probs)
     notes = list(data.notes)
     if outcome.unreadable:

@@ -121,8 +121,12 @@ class LabelIssuesPanel(foo.Panel):
 
     @_telling
     def open_card(self, ctx: Any) -> None:
-        """Open a sample of the queue."""
-        ctx.ops.open_sample(id=ctx.params["sample_id"])
+        """Open a sample of the queue; the App opens none outside its view."""
+        sample_id = ctx.params["sample_id"]
+        if ctx.has_custom_view and not len(ctx.view.select(sample_id)):
+            results = runs.load(ctx.dataset, self._key(ctx))
+            ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
+        ctx.ops.open_sample(id=sample_id)
 
     @_telling
     def show_left(self, ctx: Any) -> None:

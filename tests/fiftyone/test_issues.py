@@ -15,10 +15,11 @@ from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.issues import ProgressWatcher, find_label_issues, import_label_issues, read_labels
 from cvcoteach.issues import posterior_issues
+from cvcoteach.settings import Settings, Silent
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
-QUICK = pipeline.Settings(n_rounds=2, epochs=4)
+QUICK = Settings(n_rounds=2, epochs=4)
 
 
 def with_embeddings(noisy: Any) -> Any:
@@ -29,7 +30,7 @@ def with_embeddings(noisy: Any) -> Any:
     return noisy
 
 
-class Killer(pipeline.Silent):
+class Killer(Silent):
     """Stops the run when the second round begins."""
 
     def fold(self, progress: Any) -> None:
@@ -38,7 +39,7 @@ class Killer(pipeline.Silent):
             raise KeyboardInterrupt
 
 
-class Recorder(pipeline.Silent):
+class Recorder(Silent):
     """Remembers what became of each fold."""
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     made = NoisyDataset.make(tmp_path, 240, 24)
     before = made.raw_labels()
     shares: list[float] = []
-    settings = pipeline.Settings(n_rounds=2, epochs=40)  # few images, few batches an epoch
+    settings = Settings(n_rounds=2, epochs=40)  # few images, few batches an epoch
     watcher = ProgressWatcher(lambda share, label: shares.append(share))
     results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
     flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
@@ -120,7 +121,7 @@ def test_a_run_folder_is_matched_by_path(noisy: Any, tmp_path: Path) -> None:
     with_embeddings(noisy)
     features = tmp_path / "features.npy"
     np.save(features, np.array(noisy.dataset.values("embedding"), np.float32)[:50])
-    outcome = pipeline.find_issues(table, tmp_path / "run", pipeline.Settings(features=features, n_rounds=2))
+    outcome = pipeline.find_issues(table, tmp_path / "run", Settings(features=features, n_rounds=2))
     results = import_label_issues(noisy.dataset, "ground_truth", str(outcome.folder))
     assert [sample_id.decode() for sample_id in results.ids] == noisy.ids[:50]
     flagged = {path for path, flag in zip(outcome.table["path"], outcome.table["is_label_issue"], strict=True) if flag}
