@@ -23,8 +23,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--mode", default="incv", show_default=True, type=click.Choice(["incv", "vanilla"]), help="What is kept.")
 @click.option(
     "--select",
-    type=click.Choice(["posterior", "agreement"]),
-    help="What counts as clean; agreement is the paper's.  [default: posterior]",
+    type=click.Choice(["flags", "agreement"]),
+    help="What counts as clean: what the run does not flag, or the paper's selection.  [default: flags]",
 )
 @click.option(
     "--preset", default="fast", show_default=True, metavar="fast|paper", help="paper: INCV's published settings."

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from cvcoteach._checks import InputError, IntArray, near
+from cvcoteach._checks import BoolArray, InputError, IntArray, near
 from cvcoteach.corrections import Corrected, correct
 from cvcoteach.runs import Machine, Watcher
 from cvcoteach.storage import RunFolder
@@ -26,8 +27,9 @@ class RetrainSettings:
     """Everything that decides the result, beside the run, the images and the corrections."""
 
     mode: Literal["incv", "vanilla"] = "incv"
-    select: Literal["posterior", "agreement"] | None = None
-    """See `CoTeaching`; None: "posterior", with the preset "paper" the paper's "agreement"."""
+    select: Literal["flags", "agreement"] | None = None
+    """What S is: what the run did not flag, or what INCV selected, as in the paper. None: "flags", with the preset
+    "paper" "agreement"."""
     preset: str = "fast"
     model: str | None = None
     """None: the run's own, else the preset's."""
@@ -42,7 +44,7 @@ class RetrainSettings:
     @property
     def selection(self) -> str:
         """`select`, decided."""
-        return self.select or ("agreement" if self.preset == "paper" else "posterior")
+        return self.select or ("agreement" if self.preset == "paper" else "flags")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +99,16 @@ def prepare(
     machine: Machine,
     watcher: Watcher,
 ) -> Task:
-    from cvcoteach.training.coteaching_estimator import choose
     from cvcoteach.training.sources import read_source
 
     with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
         labels, paths = arrays["labels"].astype(np.int64), tuple(arrays["paths"].tolist())
         class_names = tuple(arrays["class_names"].tolist())
-        suggested = arrays["pred_probs"].argmax(axis=1)
-        selected, candidate = choose(
-            labels, arrays["pred_probs_round_1"], arrays["selected"], arrays["candidate"], settings.selection
-        )
+        selected, candidate = arrays["selected"], arrays["candidate"]
+        suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
+    if settings.selection == "flags":
+        selected = ~_flags(run, paths)
+        candidate = candidate & ~selected
     location = source or Path(record.get("source", ""))
     if source is None and not location.exists():
         raise InputError(
@@ -157,6 +159,18 @@ def prepare(
         int(images.pixels.shape[3]),
         images.content_key,
     )
+
+
+def _flags(run: Path, paths: Sequence[str]) -> BoolArray:
+    """Whether the run took each label for wrong, (n,): the column that its user saw."""
+    try:
+        table = pd.read_csv(run / "issues.csv", dtype=str, keep_default_na=False).set_index("path")
+        flags: BoolArray = (table["is_label_issue"].loc[list(paths)] == "True").to_numpy()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{run / 'issues.csv'} is not as the run wrote it ({error}); run find-issues again."
+        ) from error
+    return flags
 
 
 def _size(record: dict[str, Any], recipe: Recipe, data: Source) -> int:

@@ -170,7 +170,15 @@ def features(n: int, d: int = 5) -> tuple[np.ndarray, IntArray]:
 
 
 RECIPE = Recipe(
-    epochs=4, batch_size=16, learning_rate=0.1, schedule="constant", weight_decay=0.0, shift=0, flip=False, tta=False
+    epochs=4,
+    batch_size=16,
+    least_batches=0,
+    learning_rate=0.1,
+    schedule="constant",
+    weight_decay=0.0,
+    shift=0,
+    flip=False,
+    tta=False,
 )
 
 

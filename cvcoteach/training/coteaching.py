@@ -274,7 +274,7 @@ class CoTraining:
                 f"it takes {least} or more."
             )
         n_selected, n_candidate = len(curriculum.selected), len(curriculum.candidate)
-        order = mixed(n_selected, n_candidate, recipe.batch_size, curriculum.warmup)
+        order = mixed(n_selected, n_candidate, recipe.batch_of(n_selected), curriculum.warmup)
         rows = curriculum.rows
         self._training = Training(
             networks, pixels, rows, targets, recipe, scaling, plan, seed=seed, losses=self._exchange, order=order
@@ -319,7 +319,7 @@ def enough_epochs(recipe: Recipe, n: int) -> Recipe:
 
     A recipe with milestones is left as it is: they are counted in epochs.
     """
-    epochs = max(recipe.epochs, -(-_LEAST_STEPS // -(-n // recipe.batch_size)))
+    epochs = max(recipe.epochs, -(-_LEAST_STEPS // -(-n // recipe.batch_of(n))))
     return recipe if recipe.milestones else replace(recipe, epochs=epochs)
 
 
