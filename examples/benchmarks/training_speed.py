@@ -53,7 +53,8 @@ def main() -> None:
     labels = rng.integers(0, N_CLASSES, options.images)
     trainer = TorchTrainer(pixels, N_CLASSES, recipe, device=options.device, threads=options.threads)
     plan = trainer.plan
-    print(f"{recipe.model}, {options.images:,} images of {size} px, batches of {recipe.batch_size}, {plan.reason}")
+    batch_size = recipe.batch_of(options.images)
+    print(f"{recipe.model}, {options.images:,} images of {size} px, batches of {batch_size}, {plan.reason}")
     print(f"{plan.device}, {plan.threads} threads, load before {os.getloadavg()[0]:.1f}")
     print(f"{'turn':>4} {'fold':>9} {'bare':>9}  images a second")
 
@@ -80,7 +81,7 @@ def _prepared(
     network = build_model(recipe.model, N_CLASSES, 3, recipe.weights).to(plan.torch_device)
     network.to(memory_format=plan.memory_format)
     training = Training([network], data, rows, labels, recipe, scaling, plan, seed=0)
-    first = rows[: recipe.batch_size]
+    first = rows[: recipe.batch_of(len(rows))]
     raw = next(data.batches([first]))
     return training, normalise(raw, scaling, plan), torch.from_numpy(labels[first]).to(plan.torch_device)
 
