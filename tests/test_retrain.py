@@ -18,17 +18,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cvcoteach import runs
-from cvcoteach._checks import InputError
 from cvcoteach.cli import _Group
 from cvcoteach.cli_retrain import predict, retrain
-from cvcoteach.corrections import correct
 from cvcoteach.retrain import plain_epochs
 from cvcoteach.scoring import comparison_text, score
-from cvcoteach.training.augment import Scaling
 from cvcoteach.training.coteaching import incv_curriculum
-from cvcoteach.training.devices import Plan
-from cvcoteach.training.model_files import Model, export_model, load_model, save_model
-from cvcoteach.training.models import build_model
 from tests.images import CLASSES, class_folders, dataset
 
 MACHINE = ("--device", "cpu", "--threads", "1")
@@ -91,148 +85,6 @@ def test_the_plain_network_gets_as_many_image_passes() -> None:
     assert curriculum.warmup == 4
     assert curriculum.passes(20) == 20 * 600 + 16 * 300
     assert plain_epochs(curriculum, 20, 1200) == 14
-
-
-# -- corrections --
-
-PATHS = ("a/0.png", "a/1.png", "b/2.png", "b/3.png")
-
-
-def corrected(tmp_path: Path, text: str):
-    file = tmp_path / "corrections.csv"
-    file.write_text(text)
-    labels, suggested = np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])
-    selected, candidate = np.array([True, False, False, True]), np.array([False, True, False, False])
-    return correct(file, PATHS, Path("/data"), labels, suggested, selected, candidate, ("cat", "dog"))
-
-
-def test_a_reviewed_label_is_clean_and_an_excluded_image_is_gone(tmp_path: Path) -> None:
-    text = "path,action,label\na/0.png,excluded,\na/1.png,accepted,\nb/2.png,kept,\n/data/b/3.png,set,cat\n"
-    result = corrected(tmp_path, text)
-    assert result.labels.tolist() == [0, 1, 1, 0]
-    assert result.selected.tolist() == [False, True, True, True]
-    assert not result.candidate.any()
-    assert result.excluded.tolist() == [True, False, False, False]
-    assert result.n_reviewed == 3
-
-
-def test_a_later_correction_overrules_an_earlier_one_and_none_takes_it_back(tmp_path: Path) -> None:
-    text = "path,action,label\na/0.png,excluded,\na/0.png,set,dog\na/1.png,excluded,\na/1.png,unreviewed,\n"
-    result = corrected(tmp_path, text)
-    assert result.labels.tolist() == [1, 0, 1, 1]
-    assert not result.excluded.any()
-    assert result.candidate.tolist() == [False, True, False, False]
-
-
-def test_the_plugins_record_of_corrections_is_read_as_it_is(tmp_path: Path) -> None:
-    head = "when,who,key,action,what,sample_id,filepath,old,new,old_review,new_review\n"
-    result = corrected(tmp_path, head + "now,me,k,65f,set,1,/data/b/2.png,dog,cat,unreviewed,set\n")
-    assert result.labels.tolist() == [0, 0, 0, 1]
-    assert result.selected.tolist() == [True, False, True, True]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("path,action\nc/9.png,kept\n", "line 2: c/9.png is no image of the run"),
-        ("path,action\na/0.png,keep\n", "line 2: the action is 'keep'; did you mean kept"),
-        ("path,action,label\na/0.png,set,dgo\n", "line 2: 'dgo' is no class of the run; did you mean dog"),
-        ("path,action,label\na/0.png,set,\n", "line 2: the label is missing"),
-        ("file,what\na/0.png,kept\n", "has the columns file, what; it takes path, action"),
-        ("", "cannot be read as a CSV"),
-    ],
-)
-def test_corrections_that_do_not_fit_are_told_with_their_line(tmp_path: Path, text: str, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        corrected(tmp_path, text)
-
-
-# -- model files --
-
-
-def small_model(n_classes: int = 3, seed: int = 0) -> Model:
-    networks = [build_model("small", n_classes, 1, seed=seed + i) for i in range(2)]
-    names = tuple(f"class {k}" for k in range(n_classes))
-    return Model(networks, "small", names, 12, 1, Scaling((0.2,), (0.3,)), mirror=False)
-
-
-def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    model, pixels = small_model(), dataset(6, 0.0)[0][..., None]
-    save_model(tmp_path, model)
-    again = load_model(tmp_path)
-    assert (again.class_names, again.size, again.channels, again.mirror) == (model.class_names, 12, 1, False)
-    assert again.scaling == model.scaling
-    np.testing.assert_array_equal(again.predict_proba(pixels, Plan()), model.predict_proba(pixels, Plan()))
-    assert len(safetensors.torch.load_file(tmp_path / "model.safetensors")) == 2 * len(model.networks[0].state_dict())
-
-
-def test_a_prediction_is_the_average_of_the_two_networks() -> None:
-    model, pixels = small_model(), dataset(6, 0.0)[0][..., None]
-    each = [
-        Model([net], "small", model.class_names, 12, 1, model.scaling, False).predict_proba(pixels, Plan())
-        for net in model.networks
-    ]
-    np.testing.assert_allclose(model.predict_proba(pixels, Plan()), (each[0] + each[1]) / 2, atol=1e-6)
-
-
-def test_weights_of_other_classes_are_refused(tmp_path: Path) -> None:
-    save_model(tmp_path, small_model(5))
-    about = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps({**about, "classes": ["a", "b", "c"]}))
-    with pytest.raises(InputError, match="is a model of 5 classes, but 3 are asked of it"):
-        load_model(tmp_path)
-
-
-def test_a_model_file_may_not_choose_whose_code_is_run(tmp_path: Path) -> None:
-    save_model(tmp_path, small_model())
-    about = json.loads((tmp_path / "model.json").read_text())
-    about["architecture"]["model"] = "os:abort"
-    (tmp_path / "model.json").write_text(json.dumps(about))
-    with pytest.raises(InputError, match="asks for the code of 'os:abort'; if that is yours"):
-        load_model(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (lambda folder: (folder / "model.json").unlink(), "holds no model of cvcoteach"),
-        (lambda folder: (folder / "model.json").write_text("{"), "is damaged"),
-        (lambda folder: (folder / "model.json").write_text('{"format": 9}'), "is damaged"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"no weights"), "cannot be read as safetensors"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "does not exist"),
-    ],
-)
-def test_damaged_model_files_are_told_in_one_sentence(tmp_path: Path, spoil, sentence: str) -> None:
-    save_model(tmp_path, small_model())
-    spoil(tmp_path)
-    with pytest.raises(InputError, match=sentence):
-        load_model(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of torch's own exporter
-def test_an_export_by_torch_takes_pixels_and_answers_as_the_model_does(tmp_path: Path) -> None:
-    model, pixels = small_model(), dataset(5, 0.0)[0][..., None]
-    expected = model.predict_proba(pixels, Plan())
-    program = torch.export.load(export_model(model, tmp_path, "torch.export"))
-    np.testing.assert_allclose(program.module()(torch.from_numpy(pixels)).detach().numpy(), expected, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of torch's own exporter
-def test_an_export_to_onnx_answers_as_the_model_does(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model, pixels = small_model(), dataset(5, 0.0)[0][..., None]
-    session = runtime.InferenceSession(export_model(model, tmp_path, "onnx"))
-    (answer,) = session.run(["probabilities"], {"images": pixels})
-    np.testing.assert_allclose(answer, model.predict_proba(pixels, Plan()), atol=1e-5)
-
-
-def test_a_missing_package_for_onnx_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"needs the package onnx.*; pip install"):
-        export_model(small_model(), tmp_path, "onnx")
 
 
 # -- the commands --
