@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from cvcoteach._checks import InputError
-from cvcoteach.training.models import CifarResNet, SmallNet, build_model, edges_and_colours, preprocessing
+from cvcoteach.training.models import build_model, preprocessing
+from cvcoteach.training.networks import CifarResNet, SmallNet, edges_and_colours
 
 
 @pytest.mark.parametrize("name", ["small", "resnet32"])
