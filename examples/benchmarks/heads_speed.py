@@ -2,7 +2,7 @@
 
     python examples/benchmarks/heads_speed.py
 
-Ratios of two times measured in turn on the same cores, so that another machine, or a busy one, gives about the same.
+Ratios of processor time, measured in turn on the same cores: what other programs take of a busy machine is not counted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def noisy_clusters(n: int, d: int) -> tuple[npt.NDArray[np.float32], npt.NDArray
 
 @dataclass
 class Timed:
-    """A trainer that adds up the seconds spent inside another."""
+    """A trainer that adds up the processor seconds spent inside another."""
 
     trainer: HeadTrainer
     seconds: float = 0.0
@@ -45,23 +45,23 @@ class Timed:
 
     def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
         """As the trainer."""
-        began = time.perf_counter()
+        began = time.process_time()
         answers = self.trainer.fit_predict_many(folds)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         return answers
 
 
 def bookkeeping(n: int = 10_000, d: int = 256) -> tuple[float, float]:
-    """Seconds of a four-round INCV run on linear heads, and the share of them spent outside the trainer."""
+    """Processor seconds of a four-round INCV run on linear heads, and the share of them spent outside the trainer."""
     features, labels = noisy_clusters(n, d)
     trainer = HeadTrainer(features, K)
     IterativeCV(n_rounds=1).run(trainer, labels)  # the first training of a process is slower
     runs = []
     for _ in range(REPEATS):
         timed = Timed(trainer)
-        began = time.perf_counter()
+        began = time.process_time()
         IterativeCV(n_rounds=4).run(timed, labels)
-        total = time.perf_counter() - began
+        total = time.process_time() - began
         runs.append((total, 1 - timed.seconds / total))
     return statistics.median(total for total, _ in runs), statistics.median(share for _, share in runs)
 
@@ -79,22 +79,22 @@ def folds_for(labels: npt.NDArray[np.int64], n_heads: int) -> list[Fold]:
 
 
 def together_and_in_turn(trainer: HeadTrainer, folds: Sequence[Fold]) -> tuple[float, float]:
-    """Median seconds of all heads at once, and of one after the other, measured in alternation."""
+    """Median processor seconds of all heads at once, and of one after the other, measured in alternation."""
     together, in_turn = [], []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        began = time.process_time()
         trainer.fit_predict_many(folds)
-        together.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        together.append(time.process_time() - began)
+        began = time.process_time()
         for fold in folds:
             trainer.fit_predict(*fold)
-        in_turn.append(time.perf_counter() - began)
+        in_turn.append(time.process_time() - began)
     return statistics.median(together), statistics.median(in_turn)
 
 
 def main() -> None:
     """Print both tables."""
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of processor time")
     seconds, share = bookkeeping()
     print(f"INCV, 10,000 x 256, four rounds of linear heads: {seconds:.2f} s, {share:.2%} of it outside the trainer\n")
     features, labels = noisy_clusters(10_000, 768)
