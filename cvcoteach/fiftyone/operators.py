@@ -296,8 +296,11 @@ class ReviewAndMoveOn(foo.Operator):
         return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """params: what ("accept", "keep", "exclude", "undo"), brain_key."""
-        return review_and_move_on(ctx, ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample)
+        """params: what ("accept", "keep", "exclude", "undo"), brain_key; moved: samples that presses just went through."""
+        here, moved = ctx.current_sample, ctx.params.get("moved") or []
+        if here in moved[:-1]:  # the App has not got to the last of them yet
+            here = moved[-1]
+        return review_and_move_on(ctx, ctx.params.get("what", ""), here)
 
 
 class RetrainCoteaching(foo.Operator):
@@ -443,7 +446,7 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         ctx.ops.notify(done.message + end, variant="success")
         if following is not None:
             ctx.ops.open_sample(id=following)
-    return {"message": done.message, "ids": list(done.ids), "next": following}
+    return {"message": done.message, "ids": list(done.ids), "sample": sample_id, "next": following}
 
 
 def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:

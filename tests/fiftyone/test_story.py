@@ -272,8 +272,8 @@ def _mark(page: Any, tile: int, key: str) -> None:
 
 
 def _open_sample_is(page: Any, sample_id: str) -> None:
-    """Wait until the modal shows the sample: its id is in the page's address or in the sidebar."""
-    page.wait_for_function("(id) => window.location.search.includes(id)", arg=sample_id)
+    """Wait until the modal shows the sample: its id stands in the sidebar."""
+    page.locator('[data-cy="modal"]').get_by_text(sample_id, exact=True).wait_for()
 
 
 def _settled(page: Any) -> None:
