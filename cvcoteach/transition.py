@@ -27,7 +27,7 @@ _CHUNK_VALUES = 1 << 16
 _TOLERANCE = 1e-3
 _TINY = 1e-300
 _WORTH, _NEARLY = 0.001, 0.005  # nats an image
-_EVEN = 100.0  # images
+_EVEN_FITTED, _EVEN_SEEN = 100.0, 30.0  # images
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,26 +182,29 @@ def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatA
     without = max(calibrated, unchanged, key=lambda values: values @ share)
     more, error = gain(with_noise, without)
     if more > max(error, _WORTH):
-        return replace(affine, gain=more, mixing=_evened(affine.mixing, affine.share * weight.sum())), True
+        return replace(
+            affine, gain=more, mixing=_evened(affine.mixing, affine.share * weight.sum(), _EVEN_FITTED)
+        ), True
     deconvolved, by_geometry = fit_deconvolved(labels, probs, weight)
-    mixing = _evened(deconvolved.mixing, deconvolved.share * weight.sum())
+    mixing = _evened(deconvolved.mixing, deconvolved.share * weight.sum(), _EVEN_SEEN)
     more, error = gain(calibrated, unchanged)
     fits = more < error and abs(gain(by_geometry, unchanged)[0]) < _NEARLY
     return replace(deconvolved, gain=gain(by_geometry, without)[0], mixing=mixing), fits
 
 
-def _evened(mixing: FloatArray, counts: FloatArray) -> FloatArray:
-    """T (K, K) as it is believed from so many images a class, (K,): a hundred more speak for even noise.
+def _evened(mixing: FloatArray, counts: FloatArray, even: float) -> FloatArray:
+    """T (K, K) as it is believed from so many images a class, (K,): `even` more speak for even noise.
 
     The share of wrong labels of a class is drawn towards that of all classes, and where they go towards all others
-    alike. What few images say of rare confusions is mostly chance, and would cost more than it gives.
+    alike. What few images say of rare confusions is mostly chance, and would cost more than it gives; what a fitted
+    model says of them is, besides, partly its own confusion.
     """
     k = len(mixing)
     joint = mixing * counts[:, None]
     off = joint * (1 - np.eye(k))
     wrong = off.sum(axis=1)
-    rate = (wrong + _EVEN * wrong.sum() / joint.sum()) / (counts + _EVEN)
-    pattern = (off + _EVEN / (k - 1)) / (wrong + _EVEN)[:, None]
+    rate = (wrong + even * wrong.sum() / joint.sum()) / (counts + even)
+    pattern = (off + even / (k - 1)) / (wrong + even)[:, None]
     return np.where(np.eye(k, dtype=bool), 1 - rate[:, None], rate[:, None] * pattern)
 
 
