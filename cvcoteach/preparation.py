@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,7 @@ def _check(settings: Settings) -> None:
 def _automatic(
     data: Source, settings: Settings, machine: Machine, watcher: Watcher
 ) -> tuple[Settings, Backbone | None]:
+    from cvcoteach.training.backbones import load_backbone
     from cvcoteach.training.devices import choose_device
     from cvcoteach.training.images import natural_size
     from cvcoteach.training.presets import choose
@@ -109,7 +111,8 @@ def _automatic(
     if settings.model is not None:
         raise InputError(f"model is {settings.model!r}, but preset auto chooses it; leave one of them out.")
     device = choose_device(machine.device)
-    choice = choose(len(data), natural_size(data), device, size=settings.image_size)
+    load = partial(load_backbone, weights=settings.weights)
+    choice = choose(len(data), natural_size(data), device, size=settings.image_size, load=load)
     watcher.note(f"preset auto takes {choice.reason}.")
     name = choice.backbone.name if choice.backbone else None
     return replace(settings, backbone=name, finetune=choice.finetune), choice.backbone

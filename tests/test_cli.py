@@ -18,6 +18,7 @@ from torch import nn
 
 from cvcoteach.cli import main
 from cvcoteach.training.models import Preprocessing
+from cvcoteach.training.presets import BACKBONES
 from tests.images import CLASSES, class_folders, dataset
 
 QUICK = ("--epochs", "4", "--rounds", "2", "--device", "cpu", "--threads", "1", "--quiet")
@@ -184,6 +185,20 @@ def test_preset_auto_says_what_it_chose_and_why(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "preset auto takes a small network from scratch, since the images have" in result.stderr
     assert "all trainings together take about" in result.stderr
+
+
+def test_preset_auto_takes_a_backbone_for_larger_images_and_measures_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "shapes")
+    monkeypatch.setattr("cvcoteach.training.presets.SMALL_IMAGE", 4)
+    monkeypatch.setitem(BACKBONES, "cpu", "tests.test_cli:stripes")
+    result = find_issues(tmp_path / "shapes", "--preset", "auto", "--output", tmp_path / "run", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (
+        "preset auto takes heads on frozen features of tests.test_cli:stripes, since there is no GPU" in result.stderr
+    )
+    assert "the features of 90 images take about 1 s" in result.stderr
 
 
 def test_the_seed_decides_and_nothing_else_does(tmp_path: Path) -> None:
