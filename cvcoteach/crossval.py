@@ -181,7 +181,8 @@ def cross_validate(
     check_at_least("n_folds", n_folds, 2)
     everything = np.arange(len(y))
     nothing = np.zeros(len(y), np.bool_)
-    return _score(trainer, y, k, nothing, everything, n_folds, seed, 1, 1, finished, on_fold)
+    parts = _parts(y, n_folds, seed, 1)
+    return _score(trainer, y, k, nothing, everything, parts, n_folds, seed, 1, 1, finished, on_fold)
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,20 @@ class IterativeCV:
             scored = np.flatnonzero(candidate)
             if len(scored) < self.n_folds:
                 break
+            parts = _parts(y[scored], self.n_folds, self.seed, number)
             probs = _score(
-                trainer, y, k, selected, scored, self.n_folds, self.seed, number, self.n_rounds, finished, on_fold
+                trainer,
+                y,
+                k,
+                selected,
+                scored,
+                parts,
+                self.n_folds,
+                self.seed,
+                number,
+                self.n_rounds,
+                finished,
+                on_fold,
             )
             predicted = probs.argmax(axis=1)
             agreement = float((predicted == y[scored]).mean())
@@ -251,7 +264,6 @@ class IterativeCV:
                 ratio = min(MAX_REMOVE_RATIO, noise_rate / (1 - noise_rate)) if noise_rate < 1 else MAX_REMOVE_RATIO
 
             kept, dropped = [], []
-            parts = _parts(y[scored], self.n_folds, self.seed, number)
             for part in range(self.n_folds):
                 held_out = np.flatnonzero(parts == part)
                 keep, drop = keep_and_drop(y[scored[held_out]], probs[held_out], ratio)
@@ -278,6 +290,7 @@ def _score(
     n_classes: int,
     selected: BoolArray,
     scored: IntArray,
+    parts: IntArray,
     n_folds: int,
     seed: int,
     number: int,
@@ -285,8 +298,7 @@ def _score(
     finished: Finished | None,
     on_fold: OnFold | None,
 ) -> PredProbs:
-    """Probabilities of the images `scored` (m, K): trained on `selected` and the other parts of `scored`."""
-    parts = _parts(labels[scored], n_folds, seed, number)
+    """Probabilities of the images `scored` (m, K): trained on `selected` and the other `parts` (m,) of `scored`."""
     folds = {}
     for part in range(n_folds):
         in_training = selected.copy()
