@@ -139,8 +139,10 @@ def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -
 
     Sizes differ by one at most, of the parts as of a class within them.
     """
+    # numpy sorts 16 bits by radix, several times as fast
+    keys = labels.astype(np.uint16) if labels.max(initial=0) < 1 << 16 else labels
     order = rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
+    order = order[np.argsort(keys[order], kind="stable")]
     parts = np.empty(len(labels), np.int64)
     parts[order] = np.arange(len(labels)) % n_parts  # dealt like cards, on across the classes
     return parts
