@@ -296,7 +296,7 @@ class ReviewAndMoveOn(foo.Operator):
         return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """params: what ("accept", "keep", "exclude", "undo"), brain_key; moved: samples that presses just went through."""
+        """params: what ("accept", "keep", "exclude", "undo"), brain_key; moved: samples presses just went through."""
         here, moved = ctx.current_sample, ctx.params.get("moved") or []
         if here in moved[:-1]:  # the App has not got to the last of them yet
             here = moved[-1]

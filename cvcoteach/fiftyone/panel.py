@@ -305,7 +305,7 @@ def headline_text(figures: Headline) -> str:
         lines.append(figures.expected.note)
     if figures.checked is not None:
         lines.append(" \u00b7 ".join([f"By {figures.n_checked} random checks", *readout_parts(figures.checked)]))
-    elif figures.n_checked:
+    elif figures.n_checked > 1:
         lines.append(f"{figures.n_checked} random checks done; {LEAST_CHECKS} are needed to measure.")
     return "\n\n".join(line for line in lines if line)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,8 +128,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     _choose(page, form, "Embeddings", "embedding")
     _choose(page, form, "Flag", "labels that INCV did not select")
     _press(form, "Find", PICTURES / "form.png")
-    progress = form.get_by_text("round ").or_(panel.get_by_text("labels look wrong"))
-    progress.first.wait_for()
+    page.get_by_text(re.compile(r"round \d+ of \d+, fold|^done$")).first.wait_for()
     page.screenshot(path=PICTURES / "progress.png")
 
     # the panel, with the run's own figures
@@ -170,7 +170,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
     page.locator('[data-cy="modal"]').get_by_text("Each key moves on").wait_for()
     page.screenshot(path=PICTURES / "modal-panel.png")
-    page.keyboard.press("Escape")
+    page.evaluate("window.__foo__.executeOperator('close_sample')")
     page.locator('[data-cy="modal"]').wait_for(state="hidden")
 
     # the work queue in the grid: Alt-click two to keep, Apply
