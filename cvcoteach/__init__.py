@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CoTeaching": "training.coteaching_estimator",
     "CrossValResult": "crossval",
     "FoldTrainer": "crossval",
     "HeadTrainer": "training.features",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from cvcoteach.runs import Machine as Machine
     from cvcoteach.runs import Settings as Settings
     from cvcoteach.runs import find_issues as find_issues
+    from cvcoteach.training.coteaching_estimator import CoTeaching as CoTeaching
     from cvcoteach.training.features import HeadTrainer as HeadTrainer
     from cvcoteach.training.features import SklearnTrainer as SklearnTrainer
     from cvcoteach.training.folds import TorchTrainer as TorchTrainer
