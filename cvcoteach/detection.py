@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, as_labels, check_at_least, near
-from cvcoteach.crossval import (
-    BatchFoldTrainer,
-    CrossValResult,
-    Fold,
-    FoldProgress,
-    FoldTrainer,
-    IterativeCV,
-    OnFold,
-    cross_validate,
-)
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, as_labels, check_at_least, near
+from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold, cross_validate
+from cvcoteach.final_scoring import FinalScores, FinalScoring
 from cvcoteach.issues import LabelIssues, flags_of, issues_of
 from cvcoteach.transition import Posterior, fit_posterior
 
@@ -38,7 +29,7 @@ def label_issues(
     filter_by: str = "posterior",
     class_names: Sequence[str] | None = None,
     n_rounds: int = 4,
-    n_folds: int = 2,
+    n_folds: int | None = None,
     seed: int = 0,
     progress: bool | OnFold = True,
 ) -> LabelIssues:
@@ -49,16 +40,16 @@ def label_issues(
     images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
     features: (n, d) embeddings, on which linear heads are trained;
     trainer: a `FoldTrainer`.
-    filter_by: "posterior" flags what is more probably wrong than right, see `selected_by_posterior`; "incv" what
-        Iterative Noisy Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction
-        is another class.
-    n_rounds, n_folds, seed: of either; n_rounds · n_folds models are trained.
+    filter_by: "posterior" flags what is probably wrong - with anything to train on, after a last scoring by models that
+        learned only from labels taken for right (`FinalScoring`); "incv" what Iterative Noisy Cross-Validation did
+        not select - on `pred_probs`, with nothing to iterate: where the prediction is another class.
+    n_rounds: of INCV. n_folds: 2 for INCV as in the paper, else 5. seed: of splits and trainings.
     progress: a bar on stderr, nothing, or a function told of every fold.
 
     Raises InputError for what does not fit, and where not exactly one source is given.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
-    return judge(labels, sources, filter_by, class_names, IterativeCV(n_rounds, n_folds, seed=seed), progress).issues()
+    return judge(labels, sources, filter_by, class_names, Plan(n_rounds, n_folds, seed, progress)).issues()
 
 
 def label_issues_from(
@@ -71,7 +62,7 @@ def label_issues_from(
     """
     check_rule(filter_by)
     posterior = fit_posterior(result.labels, result.rounds[0].pred_probs)
-    return Verdict(posterior, None if filter_by == "posterior" else ~result.selected, class_names).issues()
+    return Verdict(posterior, None, None if filter_by == "posterior" else ~result.selected, class_names).issues()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +70,42 @@ class Verdict:
     """What was found out about every label, before the suggestions and tables of LabelIssues are made of it."""
 
     posterior: Posterior
-    incv_flags: BoolArray | None
+    scores: FinalScores | None = None
+    """Of models trained on clean labels, where there was a trainer to train them."""
+    incv_flags: BoolArray | None = None
     """(n,) INCV's flags, where these were asked for."""
-    class_names: Sequence[str] | None
+    class_names: Sequence[str] | None = None
+
+    @property
+    def label_quality(self) -> FloatArray:
+        """(n,) probability that the given label is right, in [0, 1]."""
+        return self.posterior.label_quality if self.scores is None else self.scores.label_quality
 
     @property
     def flags(self) -> BoolArray:
-        """(n,)"""
-        return flags_of(self.posterior) if self.incv_flags is None else self.incv_flags
+        """(n,) flagged as wrong."""
+        if self.incv_flags is not None:
+            return self.incv_flags
+        return flags_of(self.posterior) if self.scores is None else self.scores.is_label_issue
 
     def issues(self) -> LabelIssues:
         """All of it."""
+        if self.scores is not None:
+            return self.scores.issues(self.class_names)
         rule = "posterior" if self.incv_flags is None else "incv"
         return issues_of(self.posterior, class_names=self.class_names, flags=self.flags, filter_by=rule)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How models are trained where there is a trainer."""
+
+    n_rounds: int = 4
+    """Of INCV."""
+    n_folds: int | None = None
+    """None: the paper's 2 for INCV, 5 for the posterior."""
+    seed: int = 0
+    progress: bool | OnFold = True
 
 
 def judge(
@@ -99,8 +113,7 @@ def judge(
     sources: Mapping[str, Any],
     filter_by: str,
     class_names: Sequence[str] | None,
-    incv: IterativeCV,
-    progress: bool | OnFold,
+    plan: Plan,
 ) -> Verdict:
     """As `label_issues`. sources: pred_probs, images, features and trainer by name, None for those not given."""
     kind = one_source(sources)
@@ -110,11 +123,19 @@ def judge(
     y, names = encode_labels(labels, class_names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(kind, sources[kind], len(names))
-    with _Progress(progress, incv.n_rounds * incv.n_folds) as on_fold:
-        if filter_by == "posterior":
-            return Verdict(selected_by_posterior(trainer, y, len(names), incv, on_fold=on_fold), None, names)
-        result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
-    return Verdict(fit_posterior(y, result.rounds[0].pred_probs), ~result.selected, names)
+    if filter_by == "incv":
+        incv = IterativeCV(plan.n_rounds, plan.n_folds or 2, seed=plan.seed)
+        with _Progress(plan.progress, incv.n_rounds * incv.n_folds) as on_fold:
+            result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
+        return Verdict(fit_posterior(y, result.rounds[0].pred_probs), None, ~result.selected, names)
+
+    n_folds = 5 if plan.n_folds is None else plan.n_folds
+    # heads cost seconds: a second cross-validation is worth them
+    scoring = FinalScoring(n_folds=n_folds, repeats=2 if kind == "features" else 1, seed=plan.seed)
+    with _Progress(plan.progress, n_folds + scoring.n_trainings) as on_fold:
+        probs = cross_validate(trainer, y, n_folds=n_folds, seed=plan.seed, n_classes=len(names), on_fold=on_fold)
+        scores = scoring.run(trainer, y, probs, on_fold=on_fold)
+    return Verdict(scores.posterior, scores, None, names)
 
 
 def _judge_pred_probs(
@@ -127,48 +148,7 @@ def _judge_pred_probs(
     posterior = fit_posterior(array, probs)
     y = posterior.labels
     disagrees = probs[np.arange(len(y)), y] < probs.max(axis=1) if filter_by == "incv" else None
-    return Verdict(posterior, disagrees, class_names)
-
-
-def selected_by_posterior(
-    trainer: FoldTrainer, labels: IntArray, n_classes: int, incv: IterativeCV, *, on_fold: OnFold | None = None
-) -> Posterior:
-    """INCV with the posterior as its judge: the posterior of the last round.
-
-    Round 1 is plain cross-validation on all labels. In each later round the folds train only on labels that the
-    posterior of the round before takes for right, and judge every image anew: what was selected once need not stay,
-    where INCV's selection by agreement gets less pure from round to round. Trainings: n_rounds · n_folds, as INCV's.
-
-    A class keeps at least two images a fold to train on, its least doubtful ones.
-    """
-    told = partial(_in_round, on_fold, incv.n_rounds) if on_fold else None
-    probs = cross_validate(
-        trainer,
-        labels,
-        n_folds=incv.n_folds,
-        seed=incv.seed,
-        n_classes=n_classes,
-        on_fold=told and partial(told, 1),
-    )
-    posterior = fit_posterior(labels, probs)
-    for number in range(2, incv.n_rounds + 1):
-        doubted = limited_flags(
-            labels,
-            posterior.label_quality,
-            flags_of(posterior),
-            n_classes,
-            min_examples_per_class=2 * incv.n_folds,
-        )
-        probs = cross_validate(
-            _trained_on(trainer, ~doubted),
-            labels,
-            n_folds=incv.n_folds,
-            seed=int(np.random.SeedSequence([incv.seed, number]).generate_state(1)[0]),
-            n_classes=n_classes,
-            on_fold=told and partial(told, number),
-        )
-        posterior = fit_posterior(labels, probs, trained_on="clean")
-    return posterior
+    return Verdict(posterior, None, disagrees, class_names)
 
 
 def limited_flags(
@@ -276,37 +256,6 @@ def _place_in_class(labels: IntArray, n_classes: int) -> IntArray:
     place = np.empty(len(labels), np.int64)
     place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return place
-
-
-def _trained_on(trainer: FoldTrainer, selected: BoolArray) -> FoldTrainer:
-    kind = _BatchTrainedOn if isinstance(trainer, BatchFoldTrainer) else _TrainedOn
-    return kind(trainer, selected)
-
-
-class _TrainedOn:
-    """A trainer that learns from the selected (n,) images of each training part only."""
-
-    def __init__(self, trainer: Any, selected: BoolArray) -> None:
-        self.trainer, self.selected = trainer, selected
-
-    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        """As the trainer's, on fewer images."""
-        return self.trainer.fit_predict(*self._fewer(Fold(train_idx, train_labels, eval_idx, seed)))
-
-    def _fewer(self, fold: Fold) -> Fold:
-        rows = self.selected[fold.train_idx]
-        return fold._replace(train_idx=fold.train_idx[rows], train_labels=fold.train_labels[rows])
-
-
-class _BatchTrainedOn(_TrainedOn):
-    def fit_predict_many(self, folds: Sequence[Fold]) -> Sequence[PredProbs]:
-        """As the trainer's, on fewer images."""
-        return self.trainer.fit_predict_many([self._fewer(fold) for fold in folds])
-
-
-def _in_round(on_fold: OnFold, n_rounds: int, number: int, told: FoldProgress) -> None:
-    """Pass on what one cross-validation tells as that of round `number`."""
-    on_fold(replace(told, key=told.key._replace(round=number), n_rounds=n_rounds))
 
 
 class _Progress:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
-from cvcoteach.crossval import FoldTrainer, IterativeCV, OnFold
-from cvcoteach.detection import RULES, judge, limited_flags, one_source
+from cvcoteach.crossval import FoldTrainer, OnFold
+from cvcoteach.detection import RULES, Plan, judge, limited_flags, one_source
 from cvcoteach.detection import label_issues_from as label_issues_from
 from cvcoteach.transition import Posterior, fit_posterior
 
@@ -40,7 +40,7 @@ def find_label_issues(
     features: npt.ArrayLike | None = None,
     trainer: FoldTrainer | None = None,
     n_rounds: int = 4,
-    n_folds: int = 2,
+    n_folds: int | None = None,
     seed: int = 0,
     progress: bool | OnFold = True,
 ) -> BoolArray | IntArray:
@@ -59,7 +59,7 @@ def find_label_issues(
         "incv" - not selected by Iterative Noisy Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where
         there is nothing to iterate, that is: the prediction is another class.
     return_indices_ranked_by: a score of cleanlab's, or "posterior".
-    n_rounds, n_folds, seed: n_rounds · n_folds models are trained.
+    n_rounds: of INCV. n_folds: 2 for INCV as in the paper, else 5. seed: of splits and trainings.
     progress: a bar on stderr, none, or a function told of every fold.
 
     With a `filter_by` of ours cleanlab's options keep their meaning: `frac_noise` leaves the worst share of the flags,
@@ -106,14 +106,13 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    incv = IterativeCV(n_rounds, n_folds, seed=seed)
-    verdict = judge(labels, sources, rule, None, incv, progress)
+    verdict = judge(labels, sources, rule, None, Plan(n_rounds, n_folds, seed, progress))
     posterior = verdict.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _say_if_unfit(posterior)
     flags = limited_flags(
         posterior.labels,
-        posterior.label_quality,
+        verdict.label_quality,
         verdict.flags,
         posterior.pred_probs.shape[1],
         frac_noise=frac_noise,
@@ -125,7 +124,7 @@ def find_label_issues(
     if return_indices_ranked_by is None:
         return flags
     if return_indices_ranked_by == "posterior":
-        return _worst_first(flags, posterior.label_quality)
+        return _worst_first(flags, verdict.label_quality)
     from cleanlab.rank import order_label_issues
 
     ranking = {"rank_by": return_indices_ranked_by, "rank_by_kwargs": rank_by_kwargs or {}}

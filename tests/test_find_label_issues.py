@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from cvcoteach._checks import InputError
-from cvcoteach.crossval import FoldProgress, IterativeCV
+from cvcoteach.crossval import FoldProgress, IterativeCV, cross_validate
 from cvcoteach.dropin import find_label_issues, get_label_quality_scores, label_issues_from
+from cvcoteach.final_scoring import FinalScoring
 from cvcoteach.issues import posterior_issues
 from cvcoteach.transition import fit_posterior
 
@@ -268,65 +269,22 @@ def test_our_filters_refuse_what_is_no_probability(filter_by, row, sentence):
         find_label_issues(given, probs, filter_by=filter_by)
 
 
-def test_a_trainer_is_run_by_incv_and_flags_by_the_posterior():
+def test_a_trainer_is_run_twice_over_the_folds_and_flags_by_the_posterior():
     x, given, true = blobs()
     trainer = NearestMean(x, 4)
-    mask = find_label_issues(given, trainer=trainer, n_rounds=2, progress=False)
-    assert trainer.calls == 4
+    mask = find_label_issues(given, trainer=trainer, progress=False)
+    assert trainer.calls == 10
     assert ((given != true) == mask).mean() > 0.95
 
 
-class Watched(NearestMean):
-    """Remembers the training and the judged part of every call."""
-
-    def __init__(self, x: np.ndarray, n_classes: int) -> None:
-        super().__init__(x, n_classes)
-        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def fit_predict(self, train_idx, train_labels, eval_idx, seed):
-        self.parts.append((train_idx, eval_idx))
-        return super().fit_predict(train_idx, train_labels, eval_idx, seed)
-
-
-def test_after_the_first_round_models_learn_from_labels_taken_for_right_only():
+def test_the_posterior_has_the_verdict_of_the_final_scoring():
     x, given, _ = blobs()
-    trainer = Watched(x, 4)
-    find_label_issues(given, trainer=trainer, n_rounds=2, n_folds=4, progress=False)
-    first, second = trainer.parts[:4], trainer.parts[4:]
-    probs = np.empty((400, 4), np.float32)
-    for train, judged in first:
-        probs[judged] = NearestMean(x, 4).fit_predict(train, given[train], judged, 0)
-    flagged = posterior_issues(given, probs).is_label_issue
-    assert flagged.sum() > 40
-    for train, judged in second:
-        assert not flagged[train].any()
-        assert not set(train) & set(judged)
-    assert sorted(np.concatenate([judged for _, judged in second])) == list(range(400))
-
-
-def test_a_batch_of_folds_gives_what_single_folds_give():
-    class AtOnce(NearestMean):
-        def fit_predict_many(self, folds):
-            return [self.fit_predict(*fold) for fold in folds]
-
-    x, given, _ = blobs()
-    single = find_label_issues(given, trainer=NearestMean(x, 4), n_rounds=3, progress=False)
-    assert np.array_equal(find_label_issues(given, trainer=AtOnce(x, 4), n_rounds=3, progress=False), single)
-
-
-def test_a_class_keeps_images_to_train_on_however_wrong_it_looks():
-    x, given, _ = blobs()
-    trainer = Watched(x, 5)
-    given = given.copy()
-    given[:7] = 4  # a class of nothing but wrong labels
-    trainer.fit_predict = lambda train, labels, judged, seed: _counted(trainer, train, judged)
-    find_label_issues(given, trainer=trainer, n_rounds=2, n_folds=3, progress=False)
-    assert all((given[train] == 4).sum() >= 2 for train, _ in trainer.parts)
-
-
-def _counted(trainer: Watched, train: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    trainer.parts.append((train, judged))
-    return np.tile(np.float32([0.97, 0.01, 0.01, 0.01, 0]), (len(judged), 1))
+    probs = cross_validate(NearestMean(x, 4), given, n_folds=3, seed=7)
+    scores = FinalScoring(n_folds=3, repeats=1, seed=7).run(NearestMean(x, 4), given, probs)
+    options = {"trainer": NearestMean(x, 4), "n_folds": 3, "seed": 7, "progress": False}
+    assert np.array_equal(find_label_issues(given, **options), scores.is_label_issue)
+    ranked = find_label_issues(given, **options, return_indices_ranked_by="posterior")
+    assert np.array_equal(ranked, scores.issues().worst_first())
 
 
 def test_incv_flags_what_was_not_selected():
@@ -356,7 +314,7 @@ def test_class_names_as_labels_give_what_their_numbers_give():
 def test_a_function_given_as_progress_is_told_of_every_fold():
     x, given, _ = blobs()
     told: list[FoldProgress] = []
-    find_label_issues(given, trainer=NearestMean(x, 4), n_rounds=2, progress=told.append)
+    find_label_issues(given, trainer=NearestMean(x, 4), n_folds=2, progress=told.append)
     assert [(t.key.round, t.key.fold, t.state) for t in told if t.state == "done"] == [
         (1, 1, "done"),
         (1, 2, "done"),
@@ -428,7 +386,7 @@ def test_quality_scores_are_cleanlabs_or_the_posterior():
 @pytest.mark.slow
 def test_features_train_heads_and_find_the_wrong_labels():
     x, given, true = blobs(1000)
-    mask = find_label_issues(given, features=x.astype(np.float32), n_rounds=2, n_folds=3, progress=False)
+    mask = find_label_issues(given, features=x.astype(np.float32), progress=False)
     assert ((given != true) == mask).mean() > 0.95
 
 
@@ -440,6 +398,6 @@ def test_images_train_networks_and_rank_the_wrong_labels_first():
     images = rng.integers(0, 90, size=(240, 16, 16, 3), dtype=np.uint8)
     images[true == 1, 4:12, 4:12] += 120  # a bright square
     given = np.where(rng.random(240) < 0.15, 1 - true, true)
-    ranked = find_label_issues(given, images=images, n_rounds=1, return_indices_ranked_by="posterior", progress=False)
+    ranked = find_label_issues(given, images=images, n_folds=2, return_indices_ranked_by="posterior", progress=False)
     wrong = np.flatnonzero(given != true)
     assert len(set(ranked[:20]) & set(wrong)) >= 16
