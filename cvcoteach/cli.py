@@ -126,6 +126,7 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: what the process may use]")
+@click.option("--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a probe]")
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path), help="Where decoded images are kept.  [default: the user's cache]"
 )
@@ -140,6 +141,7 @@ def find_issues(
     folds: int,
     device: str | None,
     threads: int | None,
+    precision: str | None,
     cache_dir: Path | None,
     as_json: bool,
     quiet: bool,
@@ -159,7 +161,7 @@ def find_issues(
             source,
             output,
             runs.Settings(n_rounds=rounds, n_folds=folds, **settings),
-            runs.Machine(device, threads, cache_dir),
+            runs.Machine(device, threads, precision, cache_dir),
             path_column=path_column,
             label_column=label_column,
             watcher=display,

@@ -41,6 +41,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--export", "exports", multiple=True, metavar="onnx|torch.export", help="Write that too; repeatable.")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: what the process may use]")
+@click.option("--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a probe]")
 @click.option("--cache-dir", type=_FILE, help="Where decoded images are kept.  [default: the user's cache]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -55,6 +56,7 @@ def retrain(
     exports: tuple[str, ...],
     device: str | None,
     threads: int | None,
+    precision: str | None,
     cache_dir: Path | None,
     as_json: bool,
     quiet: bool,
@@ -77,7 +79,7 @@ def retrain(
             run or source,
             output,
             RetrainSettings(**settings),
-            Machine(device, threads, cache_dir),
+            Machine(device, threads, precision, cache_dir),
             source=source if run else None,
             path_column=path_column,
             label_column=label_column,
@@ -140,7 +142,9 @@ def predict(
 
     display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
     try:
-        result = carry_out(model, source, output, Machine(device, threads, cache_dir), watcher=display, **options)
+        result = carry_out(
+            model, source, output, Machine(device, threads, cache_dir=cache_dir), watcher=display, **options
+        )
     finally:
         display.close()
     if result.accuracy is not None:

@@ -212,6 +212,7 @@ def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Wa
             device=machine.device,
             plan=plan,
             threads=machine.threads,
+            precision=machine.precision,
             on_epoch=watcher.epoch,
         )
         if plan is None and not run.done:

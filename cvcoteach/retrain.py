@@ -139,7 +139,9 @@ def _plan(folder: RunFolder, task: Task, recipe: Recipe, machine: Machine) -> Pl
     plan = Plan(**folder.record["plan"]) if "plan" in folder.record else None
     if plan is None:
         k = len(task.class_names)
-        plan = TorchTrainer(task.pixels, k, recipe, device=machine.device, threads=machine.threads).plan
+        plan = TorchTrainer(
+            task.pixels, k, recipe, device=machine.device, threads=machine.threads, precision=machine.precision
+        ).plan
         folder.save(plan=asdict(plan))
     set_threads(plan.threads)
     return plan

@@ -47,6 +47,7 @@ class Machine:
 
     device: str | None = None
     threads: int | None = None
+    precision: str | None = None
     cache_dir: Path | None = None
 
 

@@ -21,7 +21,7 @@ from cvcoteach.training.models import Preprocessing
 from cvcoteach.training.presets import BACKBONES
 from tests.images import CLASSES, class_folders, dataset
 
-QUICK = ("--epochs", "4", "--rounds", "2", "--device", "cpu", "--threads", "1", "--quiet")
+QUICK = ("--epochs", "4", "--rounds", "2", "--device", "cpu", "--threads", "1", "--precision", "float32", "--quiet")
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from cvcoteach.scoring import comparison_text, score
 from cvcoteach.training.coteaching import incv_curriculum
 from tests.images import CLASSES, class_folders, dataset
 
-MACHINE = ("--device", "cpu", "--threads", "1")
+MACHINE = ("--device", "cpu", "--threads", "1", "--precision", "float32")
 main = _Group("cvcoteach", commands={"retrain": retrain, "predict": predict})
 
 
@@ -48,7 +48,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, true, _ = dataset(60, 0.0, seed=1)
     np.savez(folder / "test.npz", images=images, labels=np.array(CLASSES)[true])
     settings = runs.Settings(epochs=30, n_rounds=2)
-    runs.find_issues(folder / "shapes", folder / "run", settings, runs.Machine("cpu", 1, folder / "cache"))
+    runs.find_issues(folder / "shapes", folder / "run", settings, runs.Machine("cpu", 1, "float32", folder / "cache"))
     return folder
 
 
@@ -155,7 +155,18 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
 
 @pytest.mark.slow
 def test_a_killed_retraining_goes_on_to_the_same_classifier(work: Path) -> None:
-    arguments = ["--epochs", "8", "--device", "cpu", "--threads", "1", "--cache-dir", str(work / "cache")]
+    arguments = [
+        "--epochs",
+        "8",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--precision",
+        "float32",
+        "--cache-dir",
+        str(work / "cache"),
+    ]
     # the same plan for both: a stopwatch decides on the number format
     first = call("retrain", work / "run", "-o", work / "unbroken", *arguments)
     assert first.exit_code == 0, first.output

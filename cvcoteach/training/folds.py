@@ -32,12 +32,15 @@ class TorchTrainer:
         device: str | None = None,
         plan: Plan | None = None,
         threads: int | None = None,
+        precision: str | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
         """pixels: (n, H, W, C) uint8 with C 1 or 3, an array or a memory map.
 
         plan: as an earlier trainer's `plan`, for identical results; None: made by a short probe when needed.
-        device, threads: chosen by themselves if None, and taken from `plan` if there is one.
+        device, threads, precision ("float32", "bfloat16", "float16"): chosen by themselves if None, and taken from
+            `plan` if there is one. With all three given, results repeat in any run on the same machine; a probe may
+            decide otherwise another time.
 
         Raises InputError for pixels of another kind, a device that this machine does not have, an unknown model.
         """
@@ -52,6 +55,15 @@ class TorchTrainer:
         self._threads = plan.threads if plan else choose_threads(threads)
         self._threads_are_free = plan is None and threads is None
         self._plan = plan
+        if plan is None and precision is not None:
+            self._plan = Plan(
+                device=str(self._device),
+                dtype=precision,
+                channels_last=self._device.type == "cuda",
+                threads=self._threads,
+                resident=room_for(self._array, self._device),
+                reason="precision as asked for",
+            )
         self._pixels: Pixels | None = None
 
     @property
