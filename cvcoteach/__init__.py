@@ -12,22 +12,29 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CoTeaching": "training.coteaching_estimator",
+    "cross_validate": "crossval",
     "CrossValResult": "crossval",
+    "expected_precision_recall": "readout",
+    "find_issues": "runs",
+    "find_label_issues": "dropin",
+    "fit_posterior": "transition",
     "FoldTrainer": "crossval",
+    "get_label_quality_scores": "dropin",
     "HeadTrainer": "training.features",
+    "how_many_reviews": "reviews",
     "InputError": "_checks",
     "IterativeCV": "crossval",
+    "label_issues": "detection",
+    "label_posterior": "transition",
     "LabelIssues": "issues",
     "Machine": "runs",
+    "measured_precision_recall": "reviews",
+    "noise_transition": "transition",
+    "review_sample": "reviews",
+    "sample_weights": "issues",
     "Settings": "runs",
     "SklearnTrainer": "training.features",
     "TorchTrainer": "training.folds",
-    "cross_validate": "crossval",
-    "find_issues": "runs",
-    "find_label_issues": "dropin",
-    "get_label_quality_scores": "dropin",
-    "label_posterior": "transition",
-    "noise_transition": "transition",
 }
 
 __all__ = sorted(_HOMES)
@@ -49,9 +56,15 @@ if TYPE_CHECKING:
     from cvcoteach.crossval import FoldTrainer as FoldTrainer
     from cvcoteach.crossval import IterativeCV as IterativeCV
     from cvcoteach.crossval import cross_validate as cross_validate
+    from cvcoteach.detection import label_issues as label_issues
     from cvcoteach.dropin import find_label_issues as find_label_issues
     from cvcoteach.dropin import get_label_quality_scores as get_label_quality_scores
     from cvcoteach.issues import LabelIssues as LabelIssues
+    from cvcoteach.issues import sample_weights as sample_weights
+    from cvcoteach.readout import expected_precision_recall as expected_precision_recall
+    from cvcoteach.reviews import how_many_reviews as how_many_reviews
+    from cvcoteach.reviews import measured_precision_recall as measured_precision_recall
+    from cvcoteach.reviews import review_sample as review_sample
     from cvcoteach.runs import Machine as Machine
     from cvcoteach.runs import Settings as Settings
     from cvcoteach.runs import find_issues as find_issues
@@ -59,5 +72,6 @@ if TYPE_CHECKING:
     from cvcoteach.training.features import HeadTrainer as HeadTrainer
     from cvcoteach.training.features import SklearnTrainer as SklearnTrainer
     from cvcoteach.training.folds import TorchTrainer as TorchTrainer
+    from cvcoteach.transition import fit_posterior as fit_posterior
     from cvcoteach.transition import label_posterior as label_posterior
     from cvcoteach.transition import noise_transition as noise_transition
