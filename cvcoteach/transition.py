@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, near
 from cvcoteach.calibration import AffineModel, fit_affine
@@ -22,7 +23,7 @@ Model = AffineModel | DeconvolvedModel | TemperatureModel
 MAX_FREE_CLASSES = 32
 """Up to here every entry of T and of the calibration is fitted; beyond, T is sparse and smoothed."""
 
-_N_FITTED = 20_000
+_N_FITTED, _N_DRAWN = 20_000, 160_000
 _CHUNK_VALUES = 1 << 16
 _TOLERANCE = 1e-3
 _TINY = 1e-300
@@ -121,14 +122,15 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
 
     Given labels are explained as P(given | image) = Σ_k c_k(image)·T[k, given]; c, a calibration of the probabilities,
     and T maximise the likelihood. Up to 32 classes both are free (`AffineModel`, fitted on 20,000 rows at most, spread
-    over the classes); for more, or for probabilities of models trained on clean labels, c is tempered only
-    (`TemperatureModel`). Where a model without noise predicts held-out given labels as well, `label_quality` is the
-    probability of the given label as it came, and `fits` is False.
+    over the classes), unless the probabilities are calibrated to the given labels already (`DeconvolvedModel`). For
+    more classes, or for probabilities of models trained on clean labels, c is tempered only (`TemperatureModel`).
+    Where a model without noise predicts held-out given labels as well, `label_quality` is the probability of the
+    given label as it came, and `fits` is False.
 
     labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K), each row by a model that did not train on it.
     trained_on: "noisy" if the models saw given labels (plain K-fold), "clean" if only selected, clean ones.
 
-    Extra memory: 8 bytes a row, and a few megabytes for up to 32 classes or 150 bytes a row for more.
+    Extra memory: 8 bytes a row and about ten megabytes for up to 32 classes, 1.6 kB a row for more.
     Deterministic. Raises InputError for labels or probabilities that do not fit.
     """
     if trained_on not in ("noisy", "clean"):
@@ -146,29 +148,30 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
         model: Model = fit_temperature(likely, k)
         fits = model.gain > 0
     else:
-        sample, weight = _spread(y, k)
-        fit = _fit_noisy if trained_on == "noisy" else _fit_clean
-        model, fits = fit(y[sample], probs[sample].clip(0, 1), weight)
+        model, fits = _fit_noisy(y, probs) if trained_on == "noisy" else _fit_clean(y, probs)
 
     quality = np.empty(len(y))
-    for rows in _chunks(*probs.shape):
-        each = np.arange(rows.stop - rows.start)
-        if not fits:
-            quality[rows] = probs[rows][each, y[rows]].clip(0, 1)
-        elif likely is not None and isinstance(model, TemperatureModel):
-            quality[rows] = model.likely_posterior(likely[rows])[:, -1]
-        else:
-            quality[rows] = model.posterior(y[rows], probs[rows])[each, y[rows]]
+    with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
+        for rows in _chunks(*probs.shape):
+            each = np.arange(rows.stop - rows.start)
+            if not fits:
+                quality[rows] = probs[rows][each, y[rows]].clip(0, 1)
+            elif likely is not None and isinstance(model, TemperatureModel):
+                quality[rows] = model.likely_posterior(likely[rows])[:, -1]
+            else:
+                quality[rows] = model.posterior(y[rows], probs[rows])[each, y[rows]]
     return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model)
 
 
-def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
-    """The model for a sample of rows, ordered by label, and whether it fits.
+def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating]) -> tuple[Model, bool]:
+    """The model, and whether it fits.
 
     The affine model, if it predicts held-out labels better than the probabilities do, as they are or calibrated, by one
     standard error. If not, they may be calibrated to the given labels, and the likelihood cannot tell T from no
     noise. Then only geometry can: the smallest simplex is taken, if it predicts those labels nearly as well.
     """
+    sample, weight = _spread(labels, probs.shape[1])
+    labels, probs = labels[sample], probs[sample].clip(0, 1)
     share = weight[1::2] / weight[1::2].sum()
 
     def gain(values: FloatArray, over: FloatArray) -> tuple[float, float]:
@@ -208,8 +211,9 @@ def _evened(mixing: FloatArray, counts: FloatArray, even: float) -> FloatArray:
     return np.where(np.eye(k, dtype=bool), 1 - rate[:, None], rate[:, None] * pattern)
 
 
-def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating], weight: FloatArray) -> tuple[Model, bool]:
-    model = fit_temperature(Likely.of(labels, probs), probs.shape[1])
+def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating]) -> tuple[Model, bool]:
+    some = slice(None, None, -(-len(labels) // _N_DRAWN))
+    model = fit_temperature(Likely.of(labels[some], probs[some]), probs.shape[1])
     return model, model.gain > 0
 
 
@@ -238,11 +242,8 @@ def _spread(labels: IntArray, n_classes: int) -> tuple[IntArray, FloatArray]:
     Ordered by given label, at random within it. Drawn from 160,000 rows at most.
     """
     rng = np.random.default_rng(0)
-    rows = (
-        np.arange(len(labels))
-        if len(labels) <= 8 * _N_FITTED
-        else np.unique(rng.integers(len(labels), size=8 * _N_FITTED))
-    )
+    n = len(labels)
+    rows = np.arange(n) if n <= _N_DRAWN else np.unique(rng.integers(n, size=_N_DRAWN))
     rng.shuffle(rows)
     rows = rows[np.argsort(labels[rows], kind="stable")]
     counts = np.bincount(labels[rows], minlength=n_classes)

@@ -95,6 +95,11 @@ class TestKnownTruth:
         assert np.abs(fitted.transition - T).max() < 0.05
         assert np.abs(label_posterior(labels, q, trained_on="clean") - bayes(q, T, labels)).mean() < 0.01
 
+    def test_a_part_of_many_rows_is_enough_to_fit(self, monkeypatch):
+        q, _, T, labels, _ = known_truth()
+        monkeypatch.setattr(transition, "_N_DRAWN", 2000)
+        assert np.abs(fit_posterior(labels, q, trained_on="clean").transition - T).max() < 0.08
+
     def test_overconfident_clean_probabilities_are_tempered(self):
         q, _, T, labels, _ = known_truth(sharpness=0.5)
         sharp = q**3 / (q**3).sum(axis=1, keepdims=True)
