@@ -14,7 +14,8 @@ import numpy as np
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import browse, charts, corrections, runs
 from cvcoteach.fiftyone.figures import LEAST_CHECKS, Headline, headline, spot_checks
-from cvcoteach.fiftyone.operators import PANEL, PLUGIN, apply_marks, chosen, told
+from cvcoteach.fiftyone.operators import PANEL, PLUGIN
+from cvcoteach.fiftyone.reviewing import apply_marks, chosen, told
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
 from cvcoteach.readout import Readout
 
