@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,12 +244,17 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
     class_folders(tmp_path / "shapes")
     command = [sys.executable, "-m", "cvcoteach", "find-issues", str(tmp_path / "shapes"), "--epochs", "2000"]
     command += ["--output", str(tmp_path / "run"), "--device", "cpu", "--threads", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while "plan" not in (json.loads(f.read_text()) if (f := tmp_path / "run" / "run.json").exists() else {}):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    # a shell that runs the tests in the background has its children ignore the signal
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear) as process:
+        try:
+            while "plan" not in (json.loads(f.read_text()) if (f := tmp_path / "run" / "run.json").exists() else {}):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 1
     assert "the same command goes on from there" in errors
     assert "cvcoteach find-issues" in errors
