@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from tables import markdown, publish
 
 from cvcoteach import HeadTrainer, IterativeCV
 from cvcoteach._checks import IntArray, PredProbs
@@ -93,17 +94,21 @@ def together_and_in_turn(trainer: HeadTrainer, folds: Sequence[Fold]) -> tuple[f
 
 
 def main() -> None:
-    """Print both tables."""
+    """Measure and publish."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; seconds of processor time")
     seconds, share = bookkeeping()
-    print(f"INCV, 10,000 x 256, four rounds of linear heads: {seconds:.2f} s, {share:.2%} of it outside the trainer\n")
+    incv = f"INCV, 10,000 × 256, four rounds of linear heads: {seconds:.2f} s, {share:.2%} of it outside the trainer."
     features, labels = noisy_clusters(10_000, 768)
-    print("| heads (10,000 x 768) | together, s | one after the other, s | ratio |\n| --- | --- | --- | --- |")
+    rows = []
     for head in ("linear", "mlp"):
         trainer = HeadTrainer(features, K, head)
         for n_heads in (2, 5, 10, 20):
             together, in_turn = together_and_in_turn(trainer, folds_for(labels, n_heads))
-            print(f"| {n_heads} {head} | {together:.2f} | {in_turn:.2f} | {in_turn / together:.1f} |", flush=True)
+            rows.append([f"{n_heads} {head}", together, in_turn, in_turn / together])
+            print(*rows[-1], flush=True)
+    header = ["heads (10,000 × 768)", "together, s", "one after the other, s", "ratio"]
+    where = f"{torch.get_num_threads()} threads; seconds of processor time. {incv}\n\n"
+    publish("heads-speed", where + markdown(header, rows))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from tables import markdown, publish
 from torch.nn import functional
 
 from cvcoteach.training.augment import Pixels, normalise, scaling_of
@@ -68,8 +69,10 @@ def main() -> None:
         bare.append(step.images_per_second(max(1, options.images // len(batch))))
         print(f"{turn + 1:>4} {fold[-1]:>9.0f} {bare[-1]:>9.0f}")
     ratio = statistics.median(whole / alone for whole, alone in zip(fold, bare, strict=True))
-    print(f"medians: {statistics.median(fold):.0f} and {statistics.median(bare):.0f} images a second")
-    print(f"median ratio of a turn: {ratio:.3f}  (target: 0.9 or more)")
+    rows = [[statistics.median(fold), statistics.median(bare), ratio]]
+    header = ["a fold's training, images a second", "the bare network", "ratio, median of the turns"]
+    where = f"{recipe.model}, {plan.device}, {plan.threads} threads, {plan.dtype}, batches of {batch_size}.\n\n"
+    publish("training-speed", where + markdown(header, rows))
 
 
 def _prepared(
