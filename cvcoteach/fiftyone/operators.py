@@ -210,8 +210,8 @@ class RetrainCoteaching(foo.Operator):
 
         def finish(retrained: Retrained) -> Iterator[Any]:
             if not ctx.delegated:
+                yield from _panel_anew(ctx)
                 yield ctx.ops.notify(retrained.message, variant="success")
-                yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
 
         yield from with_progress(ctx, work, finish)
 
@@ -253,8 +253,14 @@ def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
     if ctx.delegated:
         return
     yield ctx.ops.reload_dataset()
-    yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+    yield from _panel_anew(ctx)
     yield ctx.ops.notify(message, variant="success")
+
+
+def _panel_anew(ctx: Any) -> Iterator[Any]:
+    """Open the panel; one that is open already would go on showing what it showed."""
+    yield ctx.ops.close_panel(name=PANEL)
+    yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
 
 
 def _target(ctx: Any) -> Any:
