@@ -24,7 +24,6 @@ from cvcoteach.training.coteaching import (
     check_noise_rate,
     enough_epochs,
     two_networks,
-    vanilla_curriculum,
 )
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 from cvcoteach.training.features import HeadTrainer
@@ -142,10 +141,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.selected_, self.candidate_, self.noise_rate_ = lesson.selected, lesson.candidate, lesson.noise_rate
         if self.epochs is None and not recipe.milestones:
             recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * n, warmup=self.warmup))
-        if self.mode == "vanilla":
-            curriculum = vanilla_curriculum(n, lesson.noise_rate, recipe.epochs, ramp=self.ramp)
-        else:
-            curriculum = lesson.curriculum(k, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
+        curriculum = lesson.curriculum(k, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
         rows = curriculum.rows
         scaling = data.scaling(recipe, curriculum.selected)
         networks = two_networks(lambda number: data.build(recipe, k, number), self._plan, seed)

@@ -10,7 +10,7 @@ from cvcoteach._checks import BoolArray, FloatArray, IntArray
 from cvcoteach.crossval import CrossValResult
 from cvcoteach.final_scoring import FinalScores
 from cvcoteach.issues import FLAG_BELOW
-from cvcoteach.training.coteaching import Curriculum, incv_curriculum, matched_epochs
+from cvcoteach.training.coteaching import Curriculum, incv_curriculum, matched_epochs, vanilla_curriculum
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,8 @@ class Lesson:
         self, n_classes: int, epochs: int, *, warmup: int | None = None, ramp: float | None = None
     ) -> Curriculum:
         """The rows that are taught in so many epochs, and how many of them are kept; see `incv_curriculum`."""
+        if self.selected.all():  # no selection, so that all of ε̂ is left
+            return vanilla_curriculum(len(self.labels), self.noise_rate, epochs, ramp=ramp)
         return incv_curriculum(
             np.flatnonzero(self.selected),
             np.flatnonzero(self.candidate),
