@@ -90,8 +90,8 @@ def retrain(
     recipe = recipe.for_channels(task.channels)
     lesson = lesson_of(task, settings, record)
     if settings.epochs is None and not recipe.milestones:
-        n = len(task.rows)
-        recipe = replace(recipe, epochs=lesson.epochs(enough_epochs(recipe, n).epochs * n))
+        recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * len(task.rows)))
+        recipe = enough_epochs(recipe, int(lesson.selected.sum()))
     curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
     tested = None if test is None else load_test_images(test, task, machine, watcher)
     labels = task.corrected.labels

@@ -132,7 +132,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"y holds one class only ({self.classes_[0]!r}); a classifier needs a second class.")
         chosen = None if selected is None else _chosen(selected, candidate, n)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        recipe = self._recipe(data, n)
+        recipe = self._recipe(data)
         self._plan = self._make_plan(data, recipe, k)
 
         self.cross_validation_: CrossValResult | None = None
@@ -141,6 +141,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.selected_, self.candidate_, self.noise_rate_ = lesson.selected, lesson.candidate, lesson.noise_rate
         if self.epochs is None and not recipe.milestones:
             recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * n, warmup=self.warmup))
+            if self.recipe is None:
+                recipe = enough_epochs(recipe, int(lesson.selected.sum()))
         curriculum = lesson.curriculum(k, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
         rows = curriculum.rows
         scaling = data.scaling(recipe, curriculum.selected)
@@ -216,10 +218,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError("X holds features, but images were trained on.")
         return images_of(X, kind, self.input_shape_[0], self.input_shape_[2])
 
-    def _recipe(self, data: Inputs, n: int) -> Recipe:
-        recipe = self.recipe
-        if recipe is None:
-            recipe = enough_epochs(HEAD_RECIPE if data.are_features else RECIPES["fast"], n)
+    def _recipe(self, data: Inputs) -> Recipe:
+        recipe = self.recipe or (HEAD_RECIPE if data.are_features else RECIPES["fast"])
         if self.epochs is not None:
             recipe = replace(recipe, epochs=self.epochs)
         return data.recipe(recipe)
