@@ -110,6 +110,8 @@ def retrain(
         plan = _plan(folder, task, recipe, machine)
         if not was_done:
             watcher.note(_opening(curriculum, task, recipe))
+            if (folder.path / CHECKPOINT).exists():
+                watcher.note("Going on from the last epoch that was finished.")
             model, trained = _train_pair(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
             about = {"trained": _trained(run, curriculum, settings, recipe, task)}
             save_model(folder.path, model, about=about)

@@ -58,7 +58,9 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         train a head with one hidden layer. Its epochs are of all images: S, which is smaller, gets more, until as many
         images were shown. A recipe with milestones is left as it is. epochs: so many, of S.
     warmup, ramp: E0 and E_k, in epochs; None scales the published 40 (80 above 60 % noise) and 10 of 200.
-    n_rounds, n_folds: of INCV, where it is needed. image_size: pixels a side; None: the model's, or the images' own.
+    n_rounds, n_folds: of INCV, where it is needed: n_rounds·n_folds trainings, then five of the final scoring; of
+        features these are heads, trained in seconds.
+    image_size: pixels a side; None: the model's, or the images' own.
     device, threads: chosen by themselves if None. random_state: same numbers, same result, on a CPU.
     on_epoch: told after each epoch.
 
