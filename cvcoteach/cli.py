@@ -121,7 +121,15 @@ def main() -> None:
 @click.option(
     "--repeats",
     type=click.IntRange(1),
-    help="Cross-validations of the final scoring, averaged.  [default: 2 for heads, 1 for networks]",
+    default=1,
+    show_default=True,
+    help="Cross-validations of each pass of the final scoring, averaged.",
+)
+@click.option(
+    "--passes",
+    type=click.IntRange(1),
+    help="Passes of the final scoring, each learning from what the last corrected.  [default: 3 for heads, 1 for "
+    "networks]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, as_labels, check_at_least, near
 from cvcoteach.crossval import CrossValResult, FoldProgress, FoldTrainer, IterativeCV, OnFold, cross_validate
-from cvcoteach.final_scoring import FinalScores, FinalScoring
+from cvcoteach.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
 from cvcoteach.issues import LabelIssues, flags_of, issues_of
 from cvcoteach.transition import Posterior, fit_posterior
 
@@ -130,8 +130,8 @@ def judge(
         return Verdict(fit_posterior(y, result.rounds[0].pred_probs), None, ~result.selected, names)
 
     n_folds = 5 if plan.n_folds is None else plan.n_folds
-    # heads cost seconds: a second cross-validation is worth them
-    scoring = FinalScoring(n_folds=n_folds, repeats=2 if kind == "features" else 1, seed=plan.seed)
+    # heads cost seconds: more passes are worth them
+    scoring = FinalScoring(n_folds=n_folds, passes=HEAD_PASSES if kind == "features" else 1, seed=plan.seed)
     with _Progress(plan.progress, n_folds + scoring.n_trainings) as on_fold:
         probs = cross_validate(trainer, y, n_folds=n_folds, seed=plan.seed, n_classes=len(names), on_fold=on_fold)
         scores = scoring.run(trainer, y, probs, on_fold=on_fold)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cvcoteach._checks import InputError, IntArray, PredProbs
 from cvcoteach.crossval import FoldTrainer
+from cvcoteach.final_scoring import HEAD_PASSES
 from cvcoteach.settings import ExtractionWatcher, Machine, Settings, Watcher
 from cvcoteach.storage import RunFolder, digest
 
@@ -36,7 +37,7 @@ class Prepared:
     identity: dict[str, Any]
     """What decides the result, as it goes into run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
-    repeats: int
+    passes: int
     """Of the final scoring, unless the user said so."""
     seconds_reading: float = 0.0
 
@@ -82,13 +83,14 @@ def prepare(
     else:
         prepared = _with_images(data, settings, machine, watcher)
     kept = prepared.source
-    identity |= {"repeats": settings.repeats or prepared.repeats}
+    passes = settings.passes or prepared.passes
+    identity |= {"repeats": settings.repeats, "passes": passes}
     labels_digest = digest(kept.labels, *kept.class_names)
     paths_digest = digest("\0".join(kept.paths))
     return replace(
         prepared,
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
-        repeats=settings.repeats or prepared.repeats,
+        passes=passes,
         seconds_reading=time.perf_counter() - started,
     )
 
@@ -130,7 +132,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, watcher: 
         )
     trainer = _heads(features, data, settings, machine, watcher)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer, 2)
+    return Prepared(data, {}, identity, lambda run: trainer, HEAD_PASSES)
 
 
 def _heads(
@@ -188,7 +190,7 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, 2)
+    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
 
 
 def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:
@@ -218,7 +220,7 @@ def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Wa
         if plan is None and not run.done:
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
-                trainings = settings.n_rounds * settings.n_folds * 0.6 + 4 * (settings.repeats or 1)
+                trainings = settings.n_rounds * settings.n_folds * 0.6 + 4 * settings.repeats * (settings.passes or 1)
                 seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
                 watcher.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)

@@ -91,7 +91,7 @@ def find_issues(
             clock.record("reading", prepared.seconds_reading)
         trainer = prepared.make_trainer(run)
         result = incv.run(trainer, data.labels, n_classes=n_classes, finished=run.folds, on_fold=clock.fold)
-        scoring = FinalScoring(settings.select, repeats=prepared.repeats, seed=settings.seed)
+        scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
         scores = scoring.after(result, trainer, finished=run.folds, on_fold=clock.fold)
         issues = scores.issues(data.class_names)
         table = report.issue_table(result, issues, data.paths)

@@ -33,8 +33,10 @@ class Settings:
     head: Literal["linear", "mlp"] = "linear"
     select: Select = "posterior"
     """What the models of the final scoring learn from; see `FinalScoring`."""
-    repeats: int | None = None
-    """Of the final scoring; None: 2 for heads, 1 for networks."""
+    repeats: int = 1
+    """Of each pass of the final scoring."""
+    passes: int | None = None
+    """Of the final scoring; None: 3 for heads, 1 for networks."""
     n_rounds: int = 4
     n_folds: int = 2
     remove_ratio: float | Literal["auto"] = "auto"

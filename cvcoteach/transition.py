@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, near
 from cvcoteach.calibration import AffineModel, fit_affine
+from cvcoteach.credit import credit_of, shared_errors
 from cvcoteach.deconvolution import DeconvolvedModel, fit_deconvolved
 from cvcoteach.tempering import Likely, TemperatureModel, fit_temperature
 
@@ -49,6 +50,8 @@ class Posterior:
     note: str
     """One sentence: what was chosen, or why it fell back."""
     model: Model
+    credit: float = 1.0
+    """Exponent that P(true | image, given) is taken to, in (0, 1]; see `credit_of`."""
 
     @property
     def wrong(self) -> FloatArray:
@@ -98,7 +101,7 @@ class Posterior:
         for rows in _chunks(*self.pred_probs.shape):
             probs = self.pred_probs[rows].clip(0, 1)
             if self.fits:
-                yield rows, self.model.posterior(self.labels[rows], probs)
+                yield rows, _tempered(self.model.posterior(self.labels[rows], probs), self.credit)
             else:
                 yield rows, probs / probs.sum(axis=1, keepdims=True, dtype=np.float64)
 
@@ -127,6 +130,10 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     Where a model without noise predicts held-out given labels as well, `label_quality` is the probability of the
     given label as it came, and `fits` is False.
 
+    That takes image and label for independent witnesses. People err where models err, so up to 32 classes the
+    posterior is taken to a power and scaled again, the lower the more alike labels and model are in what
+    they confuse (`credit_of`). Beyond, nothing is known about it, and it stays as it is.
+
     labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K), each row by a model that did not train on it.
     trained_on: "noisy" if the models saw given labels (plain K-fold), "clean" if only selected, clean ones.
 
@@ -150,6 +157,7 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     else:
         model, fits = _fit_noisy(y, probs) if trained_on == "noisy" else _fit_clean(y, probs)
 
+    credit = _credit(y, probs, model) if fits and likely is None and trained_on == "noisy" else 1.0
     quality = np.empty(len(y))
     with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
         for rows in _chunks(*probs.shape):
@@ -159,8 +167,24 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
             elif likely is not None and isinstance(model, TemperatureModel):
                 quality[rows] = model.likely_posterior(likely[rows])[:, -1]
             else:
-                quality[rows] = model.posterior(y[rows], probs[rows])[each, y[rows]]
-    return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model)
+                quality[rows] = _tempered(model.posterior(y[rows], probs[rows]), credit)[each, y[rows]]
+    return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model, credit)
+
+
+def _credit(labels: IntArray, probs: npt.NDArray[np.floating], model: Model) -> float:
+    some = slice(None, None, -(-len(labels) // _N_FITTED))
+    y, p = labels[some], probs[some].clip(0, 1)
+    k = p.shape[1]
+    posterior = (model.posterior(y[rows], p[rows]) for rows in _chunks(len(y), k))
+    return credit_of(shared_errors(y, p, posterior), k)
+
+
+def _tempered(posterior: FloatArray, credit: float) -> FloatArray:
+    """(m, K) to the power `credit`, rows that sum to 1."""
+    if credit == 1:
+        return posterior
+    powers = posterior**credit
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating]) -> tuple[Model, bool]:

@@ -39,11 +39,63 @@ class Remembering(NearestMeans):
 def test_no_model_judges_an_image_it_learned_from() -> None:
     features, _, labels = blobs(300, 0.2)
     trainer = Remembering(features, K)
-    FinalScoring(n_folds=3).run(trainer, labels, cross_validate(NearestMeans(features, K), labels))
-    assert len(trainer.asked) == FinalScoring(n_folds=3).n_trainings == 6
+    scoring = FinalScoring(n_folds=3, repeats=2, passes=2)
+    scoring.run(trainer, labels, cross_validate(NearestMeans(features, K), labels))
+    assert len(trainer.asked) == scoring.n_trainings == 12
     for fold in trainer.asked:
         assert not np.intersect1d(fold.train_idx, fold.eval_idx).size
+    for fold in trainer.asked[:6]:
         assert_array_equal(fold.train_labels, labels[fold.train_idx])
+
+
+def test_later_passes_learn_what_the_posterior_is_sure_of_as_it_has_it() -> None:
+    features, true, labels = blobs(900, 0.3)
+    trainer = Remembering(features, K)
+    scores = FinalScoring(n_folds=3, passes=3).run(trainer, labels, cross_validate(NearestMeans(features, K), labels))
+    first, last = trainer.asked[0], trainer.asked[-1]
+    assert (first.train_labels == labels[first.train_idx]).all()
+    taught_anew = last.train_labels != labels[last.train_idx]
+    assert taught_anew.sum() > 0.2 * len(last.train_idx)
+    assert (last.train_labels == true[last.train_idx])[taught_anew].mean() > 0.95
+    assert len(last.train_idx) > 1.2 * len(first.train_idx)  # what S left out is learned too, under another name
+    assert_array_equal(last.train_labels, scores.learned[last.train_idx])
+    assert_array_equal(
+        np.unique(np.concatenate([f.train_idx for f in trainer.asked[-3:]])), np.flatnonzero(scores.selected)
+    )
+
+
+def test_the_passes_after_the_first_are_averaged() -> None:
+    features, _, labels = blobs(300, 0.3)
+    finished: dict[FoldKey, PredProbs] = {}
+    trainer = Remembering(features, K)
+    first = cross_validate(NearestMeans(features, K), labels)
+    scores = FinalScoring(n_folds=3, passes=3).run(trainer, labels, first, finished=finished)
+    assert sorted(finished) == [FoldKey(number, fold) for number in (2, 3, 4) for fold in (1, 2, 3)]
+    expected = np.zeros((300, K))
+    for start, number in ((3, 3), (6, 4)):
+        learned = np.zeros(300, np.bool_)
+        for fold in trainer.asked[start : start + 3]:
+            learned[fold.train_idx] = True
+        for i, fold in enumerate(trainer.asked[start : start + 3]):
+            answer = finished[FoldKey(number, i + 1)]
+            expected[fold.eval_idx] += answer / np.where(learned[fold.eval_idx], 1, 3)[:, None] / 2
+    np.testing.assert_allclose(scores.pred_probs, expected, atol=1e-6)
+
+
+def test_nothing_is_corrected_by_a_posterior_that_does_not_fit() -> None:
+    labels = np.tile(np.arange(K), 40)
+    trainer = Table(np.eye(K)[labels] * 0.97 + 0.01)  # no noise: the given labels are explained without any
+    scores = FinalScoring(n_folds=3, passes=2).run(trainer, labels, trainer.pred_probs)
+    assert not scores.posterior.fits
+    assert_array_equal(scores.learned, labels)
+
+
+def test_agreement_is_the_papers_selection_in_one_pass() -> None:
+    scoring = FinalScoring("agreement", n_folds=3, passes=3)
+    labels = np.tile(np.arange(K), 20)
+    trainer = Table(np.random.default_rng(0).dirichlet(np.ones(K), 60))
+    scoring.run(trainer, labels, trainer.pred_probs, np.ones(60, np.bool_))
+    assert len(trainer.asked) == scoring.n_trainings == 3
 
 
 def test_an_image_of_s_is_judged_once_a_repeat_and_one_outside_by_every_model() -> None:
@@ -117,11 +169,12 @@ def test_finished_folds_are_not_trained_again() -> None:
     features, _, labels = blobs(300, 0.2)
     first = cross_validate(NearestMeans(features, K), labels)
     finished: dict[FoldKey, PredProbs] = {}
-    scores = FinalScoring(n_folds=3).run(NearestMeans(features, K), labels, first, number=5, finished=finished)
+    scoring = FinalScoring(n_folds=3, repeats=2)
+    scores = scoring.run(NearestMeans(features, K), labels, first, number=5, finished=finished)
     assert sorted(finished) == [FoldKey(5, i) for i in range(1, 7)]
     del finished[FoldKey(5, 2)]
     trainer = Remembering(features, K)
-    again = FinalScoring(n_folds=3).run(trainer, labels, first, number=5, finished=finished)
+    again = scoring.run(trainer, labels, first, number=5, finished=finished)
     assert len(trainer.asked) == 1
     assert_array_equal(again.pred_probs, scores.pred_probs)
 
@@ -156,6 +209,7 @@ def test_clean_labels_are_not_flagged_for_the_sake_of_recall() -> None:
         ({"select": "likelihood"}, "select is 'likelihood'"),
         ({"n_folds": 1}, "n_folds is 1; it takes 2 or more"),
         ({"repeats": 0}, "repeats is 0; it takes 1 or more"),
+        ({"passes": 0}, "passes is 0; it takes 1 or more"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:

@@ -25,7 +25,7 @@ from tables import markdown, publish
 
 from cvcoteach import noise
 from cvcoteach.crossval import IterativeCV, cross_validate
-from cvcoteach.final_scoring import FinalScoring
+from cvcoteach.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.training.features import HeadTrainer
 from cvcoteach.transition import fit_posterior
 
@@ -117,7 +117,7 @@ def measured(trainer: HeadTrainer, given: Labels, wrong: Bools, seed: int) -> It
     seconds = folds + clock.lap()
     yield ["posterior of the same folds", *figures(wrong, doubt, doubt > 0.5), calibration(wrong, doubt), seconds]
 
-    scores = FinalScoring(seed=seed).run(trainer, given, probs)
+    scores = FinalScoring(passes=HEAD_PASSES, seed=seed).run(trainer, given, probs)
     seconds = folds + clock.lap()
     yield [OURS, *figures(wrong, scores.wrong, scores.is_label_issue), calibration(wrong, scores.wrong), seconds]
 

@@ -1,0 +1,95 @@
+"""How far a label counts as evidence beside its image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+
+from cvcoteach import fit_posterior, noise
+from cvcoteach.credit import SHARED, credit_of, shared_errors
+
+K = 10
+
+
+def wavering(n: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """True classes, and calibrated probabilities of a model that wavers within five pairs of classes only."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(K, size=n)
+    probs = np.full((n, K), 0.002)
+    sure = np.where(rng.random(n) < 0.6, 0.998, rng.uniform(0.5, 0.9, n))
+    right = rng.random(n) < sure
+    favoured = np.where(right, true, true ^ 1)  # 0-1, 2-3, ...
+    probs[np.arange(n), favoured] = sure
+    probs[np.arange(n), favoured ^ 1] = 1 - sure
+    return true, probs / probs.sum(axis=1, keepdims=True)
+
+
+def posterior_of(true: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(np.eye(K)[true], 7)
+
+
+def test_labels_flipped_without_a_look_share_no_errors_with_the_model() -> None:
+    true, probs = wavering()
+    labels = noise.flip_labels(true, noise.transition("symmetric", 0.4, K), np.random.default_rng(1))
+    assert abs(shared_errors(labels, probs, posterior_of(true))) < 0.1
+
+
+def test_labels_that_err_where_the_model_wavers_share_its_errors() -> None:
+    true, probs = wavering()
+    labels = np.where(np.random.default_rng(1).random(len(true)) < 0.2, true ^ 1, true)
+    assert shared_errors(labels, probs, posterior_of(true)) > 0.95
+
+
+def test_two_classes_can_show_nothing_so_labels_count_as_peoples() -> None:
+    probs = np.random.default_rng(0).dirichlet((1, 1), 50)
+    labels = np.arange(50) % 2
+    correlation = shared_errors(labels, probs, [probs])
+    assert math.isnan(correlation)
+    assert credit_of(correlation, 2) == SHARED
+
+
+def test_credit_falls_from_one_to_that_of_shared_errors() -> None:
+    credits = [credit_of(correlation, K) for correlation in np.linspace(-1, 1, 81)]
+    assert credits == sorted(credits, reverse=True)
+    assert (credits[0], credits[-1]) == (1, pytest.approx(SHARED))
+    assert credit_of(0, K) == 1
+    assert credit_of(0, 3) < 1  # three classes show less than ten
+
+
+def paired_blobs(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Features of ten classes, of which two each lie close together, and the true classes."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(K, size=n)
+    corners = 5 * np.eye(5)[np.arange(K) // 2]
+    corners[:, 0] += 2.2 * (np.arange(K) % 2)
+    return corners[true] + rng.standard_normal((n, 5)), true
+
+
+@pytest.mark.slow
+def test_the_posterior_believes_a_label_less_where_errors_are_shared() -> None:
+    x, true = paired_blobs()
+    rng = np.random.default_rng(2)
+    shared = np.where(rng.random(len(true)) < 0.25, true ^ 1, true)
+    flipped = noise.flip_labels(true, noise.transition("symmetric", 0.25, K), rng)
+    found = []
+    for labels in (shared, flipped):
+        model = LogisticRegression(max_iter=300)
+        found.append(fit_posterior(labels, cross_val_predict(model, x, labels, cv=3, method="predict_proba")))
+    assert all(posterior.fits for posterior in found)
+    assert found[0].credit < 0.75
+    assert found[1].credit > 0.95
+
+
+def test_a_credit_tempers_every_probability_of_a_row() -> None:
+    true, probs = wavering(2000)
+    labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), np.random.default_rng(2))
+    plain = replace(fit_posterior(labels, probs), fits=True, credit=1.0)
+    exact = np.concatenate([j for _, j in plain.rows()])
+    expected = exact**0.7 / (exact**0.7).sum(axis=1, keepdims=True)
+    tempered = np.concatenate([j for _, j in replace(plain, credit=0.7).rows()])
+    np.testing.assert_allclose(tempered, expected, atol=1e-12)
