@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.corrections import Corrected, correct
 from cvcoteach.runs import Machine, Watcher
 from cvcoteach.storage import RunFolder
@@ -109,7 +109,7 @@ def prepare(
         class_names = tuple(arrays["class_names"].tolist())
         selected, candidate = arrays["selected"], arrays["candidate"]
         suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
-        wrong = _wrong(labels, arrays) if settings.selection == "flags" else None
+        wrong = _wrong(labels, arrays["pred_probs"]) if settings.selection == "flags" else None
     if settings.selection == "flags":
         selected = ~_flags(run, paths)
         candidate = candidate & ~selected
@@ -171,12 +171,12 @@ def prepare(
     )
 
 
-def _wrong(labels: IntArray, arrays: Mapping[str, Any]) -> FloatArray | None:
-    """(n,) probability that each given label is wrong; None where the run's posterior does not explain them."""
-    posterior = fit_posterior(labels, arrays["pred_probs"])
-    if "label_quality" not in arrays or not (posterior.fits and posterior.held_out_gain > 0):
-        return None
-    return 1 - np.asarray(arrays["label_quality"], np.float64)
+def _wrong(labels: IntArray, pred_probs: PredProbs) -> FloatArray | None:
+    """(n,) probability that each given label is wrong; None where that is not believable."""
+    from cvcoteach.training.lessons import believable
+
+    posterior = fit_posterior(labels, pred_probs)
+    return posterior.wrong if believable(posterior) else None
 
 
 def _flags(run: Path, paths: Sequence[str]) -> BoolArray:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from cvcoteach import noise
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval import CrossValResult, FoldTrainer, IterativeCV
-from cvcoteach.final_scoring import FinalScores, FinalScoring
+from cvcoteach.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
 from cvcoteach.training import inputs
 from cvcoteach.training.augment import room_for
 from cvcoteach.training.checkpoints import run_to_end
@@ -265,8 +265,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rate = float(posterior.wrong.mean()) if posterior.fits else found.noise_rate
             return Lesson(labels, everything, ~everything, rate)
         if self.select == "posterior":
-            repeats = 2 if data.are_features else 1
-            self.scores_ = FinalScoring(self.select, repeats=repeats, seed=seed).after(found, trainer)
+            passes = HEAD_PASSES if data.are_features else 1
+            self.scores_ = FinalScoring(self.select, passes=passes, seed=seed).after(found, trainer)
         lesson = lesson_after(found, self.scores_, noise_rate=noise_rate)
         # of a class that nothing was selected of: noisy is better than never seen
         missing = (np.bincount(labels[lesson.selected], minlength=n_classes) == 0)[labels]

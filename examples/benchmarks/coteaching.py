@@ -26,7 +26,7 @@ from tables import markdown, publish
 
 from cvcoteach import noise
 from cvcoteach.crossval import FoldTrainer, IterativeCV
-from cvcoteach.final_scoring import FinalScores, FinalScoring
+from cvcoteach.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
 from cvcoteach.storage import FoldFiles
 from cvcoteach.training.augment import Pixels
 from cvcoteach.training.checkpoints import run_to_end
@@ -139,7 +139,7 @@ class Bench:
         folds = FoldFiles(data.BUILD / f"coteaching-{name}-{seed}") if self.scratch else None
         incv = IterativeCV(1 if self.scratch else 4, seed=seed)
         found = incv.run(self.trainer, given, n_classes=K, finished=folds)
-        scoring = FinalScoring(n_folds=2, repeats=1, seed=seed) if self.scratch else FinalScoring(seed=seed)
+        scoring = FinalScoring(n_folds=2, seed=seed) if self.scratch else FinalScoring(passes=HEAD_PASSES, seed=seed)
         scores = scoring.after(found, self.trainer, finished=folds)
         default = lesson_after(found, scores)
         # vanilla is told the better estimate of the noise too
