@@ -31,7 +31,9 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--model", metavar="NAME", help="As for find-issues.  [default: the run's]")
 @click.option("--weights", metavar="default|none|FILE", help="Weights of a torchvision model to start from.")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs of both networks.  [default: the preset's]")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Epochs of both networks.  [default: as many image passes as the preset's]"
+)
 @click.option(
     "--image-size", type=click.IntRange(4), metavar="PIXELS", help="Side of the images.  [default: the run's]"
 )

@@ -33,8 +33,8 @@ class Corrected:
     """(n,) C, less what was reviewed."""
     excluded: BoolArray
     """(n,) in neither, and to be left out of everything."""
-    n_reviewed: int
-    """Images whose label a person accepted, kept or set."""
+    reviewed: BoolArray
+    """(n,) whether a person accepted, kept or set the label."""
 
 
 def correct(
@@ -80,13 +80,13 @@ def correct(
             decided[row] = action, int(suggested[row] if action == "accepted" else labels[row])
 
     labels, selected, candidate = labels.copy(), selected.copy(), candidate.copy()
-    excluded = np.zeros(len(labels), np.bool_)
+    excluded, reviewed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
     for row, (action, label) in decided.items():
         candidate[row] = False
         excluded[row] = action == "excluded"
-        selected[row] = not excluded[row]
+        selected[row] = reviewed[row] = not excluded[row]
         labels[row] = label
-    return Corrected(labels, selected, candidate, excluded, len(decided) - int(excluded.sum()))
+    return Corrected(labels, selected, candidate, excluded, reviewed)
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from cvcoteach._checks import InputError
 from cvcoteach.retrain_task import (
     RetrainSettings,
     Task,
-    curriculum_of,
     finished_run,
+    lesson_of,
     load_test_images,
     prepare,
     recipe_of,
@@ -88,16 +88,18 @@ def retrain(
     recipe = recipe_of(settings, record)
     task = prepare(run, record, source, path_column, label_column, corrections, settings, recipe, machine, watcher)
     recipe = recipe.for_channels(task.channels)
-    if settings.epochs is None:
-        recipe = enough_epochs(recipe, int(task.corrected.selected.sum()) or 1)
-    curriculum = curriculum_of(task, settings, recipe, record)
+    lesson = lesson_of(task, settings, record)
+    if settings.epochs is None and not recipe.milestones:
+        recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * len(task.rows)))
+        recipe = enough_epochs(recipe, int(lesson.selected.sum()))
+    curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
     tested = None if test is None else load_test_images(test, task, machine, watcher)
     labels = task.corrected.labels
     identity = {
         "mode": settings.mode,
         "recipe": asdict(recipe),
         "seed": settings.seed,
-        "noise_rate": curriculum.noise_rate,
+        "noise_rate": [curriculum.noise_rate, curriculum.mixed_noise_rate],
         "image_size": task.size,
         "labels_digest": digest(labels, *task.class_names),
         "selection_digest": digest(curriculum.selected, curriculum.candidate),
@@ -108,6 +110,8 @@ def retrain(
         plan = _plan(folder, task, recipe, machine)
         if not was_done:
             watcher.note(_opening(curriculum, task, recipe))
+            if (folder.path / CHECKPOINT).exists():
+                watcher.note("Going on from the last epoch that was finished.")
             model, trained = _train_pair(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
             about = {"trained": _trained(run, curriculum, settings, recipe, task)}
             save_model(folder.path, model, about=about)
@@ -219,7 +223,8 @@ def plain_epochs(curriculum: Curriculum, epochs: int, n: int) -> int:
 
 def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
     s, c = len(curriculum.selected), len(curriculum.candidate)
-    reviewed = f" ({task.corrected.n_reviewed:,} reviewed)" if task.corrected.n_reviewed else ""
+    n_reviewed = int(task.corrected.reviewed.sum())
+    reviewed = f" ({n_reviewed:,} reviewed)" if n_reviewed else ""
     joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
     return f"Two networks, {recipe.epochs} epochs on {s:,} images taken for clean{reviewed}{joined}."
 
@@ -233,8 +238,9 @@ def _trained(
         "recipe": asdict(recipe),
         "selected": len(curriculum.selected),
         "candidate": len(curriculum.candidate),
-        "reviewed": task.corrected.n_reviewed,
+        "reviewed": int(task.corrected.reviewed.sum()),
         "noise_rate": curriculum.noise_rate,
+        "mixed_noise_rate": curriculum.mixed_noise_rate,
         "warmup": curriculum.warmup,
         "ramp": curriculum.ramp,
         "image_passes": curriculum.passes(recipe.epochs),

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cvcoteach._checks import BoolArray, InputError, IntArray, near
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.corrections import Corrected, correct
 from cvcoteach.runs import Machine, Watcher
 from cvcoteach.storage import RunFolder
+from cvcoteach.transition import fit_posterior
 
 if TYPE_CHECKING:
-    from cvcoteach.training.coteaching import Curriculum
     from cvcoteach.training.images import Images
+    from cvcoteach.training.lessons import Lesson
     from cvcoteach.training.loop import Recipe
     from cvcoteach.training.sources import Source
 
@@ -28,8 +29,8 @@ class RetrainSettings:
 
     mode: Literal["incv", "vanilla"] = "incv"
     select: Literal["flags", "agreement"] | None = None
-    """What S is: what the run did not flag, or what INCV selected, as in the paper. None: "flags", with the preset
-    "paper" "agreement"."""
+    """What S is, and how wrong it may be: what the run did not flag, and its probabilities; or what INCV selected, and
+    what the paper says. None: "flags", with the preset "paper" "agreement"."""
     preset: str = "fast"
     model: str | None = None
     """None: the run's own, else the preset's."""
@@ -38,7 +39,7 @@ class RetrainSettings:
     image_size: int | None = None
     flip: bool | None = None
     noise_rate: float | None = None
-    """ε̂ of all labels, in [0, 1); None: the run's."""
+    """ε̂ of all labels, in [0, 1); None: the run's, less what was corrected."""
     seed: int = 0
 
     @property
@@ -58,6 +59,8 @@ class Task:
     given: IntArray
     """(n,) labels as the run had them."""
     corrected: Corrected
+    wrong: FloatArray | None
+    """(n,) probability that each corrected label is wrong, in [0, 1], 0 where reviewed; None where it is not known."""
     class_names: tuple[str, ...]
     size: int
     channels: int
@@ -106,6 +109,7 @@ def prepare(
         class_names = tuple(arrays["class_names"].tolist())
         selected, candidate = arrays["selected"], arrays["candidate"]
         suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
+        wrong = _wrong(labels, arrays["pred_probs"]) if settings.selection == "flags" else None
     if settings.selection == "flags":
         selected = ~_flags(run, paths)
         candidate = candidate & ~selected
@@ -134,7 +138,8 @@ def prepare(
             "labels with --corrections, or run find-issues again."
         )
     if corrections is None:
-        corrected = Corrected(labels, selected, candidate, np.zeros(len(labels), np.bool_), 0)
+        nothing = np.zeros(len(labels), np.bool_)
+        corrected = Corrected(labels, selected, candidate, nothing, nothing)
     else:
         corrected = correct(
             corrections, paths, data.root.absolute(), labels, suggested, selected, candidate, class_names
@@ -142,23 +147,36 @@ def prepare(
     size = settings.image_size or _size(record, recipe, data)
     images = _load(data, size, None, machine, watcher)
     kept = np.flatnonzero(images.readable[rows] & ~corrected.excluded)
+    if wrong is not None:
+        wrong = np.where(corrected.reviewed, 0.0, wrong)[kept]
     unreadable = int((~images.readable[rows]).sum())
     if unreadable:
         watcher.note(f"{unreadable:,} images of the run cannot be read any more and were left out.")
     corrected = replace(
         corrected,
-        **{name: getattr(corrected, name)[kept] for name in ("labels", "selected", "candidate", "excluded")},
+        **{
+            name: getattr(corrected, name)[kept] for name in ("labels", "selected", "candidate", "excluded", "reviewed")
+        },
     )
     return Task(
         images.pixels,
         rows[kept],
         labels[kept],
         corrected,
+        wrong,
         class_names,
         size,
         int(images.pixels.shape[3]),
         images.content_key,
     )
+
+
+def _wrong(labels: IntArray, pred_probs: PredProbs) -> FloatArray | None:
+    """(n,) probability that each given label is wrong; None where that is not believable."""
+    from cvcoteach.training.lessons import believable
+
+    posterior = fit_posterior(labels, pred_probs)
+    return posterior.wrong if believable(posterior) else None
 
 
 def _flags(run: Path, paths: Sequence[str]) -> BoolArray:
@@ -190,15 +208,24 @@ def _load(data: Source, size: int, channels: int | None, machine: Machine, watch
     return load_images(data, size, channels=channels, cache_dir=machine.cache_dir, progress=watcher.reading)
 
 
-def curriculum_of(task: Task, settings: RetrainSettings, recipe: Recipe, record: dict[str, Any]) -> Curriculum:
-    from cvcoteach.training.coteaching import incv_curriculum, vanilla_curriculum
+def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> Lesson:
+    """What is taught.
 
-    noise_rate = settings.noise_rate
-    if noise_rate is None:
-        noise_rate = float(record["rounds"][0]["noise_rate"])
-    if settings.mode == "vanilla":
-        return vanilla_curriculum(len(task.rows), noise_rate, recipe.epochs)
+    Raises InputError where nothing, or nothing of a class, counts as clean.
+    """
+    from cvcoteach.training.coteaching import check_noise_rate
+    from cvcoteach.training.lessons import Lesson
+
     corrected, k = task.corrected, len(task.class_names)
+    noise_rate = settings.noise_rate
+    if noise_rate is None and task.wrong is not None:
+        noise_rate = float(task.wrong.mean())
+    elif noise_rate is None:
+        noise_rate = float(record["rounds"][0]["noise_rate"]) * (1 - float(corrected.reviewed.mean()))
+    check_noise_rate(noise_rate)
+    if settings.mode == "vanilla":
+        everything = np.ones(len(task.rows), np.bool_)
+        return Lesson(corrected.labels, everything, ~everything, noise_rate)
     if not corrected.selected.any():
         raise InputError("no label of the run counts as clean; there is nothing to train on.")
     counts = np.bincount(corrected.labels[corrected.selected], minlength=k)
@@ -208,8 +235,8 @@ def curriculum_of(task: Task, settings: RetrainSettings, recipe: Recipe, record:
             f"no image of class {name!r} counts as clean, so that the networks could not learn it; review some of its "
             "images and give them with --corrections, or take --mode vanilla."
         )
-    s, c = np.flatnonzero(corrected.selected), np.flatnonzero(corrected.candidate)
-    return incv_curriculum(s, c, noise_rate, len(task.rows), k, recipe.epochs)
+    as_published = settings.selection == "agreement"
+    return Lesson(corrected.labels, corrected.selected, corrected.candidate, noise_rate, task.wrong, as_published)
 
 
 def load_test_images(test: Path, task: Task, machine: Machine, watcher: Watcher) -> tuple[Any, IntArray]:

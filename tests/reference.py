@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import nn
 
+from cvcoteach._checks import FloatArray, IntArray
 from cvcoteach.crossval import FoldTrainer
 
 
@@ -60,3 +63,46 @@ def incv(
         dropped |= round_dropped
         candidates -= round_kept | round_dropped
     return selected, candidates, dropped, agreements
+
+
+def coteaching_epoch(
+    networks: Sequence[nn.Module],
+    momenta: Sequence[Sequence[torch.Tensor]],
+    X: FloatArray,
+    targets: Sequence[int],
+    weights: Sequence[float],
+    batches: Sequence[IntArray],
+    keep_rate: float,
+    learning_rate: float,
+) -> tuple[float, float, float]:
+    """One epoch of co-teaching (INCV, algorithm 2, lines 6 to 12), one image at a time, float64.
+
+    Two networks, which are changed, by SGD with Nesterov momentum 0.9, whose momenta are changed too.
+    Mean loss of what was kept, of what was left out, share of equal predictions.
+    """
+    kept_losses, left_losses, agreed = [], [], []
+    for batch in batches:
+        images = batch.tolist()
+        losses: list[list[torch.Tensor]] = [[], []]
+        predictions: list[list[int]] = [[], []]
+        for which, network in enumerate(networks):
+            for i in images:
+                logits = network(torch.tensor(X[i], dtype=torch.float64)[None])[0]
+                losses[which].append(-torch.log_softmax(logits, dim=0)[targets[i]])
+                predictions[which].append(int(logits.argmax()))
+        agreed += [p == q for p, q in zip(*predictions, strict=True)]
+        n_keep = max(1, math.floor(keep_rate * len(images) + 1e-9))
+        places = range(len(images))
+        easy = [sorted(places, key=lambda s: losses[which][s].item())[:n_keep] for which in (0, 1)]
+        for which, network in enumerate(networks):
+            taught = easy[1 - which]
+            kept_losses += [losses[which][s].item() for s in taught]
+            left_losses += [losses[which][s].item() for s in places if s not in taught]
+            total = sum(weights[images[s]] * losses[which][s] for s in taught) / n_keep
+            gradients = torch.autograd.grad(total, list(network.parameters()))
+            with torch.no_grad():
+                for p, g, m in zip(network.parameters(), gradients, momenta[which], strict=True):
+                    m.mul_(0.9).add_(g)
+                    p -= learning_rate * (g + 0.9 * m)
+    left = float(np.mean(left_losses)) if left_losses else math.nan
+    return float(np.mean(kept_losses)), left, float(np.mean(agreed))

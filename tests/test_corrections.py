@@ -28,7 +28,7 @@ def test_a_reviewed_label_is_clean_and_an_excluded_image_is_gone(tmp_path: Path)
     assert result.selected.tolist() == [False, True, True, True]
     assert not result.candidate.any()
     assert result.excluded.tolist() == [True, False, False, False]
-    assert result.n_reviewed == 3
+    assert result.reviewed.tolist() == [False, True, True, True]
 
 
 def test_a_later_correction_overrules_an_earlier_one_and_none_takes_it_back(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -20,16 +19,20 @@ from cvcoteach.training.coteaching import (
     Curriculum,
     Exchange,
     coteaching_losses,
+    image_passes,
     incv_curriculum,
     keep_rate,
     least_noise_left,
+    matched_epochs,
     mixed,
     n_kept,
     noise_left,
     vanilla_curriculum,
+    warmup_of,
 )
 from cvcoteach.training.devices import Plan, available_devices
 from cvcoteach.training.loop import Batch, Recipe
+from tests import reference
 
 # -- how much is kept --
 
@@ -47,8 +50,51 @@ def test_no_more_wrong_labels_can_be_gone_than_images() -> None:
     assert least_noise_left(0.2, 700, 1000) == 0
     full = incv_curriculum(np.arange(900), np.arange(0), 0.2, 1000, 10, 20)
     half = incv_curriculum(np.arange(500), np.arange(0), 0.2, 1000, 10, 20)
+    published = incv_curriculum(np.arange(900), np.arange(0), 0.2, 1000, 10, 20, as_published=True)
     assert full.noise_rate == pytest.approx(100 / 900)
     assert half.noise_rate == noise_left(0.2, 10)
+    assert published.noise_rate == noise_left(0.2, 10)
+
+
+def test_once_candidates_have_joined_a_batch_leaves_out_their_wrong_labels_too() -> None:
+    s, c = np.arange(600), np.arange(600, 900)
+    left = noise_left(0.4, 10)
+    outside = (0.4 * 1000 - left * 600) / 400
+    counted = incv_curriculum(s, c, 0.4, 1000, 10, 20)
+    assert counted.noise_rate == pytest.approx(left)
+    assert counted.mixed_noise_rate == pytest.approx((600 * left + 300 * outside) / 900)
+    assert [counted.keep_rate(e) for e in (0, 3, 4, 19)] == pytest.approx(
+        [1, 1 - left, *[1 - counted.mixed_noise_rate] * 2]
+    )
+    published = incv_curriculum(s, c, 0.4, 1000, 10, 20, as_published=True)
+    assert (published.noise_rate, published.mixed_noise_rate) == pytest.approx((left, left))
+
+
+def test_probabilities_of_being_wrong_say_how_many_are_left_but_never_fewer_than_the_paper() -> None:
+    s, c = np.arange(600), np.arange(600, 900)
+    wrong = np.where(np.arange(1000) < 600, 0.2, 0.7)
+    known = incv_curriculum(s, c, 0.4, 1000, 10, 20, wrong=wrong)
+    assert known.noise_rate == pytest.approx(0.2)
+    assert known.mixed_noise_rate == pytest.approx((600 * 0.2 + 300 * 0.7) / 900)
+    sure = incv_curriculum(s, c, 0.4, 1000, 10, 20, wrong=np.zeros(1000))
+    assert sure.noise_rate == pytest.approx(noise_left(0.4, 10))
+
+
+def test_epochs_of_a_smaller_set_are_more_until_as_many_images_were_shown() -> None:
+    assert matched_epochs(1000, 0, 0.2, 12_000) == 12
+    assert matched_epochs(500, 0, 0.2, 12_000) == 24
+    epochs = matched_epochs(600, 300, 0.2, 12_000)
+    passes = image_passes(600, 300, warmup_of(epochs, 0.2), epochs)
+    assert abs(passes - 12_000) <= 450, "half an epoch of 900"
+    assert matched_epochs(1000, 0, 0.2, 100) == 1
+
+
+def test_what_is_easy_does_not_depend_on_what_it_counts() -> None:
+    a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([40.0, 30.0, 20.0, 10.0])
+    weights = torch.tensor([0.0, 1.0, 1.0, 0.5])
+    for_a, for_b = coteaching_losses(a, b, 2, weights)
+    assert float(for_a) == (3.0 + 0.5 * 4.0) / 2
+    assert float(for_b) == 30.0 / 2
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan])
@@ -128,7 +174,7 @@ def test_nothing_flows_back_through_what_was_left_out() -> None:
 
 
 def test_the_keep_rate_is_applied_to_the_whole_batch_once_candidates_are_in_it() -> None:
-    exchange = Exchange(0.5, ramp=1)
+    exchange = Exchange(lambda epoch: 0.5)
     logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     for_a, _ = exchange([logits, logits.detach()], Batch(torch.arange(30), torch.zeros(30, dtype=torch.long), 1))
     for_a.backward()
@@ -176,66 +222,45 @@ RECIPE = Recipe(
 
 
 def training_of(
-    X: np.ndarray, y: IntArray, curriculum: Curriculum, recipe: Recipe = RECIPE, seed: int = 7
+    X: np.ndarray,
+    y: IntArray,
+    curriculum: Curriculum,
+    recipe: Recipe = RECIPE,
+    seed: int = 7,
+    weights: np.ndarray | None = None,
 ) -> CoTraining:
     pixels = Pixels(X.reshape(len(X), 1, 1, -1), Plan())
     networks = [linear(1), linear(2)]
     scaling = Scaling((0.0,), (1 / 255,))
-    return CoTraining(networks, pixels, y[curriculum.rows], curriculum, recipe, scaling, Plan(), seed=seed)
-
-
-def reference_epochs(X: np.ndarray, y: IntArray, batches: Sequence[Sequence[IntArray]], eps: float, ramp: float):
-    """Algorithm 2 one sample at a time, SGD with Nesterov momentum by hand."""
-    networks = [linear(1).double(), linear(2).double()]
-    momenta = [[torch.zeros_like(p) for p in network.parameters()] for network in networks]
-    figures = []
-    for epoch, those in enumerate(batches):
-        kept_losses, left_losses, agreed = [], [], []
-        for batch in those:
-            samples = batch.tolist()
-            losses = [[], []]
-            for which, network in enumerate(networks):
-                for i in samples:
-                    logits = network(torch.tensor(X[i], dtype=torch.float64)[None])
-                    losses[which].append(-torch.log_softmax(logits, dim=1)[0, int(y[i])])
-            predictions = [[int(net(torch.tensor(X[i]).double()[None]).argmax()) for i in samples] for net in networks]
-            agreed += [p == q for p, q in zip(*predictions, strict=True)]
-            n_keep = max(1, int((1 - eps * min(1, epoch / ramp)) * len(samples) + 1e-9))
-            easy = [sorted(range(len(samples)), key=lambda s: losses[which][s].item())[:n_keep] for which in (0, 1)]
-            for which, network in enumerate(networks):
-                taught = easy[1 - which]
-                kept_losses += [losses[which][s].item() for s in taught]
-                left_losses += [losses[which][s].item() for s in range(len(samples)) if s not in taught]
-                total = sum(losses[which][s] for s in taught) / n_keep
-                gradients = torch.autograd.grad(total, list(network.parameters()))
-                with torch.no_grad():
-                    for p, g, m in zip(network.parameters(), gradients, momenta[which], strict=True):
-                        m.mul_(0.9).add_(g)
-                        p -= 0.1 * (g + 0.9 * m)
-        left = float(np.mean(left_losses)) if left_losses else math.nan
-        figures.append((float(np.mean(kept_losses)), left, float(np.mean(agreed))))
-    return networks, figures
+    targets = y[curriculum.rows]
+    return CoTraining(networks, pixels, targets, curriculum, recipe, scaling, Plan(), weights=weights, seed=seed)
 
 
 @pytest.mark.slow
 def test_epochs_agree_with_the_slow_reference_to_rounding() -> None:
     X, y = features(90)
-    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.4, warmup=2, ramp=2)
-    training = training_of(X, y, curriculum)
+    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.4, 0.5, warmup=2, ramp=2)
+    weights = np.where(np.arange(90) < 60, 1.0, np.random.default_rng(1).random(90))
+    training = training_of(X, y, curriculum, weights=weights)
     order = mixed(60, 30, 16, warmup=2)
-    batches = [order(e, np.random.default_rng(np.random.SeedSequence([7, e]))) for e in range(4)]
-    run_to_end(training)
-    networks, figures = reference_epochs(X, y, batches, 0.4, 2)
-    for ours, theirs in zip(training.networks, networks, strict=True):
-        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-            np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=2e-4, atol=2e-5)
-    for epoch, (kept, left, agreed) in zip(training.history, figures, strict=True):
+    networks = [linear(1).double(), linear(2).double()]
+    momenta = [[torch.zeros_like(p) for p in network.parameters()] for network in networks]
+    for number, rate in enumerate((1.0, 0.8, 0.5, 0.5)):
+        batches = order(number, np.random.default_rng(np.random.SeedSequence([7, number])))
+        kept, left, agreed = reference.coteaching_epoch(
+            networks, momenta, X, y.tolist(), weights.tolist(), batches, rate, learning_rate=0.1
+        )
+        training.run_epoch()
+        epoch = training.history[-1]
         assert epoch.loss_kept == pytest.approx(kept, rel=1e-4)
-        assert epoch.agreement == pytest.approx(agreed, abs=1e-6)
         assert epoch.loss_left_out == pytest.approx(left, rel=1e-3, nan_ok=True)
+        assert epoch.agreement == pytest.approx(agreed, abs=1e-6)
+        for ours, theirs in zip(training.networks, networks, strict=True):
+            for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+                np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=2e-4, atol=2e-5)
     assert [epoch.stage for epoch in training.history] == ["warm-up", "warm-up", "mixed", "mixed"]
     assert [epoch.images for epoch in training.history] == [60, 60, 90, 90]
-    assert [epoch.keep_rate for epoch in training.history] == pytest.approx([1.0, 0.8, 0.6, 0.6])
+    assert [epoch.keep_rate for epoch in training.history] == pytest.approx([1.0, 0.8, 0.5, 0.5])
 
 
 # -- killed and resumed --
@@ -247,7 +272,7 @@ class KilledError(Exception):
 
 def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(tmp_path) -> None:
     X, y = features(90)
-    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.2, warmup=1, ramp=1)
+    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.2, 0.2, warmup=1, ramp=1)
     recipe = Recipe(**{**RECIPE.__dict__, "optimizer": "adamw", "learning_rate": 0.01})
     unbroken = training_of(X, y, curriculum, recipe)
     run_to_end(unbroken)
@@ -302,7 +327,7 @@ def test_a_batch_of_which_nothing_would_be_kept_is_refused() -> None:
 
 
 def test_cross_entropy_of_each_sample_is_torchs() -> None:
-    exchange = Exchange(0.0, ramp=1)
+    exchange = Exchange(lambda epoch: 1.0)
     logits, targets = torch.randn(8, 3), torch.randint(0, 3, (8,))
     for_a, for_b = exchange([logits, 2 * logits], Batch(torch.arange(8), targets, 5))
     assert float(for_a) == pytest.approx(float(functional.cross_entropy(logits, targets)), rel=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,7 +168,6 @@ def test_a_killed_retraining_goes_on_to_the_same_classifier(work: Path) -> None:
         "--cache-dir",
         str(work / "cache"),
     ]
-    # the same plan for both: a stopwatch decides on the number format
     first = call("retrain", work / "run", "-o", work / "unbroken", *arguments)
     assert first.exit_code == 0, first.output
     script = (
@@ -191,9 +191,8 @@ def test_a_killed_retraining_goes_on_to_the_same_classifier(work: Path) -> None:
     assert not (work / "killed" / "model.safetensors").exists()
     resumed = call("retrain", work / "run", "-o", work / "killed", *arguments)
     assert resumed.exit_code == 0, resumed.output
-    plans = [json.loads((work / name / "run.json").read_text())["plan"] for name in ("unbroken", "killed")]
-    if plans[0]["dtype"] != plans[1]["dtype"] or plans[0]["channels_last"] != plans[1]["channels_last"]:
-        pytest.skip("the two runs were planned with different number formats")
+    assert "Going on from the last epoch" in resumed.stderr
+    assert "Going on" not in first.stderr
     weights = [safetensors.torch.load_file(work / name / "model.safetensors") for name in ("unbroken", "killed")]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -215,8 +214,22 @@ def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) 
     )
     assert after["selected"] == before["selected"] + 4
     assert after["reviewed"] == 4
+    assert after["noise_rate"] < before["noise_rate"]
+    everything = (*arguments, "--mode", "vanilla", "-o", work / "all", "--corrections", work / "corrections.csv")
+    assert json.loads(call("retrain", *everything).stdout)["selected"] == 240 - 2
     other = call("retrain", *arguments, "-o", work / "before", "--corrections", work / "corrections.csv")
     refused(other, "belongs to another run")
+
+
+@pytest.mark.slow
+def test_images_that_have_moved_are_named_beside_their_run(work: Path) -> None:
+    shutil.copytree(work / "shapes", work / "moved")
+    arguments = ("--epochs", 1, *MACHINE, "-q")
+    assert call("retrain", work / "run", "-o", work / "there", *arguments).exit_code == 0
+    here = call("retrain", work / "moved", "--run", work / "run", "-o", work / "here", *arguments)
+    assert here.exit_code == 0, here.output
+    weights = [safetensors.torch.load_file(work / name / "model.safetensors") for name in ("there", "here")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 @pytest.mark.slow

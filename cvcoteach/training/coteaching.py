@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvcoteach._checks import InputError, IntArray, check_at_least
+from cvcoteach._checks import FloatArray, InputError, IntArray, check_at_least
 from cvcoteach.training.augment import Pixels, Scaling
 from cvcoteach.training.devices import Plan
 from cvcoteach.training.loop import Batch, EpochReport, Order, Recipe, Training, shuffled
@@ -45,6 +45,11 @@ def least_noise_left(noise_rate: float, n_selected: int, n: int) -> float:
     The paper's `noise_left` holds for an S that lost a clean image with every wrong one; a fuller S keeps more.
     """
     return max(0.0, (noise_rate * n - (n - n_selected)) / n_selected)
+
+
+def noise_outside(noise_rate: float, left: float, n_selected: int, n: int) -> float:
+    """Share of wrong labels outside S, in [0, 1]: of ε̂·n wrong ones, those that are not the `left`·n_selected in S."""
+    return min(1.0, max(0.0, (noise_rate * n - left * n_selected) / max(1, n - n_selected)))
 
 
 def keep_rate(epoch: int, noise_rate: float, ramp: float) -> float:
@@ -96,15 +101,37 @@ def image_passes(n_selected: int, n_candidate: int, warmup: int, epochs: int) ->
     return epochs * n_selected + max(0, epochs - warmup) * added_of(n_selected, n_candidate)
 
 
+def warmup_of(epochs: int, noise_rate: float) -> int:
+    """E0: a fifth of the epochs, two fifths where more than 60 % of the labels are wrong; 40 and 80 of 200."""
+    return round((LONG_WARMUP_SHARE if noise_rate > HEAVY_NOISE else WARMUP_SHARE) * epochs)
+
+
+def matched_epochs(
+    n_selected: int, n_candidate: int, noise_rate: float, passes: int, *, warmup: int | None = None
+) -> int:
+    """Epochs of S and C that show about as many images as `passes`, one at least."""
+
+    def off(epochs: int) -> int:
+        e0 = warmup_of(epochs, noise_rate) if warmup is None else warmup
+        return abs(image_passes(n_selected, n_candidate, e0, epochs) - passes)
+
+    return min(range(1, passes // n_selected + 2), key=off)
+
+
 # -- what a batch teaches ----------------------------------------------------------------------------------------
 
 
-def coteaching_losses(losses_a: Tensor, losses_b: Tensor, n_keep: int) -> tuple[Tensor, Tensor]:
+def coteaching_losses(
+    losses_a: Tensor, losses_b: Tensor, n_keep: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean loss of each network on the `n_keep` samples that are easiest for its peer (Han et al., NeurIPS 2018).
 
     losses_a, losses_b: (b,) each sample's own. The mean is over what is kept, and is divided by nothing else.
+    weights: (b,) in [0, 1], of the losses in the mean; what is easy, they do not change. None: all 1.
     """
     easy_for_a, easy_for_b = easiest(losses_a, n_keep), easiest(losses_b, n_keep)
+    if weights is not None:
+        losses_a, losses_b = losses_a * weights, losses_b * weights
     return losses_a[easy_for_b].mean(), losses_b[easy_for_a].mean()
 
 
@@ -137,24 +164,21 @@ class Epoch:
 class Exchange:
     """The losses of co-teaching, as `Training` asks for them, with a record of what was kept."""
 
-    def __init__(self, noise_rate: float, ramp: float) -> None:
-        """noise_rate: of what the batches are drawn from, in [0, 1). ramp: E_k > 0, epochs."""
-        check_noise_rate(noise_rate)
-        self._noise_rate, self._ramp = noise_rate, ramp
+    def __init__(self, rate: Callable[[int], float], weights: Tensor | None = None) -> None:
+        """rate: epoch, from 0 -> R(e), in (0, 1]. weights: (m,) in [0, 1], of each row's loss; None: all 1."""
+        self.rate, self._weights = rate, weights
         self._sums: Tensor | None = None
         self._images = self._kept = 0
-
-    def rate(self, epoch: int) -> float:
-        """R(e), epoch from 0."""
-        return keep_rate(epoch, self._noise_rate, self._ramp)
 
     def __call__(self, logits: Sequence[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of each network on what its peer finds easy, () each."""
         a, b = (functional.cross_entropy(each, batch.targets, reduction="none") for each in logits)
         n_keep = n_kept(len(batch.rows), self.rate(batch.epoch))
-        for_a, for_b = coteaching_losses(a, b, n_keep)
+        weights = None if self._weights is None else self._weights[batch.rows]
+        for_a, for_b = coteaching_losses(a, b, n_keep, weights)
         with torch.no_grad():
-            kept = n_keep * (for_a + for_b)
+            kept_a, kept_b = (for_a, for_b) if weights is None else coteaching_losses(a, b, n_keep)
+            kept = n_keep * (kept_a + kept_b)
             left_out = a.sum() + b.sum() - kept
             agreed = (logits[0].argmax(dim=1) == logits[1].argmax(dim=1)).sum().float()
             sums = torch.stack([kept, left_out, agreed])
@@ -191,16 +215,26 @@ class Curriculum:
     candidate: IntArray
     """(c,) rows that join after the warm-up: C; none for the original co-teaching."""
     noise_rate: float
-    """Share of wrong labels among the selected, in [0, 1)."""
+    """Share of wrong labels in batches of S alone, in [0, 1)."""
+    mixed_noise_rate: float
+    """Share of wrong labels in batches of S and C, in [0, 1)."""
     warmup: int
     """E0: epochs of S alone."""
     ramp: float
     """E_k: epochs until the keep rate is at its lowest, > 0."""
 
+    def __post_init__(self) -> None:
+        check_noise_rate(self.noise_rate)
+        check_noise_rate(self.mixed_noise_rate)
+
     @property
     def rows(self) -> IntArray:
         """(s + c,) S, then C: the order of the targets."""
         return np.concatenate([self.selected, self.candidate])
+
+    def keep_rate(self, epoch: int) -> float:
+        """R(e), share of a batch that is trained on, in (0, 1]; epoch from 0."""
+        return keep_rate(epoch, self.noise_rate if epoch < self.warmup else self.mixed_noise_rate, self.ramp)
 
     def passes(self, epochs: int) -> int:
         """Images that each network is shown in so many epochs."""
@@ -209,8 +243,7 @@ class Curriculum:
 
 def vanilla_curriculum(n: int, noise_rate: float, epochs: int, *, ramp: float | None = None) -> Curriculum:
     """The original co-teaching: everything is trained on, and the keep rate falls by the noise rate of everything."""
-    check_noise_rate(noise_rate)
-    return Curriculum(np.arange(n), np.arange(0), noise_rate, epochs, _ramp(ramp, epochs))
+    return Curriculum(np.arange(n), np.arange(0), noise_rate, noise_rate, epochs, _ramp(ramp, epochs))
 
 
 def incv_curriculum(
@@ -221,20 +254,32 @@ def incv_curriculum(
     n_classes: int,
     epochs: int,
     *,
+    wrong: FloatArray | None = None,
+    as_published: bool = False,
     warmup: int | None = None,
     ramp: float | None = None,
 ) -> Curriculum:
     """INCV's algorithm 2: S, then S with a share of C.
 
-    noise_rate: ε̂ of the whole dataset of n images, in [0, 1); its keep rate is the paper's, or that of
-    `least_noise_left` where that is lower. warmup: E0; None: a fifth of the epochs, two fifths above 60 % noise.
-    ramp: E_k; None: a twentieth of the epochs. With 200 epochs these are the published 40, 80 and 10.
+    What a batch leaves out is the share of wrong labels in it. In S these are the paper's `noise_left`, or
+    `least_noise_left`, or what `wrong` says, whichever is most; in C, what `wrong` says, or else `noise_outside`.
+
+    noise_rate: ε̂ of the whole dataset of n images, in [0, 1). wrong: (n,) probability that each label is wrong.
+    as_published: the share is the paper's, and remains that of S after C has joined.
+    warmup: E0; None: `warmup_of`. ramp: E_k; None: a twentieth of the epochs, the published 10 of 200.
     """
-    share = LONG_WARMUP_SHARE if noise_rate > HEAVY_NOISE else WARMUP_SHARE
-    warmup = round(share * epochs) if warmup is None else warmup
+    warmup = warmup_of(epochs, noise_rate) if warmup is None else warmup
     check_at_least("warmup", warmup, 0)
-    left = max(noise_left(noise_rate, n_classes), least_noise_left(noise_rate, len(selected), n))
-    return Curriculum(selected, candidate, left, warmup, _ramp(ramp, epochs))
+    n_selected, n_added = len(selected), added_of(len(selected), len(candidate))
+    left = outside = noise_left(noise_rate, n_classes)
+    if not as_published:
+        left = max(left, least_noise_left(noise_rate, n_selected, n))
+        outside = noise_outside(noise_rate, left, n_selected, n)
+        if wrong is not None:
+            left = max(left, float(wrong[selected].mean()))
+            outside = float(wrong[candidate].mean()) if n_added else 0.0
+    mixed_share = (left * n_selected + outside * n_added) / (n_selected + n_added)
+    return Curriculum(selected, candidate, left, mixed_share, warmup, _ramp(ramp, epochs))
 
 
 def _ramp(ramp: float | None, epochs: int) -> float:
@@ -257,21 +302,25 @@ class CoTraining:
         scaling: Scaling,
         plan: Plan,
         *,
+        weights: FloatArray | None = None,
         seed: int,
     ) -> None:
         """networks: two, on the plan's device, of different initialisation. targets: classes of `curriculum.rows`.
+
+        weights: of the same rows, in [0, 1], of what they teach; None: all 1.
 
         Raises InputError where the batches are so small that the keep rate leaves less than one image.
         """
         self.recipe = recipe
         self.history: list[Epoch] = []
         self._curriculum = curriculum
-        self._exchange = Exchange(curriculum.noise_rate, curriculum.ramp)
-        if recipe.batch_size * (1 - curriculum.noise_rate) < 1:
-            least = math.ceil(1 / (1 - curriculum.noise_rate))
+        on_device = None if weights is None else torch.as_tensor(weights, dtype=torch.float32).to(plan.torch_device)
+        self._exchange = Exchange(curriculum.keep_rate, on_device)
+        most = max(curriculum.noise_rate, curriculum.mixed_noise_rate)
+        if recipe.batch_size * (1 - most) < 1:
             raise InputError(
-                f"batch_size is {recipe.batch_size}, of which nothing is kept at {curriculum.noise_rate:.0%} noise; "
-                f"it takes {least} or more."
+                f"batch_size is {recipe.batch_size}, of which nothing is kept at {most:.0%} noise; "
+                f"it takes {math.ceil(1 / (1 - most))} or more."
             )
         n_selected, n_candidate = len(curriculum.selected), len(curriculum.candidate)
         order = mixed(n_selected, n_candidate, recipe.batch_of(n_selected), curriculum.warmup)

@@ -13,24 +13,23 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from cvcoteach import noise
-from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval import CrossValResult, FoldTrainer, IterativeCV
+from cvcoteach.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
 from cvcoteach.training import inputs
 from cvcoteach.training.augment import room_for
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.coteaching import (
     CoTraining,
-    Curriculum,
     check_noise_rate,
     enough_epochs,
-    incv_curriculum,
     two_networks,
-    vanilla_curriculum,
 )
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 from cvcoteach.training.features import HeadTrainer
 from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
+from cvcoteach.training.lessons import Lesson, lesson_after
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, predict
 from cvcoteach.training.models import preprocessing
 from cvcoteach.transition import fit_posterior
@@ -53,17 +52,20 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     mode: "incv" (Chen et al., ICML 2019, algorithm 2): the images that Iterative Noisy Cross-Validation selected, then
         with a share of its candidates; "vanilla" (Han et al., NeurIPS 2018): all images, no selection.
-    select: what S is. "posterior": the labels that are more probably right than wrong by the posterior of INCV's first
-        round; "agreement": the paper's, those that the fold networks agree with, which loses what is hard.
+    select: what S is. "posterior": the labels that are more probably right than wrong, by models that learned from S
+        (`FinalScoring`); "agreement": those that the fold networks agree with, and the noise left in S by the paper.
     recipe: how the networks are trained; None: the "fast" of `RECIPES` for images, `HEAD_RECIPE` for features, which
-        train a head with one hidden layer. epochs: in place of the recipe's.
+        train a head with one hidden layer. Its epochs are of all images: S, which is smaller, gets more, until as many
+        images were shown. A recipe with milestones is left as it is. epochs: so many, of S.
     warmup, ramp: E0 and E_k, in epochs; None scales the published 40 (80 above 60 % noise) and 10 of 200.
-    n_rounds, n_folds: of INCV, where it is needed. image_size: pixels a side; None: the model's, or the images' own.
+    n_rounds, n_folds: of INCV, where it is needed: n_rounds·n_folds trainings, then five of the final scoring; of
+        features these are heads, trained in seconds.
+    image_size: pixels a side; None: the model's, or the images' own.
     device, threads: chosen by themselves if None. random_state: same numbers, same result, on a CPU.
     on_epoch: told after each epoch.
 
     classes_: (K,). networks_: the two. selected_, candidate_: (n,) masks. noise_rate_: ε̂. history_: an `Epoch` each.
-    cross_validation_: what INCV found, None where it was not run.
+    cross_validation_, scores_: what INCV and the final scoring found, None where they were not run.
     """
 
     def __init__(
@@ -132,18 +134,31 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"y holds one class only ({self.classes_[0]!r}); a classifier needs a second class.")
         chosen = None if selected is None else _chosen(selected, candidate, n)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        recipe = self._recipe(data, n)
+        recipe = self._recipe(data)
         self._plan = self._make_plan(data, recipe, k)
 
         self.cross_validation_: CrossValResult | None = None
-        if (self.mode == "incv" and chosen is None) or (self.mode == "vanilla" and noise_rate is None):
-            self.cross_validation_ = self._cross_validate(data, codes, k, recipe, seed)
-        curriculum = self._curriculum(codes, k, recipe, chosen, noise_rate)
+        self.scores_: FinalScores | None = None
+        lesson = self._lesson(data, codes, k, recipe, seed, chosen, noise_rate)
+        self.selected_, self.candidate_, self.noise_rate_ = lesson.selected, lesson.candidate, lesson.noise_rate
+        if self.epochs is None and not recipe.milestones:
+            recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * n, warmup=self.warmup))
+            if self.recipe is None:
+                recipe = enough_epochs(recipe, int(lesson.selected.sum()))
+        curriculum = lesson.curriculum(k, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
+        rows = curriculum.rows
         scaling = data.scaling(recipe, curriculum.selected)
         networks = two_networks(lambda number: data.build(recipe, k, number), self._plan, seed)
         set_threads(self._plan.threads)
         training = CoTraining(
-            networks, data.on(self._plan), codes[curriculum.rows], curriculum, recipe, scaling, self._plan, seed=seed
+            networks,
+            data.on(self._plan),
+            codes[rows],
+            curriculum,
+            recipe,
+            scaling,
+            self._plan,
+            seed=seed,
         )
         run_to_end(training, on_epoch=self.on_epoch)
         self.networks_ = list(training.networks)
@@ -205,10 +220,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError("X holds features, but images were trained on.")
         return images_of(X, kind, self.input_shape_[0], self.input_shape_[2])
 
-    def _recipe(self, data: Inputs, n: int) -> Recipe:
-        recipe = self.recipe
-        if recipe is None:
-            recipe = enough_epochs(HEAD_RECIPE if data.are_features else RECIPES["fast"], n)
+    def _recipe(self, data: Inputs) -> Recipe:
+        recipe = self.recipe or (HEAD_RECIPE if data.are_features else RECIPES["fast"])
         if self.epochs is not None:
             recipe = replace(recipe, epochs=self.epochs)
         return data.recipe(recipe)
@@ -219,50 +232,55 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device = choose_device(self.device)
         return Plan(str(device), threads=choose_threads(self.threads), resident=room_for(data.array, device))
 
-    def _cross_validate(
-        self, data: Inputs, labels: IntArray, n_classes: int, recipe: Recipe, seed: int
-    ) -> CrossValResult:
-        trainer: FoldTrainer
+    def _trainer(self, data: Inputs, n_classes: int, recipe: Recipe) -> FoldTrainer:
         if data.are_features:
             features = data.array.reshape(len(data), -1)
-            trainer = HeadTrainer(features, n_classes, device=self.device, threads=self.threads)
-        else:
-            folds = recipe if self.recipe is not None else enough_epochs(PRESETS["fast"], len(data) // 2)
-            trainer = TorchTrainer(data.array, n_classes, folds, plan=self._plan)
-        return IterativeCV(self.n_rounds, self.n_folds, seed=seed).run(trainer, labels, n_classes=n_classes)
+            return HeadTrainer(features, n_classes, device=self.device, threads=self.threads)
+        folds = recipe if self.recipe is not None else enough_epochs(PRESETS["fast"], len(data) // 2)
+        return TorchTrainer(data.array, n_classes, folds, plan=self._plan)
 
-    def _curriculum(
+    def _lesson(
         self,
+        data: Inputs,
         labels: IntArray,
         n_classes: int,
         recipe: Recipe,
+        seed: int,
         chosen: tuple[BoolArray, BoolArray] | None,
         noise_rate: float | None,
-    ) -> Curriculum:
-        n, found = len(labels), self.cross_validation_
-        if noise_rate is None and found is not None:
-            noise_rate = found.noise_rate
+    ) -> Lesson:
+        """What is taught, by what INCV and the final scoring find of it, where it is not given."""
+        everything = np.ones(len(labels), np.bool_)
+        if self.mode == "vanilla" and noise_rate is not None:
+            return Lesson(labels, everything, ~everything, noise_rate)
+        if chosen is not None and self.mode == "incv":
+            return self._given_lesson(labels, n_classes, chosen, noise_rate)
+
+        trainer = self._trainer(data, n_classes, recipe)
+        n_rounds = 1 if self.mode == "vanilla" else self.n_rounds
+        found = IterativeCV(n_rounds, self.n_folds, seed=seed).run(trainer, labels, n_classes=n_classes)
+        self.cross_validation_ = found
         if self.mode == "vanilla":
-            assert noise_rate is not None
-            self.selected_, self.candidate_, self.noise_rate_ = np.ones(n, np.bool_), np.zeros(n, np.bool_), noise_rate
-            return vanilla_curriculum(n, noise_rate, recipe.epochs, ramp=self.ramp)
-        if chosen is None:
-            assert found is not None
-            selected, candidate = choose(
-                labels, found.rounds[0].pred_probs, found.selected, found.candidate, self.select
-            )
-            missing = np.bincount(labels[selected], minlength=n_classes) == 0
-            selected |= missing[labels]  # of a class that nothing was selected of: noisy is better than never seen
-            candidate &= ~selected
-        else:
-            selected, candidate = chosen
-            _check_classes(labels[selected], self.classes_)
+            posterior = fit_posterior(labels, found.rounds[0].pred_probs)
+            rate = float(posterior.wrong.mean()) if posterior.fits else found.noise_rate
+            return Lesson(labels, everything, ~everything, rate)
+        if self.select == "posterior":
+            passes = HEAD_PASSES if data.are_features else 1
+            self.scores_ = FinalScoring(self.select, passes=passes, seed=seed).after(found, trainer)
+        lesson = lesson_after(found, self.scores_, noise_rate=noise_rate)
+        # of a class that nothing was selected of: noisy is better than never seen
+        missing = (np.bincount(labels[lesson.selected], minlength=n_classes) == 0)[labels]
+        return replace(lesson, selected=lesson.selected | missing, candidate=lesson.candidate & ~missing)
+
+    def _given_lesson(
+        self, labels: IntArray, n_classes: int, chosen: tuple[BoolArray, BoolArray], noise_rate: float | None
+    ) -> Lesson:
+        selected, candidate = chosen
+        _check_classes(labels[selected], self.classes_)
         if noise_rate is None:
             # S is what agreed: its share of all, read as INCV reads the agreement of its first round
             noise_rate = noise.noise_rate_from_agreement(float(selected.mean()), n_classes)
-        self.selected_, self.candidate_, self.noise_rate_ = selected, candidate, noise_rate
-        rows = np.flatnonzero(selected), np.flatnonzero(candidate)
-        return incv_curriculum(*rows, noise_rate, n, n_classes, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
+        return Lesson(labels, selected, candidate, noise_rate, as_published=self.select == "agreement")
 
 
 def _chosen(selected: npt.ArrayLike, candidate: npt.ArrayLike | None, n: int) -> tuple[BoolArray, BoolArray]:
@@ -299,19 +317,3 @@ def _check_classes(labels: IntArray, classes: npt.NDArray[Any]) -> None:
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             + "; the networks could not learn it."
         )
-
-
-def choose(
-    labels: IntArray, pred_probs: PredProbs, selected: BoolArray, candidate: BoolArray, select: str
-) -> tuple[BoolArray, BoolArray]:
-    """S and C, (n,) each, from what INCV found; its own where no posterior explains
-    the given labels better than the probabilities do by themselves, as on a few hundred images.
-
-    pred_probs: (n, K) of its first round. selected, candidate: its own. select: one of SELECTIONS.
-    """
-    if select == "posterior":
-        posterior = fit_posterior(labels, pred_probs)
-        if posterior.fits and posterior.held_out_gain > 0:
-            right = posterior.label_quality > 0.5
-            return right, candidate & ~right
-    return selected.copy(), candidate.copy()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -182,8 +183,10 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
     dynamic = {"images": {0: torch.export.Dim("n", min=1)}}
     if kind == "torch.export":
         program = torch.export.export(whole, (example,), dynamic_shapes=dynamic)
+        content = io.BytesIO()  # a temporary file by another name would draw a warning
+        torch.export.save(program, content)
         with replacing(file) as out:
-            torch.export.save(program, cast(Any, out))
+            out.write(content.getbuffer())
         return file
     _check_onnx()
     onnx: Any = torch.onnx.export(

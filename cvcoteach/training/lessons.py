@@ -1,0 +1,78 @@
+"""What two networks are taught: which labels count as clean, which join them later, and how wrong they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvcoteach._checks import BoolArray, FloatArray, IntArray
+from cvcoteach.crossval import CrossValResult
+from cvcoteach.final_scoring import FinalScores
+from cvcoteach.issues import FLAG_BELOW
+from cvcoteach.training.coteaching import Curriculum, incv_curriculum, matched_epochs, vanilla_curriculum
+from cvcoteach.transition import Posterior
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What is taught of n images, before it is known for how many epochs."""
+
+    labels: IntArray
+    """(n,)"""
+    selected: BoolArray
+    """(n,) S: taken for clean, taught from the start."""
+    candidate: BoolArray
+    """(n,) C: joins after the warm-up."""
+    noise_rate: float
+    """ε̂: share of wrong labels among all given ones, in [0, 1)."""
+    wrong: FloatArray | None = None
+    """(n,) probability that each label is wrong, in [0, 1], where that is known."""
+    as_published: bool = False
+    """Whether the noise left in S is the paper's; see `incv_curriculum`."""
+
+    def epochs(self, passes: int, *, warmup: int | None = None) -> int:
+        """How many show about as many images as `passes`."""
+        n_selected, n_candidate = int(self.selected.sum()), int(self.candidate.sum())
+        return matched_epochs(n_selected, n_candidate, self.noise_rate, passes, warmup=warmup)
+
+    def curriculum(
+        self, n_classes: int, epochs: int, *, warmup: int | None = None, ramp: float | None = None
+    ) -> Curriculum:
+        """The rows that are taught in so many epochs, and how many of them are kept; see `incv_curriculum`."""
+        if self.selected.all():  # no selection, so that all of ε̂ is left
+            return vanilla_curriculum(len(self.labels), self.noise_rate, epochs, ramp=ramp)
+        return incv_curriculum(
+            np.flatnonzero(self.selected),
+            np.flatnonzero(self.candidate),
+            self.noise_rate,
+            len(self.labels),
+            n_classes,
+            epochs,
+            wrong=self.wrong,
+            as_published=self.as_published,
+            warmup=warmup,
+            ramp=ramp,
+        )
+
+
+def believable(posterior: Posterior) -> bool:
+    """Whether it explains the given labels better than the probabilities do by themselves."""
+    return posterior.fits and posterior.held_out_gain > 0
+
+
+def lesson_after(found: CrossValResult, scores: FinalScores | None, *, noise_rate: float | None = None) -> Lesson:
+    """What INCV and, unless None, the final scoring make of the given labels.
+
+    With scores, S is what is more probably right than wrong, and C what INCV left undecided beside it. Without them, S
+    and C are INCV's own and all shares the paper's. Where their posterior is not `believable`, as on a few hundred
+    images, S and C are INCV's own too.
+
+    noise_rate: ε̂; None: what was found.
+    """
+    if scores is None or not believable(scores.posterior):
+        rate = found.noise_rate if noise_rate is None else noise_rate
+        return Lesson(found.labels, found.selected, found.candidate, rate, as_published=scores is None)
+    selected = scores.label_quality > FLAG_BELOW
+    rate = float(scores.wrong.mean()) if noise_rate is None else noise_rate
+    return Lesson(found.labels, selected, found.candidate & ~selected, rate, scores.wrong)
