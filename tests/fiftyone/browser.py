@@ -22,7 +22,7 @@ OPTIONS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --force-color-profile=srgb"
 ).split()
-PATIENCE = 240_000  # ms; a busy machine is slow, not wrong
+PATIENCE = 60_000
 
 
 class NoChromiumError(RuntimeError):

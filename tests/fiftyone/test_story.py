@@ -14,7 +14,7 @@ import fiftyone.operators as foo
 import numpy as np
 import pytest
 
-from cvcoteach.fiftyone import corrections, install, runs
+from cvcoteach.fiftyone import browse, corrections, install, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import PLUGIN
 from tests.fiftyone import browser
@@ -67,11 +67,6 @@ def expected_files(made: NoisyDataset, given: dict[str, str], suggested: dict[st
     }
 
 
-def given_to_other(counts: np.ndarray) -> bool:
-    """Whether no flagged label is suggested itself. counts: (K, K)."""
-    return bool(np.trace(counts) == 0)
-
-
 def exported_files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
 
@@ -119,6 +114,7 @@ def test_the_story_in_a_browser(story: NoisyDataset, tmp_path: Path) -> None:
 def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> None:
     panel = page.locator('[data-cy="panel-content-label_issues"]')
     form = page.locator('[data-cy="operators-prompt-modal"]')
+    modal = page.locator('[data-cy="modal"]')
 
     # the button in the grid's bar, the form, the progress
     page.locator('[data-cy="looker"]').first.wait_for()
@@ -147,19 +143,25 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     page.screenshot(path=PICTURES / "panel.png")
     assert _overflow(page) <= 1, "the panel is wider than its place"
 
-    # a click on the fullest cell of the matrix shows exactly its samples
-    from cvcoteach.fiftyone.browse import confused
-
-    counts = confused(results)
+    # a click on the fullest cell of the matrix, on a bar and on a class shows exactly their samples
+    counts = browse.confused(results)
+    assert np.trace(counts) == 0, "a flagged label is suggested itself"
     row, column = np.unravel_index(counts.argmax(), counts.shape)
-    _click_cell(page, panel, row / 3 + 1 / 6, column / 3 + 1 / 6)
-    assert given_to_other(counts), "every flag suggests another label"
-    page.locator('[data-cy="entry-counts"]').get_by_text(f"{counts.max()} sample").wait_for()
+    _click_plot(page, panel, 0, row / 3 + 1 / 6, column / 3 + 1 / 6)
+    _grid_holds(page, counts.max())
+    _settled(page)
     page.screenshot(path=PICTURES / "cell.png")
+    in_bars = np.add(*browse.quality_histogram(results))
+    fullest = int(in_bars.argmax())
+    _click_plot(page, panel, 1, 0.97, (fullest + 0.5) / browse.QUALITY_BINS)
+    _grid_holds(page, in_bars[fullest])
+    noisiest = int(results.issues.noise_ratio_per_class.argmax())
+    _click_plot(page, panel, 2, 1 / 6, 0.05)
+    _grid_holds(page, counts[noisiest].sum())
 
     # ten accepted by ten keys, the worst first
     panel.locator("img").first.click()
-    page.locator('[data-cy="modal"]').wait_for()
+    modal.wait_for()
     for number in range(10):
         _open_sample_is(page, worst[number])
         page.keyboard.press("a")
@@ -167,31 +169,49 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     assert {i for i, value in status(story).items() if value == "accepted"} == set(worst[:10])
     _open_sample_is(page, worst[10])
     page.screenshot(path=PICTURES / "modal.png")
-    page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
-    page.locator('[data-cy="modal"]').get_by_text("Each key moves on").wait_for()
+    modal.get_by_text("Label issues").first.click()
+    modal.get_by_text("each moves on").wait_for()
+    modal.get_by_text("10 accepted").wait_for()
     page.screenshot(path=PICTURES / "modal-panel.png")
-    page.evaluate("window.__foo__.executeOperator('close_sample')")
-    page.locator('[data-cy="modal"]').wait_for(state="hidden")
+    _close_sample(page, modal)
 
     # the work queue in the grid: Alt-click two to keep, Apply
-    panel.get_by_text("Show all in the grid").click()
-    page.locator('[data-cy="entry-counts"]').get_by_text(f"{n - 10} samples").wait_for()
+    panel.get_by_text(f"Show all {n - 10} in the grid").click()
+    _grid_holds(page, n - 10)
     _settled(page)
     for tile in range(2):
         _mark(page, tile, "Alt")
         panel.get_by_text(f"Apply marks: accept 0, keep {tile + 1}").wait_for()
+    _settled(page)
     page.screenshot(path=PICTURES / "marks.png")
     panel.get_by_text("Apply marks").click()
     wait_until(lambda: reviewed(story)["kept"] == 2, "two are kept")
     assert {i for i, value in status(story).items() if value == "kept"} == set(worst[10:12])
     panel.get_by_text("2 kept").wait_for()
 
-    # the last action taken back, then one kept again by its button; the figures follow
-    panel.get_by_text("Undo", exact=True).click()
-    wait_until(lambda: reviewed(story)["kept"] == 0, "the last action is taken back")
-    panel.get_by_text("10 accepted").wait_for()
-    assert reviewed(story) == {"accepted": 10}
+    # one of them taken back, and the figures follow
+    _settled(page)
+    _mark(page, 1)
+    panel.get_by_text("Apply marks: accept 1, keep 0").wait_for()
+    panel.get_by_role("button", name="Undo").click()
+    wait_until(lambda: reviewed(story)["kept"] == 1, "one is taken back")
+    panel.get_by_text("1 kept").wait_for()
+    assert reviewed(story) == {"accepted": 10, "kept": 1}
+    assert status(story)[worst[11]] == "unreviewed"
+    assert dict(zip(story.ids, story.labels(), strict=True))[worst[11]] == given[worst[11]]
     page.screenshot(path=PICTURES / "reviewed.png")
+
+    # fast hands: ten keys without waiting for anything, each about the next worst sample
+    panel.locator("img").first.click()
+    _open_sample_is(page, worst[11])
+    for key in "keakeaaaua":
+        page.keyboard.press(key)
+    wait_until(lambda: sum(reviewed(story).values()) == 19, "the keys have been worked off")
+    _open_sample_is(page, worst[19])
+    now = status(story)
+    by_keys = ["kept", "excluded", "accepted", "kept", "excluded", "accepted", "accepted", "accepted"]
+    assert [now[i] for i in worst[11:19]] == by_keys
+    _close_sample(page, modal)
 
     # retrain, then export
     _operator(page, "retrain_coteaching")
@@ -199,12 +219,13 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     _choose(page, form, "Test samples", "test")
     _choose(page, form, "Embeddings", "embedding")
     _press(form, "Retrain", PICTURES / "retrain.png")
-    panel.get_by_text("Retrained: Accuracy").wait_for()
+    panel.get_by_text("Accuracy").wait_for()
     _close_progress(page)
+    assert panel.get_by_text(runs.load(story.dataset).info["retrained"]).is_visible()
     page.screenshot(path=PICTURES / "retrained.png")
 
     page.evaluate("window.__foo__.executeOperator('clear_view')")
-    page.locator('[data-cy="entry-counts"]').get_by_text("240 samples").wait_for()
+    _grid_holds(page, 240)
     _operator(page, "export_corrected")
     form.get_by_text("Folder", exact=True).wait_for()
     form.locator("input[type=text]").last.fill(str(out))
@@ -253,22 +274,34 @@ def _operator(page: Any, name: str) -> None:
     )
 
 
-def _click_cell(page: Any, panel: Any, down: float, across: float) -> None:
-    """A point of the matrix, as shares of its height and width."""
-    area = panel.locator(".js-plotly-plot").first.locator(".nsewdrag")
+def _click_plot(page: Any, panel: Any, number: int, down: float, across: float) -> None:
+    """A point of a chart, as shares of its height and width."""
+    area = panel.locator(".js-plotly-plot").nth(number).locator(".nsewdrag")
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
     page.mouse.click(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
 
 
-def _mark(page: Any, tile: int, key: str) -> None:
-    """Click a tile's checkbox with a key held."""
+def _grid_holds(page: Any, n: int) -> None:
+    """Wait until the grid counts so many samples."""
+    page.locator('[data-cy="entry-counts"]').get_by_text(f"{n} sample", exact=False).wait_for()
+
+
+def _close_sample(page: Any, modal: Any) -> None:
+    page.evaluate("window.__foo__.executeOperator('close_sample')")
+    modal.wait_for(state="hidden")
+
+
+def _mark(page: Any, tile: int, key: str | None = None) -> None:
+    """Click a tile's checkbox, with a key held."""
     box = page.locator('[data-cy="looker"]').nth(tile).bounding_box()
     page.mouse.move(box["x"] + 40, box["y"] + 40)
-    page.keyboard.down(key)
+    if key:
+        page.keyboard.down(key)
     page.mouse.click(box["x"] + 12, box["y"] + 12)
-    page.keyboard.up(key)
+    if key:
+        page.keyboard.up(key)
 
 
 def _open_sample_is(page: Any, sample_id: str) -> None:
