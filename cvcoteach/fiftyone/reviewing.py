@@ -159,12 +159,18 @@ class ReviewAndMoveOn(foo.Operator):
 
     def execute(self, ctx: Any) -> dict[str, Any]:
         """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
-        if in_app(ctx):
-            key = chosen_run(ctx)
-            if key is None:
-                return {}  # a dataset without a run has no such keys
-            ctx.params.setdefault("brain_key", key)
-        return review_and_move_on(ctx, ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample)
+        what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
+        if not in_app(ctx):
+            return review_and_move_on(ctx, what, sample_id)
+        key = chosen_run(ctx)
+        if key is None:
+            return {}  # a dataset without a run has no such keys
+        ctx.params.setdefault("brain_key", key)
+        try:
+            return review_and_move_on(ctx, what, sample_id)
+        except InputError as error:  # nobody sees the exception of an operator that no form has started
+            ctx.ops.notify(str(error), variant="error")
+            return {}
 
 
 def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ OPTIONS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --force-color-profile=srgb"
 ).split()
+ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
 PATIENCE = 60_000
 
 
@@ -78,7 +80,7 @@ def page_at(address: str) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
         context.set_default_timeout(PATIENCE)
-        context.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
+        context.route(ELSEWHERE, lambda route: route.abort())
         page = context.new_page()
         page.add_init_script("window.addEventListener('error', e => (window.__errors ||= []).push(String(e.message)))")
         page.goto(address)
@@ -96,10 +98,6 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
             return answer
         time.sleep(0.05)
     raise AssertionError(f"after {seconds:.0f} s it is still not so that {what}")
-
-
-def _is_local(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
 
 
 def _answers(address: str) -> bool:
