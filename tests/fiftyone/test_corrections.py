@@ -143,8 +143,12 @@ def test_two_processes_at_the_same_samples_end_in_agreement_with_the_record(run:
     """As two browser tabs: each accepts, keeps, sets, excludes and undoes at random, all on the same few samples."""
     before, ids = run.raw_labels(), run.wrong_ids[:3]
     statements = (
-        "import random",
-        "rng = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else None)",
+        "import random, time",
+        "rng, write = random.Random(), corrections.fo_fields.bulk_write",
+        "def slow_write(*arguments):",  # now and then: the other gets between record and writing
+        "    time.sleep(0.1 * (rng.random() < 0.2))",
+        "    return write(*arguments)",
+        "corrections.fo_fields.bulk_write = slow_write",
         f"ids = {ids!r}",
         "doors = (corrections.accept_suggestions, corrections.keep_labels, corrections.exclude_samples,",
         "         lambda d, i: corrections.set_label(d, i, rng.choice(('ring', 'spiral'))),",
@@ -163,7 +167,11 @@ def test_two_processes_at_the_same_samples_end_in_agreement_with_the_record(run:
         while tab.stdout.readline().strip() != "ready":
             assert tab.poll() is None
     for tab in tabs:
-        tab.communicate("go\n")
+        assert tab.stdin is not None
+        tab.stdin.write("go\n")
+        tab.stdin.flush()
+    for tab in tabs:
+        tab.communicate()
     assert [tab.returncode for tab in tabs] == [0, 0]
     run.dataset.reload()
     chains = in_agreement(run)
