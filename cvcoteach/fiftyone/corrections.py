@@ -154,9 +154,7 @@ def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
 class _Action:
     """An action under way: a part at a time, recorded first and written afterwards."""
 
-    def __init__(
-        self, dataset: Any, results: FindLabelIssuesResults, audit: Audit, what: str, who: str | None
-    ) -> None:
+    def __init__(self, dataset: Any, results: FindLabelIssuesResults, audit: Audit, what: str, who: str | None) -> None:
         self.dataset, self.results, self.audit, self.what, self.who = dataset, results, audit, what, who
         self.undoes: ObjectId | None = None
         self.left_alone: dict[str, int] = {}
@@ -254,13 +252,13 @@ def _take_back(
         return None
     if not doing.correction.ids:
         n = doing.correction.conflicts
-        raise InputError(f"{n:,} label{'s have' if n != 1 else ' has'} been changed elsewhere since; nothing was undone.")
+        raise InputError(
+            f"{n:,} label{'s have' if n != 1 else ' has'} been changed elsewhere since; nothing was undone."
+        )
     return doing.correction
 
 
-def _write(
-    dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]
-) -> list[Document]:
+def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]) -> list[Document]:
     """Write links on their samples: those that are written, by whoever it was. Those that no sample takes are void."""
     if not links:
         return []

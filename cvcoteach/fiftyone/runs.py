@@ -20,6 +20,7 @@ from cvcoteach.fiftyone.fields import Fields, Ids
 from cvcoteach.issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
+DEFAULT_KEY = "label_issues"
 
 
 class FindLabelIssuesConfig(fob.BrainMethodConfig):

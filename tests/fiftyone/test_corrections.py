@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import corrections, runs
 from cvcoteach.fiftyone.audit import Audit
 from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.issues import import_label_issues
+from cvcoteach.fiftyone.imports import import_label_issues
 from tests.fiftyone.test_runs import imported
 
 FIELDS = Fields("label_issues")
@@ -114,7 +115,7 @@ def in_agreement(run: Any) -> dict[ObjectId, list[dict[str, Any]]]:
     assert not list(Audit(run.dataset, results.config.run_id).pending())
     for sample in run.dataset._sample_collection.find({}, fields):
         chain = chains.get(sample["_id"], [])
-        for earlier, later in zip(chain, chain[1:], strict=False):
+        for earlier, later in itertools.pairwise(chain):
             assert later["old"] == earlier["new"]
             assert later["old_review"] == earlier["new_review"]
         status = chain[-1]["new_review"] if chain else "unreviewed"
