@@ -150,11 +150,10 @@ class ReviewAndMoveOn(foo.Operator):
         return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
 
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """params: what ("accept", "keep", "exclude", "undo"), brain_key; moved: samples presses just went through."""
-        here, moved = ctx.current_sample, ctx.params.get("moved") or []
-        if here in moved[:-1]:  # the App has not got to the last of them yet
-            here = moved[-1]
-        return review_and_move_on(ctx, ctx.params.get("what", ""), here)
+        """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
+        if in_app(ctx) and not runs.keys(ctx.dataset):
+            return {}  # a dataset without a run has no such keys
+        return review_and_move_on(ctx, ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample)
 
 
 def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
