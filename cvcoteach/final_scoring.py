@@ -156,10 +156,7 @@ class FinalScoring:
         else:
             s = self._given(y, selected, first)
         probs = self._train(trainer, y, s, k, number, finished, on_fold)
-        posterior = fit_posterior(y, probs)
-        quality, suggested, suggested_prob = _cut(posterior)
-        flags = flags_of_best_f1(1 - quality) if posterior.fits else quality < FLAG_BELOW
-        return FinalScores(y, probs, s, posterior, quality, flags, suggested, suggested_prob)
+        return final_scores(y, probs, s)
 
     def _train(
         self,
@@ -200,6 +197,14 @@ class FinalScoring:
             raise InputError(f"selected is {what}; agreement takes one True or False an image, shape ({len(labels)},).")
         own = pred_probs[np.arange(len(labels)), labels]
         return s | (_rank_in_class(labels, -np.where(s, 1 + own, own)) < 2 * self.n_folds)
+
+
+def final_scores(labels: IntArray, pred_probs: PredProbs, selected: BoolArray) -> FinalScores:
+    """What follows for the labels (n,) from probabilities (n, K) of models trained on S, `selected` (n,)."""
+    posterior = fit_posterior(labels, pred_probs)
+    quality, suggested, suggested_prob = _cut(posterior)
+    flags = flags_of_best_f1(1 - quality) if posterior.fits else quality < FLAG_BELOW
+    return FinalScores(labels, pred_probs, selected, posterior, quality, flags, suggested, suggested_prob)
 
 
 def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:

@@ -12,6 +12,7 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
+from bson.errors import InvalidId
 from pymongo import UpdateOne
 
 from cvcoteach._checks import InputError, near
@@ -165,8 +166,12 @@ def delete(dataset: Any, fields: Fields) -> None:
 
 
 def object_ids(ids: Sequence[str]) -> list[ObjectId]:
-    """Ids as the database has them."""
-    return [ObjectId(sample_id) for sample_id in ids]
+    """Ids as the database has them. Raises InputError for what is no sample id."""
+    try:
+        return [ObjectId(sample_id) for sample_id in ids]
+    except (InvalidId, TypeError):
+        odd = next(sample_id for sample_id in ids if not ObjectId.is_valid(sample_id))
+        raise InputError(f"{odd!r} is no sample id; sample ids are 24 hex digits.") from None
 
 
 def _there(dataset: Any, fields: Fields) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from cvcoteach._checks import BoolArray
 from cvcoteach.fiftyone.browse import Reviews
 from cvcoteach.fiftyone.fields import UNREVIEWED
-from cvcoteach.fiftyone.imports import rows_of
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.verdicts import rows_of
 from cvcoteach.issues import LabelIssues
 from cvcoteach.readout import Interval, Readout, expected_precision_recall
 from cvcoteach.reviews import ReviewSample, measured_precision_recall, review_sample

@@ -15,8 +15,9 @@ from cvcoteach.fiftyone import export, runs
 from cvcoteach.fiftyone.chosen_run import choose
 from cvcoteach.fiftyone.fields import check_label_field, label_fields
 from cvcoteach.fiftyone.forms import Form, choose_label_field, choose_run, vector_fields
-from cvcoteach.fiftyone.issues import DEFAULT_KEY, ProgressWatcher, find_label_issues, import_label_issues
-from cvcoteach.fiftyone.progress import Tell, with_progress
+from cvcoteach.fiftyone.imports import import_label_issues
+from cvcoteach.fiftyone.issues import find_label_issues
+from cvcoteach.fiftyone.progress import ProgressWatcher, Tell, with_progress
 from cvcoteach.fiftyone.retrain import Retrained, RetrainForm, retrain
 from cvcoteach.fiftyone.reviewing import (
     AcceptSuggestions,
@@ -27,6 +28,7 @@ from cvcoteach.fiftyone.reviewing import (
     SetLabel,
     UndoCorrections,
 )
+from cvcoteach.fiftyone.runs import DEFAULT_KEY
 from cvcoteach.settings import Settings
 
 PLUGIN = "@cvcoteach/label_issues"

@@ -6,19 +6,21 @@ import base64
 import tempfile
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import fiftyone.core.brain as fob
 import numpy as np
 
-from cvcoteach._checks import InputError, near
+from cvcoteach._checks import InputError, IntArray, near
 from cvcoteach.fiftyone import fields as fo_fields
 from cvcoteach.fiftyone.fields import Fields, Ids
 from cvcoteach.issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
+DEFAULT_KEY = "label_issues"
 
 
 class FindLabelIssuesConfig(fob.BrainMethodConfig):
@@ -95,6 +97,24 @@ class FindLabelIssuesResults(fob.BrainResults):
     def info(self) -> dict[str, Any]:
         """Figures and notes for people."""
         return self._info
+
+    def rows(self, ids: Sequence[str]) -> IntArray:
+        """(m,) the row of each sample in `issues`, -1 where the run did not judge it."""
+        if not len(ids):
+            return np.zeros(0, np.int64)
+        wanted = np.array(ids, dtype="S24")
+        place = np.minimum(np.searchsorted(self._ids, wanted, sorter=self._order), len(self._ids) - 1)
+        rows = self._order[place]
+        return np.where(self._ids[rows] == wanted, rows, -1)
+
+    def given(self, ids: Sequence[str]) -> list[str | None]:
+        """The label that the run judged, of each sample; None where it judged none."""
+        names = self._issues.class_names
+        return [None if row < 0 else names[self._issues.labels[row]] for row in self.rows(ids).tolist()]
+
+    @cached_property
+    def _order(self) -> IntArray:
+        return np.argsort(self._ids, kind="stable")
 
     @property
     def fields(self) -> Fields:

@@ -16,7 +16,8 @@ import numpy as np
 from fiftyone.operators.executor import ExecutionContext, Executor
 
 from cvcoteach.fiftyone import browse, corrections, runs
-from cvcoteach.fiftyone.issues import import_label_issues, read_labels
+from cvcoteach.fiftyone.imports import import_label_issues
+from cvcoteach.fiftyone.labelled import read_labels
 from cvcoteach.fiftyone.panel import LabelIssuesPanel
 from cvcoteach.issues import posterior_issues
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from bson import ObjectId
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone.audit import Audit
 from cvcoteach.fiftyone.fields import Fields
+from cvcoteach.fiftyone.imports import import_label_issues
 from tests.fiftyone.test_runs import imported
 
 FIELDS = Fields("label_issues")
@@ -80,13 +87,116 @@ def test_undo_restores_every_attribute_exactly_action_by_action(run: Any) -> Non
         corrections.undo_corrections(run.dataset)
 
 
+def in_a_fresh_process(run: Any, *statements: str) -> subprocess.Popen[str]:
+    """A process of its own, with `dataset` and `corrections` at hand."""
+    run.dataset.persistent = True
+    lines = (
+        "import sys",
+        "import fiftyone as fo",
+        "from cvcoteach._checks import InputError",
+        "from cvcoteach.fiftyone import corrections",
+        f"dataset = fo.load_dataset({run.dataset.name!r})",
+        *statements,
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        env=os.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def in_agreement(run: Any) -> dict[ObjectId, list[dict[str, Any]]]:
+    """The chains; each sample has the label, to the last attribute, and the status that its chain says."""
+    results = runs.load(run.dataset)
+    fields = {"ground_truth": 1, FIELDS.review: 1}
+    chains: dict[ObjectId, list[dict[str, Any]]] = {}
+    links = Audit(run.dataset, results.config.run_id)._links
+    for link in links.find({"run_id": results.config.run_id, "void": False}).sort("n"):
+        chains.setdefault(link["sample_id"], []).append(link)
+    assert not list(Audit(run.dataset, results.config.run_id).pending())
+    for sample in run.dataset._sample_collection.find({}, fields):
+        chain = chains.get(sample["_id"], [])
+        for earlier, later in itertools.pairwise(chain):
+            assert later["old"] == earlier["new"]
+            assert later["old_review"] == earlier["new_review"]
+        status = chain[-1]["new_review"] if chain else "unreviewed"
+        assert sample[FIELDS.review] == status
+        if chain:
+            assert sample["ground_truth"] == chain[-1]["new"]
+    return chains
+
+
+@pytest.mark.slow
 def test_undo_works_after_a_restart(run: Any) -> None:
-    before = run.raw_labels()
-    corrections.accept_suggestions(run.dataset, run.wrong_ids)
-    run.dataset._brain_cache.clear()
+    before, unreviewed = run.raw_labels(), status(run)
+    corrections.accept_suggestions(run.dataset, run.wrong_ids[:8])
+    corrections.set_label(run.dataset, run.wrong_ids[6:], "spiral")
+    fresh = in_a_fresh_process(
+        run, "for _ in range(2):", "    print(corrections.undo_corrections(dataset).message, flush=True)"
+    )
+    assert fresh.communicate()[0].splitlines()[-2:] == ["6 corrections taken back.", "8 corrections taken back."]
     run.dataset.reload()
-    corrections.undo_corrections(run.dataset)
     assert run.raw_labels() == before
+    assert status(run) == unreviewed
+
+
+@pytest.mark.slow
+def test_two_processes_at_the_same_samples_end_in_agreement_with_the_record(run: Any) -> None:
+    """As two browser tabs: each accepts, keeps, sets, excludes and undoes at random, all on the same few samples."""
+    before, ids = run.raw_labels(), run.wrong_ids[:3]
+    statements = (
+        "import random, time",
+        "rng, write = random.Random(), corrections.fo_fields.bulk_write",
+        "def slow_write(*arguments):",  # now and then: the other gets between record and writing
+        "    time.sleep(0.1 * (rng.random() < 0.2))",
+        "    return write(*arguments)",
+        "corrections.fo_fields.bulk_write = slow_write",
+        f"ids = {ids!r}",
+        "doors = (corrections.accept_suggestions, corrections.keep_labels, corrections.exclude_samples,",
+        "         lambda d, i: corrections.set_label(d, i, rng.choice(('ring', 'spiral'))),",
+        "         lambda d, i: corrections.undo_corrections(d, i), lambda d, i: corrections.undo_corrections(d))",
+        "print('ready', flush=True)",
+        "sys.stdin.readline()",
+        "for _ in range(60):",
+        "    try:",
+        "        rng.choice(doors)(dataset, rng.sample(ids, rng.randint(1, 3)))",
+        "    except InputError:",
+        "        pass",  # nothing to undo
+    )
+    tabs = [in_a_fresh_process(run, *statements) for _ in range(2)]
+    for tab in tabs:
+        assert tab.stdout is not None
+        while tab.stdout.readline().strip() != "ready":
+            assert tab.poll() is None
+    for tab in tabs:
+        assert tab.stdin is not None
+        tab.stdin.write("go\n")
+        tab.stdin.flush()
+    for tab in tabs:
+        tab.communicate()
+    assert [tab.returncode for tab in tabs] == [0, 0]
+    run.dataset.reload()
+    chains = in_agreement(run)
+    assert sum(map(len, chains.values())) > 60
+    for _ in range(sum(map(len, chains.values()))):
+        try:
+            corrections.undo_corrections(run.dataset, ids)
+        except InputError:
+            break
+    assert run.raw_labels() == before
+    assert set(status(run).values()) == {"unreviewed"}
+
+
+def test_undo_keeps_a_confidence_that_is_no_number(run: Any) -> None:
+    one = run.wrong_ids[0]
+    run.dataset._sample_collection.update_one(
+        {"_id": ObjectId(one)}, {"$set": {"ground_truth.confidence": float("nan")}}
+    )
+    corrections.keep_labels(run.dataset, [one])
+    corrections.undo_corrections(run.dataset)
+    corrections.accept_suggestions(run.dataset, [one])
+    corrections.undo_corrections(run.dataset)
+    assert np.isnan(run.raw_labels()[one]["confidence"])
+    assert status(run)[one] == "unreviewed"
 
 
 def test_undo_of_one_sample_leaves_the_others_of_its_action(run: Any) -> None:
@@ -122,6 +232,61 @@ def test_undo_leaves_alone_what_was_changed_elsewhere_since(run: Any) -> None:
     done = corrections.undo_corrections(run.dataset)
     assert (done.ids, done.conflicts) == ((two,), 1)
     assert run.dataset[one]["ground_truth"].label == "elsewhere"
+
+
+def test_a_label_changed_since_the_run_takes_no_suggestion_made_for_another(run: Any) -> None:
+    one, two = run.wrong_ids[:2]
+    run.dataset.set_values("ground_truth.label", {one: "spiral"}, key_field="id")
+    done = corrections.accept_suggestions(run.dataset, [one, two])
+    assert (done.ids, done.left_alone) == ((two,), {"relabelled since the run": 1})
+    with pytest.raises(InputError, match=r"no label was accepted \(1 relabelled since the run\)"):
+        corrections.accept_suggestions(run.dataset, [one])
+    assert run.dataset[one]["ground_truth"].label == "spiral"
+    corrections.set_label(run.dataset, [one], "ring")  # explicitly
+    corrections.accept_suggestions(run.dataset, [one])  # and a decision of one's own can be changed
+    assert status(run)[one] == "accepted"
+
+
+def test_a_flag_without_another_label_to_suggest_leaves_nothing_to_accept(noisy: Any) -> None:
+    mask = noisy.true != noisy.given
+    import_label_issues(noisy.dataset, "ground_truth", mask)
+    with pytest.raises(InputError, match=r"no label was accepted \(12 flagged without another label to suggest\)"):
+        corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
+    assert corrections.keep_labels(noisy.dataset, noisy.wrong_ids).message == "12 labels kept."
+
+
+def test_a_read_only_field_is_not_written_to(run: Any) -> None:
+    before = run.raw_labels()
+    corrections.accept_suggestions(run.dataset, run.wrong_ids[:1])
+    field = run.dataset.get_field("ground_truth")
+    field.read_only = True
+    field.save()
+    for correct in (
+        lambda: corrections.accept_suggestions(run.dataset, run.wrong_ids),
+        lambda: corrections.set_label(run.dataset, run.wrong_ids, "ring"),
+        lambda: corrections.undo_corrections(run.dataset),
+    ):
+        with pytest.raises(InputError, match="'ground_truth' is read-only"):
+            correct()
+    corrections.keep_labels(run.dataset, run.wrong_ids[1:2])
+    assert {i for i in run.ids if run.raw_labels()[i] != before[i]} == {run.wrong_ids[0]}
+
+
+def test_what_is_no_sample_id_is_refused(run: Any) -> None:
+    with pytest.raises(InputError, match="'abc' is no sample id"):
+        corrections.keep_labels(run.dataset, [run.ids[0], "abc"])
+
+
+def test_the_record_outlives_the_run_and_its_samples(run: Any) -> None:
+    one, two = run.wrong_ids[:2]
+    file = run.dataset[one].filepath
+    corrections.accept_suggestions(run.dataset, [one, two])
+    run.dataset.delete_samples([one])
+    run.dataset.delete_brain_run("label_issues")
+    record = corrections.history(run.dataset)
+    assert record["sample_id"].tolist() == [one, two]
+    assert record["filepath"][0] == file
+    assert record["what"].tolist() == ["accept", "accept"]
 
 
 def test_the_record_says_who_when_what_and_is_never_shortened(run: Any) -> None:
@@ -167,17 +332,48 @@ def test_of_many_people_correcting_at_once_each_sample_takes_one(run: Any) -> No
         thread.start()
     for thread in threads:
         thread.join()
-    record = corrections.history(run.dataset)
-    last = record.groupby("sample_id").last()
-    assert sum(len(done.ids) for done in results) == len(record)
-    now = status(run)
-    labels = dict(zip(run.ids, run.labels(), strict=True))
-    for sample_id in run.wrong_ids:
-        assert now[sample_id] == last.loc[sample_id, "new_review"]
-        assert labels[sample_id] == last.loc[sample_id, "new"]
-    for _, chain in record.groupby("sample_id"):
-        assert chain["old"].tolist()[1:] == chain["new"].tolist()[:-1]
-        assert chain["old_review"].tolist()[1:] == chain["new_review"].tolist()[:-1]
+    assert sum(len(done.ids) for done in results) == len(corrections.history(run.dataset))
+    in_agreement(run)
+
+
+def test_a_label_edited_between_reading_and_writing_is_a_conflict_and_not_on_record(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = run.wrong_ids[:2]
+    append = Audit.append
+
+    def meddled(*arguments: Any) -> Any:
+        run.dataset.set_values("ground_truth.label", {one: "edited"}, key_field="id")
+        return append(*arguments)
+
+    monkeypatch.setattr(Audit, "append", meddled)
+    done = corrections.accept_suggestions(run.dataset, [one, two])
+    assert (done.ids, done.conflicts) == ((two,), 1)
+    assert corrections.history(run.dataset)["sample_id"].tolist() == [two]
+    assert run.dataset[one]["ground_truth"].label == "edited"
+    assert status(run)[one] == "unreviewed"
+    corrections.undo_corrections(run.dataset)
+    assert status(run)[two] == "unreviewed"
+
+
+def test_a_write_that_comes_too_late_changes_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tab stalls between record and writing; another settles its correction and takes it back."""
+    before, one = run.raw_labels(), run.wrong_ids[0]
+    write, late = corrections.fo_fields.bulk_write, []
+
+    def stalled(dataset: Any, updates: Any) -> int:
+        updates = list(updates)
+        if not late:
+            late.append(True)
+            corrections.undo_corrections(run.dataset)
+        return write(dataset, iter(updates))
+
+    monkeypatch.setattr(corrections.fo_fields, "bulk_write", stalled)
+    corrections.accept_suggestions(run.dataset, [one])
+    assert corrections.history(run.dataset)["what"].tolist() == ["accept", "undo"]
+    assert run.raw_labels() == before
+    assert status(run)[one] == "unreviewed"
+    in_agreement(run)
 
 
 def test_a_process_killed_between_record_and_fields_is_made_good(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +382,8 @@ def test_a_process_killed_between_record_and_fields_is_made_good(run: Any, monke
         with pytest.raises(KeyboardInterrupt):
             corrections.accept_suggestions(run.dataset, run.wrong_ids)
     assert set(status(run).values()) == {"unreviewed"}
-    corrections.settle(run.dataset, runs.load(run.dataset))
+    assert corrections.settle(run.dataset, runs.load(run.dataset)) == 12
+    assert corrections.settle(run.dataset, runs.load(run.dataset)) == 0
     assert run.labels() == [CLASSES[k] for k in run.true]
     assert {status(run)[i] for i in run.wrong_ids} == {"accepted"}
     corrections.undo_corrections(run.dataset)
@@ -202,8 +399,9 @@ def test_samples_outside_the_run_are_counted_not_corrected(run: Any) -> None:
     new = run.dataset.last()
     new.clear_field(FIELDS.review)
     new.save()
-    done = corrections.accept_suggestions(run.dataset, [run.wrong_ids[0], new.id])
-    assert (done.ids, done.not_in_run) == ((run.wrong_ids[0],), 1)
+    run.dataset.add_sample(run.dataset.first().copy())  # with the run's fields, but not judged by it
+    done = corrections.accept_suggestions(run.dataset, [run.wrong_ids[0], new.id, run.dataset.last().id])
+    assert (done.ids, done.left_alone) == ((run.wrong_ids[0],), {"not part of the run": 2})
     with pytest.raises(InputError, match="none of the 1 samples is part of the run"):
         corrections.accept_suggestions(run.dataset, [new.id])
 
@@ -218,10 +416,8 @@ def test_the_messages_read_as_sentences(run: Any) -> None:
     assert one.message == "1 label accepted."
     assert corrections.keep_labels(run.dataset, run.wrong_ids[:3]).message == "3 labels kept."
     assert corrections.undo_corrections(run.dataset).message == "3 corrections taken back."
-    partly = corrections.Correction("accept", tuple(run.ids[:2]), conflicts=1, not_in_run=1)
-    assert partly.message == (
-        "2 labels accepted; 1 left alone: changed elsewhere meanwhile; 1 left alone: not part of the run."
-    )
+    partly = corrections.Correction("accept", tuple(run.ids[:2]), {corrections.CHANGED_ELSEWHERE: 1, "so": 1234})
+    assert partly.message == "2 labels accepted; 1 left alone: changed elsewhere meanwhile; 1,234 left alone: so."
 
 
 def test_a_label_that_is_missing_can_be_set_and_taken_away_again(run: Any) -> None:
@@ -235,15 +431,15 @@ def test_a_label_that_is_missing_can_be_set_and_taken_away_again(run: Any) -> No
 
 
 def test_chains_stand_as_their_undos_say() -> None:
-    from cvcoteach.fiftyone.audit import _top
+    from cvcoteach.fiftyone.audit import top
 
     def chain(*undoes: int | None) -> list[dict[str, Any]]:
         return [{"n": n, "undoes": undone} for n, undone in enumerate(undoes)]
 
-    assert _top(chain(None))["n"] == 0
-    assert _top(chain(None, 0)) is None
-    assert _top(chain(None, 0, None))["n"] == 2
-    assert _top(chain(None, None, 1))["n"] == 0
-    assert _top(chain(None, None, 1, 0)) is None
-    assert _top(chain(None, 0, None, None, 3))["n"] == 2
-    assert _top(chain(None, 0, None, None, 3, 2)) is None
+    assert top(chain(None))["n"] == 0
+    assert top(chain(None, 0)) is None
+    assert top(chain(None, 0, None))["n"] == 2
+    assert top(chain(None, None, 1))["n"] == 0
+    assert top(chain(None, None, 1, 0)) is None
+    assert top(chain(None, 0, None, None, 3))["n"] == 2
+    assert top(chain(None, 0, None, None, 3, 2)) is None

@@ -13,7 +13,10 @@ from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.issues import ProgressWatcher, find_label_issues, import_label_issues, read_labels
+from cvcoteach.fiftyone.imports import import_label_issues
+from cvcoteach.fiftyone.issues import find_label_issues
+from cvcoteach.fiftyone.labelled import read_labels
+from cvcoteach.fiftyone.progress import ProgressWatcher
 from cvcoteach.issues import posterior_issues
 from cvcoteach.settings import Settings, Silent
 
@@ -127,7 +130,7 @@ def test_a_run_folder_is_matched_by_path(noisy: Any, tmp_path: Path) -> None:
     flagged = {path for path, flag in zip(outcome.table["path"], outcome.table["is_label_issue"], strict=True) if flag}
     ours = noisy.dataset.match(fo.ViewField(FIELDS.is_issue)).values("filepath")
     assert {Path(path).name for path in ours} == flagged
-    assert results.info["notes"] == ["10 samples are not in run and were left out."]
+    assert results.info["notes"] == ["10 samples not in run were left out."]
 
 
 def test_a_folder_without_a_run_is_refused(noisy: Any, tmp_path: Path) -> None:

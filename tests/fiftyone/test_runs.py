@@ -14,7 +14,7 @@ import pytest
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.issues import import_label_issues
+from cvcoteach.fiftyone.imports import import_label_issues
 from cvcoteach.issues import posterior_issues
 
 FIELDS = Fields("label_issues")
