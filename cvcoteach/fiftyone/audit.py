@@ -13,7 +13,6 @@ import getpass
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -22,6 +21,8 @@ import pandas as pd
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import BulkWriteError
+
+from cvcoteach.fiftyone.fields import now
 
 Document = dict[str, Any]
 
@@ -72,7 +73,7 @@ class Audit:
             "key": key,
             "label_field": label_field,
             "who": who or default_user(),
-            "when": datetime.now(UTC).replace(tzinfo=None),
+            "when": now(),
             "undoes": undoes,
             "pending": None,
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import bson
@@ -284,7 +283,7 @@ def _update(results: FindLabelIssuesResults, link: Document) -> UpdateOne:
     values: Document = {
         fields.review: link["new_review"],
         carried: link["_id"],
-        "last_modified_at": datetime.now(UTC).replace(tzinfo=None),
+        "last_modified_at": fo_fields.now(),
     }
     if link["new"] != link["old"]:
         values[label_field] = link["new"]

@@ -64,6 +64,8 @@ class Fields:
 
 def check_label_field(samples: Any, label_field: str) -> None:
     """Raises InputError unless `label_field` holds one Classification a sample, of images."""
+    if samples._is_generated:
+        raise InputError("the view shows parts of images (patches, frames or clips); go back to whole images.")
     if samples.media_type not in (fo.core.media.IMAGE, None):
         raise InputError(f"{samples._dataset.name} holds {samples.media_type}s; labels of whole images are checked.")
     schema = samples.get_field_schema()
@@ -111,7 +113,7 @@ def declare(dataset: Any, fields: Fields) -> None:
 
 def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
     """Write a run's outcome on its samples, all of them unreviewed."""
-    now = _now()
+    time = now()
     names = issues.class_names
     wrong = issues.wrong
 
@@ -125,7 +127,7 @@ def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
             fields.wrong: float(wrong[row]),
             fields.suggested: suggested,
             fields.review: UNREVIEWED,
-            "last_modified_at": now,
+            "last_modified_at": time,
         }
         return UpdateOne({"_id": ObjectId(ids[row].decode())}, {"$set": values})
 
@@ -206,5 +208,6 @@ def _new_group(name: str, paths: list[str]) -> Any:
     return fo.SidebarGroupDocument(name=name, paths=paths)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # as FiftyOne stores times
+def now() -> datetime:
+    """The time as FiftyOne stores it."""
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
 from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone.fields import now
 from cvcoteach.fiftyone.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.fiftyone.verdicts import another_suggested, rows_of
@@ -43,6 +44,7 @@ def import_label_issues(
     Raises InputError, one sentence, for anything that does not fit.
     """
     runs.check_key(samples._dataset, brain_key, overwrite=overwrite)
+    as_of = now().isoformat()
     data = read_labels(samples, label_field, need_files=False)
     if isinstance(found, str | Path):
         data, issues, notes = issues_from_folder(Path(found), data)
@@ -51,7 +53,8 @@ def import_label_issues(
         issues = issues_of(found, data, pred_probs, class_names)
         notes, source = [], "cleanlab"
     config = FindLabelIssuesConfig(label_field, source, {})
-    return runs.save(samples, brain_key, config, data.ids, issues, {"notes": [*data.notes, *notes], "summary": {}})
+    info = {"notes": [*data.notes, *notes], "summary": {}, "as_of": as_of}
+    return runs.save(samples, brain_key, config, data.ids, issues, info)
 
 
 def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIssues, list[str]]:

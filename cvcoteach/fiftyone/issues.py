@@ -21,6 +21,7 @@ import cvcoteach
 from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone.fields import now
 from cvcoteach.fiftyone.labelled import Labelled, left_out, read_labels, read_vectors
 from cvcoteach.fiftyone.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.fiftyone.verdicts import another_suggested
@@ -58,6 +59,7 @@ def find_label_issues(
     if filter_by not in FILTERS:
         raise InputError(f"filter_by is {filter_by!r}; it takes {' or '.join(FILTERS)}.")
     runs.check_key(dataset, brain_key, overwrite=overwrite)
+    as_of = now().isoformat()
     data = read_labels(samples, label_field, need_files=embeddings_field is None)
     vectors: list[npt.NDArray[Any]] = []
     if embeddings_field is not None:
@@ -81,7 +83,7 @@ def find_label_issues(
         config = FindLabelIssuesConfig(
             label_field, "incv", shown | {"embeddings_field": embeddings_field, "filter_by": filter_by}
         )
-        info = {"notes": watcher.notes, "summary": outcome.summary}
+        info = {"notes": watcher.notes, "summary": outcome.summary, "as_of": as_of}
         results = runs.save(samples, brain_key, config, kept.ids, issues, info)
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the database now
     return results

@@ -105,14 +105,21 @@ def with_progress(ctx: Any, work: Callable[[Tell], Any], finish: Callable[[Any],
     yield from finish(result)
 
 
+def say(ctx: Any, message: str) -> None:
+    """The last word of long work without an App."""
+    ctx.set_progress(1, message)
+    if not ctx.delegated and fo.config.show_progress_bars:
+        print(message, file=sys.stderr)
+
+
 def report(ctx: Any, error: BaseException) -> Iterator[Any]:
     """An error as a toast: the sentence of an InputError, else what went wrong and where to look."""
-    message = _in_words(error)
+    message = in_words(error)
     yield ctx.ops.set_progress(progress=1, label=message)
     yield ctx.ops.notify(message, variant="error")
 
 
-def in_words(execute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def told_in_words(execute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Decorates the `execute` of an operator that is no generator: FiftyOne shows its error's text, so it gets one."""
 
     @wraps(execute)
@@ -122,12 +129,13 @@ def in_words(execute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         except InputError:
             raise
         except Exception as error:
-            raise RuntimeError(_in_words(error)) from error
+            raise RuntimeError(in_words(error)) from error
 
     return wrapped
 
 
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """The sentence of an InputError; of anything else what it is, and where to look."""
     if isinstance(error, InputError):
         return str(error)
     _log.error("the operator failed", exc_info=error)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone.core.brain as fob
+import fiftyone.core.odm as odm
 import numpy as np
 
 from cvcoteach._checks import InputError, IntArray, near
@@ -153,7 +154,10 @@ class FindLabelIssuesResults(fob.BrainResults):
 
 
 def check_key(dataset: Any, key: str, *, overwrite: bool = False) -> None:
-    """Raises InputError where a run cannot be saved under `key`."""
+    """Raises InputError where a run cannot be saved under `key` in the dataset as the database has it now."""
+    if dataset.deleted or not odm.get_db_conn().datasets.count_documents({"_id": dataset._doc.id}):
+        raise InputError(f"the dataset {dataset.name!r} was deleted meanwhile; nothing was saved.")
+    dataset.reload()
     if not isinstance(key, str) or not key.isidentifier():
         raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
     if key in dataset.list_brain_runs():

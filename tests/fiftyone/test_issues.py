@@ -9,15 +9,12 @@ import fiftyone as fo
 import numpy as np
 import pytest
 
-from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.imports import import_label_issues
 from cvcoteach.fiftyone.issues import find_label_issues
 from cvcoteach.fiftyone.labelled import read_labels
 from cvcoteach.fiftyone.progress import ProgressWatcher
-from cvcoteach.issues import posterior_issues
 from cvcoteach.settings import Settings, Silent
 
 FIELDS = Fields("label_issues")
@@ -106,49 +103,6 @@ def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> N
     data = read_labels(noisy.dataset, "ground_truth")
     assert [sample_id.decode() for sample_id in data.ids] == ids[2:]
     assert data.notes == ["1 sample without a label was left out.", "1 sample whose file is missing was left out."]
-
-
-def test_a_view_is_checked_alone(noisy: Any) -> None:
-    view = noisy.dataset.select(noisy.ids[:30])
-    issues = posterior_issues(noisy.given[:30], noisy.pred_probs[:30], class_names=CLASSES)
-    results = import_label_issues(view, "ground_truth", issues)
-    assert len(results.ids) == 30
-    assert noisy.dataset.values(FIELDS.review) == ["unreviewed"] * 30 + [None] * 30
-    assert noisy.dataset.load_brain_view("label_issues").values("id") == noisy.ids[:30]
-
-
-def test_a_run_folder_is_matched_by_path(noisy: Any, tmp_path: Path) -> None:
-    table = tmp_path / "images.csv"
-    lines = ["path,label", *(f"{i:05d}.png,{CLASSES[k]}" for i, k in enumerate(noisy.given))]
-    table.write_text("\n".join(lines[:51]) + "\n")
-    with_embeddings(noisy)
-    features = tmp_path / "features.npy"
-    np.save(features, np.array(noisy.dataset.values("embedding"), np.float32)[:50])
-    outcome = pipeline.find_issues(table, tmp_path / "run", Settings(features=features, n_rounds=2))
-    results = import_label_issues(noisy.dataset, "ground_truth", str(outcome.folder))
-    assert [sample_id.decode() for sample_id in results.ids] == noisy.ids[:50]
-    flagged = {path for path, flag in zip(outcome.table["path"], outcome.table["is_label_issue"], strict=True) if flag}
-    ours = noisy.dataset.match(fo.ViewField(FIELDS.is_issue)).values("filepath")
-    assert {Path(path).name for path in ours} == flagged
-    assert results.info["notes"] == ["10 samples not in run were left out."]
-
-
-def test_a_folder_without_a_run_is_refused(noisy: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run of cvcoteach"):
-        import_label_issues(noisy.dataset, "ground_truth", str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (np.zeros(5, bool), r"the mask has shape \(5,\), but 60 samples have labels"),
-        (np.array([3, 60]), r"an index is 60, but 60 samples have labels \(0-59\)"),
-        (np.array(["a"]), "neither a mask, indices"),
-    ],
-)
-def test_flags_that_do_not_fit_the_samples_are_refused(noisy: Any, found: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        import_label_issues(noisy.dataset, "ground_truth", found)
 
 
 @pytest.mark.parametrize(
