@@ -68,10 +68,14 @@ def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int) -> 
 def _estimate(now: Interval | None, first: Interval | None, what: str) -> Figure:
     if now is None:
         return Figure("unknown", what)
-    more = f"{now.low:.0%}\u2013{now.high:.0%}"
-    if first is not None and (round(first.low, 2), round(first.high, 2)) != (round(now.low, 2), round(now.high, 2)):
-        more += f", at first {first.low:.0%}\u2013{first.high:.0%}"
+    more = _range(now)
+    if first is not None and _range(first) != more:
+        more += f"  \nat first {_range(first)}"
     return Figure(f"{now.estimate:.0%}", what, more)
+
+
+def _range(interval: Interval) -> str:
+    return f"{100 * interval.low:.0f}\u2013{interval.high:.0%}"
 
 
 def _parts(readout: Readout) -> list[str]:

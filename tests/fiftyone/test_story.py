@@ -214,7 +214,9 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     assert [now[i] for i in worst[11:19]] == by_keys
     _close_sample(page, modal)
 
-    # retrain, then export
+    # retrain, then export: the whole dataset again
+    page.evaluate("window.__foo__.executeOperator('clear_view')")
+    _grid_holds(page, 240)
     _operator(page, "retrain_coteaching")
     form.get_by_text("Test samples").wait_for()
     _choose(page, form, "Test samples", "test")
@@ -222,14 +224,13 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     _press(form, "Retrain", PICTURES / "retrain.png")
     panel.get_by_text("Accuracy").wait_for()
     _close_progress(page)
+    story.dataset.reload()
     assert panel.get_by_text(runs.load(story.dataset).info["retrained"]).is_visible()
     page.screenshot(path=PICTURES / "retrained.png")
 
-    page.evaluate("window.__foo__.executeOperator('clear_view')")
-    _grid_holds(page, 240)
     _operator(page, "export_corrected")
     form.get_by_text("Folder", exact=True).wait_for()
-    form.locator("input[type=text]").last.fill(str(out))
+    form.get_by_role("textbox").last.fill(str(out))
     _press(form, "Export", PICTURES / "export.png")
     wait_until(lambda: (out / "ring").exists(), "the export is there")
     assert exported_files(out) == expected_files(story, given, suggested)
