@@ -24,26 +24,27 @@ OPTIONS = (
     "--disable-component-update --force-color-profile=srgb"
 ).split()
 ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
-PATIENCE = 60_000
+PATIENCE = 240_000  # ms; a busy machine is slow, not wrong
 
 
 class NoChromiumError(RuntimeError):
     """There is none, and none could be had."""
 
 
-def find_chromium() -> str | None:
-    """The binary to start, or None for Playwright's own. Fetches one where there is none."""
+def find_chromium() -> str:
+    """A binary that starts: named, on the path, Playwright's own, or fetched by Playwright, else by apt-get."""
     named = os.environ.get("CVCOTEACH_CHROMIUM")
     for name in (named, "chromium", "chromium-browser", "google-chrome"):
-        if name and (found := shutil.which(name)):
+        if name and (found := shutil.which(name)) and _starts(found):
             return found
-    if _playwrights_own() or (
-        _quietly(sys.executable, "-m", "playwright", "install", "chromium") and _playwrights_own()
-    ):
-        return None
+    own = _playwrights_own()
+    if _starts(own) or (_quietly(sys.executable, "-m", "playwright", "install", "chromium") and _starts(own)):
+        return own
     apt = ["apt-get"] if os.geteuid() == 0 else ["sudo", "-n", "apt-get"]
     if shutil.which("apt-get") and _quietly(*apt, "update", "-q") and _quietly(*apt, "install", "-q", "-y", "chromium"):
-        return shutil.which("chromium")
+        found = shutil.which("chromium")
+        if found and _starts(found):
+            return found
     raise NoChromiumError(HOW_TO)
 
 
@@ -108,11 +109,16 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _playwrights_own() -> bool:
+def _playwrights_own() -> str:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        return Path(playwright.chromium.executable_path).exists()
+        return playwright.chromium.executable_path
+
+
+def _starts(binary: str) -> bool:
+    """It may be missing, or lack libraries of the system."""
+    return _quietly(binary, "--version")
 
 
 def _quietly(*command: str) -> bool:

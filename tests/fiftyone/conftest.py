@@ -39,20 +39,12 @@ HOME = {
 }
 os.environ.update(HOME)
 
-THERE = importlib.util.find_spec("fiftyone") is not None
-HOW_TO = "FiftyOne is not installed; `pip install -e '.[fiftyone,test]'` brings it."
+if importlib.util.find_spec("fiftyone") is None:
+    raise pytest.UsageError("FiftyOne is not installed; `pip install -e '.[test]'` brings it.")
 
-if THERE:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # FiftyOne's own, at import
-        import fiftyone  # noqa: F401
-
-collect_ignore_glob: list[str] = [] if THERE else ["test_*.py"]
-
-
-def pytest_report_header() -> str:
-    """Whether these tests run: where FiftyOne is not installed, they are left out."""
-    return "FiftyOne: tests run" if THERE else f"FiftyOne: tests left out. {HOW_TO}"
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # FiftyOne's own, at import
+    import fiftyone  # noqa: F401
 
 
 @dataclass
