@@ -58,8 +58,8 @@ class NoisyDataset:
     """Out-of-sample probabilities of a good model: about .9 for the true class."""
 
     @classmethod
-    def make(cls, folder: Path, n: int, n_wrong: int) -> NoisyDataset:
-        """Images in `folder`; every label has an attribute, tags and a confidence to be lost."""
+    def make(cls, folder: Path, n: int, n_wrong: int, side: int = 12) -> NoisyDataset:
+        """Images of `side` pixels in `folder`; every label has an attribute, tags and a confidence to be lost."""
         import fiftyone as fo
 
         images_, true, given = images.dataset(n, n_wrong / n)
@@ -67,7 +67,7 @@ class NoisyDataset:
         samples = []
         for number, (image, label) in enumerate(zip(images_, given, strict=True)):
             file = folder / f"{number:05d}.png"
-            Image.fromarray(image).save(file)
+            Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC).save(file)
             classification = fo.Classification(
                 label=images.CLASSES[label], tags=["checked"], confidence=0.25, annotator=f"person {number % 3}"
             )
