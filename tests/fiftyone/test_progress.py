@@ -50,7 +50,7 @@ def test_the_share_rises_from_reading_to_the_end(n_rounds: int, n_final: int, ke
     labels = [label for _, label in told]
     assert labels[:2] == ["reading images: 50 of 100", "computing features: 50 of 100 (12 images/s)"]
     assert labels[-2] == f"final scoring, fold {n_final} of {n_final}: epoch 2 of 2"
-    assert ("round 1 of %d, fold 1 of 2: kept from before" % n_rounds in labels) == (kept > 0)
+    assert (f"round 1 of {n_rounds}, fold 1 of 2: kept from before" in labels) == (kept > 0)
 
 
 def test_it_is_told_of_features_too() -> None:
