@@ -198,6 +198,7 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
             )
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=[*COLUMNS, "run_id", "n"])
+    table["when"] = pd.to_datetime(table["when"])  # also where there is no row
     # clocks of two computers differ: what a chain says came later is never put before
     table = table.sort_values(["run_id", "sample_id", "n"], kind="stable")
     table["order"] = table.groupby(["run_id", "sample_id"])["when"].cummax()

@@ -113,25 +113,27 @@ def declare(dataset: Any, fields: Fields) -> None:
 
 def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
     """Write a run's outcome on its samples, all of them unreviewed."""
-    time = now()
-    names = issues.class_names
-    wrong = issues.wrong
+    time, names = now(), issues.class_names
+    a_label = fo.Classification().to_dict()  # one for all: making them one by one takes as long as writing them
 
-    def update(row: int) -> UpdateOne:
-        suggested = fo.Classification(
-            label=names[issues.suggested[row]], confidence=float(issues.suggested_prob[row])
-        ).to_dict()
+    def update(
+        sample_id: bytes, is_issue: bool, quality: float, wrong: float, suggested: int, confidence: float
+    ) -> UpdateOne:
         values = {
-            fields.is_issue: bool(issues.is_label_issue[row]),
-            fields.quality: float(issues.label_quality[row]),
-            fields.wrong: float(wrong[row]),
-            fields.suggested: suggested,
+            fields.is_issue: is_issue,
+            fields.quality: quality,
+            fields.wrong: wrong,
+            fields.suggested: {**a_label, "_id": ObjectId(), "label": names[suggested], "confidence": confidence},
             fields.review: UNREVIEWED,
             "last_modified_at": time,
         }
-        return UpdateOne({"_id": ObjectId(ids[row].decode())}, {"$set": values})
+        return UpdateOne({"_id": ObjectId(sample_id.decode())}, {"$set": values})
 
-    bulk_write(dataset, (update(row) for row in range(len(ids))))
+    columns = (
+        ids, issues.is_label_issue, issues.label_quality, issues.wrong, issues.suggested, issues.suggested_prob
+    )  # fmt: skip
+    rows = (zip(*(c[i : i + _CHUNK].tolist() for c in columns), strict=True) for i in range(0, len(ids), _CHUNK))
+    bulk_write(dataset, (update(*row) for chunk in rows for row in chunk))
 
 
 def bulk_write(dataset: Any, updates: Iterator[UpdateOne]) -> int:

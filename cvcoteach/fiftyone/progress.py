@@ -177,8 +177,8 @@ def _on_a_terminal(ctx: Any) -> Iterator[Tell]:
     with tqdm(total=100, file=sys.stderr, leave=False, bar_format="{percentage:3.0f}% |{bar:20}| {desc}") as bar:
 
         def tell(share: float, label: str) -> None:
-            bar.set_description_str(label, refresh=False)
-            bar.update(100 * share - bar.n)
+            bar.n = 100 * share
+            bar.set_description_str(label)
             ctx.set_progress(share, label)
 
         yield tell

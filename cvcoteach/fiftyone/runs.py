@@ -183,6 +183,7 @@ def save(
     fields = Fields(key)
     fo_fields.declare(dataset, fields)
     fo_fields.write(dataset, fields, ids, issues)
+    info = {**info, "saved_at": fo_fields.now().isoformat()}
     results = FindLabelIssuesResults(samples, config, key, ids, issues, info, backend=method)
     method.save_run_results(samples, key, results)
     return results

@@ -5,42 +5,36 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
-from cvcoteach.fiftyone.fields import UNREVIEWED
+from cvcoteach.fiftyone.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
 
 
 def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
-    """What the run does not know, a sentence each; nothing where it is up to date. One query.
+    """What the run does not know, a sentence each; nothing where it is up to date.
 
-    A sample is relabelled where nobody has reviewed it and its label is not the one that the run judged. Added are the
-    samples that came after the run; what a run of a view left out is not counted.
+    Added are the samples that came after the run began; what a run of a view left out is not counted. A sample is
+    relabelled where its label is not the one that the run judged and nobody has reviewed it. The database counts, and
+    only samples that have been modified since the run are read: a form that is resolved at every key stroke may ask.
     """
+    samples, review = dataset._sample_collection, results.fields.review
+    as_of, saved_at = (datetime.fromisoformat(results.info[name]) for name in ("as_of", "saved_at"))
+    later, judged = {"created_at": {"$gt": as_of}}, {review: {"$in": list(STATUSES)}}
+    n_there = samples.count_documents(judged) - samples.count_documents(
+        {**later, **judged}
+    )  # without copies made since
+    changes = (
+        (samples.count_documents(later), "added; the run knows nothing of them"),
+        (len(results.ids) - n_there, "removed"),
+        (_relabelled(samples, results, saved_at), "relabelled elsewhere; its suggestions are not for them"),
+    )
+    return [f"Since the run {n:,} sample{' was' if n == 1 else 's were'} {what}." for n, what in changes if n > 0]
+
+
+def _relabelled(samples: Any, results: FindLabelIssuesResults, saved_at: datetime) -> int:
     label_field, review = results.config.label_field, results.fields.review
-    then = datetime.fromisoformat(results.info["as_of"])
-    ids, labels, reviews, created = [], [], [], []
-    wanted = {f"{label_field}.label": 1, review: 1, "created_at": 1}
-    for sample in dataset._sample_collection.find({}, wanted):
+    query = {"last_modified_at": {"$gt": saved_at}, review: UNREVIEWED}
+    ids, labels = [], []
+    for sample in samples.find(query, {f"{label_field}.label": 1}):
         ids.append(str(sample["_id"]))
         labels.append((sample.get(label_field) or {}).get("label"))
-        reviews.append(sample.get(review))
-        created.append(sample.get("created_at"))
-    rows = results.rows(ids)
-    n_added = sum(row < 0 and when is not None and when > then for row, when in zip(rows, created, strict=True))
-    n_removed = len(results.ids) - int((rows >= 0).sum())
-    names = results.issues.class_names
-    given = [names[k] for k in results.issues.labels[np.maximum(rows, 0)]]
-    n_relabelled = sum(
-        row >= 0 and status == UNREVIEWED and now != then_given
-        for row, status, now, then_given in zip(rows, reviews, labels, given, strict=True)
-    )
-    return [
-        f"Since the run {n:,} sample{' was' if n == 1 else 's were'} {what}."
-        for n, what in (
-            (n_added, "added; the run knows nothing of them"),
-            (n_removed, "removed"),
-            (n_relabelled, "relabelled elsewhere; its suggestions are not for them"),
-        )
-        if n
-    ]
+    return sum(given is not None and given != now for given, now in zip(results.given(ids), labels, strict=True))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from bson import ObjectId
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import corrections, runs
-from cvcoteach.fiftyone.audit import Audit
+from cvcoteach.fiftyone.audit import COLUMNS, Audit
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.imports import import_label_issues
 from tests.fiftyone.test_runs import imported
@@ -307,6 +308,24 @@ def test_the_record_says_who_when_what_and_is_never_shortened(run: Any) -> None:
     ]
     assert record["when"].is_monotonic_increasing
     assert set(record["run"]) == {"label_issues"}
+
+
+def test_the_record_of_nothing_is_an_empty_table(run: Any) -> None:
+    record = corrections.history(run.dataset)
+    assert len(record) == 0
+    assert list(record.columns) == list(COLUMNS)
+
+
+def test_what_a_chain_says_came_later_is_never_put_before_whatever_the_clocks_say(run: Any) -> None:
+    one, two = run.wrong_ids[:2]
+    corrections.keep_labels(run.dataset, [two])
+    corrections.set_label(run.dataset, [one], "ring")
+    corrections.set_label(run.dataset, [one], "spiral")
+    actions = Audit(run.dataset, runs.load(run.dataset).config.run_id)._actions
+    last = actions.find_one({"dataset_id": run.dataset._doc.id}, sort=[("_id", -1)])
+    actions.update_one({"_id": last["_id"]}, {"$set": {"when": datetime(2020, 1, 1)}})
+    record = corrections.history(run.dataset)
+    assert record["new"].tolist()[1:] == ["ring", "spiral"]
 
 
 def test_the_record_follows_a_renamed_run(run: Any) -> None:

@@ -13,9 +13,11 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.registry import OperatorRegistry
 
+from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
-from tests.fiftyone.calls import context, execute, plugin
+from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, toasts
+from tests.fiftyone.test_issues import with_embeddings
 from tests.fiftyone.test_runs import imported
 
 FIELDS = Fields("label_issues")
@@ -61,6 +63,86 @@ def test_a_correction_of_a_view_is_about_its_flagged_unreviewed_samples(noisy: A
     view = noisy.dataset.select(noisy.ids[:40])
     result = execute("accept_suggestions", None, view=view)
     assert sorted(result["ids"]) == sorted(set(noisy.wrong_ids[1:]) & set(noisy.ids[:40]))
+
+
+def test_every_operator_is_about_the_selection_where_there_is_one(noisy: Any, tmp_path: Path) -> None:
+    """Samples by the grid's order: the first forty are the view, of them thirty are selected."""
+    with_embeddings(noisy)
+    view, selected = noisy.dataset.limit(40), noisy.ids[10:40]
+    params = {"embeddings_field": "embedding", "rounds": 1}
+    execute("find_label_issues", None, view=view, selected=selected, params=params)
+    assert [i.decode() for i in runs.load(noisy.dataset).ids] == selected
+    mask = [True, False] * 15
+    execute("import_label_issues", noisy.dataset, selected=selected, params={"found": mask, "brain_key": "masked"})
+    assert [i.decode() for i in runs.load(noisy.dataset, "masked").ids] == selected
+    on = {
+        "selected": selected[:5],
+        "params": {"brain_key": "label_issues", "kind": "csv", "to": str(tmp_path / "1.csv")},
+    }
+    execute("export_corrected", noisy.dataset, **on)
+    with open(tmp_path / "1.csv", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == noisy.dataset.select(selected[:5]).values("filepath")
+
+
+def test_the_target_chosen_in_the_form_counts_more_than_the_selection(noisy: Any) -> None:
+    with_embeddings(noisy)
+    params = {"embeddings_field": "embedding", "rounds": 1, "view_target": "DATASET"}
+    execute("find_label_issues", None, view=noisy.dataset.limit(40), selected=noisy.ids[:30], params=params)
+    assert len(runs.load(noisy.dataset).ids) == 60
+
+
+def test_what_was_asked_for_is_on_record_with_the_run(noisy: Any) -> None:
+    with_embeddings(noisy)
+    asked = {"rounds": 2, "seed": 7, "epochs": 3, "preset": "paper", "filter_by": "incv", "brain_key": "mine"}
+    execute("find_label_issues", noisy.dataset, params={**asked, "embeddings_field": "embedding"})
+    settings = noisy.dataset.load_brain_results("mine").config.settings
+    expected = {"n_rounds": 2, "seed": 7, "epochs": 3, "preset": "paper", "filter_by": "incv"}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["embeddings_field"] == "embedding"
+    assert noisy.dataset.get_brain_info("mine").config.label_field == "ground_truth"
+
+
+def test_the_seed_decides_the_result(noisy: Any) -> None:
+    with_embeddings(noisy)
+    qualities = []
+    for key, seed in (("a", 0), ("b", 0), ("c", 1)):
+        params = {"embeddings_field": "embedding", "rounds": 1, "seed": seed, "brain_key": key}
+        execute("find_label_issues", noisy.dataset, params=params)
+        qualities.append(noisy.dataset.values(Fields(key).quality))
+    assert qualities[0] == qualities[1] != qualities[2]
+
+
+@pytest.mark.slow
+def test_a_backbones_features_are_trained_on(noisy: Any) -> None:
+    params = {"backbone": "torchvision:resnet18", "weights": "none", "rounds": 1, "image_size": 32}
+    told = in_the_app("find_label_issues", noisy.dataset, params=params)
+    assert [variant for variant, _ in toasts(told)] == ["success"]
+    assert runs.load(noisy.dataset).config.settings["backbone"] == "torchvision:resnet18"
+
+
+def test_an_undo_can_be_about_a_view(noisy: Any) -> None:
+    imported(noisy)
+    execute("accept_suggestions", noisy.dataset)
+    view = noisy.dataset.select(noisy.wrong_ids[:4])
+    assert "what" in properties("undo_corrections", noisy.dataset, view=view)
+    assert notes("undo_corrections", noisy.dataset) == ["The last action."]
+    assert notes("undo_corrections", noisy.dataset, selected=noisy.wrong_ids[:2]) == [
+        "The last correction of 2 selected samples."
+    ]
+    execute("undo_corrections", None, view=view, params={"what": "view"})
+    assert {i for i in noisy.wrong_ids if status(noisy)[i] == "unreviewed"} == set(noisy.wrong_ids[:4])
+    execute("undo_corrections", noisy.dataset)
+    assert set(status(noisy).values()) == {"unreviewed"}
+
+
+def test_a_mark_that_cannot_be_applied_does_not_keep_back_the_others(noisy: Any) -> None:
+    imported(noisy)
+    relabelled, other = noisy.wrong_ids[:2]
+    noisy.dataset.set_values("ground_truth.label", {relabelled: "spiral"}, key_field="id")
+    marks = [{"id": relabelled, "type": "default"}, {"id": other, "type": "alt"}]
+    result = execute("apply_marks", noisy.dataset, selected_samples=marks)
+    assert result["message"] == "1 label kept. no label was accepted (1 relabelled since the run)."
+    assert status(noisy)[other] == "kept"
 
 
 def test_marks_accept_what_was_clicked_and_keep_what_was_alt_clicked(noisy: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import corrections, runs
 from cvcoteach.fiftyone.retrain import retrain
+from tests.fiftyone.calls import in_the_app, toasts
 from tests.fiftyone.test_issues import with_embeddings
 from tests.fiftyone.test_runs import imported
 
@@ -44,6 +46,34 @@ def test_excluded_samples_are_not_trained_on(noisy: Any) -> None:
     corrections.exclude_samples(noisy.dataset, noisy.wrong_ids)
     done = retrain(noisy.dataset, None, quiet, embeddings_field="embedding", epochs=2)
     assert done.n_train + done.n_test == 48
+
+
+@pytest.mark.slow
+def test_a_view_is_trained_on_alone_and_missing_files_are_left_out(noisy: Any) -> None:
+    imported(noisy)
+    for path in noisy.dataset.limit(5).values("filepath"):
+        Path(path).unlink()
+    done = retrain(noisy.dataset.limit(40), None, quiet, epochs=1)
+    assert (done.n_train + done.n_test, done.without_file) == (35, 5)
+    assert "5 samples whose file is missing were left out." in done.message
+
+
+@pytest.mark.slow
+def test_the_operator_tells_before_and_after(noisy: Any) -> None:
+    with_embeddings(noisy)
+    imported(noisy)
+    corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
+    noisy.dataset.select(noisy.ids[::4]).tag_samples("test")
+    params = {"test_tag": "test", "embeddings_field": "embedding", "seed": 3}
+    told = in_the_app("retrain_coteaching", noisy.dataset, params=params)
+    [(variant, message)] = toasts(told)
+    assert variant == "success"
+    figures = runs.load(noisy.dataset).info["accuracy"]
+    assert message == (
+        f"Accuracy {figures['before']:.1%} before, {figures['after']:.1%} after, "
+        "on 15 samples that were not trained on."
+    )
+    assert any("epoch" in params["label"] for what, params in told if what == "set_progress")
 
 
 def test_a_tag_nobody_has_is_refused(noisy: Any) -> None:
