@@ -183,10 +183,12 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
     """Every correction of a dataset, or by one run, in order, one a row, with COLUMNS; deleted runs included."""
     links, actions = _collections()
     query = {"dataset_id": dataset._doc.id} | ({"run_id": run_id} if run_id else {})
-    action_of = {action["_id"]: action for action in actions.find(query)}
     wanted = ("action", "sample_id", "filepath", "old.label", "new.label", "old_review", "new_review", "run_id", "n")
+    # links first: an action is on record before its links, so that each link read finds its action
+    found = list(links.find({**query, "void": False}, dict.fromkeys(wanted, 1)))
+    action_of = {action["_id"]: action for action in actions.find(query)}
     rows = []
-    for link in links.find({**query, "void": False}, dict.fromkeys(wanted, 1)):
+    for link in found:
         action = action_of[link["action"]]
         rows.append(
             (

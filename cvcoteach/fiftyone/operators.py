@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import export, runs
+from cvcoteach.fiftyone.chosen_run import choose
 from cvcoteach.fiftyone.fields import check_label_field, label_fields
 from cvcoteach.fiftyone.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled, vector_fields
 from cvcoteach.fiftyone.imports import import_label_issues
@@ -255,12 +257,13 @@ def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
     issues = results.issues
     message = f"{issues.n_issues:,} of {len(issues.labels):,} labels look wrong."
     if in_app(ctx):
+        choose(ctx, results.key)
         yield ctx.ops.reload_dataset()
     yield from _tell(ctx, " ".join([message, *results.info["notes"]]), panel=True)
 
 
 def _tell(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
-    """A toast; with `panel` the panel opened anew, since one that is open would go on showing what it showed.
+    """A toast; with `panel` the panel opened or drawn anew.
 
     Without an App a line: delegated in the operation's progress, from Python on a terminal.
     """
@@ -268,9 +271,22 @@ def _tell(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
         say(ctx, message)
         return
     if panel:
-        yield ctx.ops.close_panel(name=PANEL)
-        yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+        yield from _panel_anew(ctx)
     yield ctx.ops.notify(message, variant="success")
+
+
+def _panel_anew(ctx: Any) -> Iterator[Any]:
+    """Open the panel, or have one that is open already drawn anew."""
+    yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+    for panel in _panels(ctx.spaces):
+        yield ctx.trigger(f"{PLUGIN}/{PANEL}#refresh", params={"panel_id": panel.component_id})
+
+
+def _panels(space: Any) -> list[Any]:
+    """The panels of this kind in a layout of the App, or None where nobody knows it."""
+    if isinstance(space, fo.Panel):
+        return [space] if space.type == PANEL else []
+    return [panel for child in (space.children if space is not None else ()) for panel in _panels(child)]
 
 
 def _target(ctx: Any) -> Any:

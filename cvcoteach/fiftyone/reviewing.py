@@ -10,9 +10,17 @@ import fiftyone.operators.types as types
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import browse, corrections, runs
+from cvcoteach.fiftyone.chosen_run import chosen_run
 from cvcoteach.fiftyone.corrections import Correction
 from cvcoteach.fiftyone.forms import Form, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.progress import in_app, told_in_words
+
+DOORS = {
+    "accept": corrections.accept_suggestions,
+    "keep": corrections.keep_labels,
+    "exclude": corrections.exclude_samples,
+}
+"""What a key or a button does to samples."""
 
 
 class _Review(foo.Operator):
@@ -164,9 +172,18 @@ class ReviewAndMoveOn(foo.Operator):
     @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
-        if in_app(ctx) and not runs.keys(ctx.dataset):
+        what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
+        if not in_app(ctx):
+            return review_and_move_on(ctx, what, sample_id)
+        key = chosen_run(ctx)
+        if key is None:
             return {}  # a dataset without a run has no such keys
-        return review_and_move_on(ctx, ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample)
+        ctx.params.setdefault("brain_key", key)
+        try:
+            return review_and_move_on(ctx, what, sample_id)
+        except InputError as error:  # nobody sees the exception of an operator that no form has started
+            ctx.ops.notify(str(error), variant="error")
+            return {}
 
 
 def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
@@ -223,15 +240,10 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         done = corrections.undo_corrections(ctx.dataset, None, key, who=who)
         following: str | None = done.ids[0] if done.ids else sample_id
     else:
-        doors = {
-            "accept": corrections.accept_suggestions,
-            "keep": corrections.keep_labels,
-            "exclude": corrections.exclude_samples,
-        }
-        if what not in doors:
+        if what not in DOORS:
             raise InputError(f"what is {what!r}; there are accept, keep, exclude and undo.")
         assert sample_id is not None
-        done = doors[what](ctx.dataset, [sample_id], key, who=who)
+        done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
         results = runs.load(ctx.dataset, key)
         view = ctx.view if ctx.has_custom_view else None
         following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view)

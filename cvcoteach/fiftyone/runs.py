@@ -83,6 +83,8 @@ class FindLabelIssuesResults(fob.BrainResults):
         """ids: (n,) the samples, in the order of `issues`. info: figures and notes for people, as JSON."""
         super().__init__(samples, config, key, backend=backend)
         self._ids, self._issues, self._info = ids, issues, dict(info)
+        self.stored: Any = None
+        """The file in the database that they were last read from, once `load` knows."""
 
     @property
     def ids(self) -> Ids:
@@ -206,10 +208,13 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
         key = known[0]
     if key not in known:
         raise InputError(f"there is no run {key!r}; {near(key, known)}")
+    stored = dataset._doc.brain_methods[key].results  # a file in the database; every save makes a new one
+    cached = dataset._brain_cache.get(key)
+    if cached is not None and cached.stored != stored.grid_id:  # another process has replaced the run, or told more
+        del dataset._brain_cache[key]
     results = dataset.load_brain_results(key)
-    if results is not None and results.config.run_id != dataset.get_brain_info(key).config.run_id:
-        results = dataset.load_brain_results(key, cache=False)  # another process has replaced the run
-        dataset._brain_cache[key] = results
+    if results is not None:
+        results.stored = stored.grid_id
     if results is None:
         raise InputError(
             f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."
