@@ -13,7 +13,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone import browse, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
 from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, toasts
@@ -169,6 +169,17 @@ def test_twenty_key_presses_review_twenty_samples_worst_first(noisy: Any) -> Non
     back = execute("review_and_move_on", noisy.dataset, current_sample=worst[-1], params={"what": "undo"})
     assert back["next"] == worst[-1]
     assert status(noisy)[worst[-1]] == "unreviewed"
+
+
+def test_the_keys_pass_over_samples_that_were_deleted(noisy: Any) -> None:
+    results = imported(noisy)
+    worst = [i.decode() for i in results.ids[results.issues.worst_first()]]
+    noisy.dataset.delete_samples(worst[1:3])
+    noisy.dataset.add_sample(noisy.dataset[worst[5]].copy())  # has the run's fields, and is not part of it
+    answer = execute("review_and_move_on", noisy.dataset, current_sample=worst[0], params={"what": "keep"})
+    assert answer["next"] == worst[3]
+    done = browse.reviews(noisy.dataset, results)
+    assert [results.ids[row].decode() for row in browse.queue(results, done)] == worst[3:]
 
 
 def test_export_into_class_folders_is_exactly_the_corrected_labels(noisy: Any, tmp_path: Path) -> None:
