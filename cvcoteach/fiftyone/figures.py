@@ -53,7 +53,6 @@ class Headline:
 def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     """The figures of a run, with what reviews have told so far."""
     issues = results.issues
-    left = issues.is_label_issue & ~done.reviewed
     noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.fits else None
     checks = spot_checks(issues)
     n_checked = _done_in_order(checks, done)
@@ -71,7 +70,7 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
         checked=checked,
         n_checked=n_checked,
         counts=done.counts,
-        n_left=int(left.sum()),
+        n_left=int(done.left(results).sum()),
     )
 
 

@@ -45,7 +45,7 @@ def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
     counts = done.counts
     parts = [f"**{int(done.reviewed.sum()):,}** reviewed"]
     parts += [f"{counts[status]:,} {status}" for status in STATUSES if status != UNREVIEWED]
-    parts.append(f"**{int((results.issues.is_label_issue & ~done.reviewed).sum()):,}** left")
+    parts.append(f"**{int(done.left(results).sum()):,}** left")
     return " \u00b7 ".join(parts)
 
 

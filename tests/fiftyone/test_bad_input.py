@@ -89,6 +89,7 @@ def test_a_dataset_deleted_after_the_form_is_a_toast(name: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_dataset_deleted_while_the_run_is_under_way_is_a_toast(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from cvcoteach.fiftyone import issues
 
@@ -118,6 +119,7 @@ def test_an_error_nobody_foresaw_is_a_toast_with_its_name(noisy: Any, monkeypatc
     assert message.startswith("KeyError: 'something' (the whole traceback is in the log")
 
 
+@pytest.mark.slow
 def test_an_error_after_the_work_is_a_toast_too(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no panel")
@@ -255,6 +257,7 @@ def test_a_form_offers_the_target_and_every_label_field(noisy: Any) -> None:
     assert "label_field" in properties("find_label_issues", noisy.dataset)
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_same_at_once_are_refused(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from cvcoteach.fiftyone import issues
 
@@ -273,6 +276,7 @@ def test_two_runs_of_the_same_at_once_are_refused(noisy: Any, monkeypatch: pytes
     assert runs.keys(noisy.dataset) == ["label_issues"]
 
 
+@pytest.mark.slow
 def test_a_key_taken_while_the_run_was_under_way_is_not_overwritten(
     noisy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError
+from cvcoteach.corrections import correct
 from cvcoteach.fiftyone import corrections, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.imports import import_label_issues
@@ -38,6 +42,7 @@ def test_a_view_is_checked_alone(noisy: Any) -> None:
     assert noisy.dataset.load_brain_view("label_issues").values("id") == noisy.ids[:30]
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_matched_by_path(noisy: Any, tmp_path: Path) -> None:
     table = tmp_path / "images.csv"
     lines = ["path,label", *(f"{i:05d}.png,{CLASSES[k]}" for i, k in enumerate(noisy.given))]
@@ -73,8 +78,6 @@ def test_an_unfinished_run_is_refused(noisy: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_corrections_of_an_imported_run_are_honoured_by_retrain(tmp_path: Path) -> None:
     """A folder -> `find-issues` -> FiftyOne -> corrections -> their CSV -> `retrain --corrections`."""
-    from cvcoteach.corrections import correct
-
     images.class_folders(tmp_path / "photos", n=90, wrong=0.1)
     outcome = pipeline.find_issues(tmp_path / "photos", tmp_path / "run", Settings(n_rounds=1, epochs=2))
     dataset = fo.Dataset.from_dir(str(tmp_path / "photos"), fo.types.ImageClassificationDirectoryTree)
@@ -92,17 +95,14 @@ def test_corrections_of_an_imported_run_are_honoured_by_retrain(tmp_path: Path) 
     corrections.undo_corrections(dataset)
     execute("export_corrected", dataset, params={"kind": "csv", "to": str(tmp_path / "out.csv")})
 
+    command = ["retrain", str(outcome.folder), "-o", str(tmp_path / "model"), "--epochs", "1", "--json", "-q"]
+    command += ["--corrections", str(tmp_path / "out.corrections.csv"), "--threads", "1"]
+    ran = subprocess.run([sys.executable, "-m", "cvcoteach", *command], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["reviewed"] == 3
     with np.load(outcome.folder / "probabilities.npz") as arrays:
         paths, labels = arrays["paths"].tolist(), arrays["labels"].astype(np.int64)
-        known = (
-            paths,
-            tmp_path / "photos",
-            labels,
-            arrays["suggested"],
-            arrays["selected"],
-            arrays["candidate"],
-            CLASSES,
-        )
+        sets = (arrays["suggested"], arrays["selected"], arrays["candidate"])
+        known = (paths, tmp_path / "photos", labels, *sets, CLASSES)
     after = correct(tmp_path / "out.corrections.csv", *known)
     row = {
         i: paths.index(str(Path(dataset[i].filepath).relative_to(tmp_path / "photos")))
@@ -113,8 +113,7 @@ def test_corrections_of_an_imported_run_are_honoured_by_retrain(tmp_path: Path) 
     assert CLASSES[after.labels[row[set_]]] == "cross"
     assert np.flatnonzero(after.excluded).tolist() == [row[excluded]]
     assert after.n_reviewed == 3
-    changed = set(np.flatnonzero(after.labels != labels).tolist())
-    assert changed <= {row[accepted], row[set_]}
+    assert set(np.flatnonzero(after.labels != labels).tolist()) <= {row[accepted], row[set_]}
     whole = correct(tmp_path / "out.csv", *known)  # the table of labels says the same, but knows of no excluded
     assert whole.labels.tolist() == after.labels.tolist()
     assert whole.n_reviewed == 3

@@ -71,6 +71,7 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     made.dataset.delete()
 
 
+@pytest.mark.slow
 def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
     with_embeddings(noisy)
     results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
@@ -78,6 +79,7 @@ def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
     assert len(found & set(noisy.wrong_ids)) >= 10
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> None:
     with_embeddings(noisy)
     before, schema = noisy.raw_labels(), set(noisy.dataset.get_field_schema())

@@ -13,7 +13,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone import browse, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
 from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, toasts
@@ -36,6 +36,7 @@ def test_the_plugin_registers_everything_without_an_error() -> None:
         assert foo.operator_exists(f"{PLUGIN}/{name}"), name
 
 
+@pytest.mark.slow
 def test_importing_the_operators_loads_no_torch() -> None:
     script = "import sys, cvcoteach.fiftyone.operators, cvcoteach.fiftyone.panel; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -65,6 +66,7 @@ def test_a_correction_of_a_view_is_about_its_flagged_unreviewed_samples(noisy: A
     assert sorted(result["ids"]) == sorted(set(noisy.wrong_ids[1:]) & set(noisy.ids[:40]))
 
 
+@pytest.mark.slow
 def test_every_operator_is_about_the_selection_where_there_is_one(noisy: Any, tmp_path: Path) -> None:
     """Samples by the grid's order: the first forty are the view, of them thirty are selected."""
     with_embeddings(noisy)
@@ -84,6 +86,7 @@ def test_every_operator_is_about_the_selection_where_there_is_one(noisy: Any, tm
         assert [row["path"] for row in csv.DictReader(file)] == noisy.dataset.select(selected[:5]).values("filepath")
 
 
+@pytest.mark.slow
 def test_the_target_chosen_in_the_form_counts_more_than_the_selection(noisy: Any) -> None:
     with_embeddings(noisy)
     params = {"embeddings_field": "embedding", "rounds": 1, "view_target": "DATASET"}
@@ -91,6 +94,7 @@ def test_the_target_chosen_in_the_form_counts_more_than_the_selection(noisy: Any
     assert len(runs.load(noisy.dataset).ids) == 60
 
 
+@pytest.mark.slow
 def test_what_was_asked_for_is_on_record_with_the_run(noisy: Any) -> None:
     with_embeddings(noisy)
     asked = {"rounds": 2, "seed": 7, "epochs": 3, "preset": "paper", "filter_by": "incv", "brain_key": "mine"}
@@ -102,6 +106,7 @@ def test_what_was_asked_for_is_on_record_with_the_run(noisy: Any) -> None:
     assert noisy.dataset.get_brain_info("mine").config.label_field == "ground_truth"
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_result(noisy: Any) -> None:
     with_embeddings(noisy)
     qualities = []
@@ -169,6 +174,17 @@ def test_twenty_key_presses_review_twenty_samples_worst_first(noisy: Any) -> Non
     back = execute("review_and_move_on", noisy.dataset, current_sample=worst[-1], params={"what": "undo"})
     assert back["next"] == worst[-1]
     assert status(noisy)[worst[-1]] == "unreviewed"
+
+
+def test_the_keys_pass_over_samples_that_were_deleted(noisy: Any) -> None:
+    results = imported(noisy)
+    worst = [i.decode() for i in results.ids[results.issues.worst_first()]]
+    noisy.dataset.delete_samples(worst[1:3])
+    noisy.dataset.add_sample(noisy.dataset[worst[5]].copy())  # has the run's fields, and is not part of it
+    answer = execute("review_and_move_on", noisy.dataset, current_sample=worst[0], params={"what": "keep"})
+    assert answer["next"] == worst[3]
+    done = browse.reviews(noisy.dataset, results)
+    assert [results.ids[row].decode() for row in browse.queue(results, done)] == worst[3:]
 
 
 def test_export_into_class_folders_is_exactly_the_corrected_labels(noisy: Any, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_operator_tells_before_and_after(noisy: Any) -> None:
     imported(noisy)
     corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
     noisy.dataset.select(noisy.ids[::4]).tag_samples("test")
-    params = {"test_tag": "test", "embeddings_field": "embedding", "seed": 3}
+    params, before = {"test_tag": "test", "embeddings_field": "embedding", "seed": 3}, noisy.raw_labels()
     told = in_the_app("retrain_coteaching", noisy.dataset, params=params)
     [(variant, message)] = toasts(told)
     assert variant == "success"
@@ -73,6 +73,7 @@ def test_the_operator_tells_before_and_after(noisy: Any) -> None:
         f"Accuracy {figures['before']:.1%} before, {figures['after']:.1%} after, "
         "on 15 samples that were not trained on."
     )
+    assert noisy.raw_labels() == before
     assert any("epoch" in params["label"] for what, params in told if what == "set_progress")
 
 
