@@ -34,6 +34,8 @@ PICTURES = ROOT / "build" / "pictures"
 """Screenshots, kept to be looked at."""
 README_PICTURES = ROOT / "fiftyone_plugin" / "pictures"
 """Those that the plugin's README shows, made anew where CVCOTEACH_README_PICTURES is set."""
+GRID_AND_PANEL = (300, 75, 1280, 660)
+"""Left, top, right, bottom."""
 
 
 FORMS = {
@@ -159,7 +161,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     panel.locator("img").nth(7).wait_for()
     panel.locator(".js-plotly-plot").nth(2).wait_for()
     _settled(page)
-    _picture(page, "panel", page)
+    _picture(page, "panel", page, GRID_AND_PANEL)
     if os.environ.get("CVCOTEACH_README_PICTURES"):  # all of it, as a taller screen would show it
         page.set_viewport_size({"width": 1280, "height": 1500})
         _settled(page)
@@ -222,7 +224,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
         _mark(page, tile, "Alt")
         panel.get_by_text(f"Apply marks: accept 0, keep {tile + 1}").wait_for()
     _settled(page)
-    _picture(page, "marks", page)
+    _picture(page, "marks", page, GRID_AND_PANEL)
     panel.get_by_text("Apply marks").click()
     wait_until(lambda: reviewed(story)["kept"] == 2, "two are kept")
     assert {i for i, value in status(story).items() if value == "kept"} == set(worst[10:12])
@@ -270,7 +272,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     _close_progress(page)
     story.dataset.reload()
     assert panel.get_by_text(runs.load(story.dataset).info["retrained"]).is_visible()
-    _picture(page, "retrained", panel, height=240)
+    _picture(page, "retrained", panel, (0, 0, 490, 240))
 
     _operator(page, "export_corrected")
     form.get_by_text("Folder", exact=True).wait_for()
@@ -284,18 +286,14 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     assert page.evaluate("window.__errors || []") == []
 
 
-def _picture(page: Any, name: str, readme: Any = None, height: int | None = None) -> None:
-    """What is on the screen; `readme`: what the plugin's README shows of it, down to `height`, in few colours."""
+def _picture(page: Any, name: str, readme: Any = None, part: tuple[int, int, int, int] | None = None) -> None:
+    """What is on the screen; `readme`: what the plugin's README shows of it, or a part of that, in few colours."""
     page.screenshot(path=PICTURES / f"{name}.png")
     if readme is not None and os.environ.get("CVCOTEACH_README_PICTURES"):
         shot = Image.open(io.BytesIO(readme.screenshot())).convert("RGB")
-        shot = shot.crop((0, 0, shot.width, height or shot.height))
         README_PICTURES.mkdir(exist_ok=True)
-        for colours in (128, 64, 32, 16):
-            file = README_PICTURES / f"{name}.png"
-            shot.quantize(colours, dither=Image.Dither.NONE).save(file, optimize=True)
-            if file.stat().st_size < 100_000:
-                return
+        few = shot.crop(part or (0, 0, *shot.size)).quantize(96, dither=Image.Dither.NONE)
+        few.save(README_PICTURES / f"{name}.png", optimize=True)
 
 
 def _dismiss_promotion(page: Any) -> None:
