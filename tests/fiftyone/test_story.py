@@ -292,7 +292,7 @@ def _picture(page: Any, name: str, readme: Any = None, part: tuple[int, int, int
     if readme is not None and os.environ.get("CVCOTEACH_README_PICTURES"):
         shot = Image.open(io.BytesIO(readme.screenshot())).convert("RGB")
         README_PICTURES.mkdir(exist_ok=True)
-        few = shot.crop(part or (0, 0, *shot.size)).quantize(96, dither=Image.Dither.NONE)
+        few = shot.crop(part or (0, 0, *shot.size)).quantize(128, Image.Quantize.MAXCOVERAGE)
         few.save(README_PICTURES / f"{name}.png", optimize=True)
 
 
