@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 from typing import Any
 
@@ -162,3 +163,29 @@ def test_a_process_killed_between_record_and_fields_is_made_good(run: Any, monke
 
 def _killed(*_: Any) -> int:
     raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before it writes", "half way through its writing"])
+def test_a_correction_killed_in_earnest_is_made_good_by_the_next_to_look(run: Any, moment: str) -> None:
+    before = run.raw_labels()
+    killed = in_a_fresh_process(
+        run,
+        "import os, signal",
+        "write = corrections.fo_fields.bulk_write",
+        "def half(dataset, updates):",
+        "    updates = list(updates)",
+        f"    write(dataset, iter(updates[: 6 * ({moment!r} != 'before it writes')]))",
+        "    os.kill(os.getpid(), signal.SIGKILL)",
+        "corrections.fo_fields.bulk_write = half",
+        f"corrections.accept_suggestions(dataset, {run.wrong_ids!r})",
+    )
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    run.dataset.reload()
+    assert [value == "accepted" for value in status(run).values()].count(True) == (0 if "before" in moment else 6)
+    corrections.keep_labels(run.dataset, run.ids[:1])  # whoever comes next, whatever for
+    assert run.labels() == [CLASSES[k] for k in run.true]
+    in_agreement(run)
+    corrections.undo_corrections(run.dataset, run.ids)
+    assert run.raw_labels() == before

@@ -59,7 +59,7 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     made = NoisyDataset.make(tmp_path, 240, 24)
     before = made.raw_labels()
     shares: list[float] = []
-    settings = Settings(n_rounds=2, epochs=40)  # few images, few batches an epoch
+    settings = Settings(n_rounds=2, epochs=20)  # few images, few batches an epoch
     watcher = ProgressWatcher(lambda share, label: shares.append(share))
     results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
     flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
