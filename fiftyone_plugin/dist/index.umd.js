@@ -5,6 +5,7 @@
   window.__cvcoteachKeys = true;
   const OPERATOR = "@cvcoteach/label_issues/review_and_move_on";
   const KEYS = { a: "accept", k: "keep", e: "exclude", u: "undo" };
+  const ELSEWHERE = '[data-cy="operators-prompt-modal"], [data-cy="lighter-sample-renderer"]'; // a form; the Annotate tab
   const PATIENCE = 5000; // ms, for the App to open the next sample
   const presses = [];
   let busy = false;
@@ -31,7 +32,7 @@
   window.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, textarea, select, [contenteditable=true]");
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || typing) return;
-    if (!(event.key in KEYS) || !there('[data-cy="modal"]') || there('[data-cy="operators-prompt-modal"]')) return;
+    if (!(event.key in KEYS) || !there('[data-cy="modal"]') || there(ELSEWHERE)) return;
     presses.push(KEYS[event.key]);
     if (!busy) work();
   });

@@ -67,7 +67,7 @@ class NoisyDataset:
         samples = []
         for number, (image, label) in enumerate(zip(images_, given, strict=True)):
             file = folder / f"{number:05d}.png"
-            Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC).save(file)
+            Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST).save(file)
             classification = fo.Classification(
                 label=images.CLASSES[label], tags=["checked"], confidence=0.25, annotator=f"person {number % 3}"
             )
