@@ -11,17 +11,17 @@ import fiftyone as fo
 import numpy as np
 import pandas as pd
 from bson import ObjectId
-from pymongo import UpdateOne
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import audit as record
 from cvcoteach.fiftyone import fields as fo_fields
 from cvcoteach.fiftyone import runs
-from cvcoteach.fiftyone.audit import CHUNK, UNDO, Audit, Change, Document, name_of
+from cvcoteach.fiftyone.actions import CHANGED_ELSEWHERE, Action, audit_of, change_of, read_samples
+from cvcoteach.fiftyone.actions import settle as settle
+from cvcoteach.fiftyone.audit import CHUNK, UNDO, Audit, Document, name_of
 from cvcoteach.fiftyone.fields import ACCEPTED, EXCLUDED, KEPT, SET, UNREVIEWED
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
 
-CHANGED_ELSEWHERE = "changed elsewhere meanwhile"
 NOT_IN_RUN = "not part of the run"
 RELABELLED = "relabelled since the run"
 WITHOUT_SUGGESTION = "flagged without another label to suggest"
@@ -118,7 +118,7 @@ def undo_corrections(
     Raises InputError where there is nothing to take back.
     """
     results = runs.load(dataset, brain_key)
-    audit = _audit(dataset, results)
+    audit = audit_of(dataset, results)
     settle(dataset, results)
     if ids is not None:
         done = _take_back(dataset, results, audit, fo_fields.object_ids(ids), None, who)
@@ -140,50 +140,6 @@ def history(dataset: Any, brain_key: str | None = None) -> pd.DataFrame:
     return record.frame(dataset, runs.load(dataset, brain_key).config.run_id if brain_key else None)
 
 
-def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
-    """Write the corrections that are on record, but whose process was killed before it wrote them; how many links."""
-    audit = _audit(dataset, results)
-    written = 0
-    for action, part, links in audit.pending():
-        written += len(_write(dataset, results, audit, links))
-        audit.finish(action, part)
-    return written
-
-
-class _Action:
-    """An action under way: a part at a time, recorded first and written afterwards."""
-
-    def __init__(self, dataset: Any, results: FindLabelIssuesResults, audit: Audit, what: str, who: str | None) -> None:
-        self.dataset, self.results, self.audit, self.what, self.who = dataset, results, audit, what, who
-        self.undoes: ObjectId | None = None
-        self.left_alone: dict[str, int] = {}
-        self._ids: list[str] = []
-        self._action: Document | None = None
-        self._part = 0
-
-    def leave(self, why: str, n: int = 1) -> None:
-        if n:
-            self.left_alone[why] = self.left_alone.get(why, 0) + n
-
-    def carry_out(self, changes: Sequence[Change], lengths: Mapping[ObjectId, int]) -> None:
-        """Killed between the record and the samples, `settle` does the writing."""
-        if not changes:
-            return
-        if self._action is None:
-            key, label_field = self.results.key, self.results.config.label_field
-            self._action = self.audit.begin(self.what, key, label_field, self.who, self.undoes)
-        links = self.audit.append(self._action, self._part, changes, lengths)
-        written = _write(self.dataset, self.results, self.audit, links)
-        self.audit.finish(self._action, self._part)
-        self._part += 1
-        self._ids += [str(link["sample_id"]) for link in written]
-        self.leave(CHANGED_ELSEWHERE, len(changes) - len(written))
-
-    @property
-    def correction(self) -> Correction:
-        return Correction(self.what, tuple(self._ids), self.left_alone)
-
-
 def _correct(
     dataset: Any, results: FindLabelIssuesResults, ids: Sequence[str], what: str, decide: Decide, who: str | None
 ) -> Correction:
@@ -192,8 +148,8 @@ def _correct(
     if what in ("accept", "set"):
         _check_writable(dataset, results)
     fields, label_field = results.fields, results.config.label_field
-    audit, wanted = _audit(dataset, results), fo_fields.object_ids(ids)
-    doing = _Action(dataset, results, audit, what, who)
+    audit, wanted = audit_of(dataset, results), fo_fields.object_ids(ids)
+    doing = Action(dataset, results, what, who)
     names = ("filepath", label_field, fields.review, fields.suggested, fields.is_issue)
     for chunk in _chunks(wanted):
         # in this order: a correction made after the lengths are read takes our link's place, one made before is written
@@ -201,7 +157,7 @@ def _correct(
         settle(dataset, results)
         changes, n_seen = [], 0
         judged = {chunk[i] for i in np.flatnonzero(results.rows(list(map(str, chunk))) >= 0)}
-        for sample in _read(dataset, list(judged), names):
+        for sample in read_samples(dataset, list(judged), names):
             if sample.get(fields.review) is None or sample.get(fields.suggested) is None:
                 continue
             n_seen += 1
@@ -209,10 +165,10 @@ def _correct(
             if isinstance(decided, str):
                 doing.leave(decided)
             else:
-                changes.append(_change(sample, results, *decided))
+                changes.append(change_of(sample, results, *decided))
         doing.leave(NOT_IN_RUN, len(chunk) - n_seen)
         doing.carry_out(changes, lengths)
-    done = doing.correction
+    done = Correction(what, tuple(doing.ids), doing.left_alone)
     if not done.ids and not done.conflicts:
         raise InputError(_why_nothing(done, len(wanted), results))
     return done
@@ -227,8 +183,7 @@ def _take_back(
     who: str | None,
 ) -> Correction | None:
     """Take back what stands of the samples' corrections (of `action` only, if given); None where nothing stands."""
-    doing = _Action(dataset, results, audit, UNDO, who)
-    doing.undoes = action["_id"] if action is not None else None
+    doing = Action(dataset, results, UNDO, who, action["_id"] if action is not None else None)
     label_field, found = results.config.label_field, False
     for chunk in _chunks(ids):
         lengths = audit.lengths(chunk)
@@ -239,81 +194,21 @@ def _take_back(
         found = found or bool(tops)
         names = ("filepath", label_field, results.fields.review, results.fields.suggested)
         changes = []
-        for sample in _read(dataset, list(tops), names):
+        for sample in read_samples(dataset, list(tops), names):
             link = tops[sample["_id"]]
             if _same(sample.get(label_field), link["new"]) and sample.get(results.fields.suggested) is not None:
-                changes.append(_change(sample, results, link["old"], link["old_review"], undoes=link["n"]))
+                changes.append(change_of(sample, results, link["old"], link["old_review"], undoes=link["n"]))
         if any(change.new != change.old for change in changes):
             _check_writable(dataset, results)
         doing.leave(CHANGED_ELSEWHERE, len(tops) - len(changes))
         doing.carry_out(changes, lengths)
     if not found:
         return None
-    if not doing.correction.ids:
-        n = doing.correction.conflicts
-        raise InputError(
-            f"{n:,} label{'s have' if n != 1 else ' has'} been changed elsewhere since; nothing was undone."
-        )
-    return doing.correction
-
-
-def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]) -> list[Document]:
-    """Write links on their samples: those that are written, by whoever it was. Those that no sample takes are void."""
-    if not links:
-        return []
-    matched = fo_fields.bulk_write(dataset, (_update(results, link) for link in links))
-    if matched == len(links):
-        return list(links)
-    carried = f"{results.fields.suggested}.{_CARRIED}"
-    now = {link["sample_id"]: None for link in links}
-    for sample in _read(dataset, list(now), (carried,)):
-        now[sample["_id"]] = (sample.get(results.fields.suggested) or {}).get(_CARRIED)
-    void = audit.void_unless_followed([link for link in links if now[link["sample_id"]] != link["_id"]])
-    return [link for link in links if link["_id"] not in void]
-
-
-_CARRIED = "correction"
-"""Attribute of the suggested label: the link that the sample carries, the last that was written on it."""
-
-
-def _update(results: FindLabelIssuesResults, link: Document) -> UpdateOne:
-    """Only where the sample still is what it was when it was read: nobody else's change is overwritten."""
-    fields, label_field = results.fields, results.config.label_field
-    carried = f"{fields.suggested}.{_CARRIED}"
-    values: Document = {
-        fields.review: link["new_review"],
-        carried: link["_id"],
-        "last_modified_at": fo_fields.now(),
-    }
-    if link["new"] != link["old"]:
-        values[label_field] = link["new"]
-    still = {
-        "_id": link["sample_id"],
-        label_field: link["old"],
-        fields.review: link["old_review"],
-        carried: link["seen"],
-    }
-    return UpdateOne(still, {"$set": values})
-
-
-def _change(
-    sample: Document,
-    results: FindLabelIssuesResults,
-    new: Document | None,
-    status: str,
-    undoes: int | None = None,
-) -> Change:
-    fields = results.fields
-    return Change(
-        sample["_id"],
-        sample["filepath"],
-        sample.get(results.config.label_field),
-        new,
-        sample[fields.review],
-        status,
-        sample[fields.suggested].get(_CARRIED),
-        undoes,
-    )
+    done = Correction(UNDO, tuple(doing.ids), doing.left_alone)
+    if not done.ids:
+        n, have = done.conflicts, "have" if done.conflicts != 1 else "has"
+        raise InputError(f"{n:,} label{'s' * (n != 1)} {have} been changed elsewhere since; nothing was undone.")
+    return done
 
 
 def _why_nothing(done: Correction, n: int, results: FindLabelIssuesResults) -> str:
@@ -329,18 +224,10 @@ def _check_writable(dataset: Any, results: FindLabelIssuesResults) -> None:
         raise InputError(f"the field {label_field!r} is read-only; its labels can be kept or excluded, not changed.")
 
 
-def _read(dataset: Any, ids: Sequence[ObjectId], names: Sequence[str]) -> Iterator[Document]:
-    yield from dataset._sample_collection.find({"_id": {"$in": list(ids)}}, dict.fromkeys(names, 1))
-
-
 def _chunks(ids: Sequence[ObjectId]) -> Iterator[list[ObjectId]]:
     once = list(dict.fromkeys(ids))
     for start in range(0, len(once), CHUNK):
         yield once[start : start + CHUNK]
-
-
-def _audit(dataset: Any, results: FindLabelIssuesResults) -> Audit:
-    return Audit(dataset, results.config.run_id)
 
 
 def _unchanged(results: FindLabelIssuesResults, status: str) -> Decide:

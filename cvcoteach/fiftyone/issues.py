@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def find_label_issues(
         data, found = read_vectors(samples, data, embeddings_field)
         vectors = [found]
     _check_repeats(data)
+    watcher.class_names = data.class_names
     for note in data.notes:
         watcher.note(note)
 
@@ -74,7 +76,11 @@ def find_label_issues(
         if vectors:
             settings = replace(settings, features=folder / "embeddings.npy")
             write_array(folder / "embeddings.npy", vectors[0])
-        outcome = _run(_write_source(folder / "source.csv", data), folder / "run", settings, machine, watcher)
+        source = _write_source(folder / "source.csv", data)
+        try:
+            outcome = _run(source, folder / "run", settings, machine, watcher)
+        except InputError as error:
+            raise InputError(str(error).replace(str(source), dataset.name)) from error
         kept, issues = data.take(_readable_rows(data, outcome)), _issues(outcome, data, filter_by)
         if outcome.unreadable:
             watcher.note(left_out(outcome.unreadable, "that could not be read"))
@@ -91,12 +97,15 @@ def find_label_issues(
 
 @dataclass
 class _Noting:
-    """Hands everything on, and keeps the notes, which go into the run."""
+    """Hands everything on, and keeps the notes, which go into the run; classes by their names."""
 
     watcher: Any
+    class_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def note(self, sentence: str) -> None:
+        # the run knows the classes by number, see _write_source
+        sentence = re.sub(r"class '(\d+)'", lambda found: f"class {self.class_names[int(found[1])]!r}", sentence)
         self.notes.append(sentence)
         self.watcher.note(sentence)
 

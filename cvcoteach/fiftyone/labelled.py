@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._checks import InputError, IntArray
+from cvcoteach._checks import BoolArray, InputError, IntArray
 from cvcoteach.fiftyone.fields import Ids, check_label_field
 
 FILES_LOOKED_FOR = 500
@@ -120,28 +121,40 @@ def read_vectors(samples: Any, data: Labelled, field: str) -> tuple[Labelled, np
 
     Raises InputError for a field of anything else, or of vectors of several lengths.
     """
-    kind = samples.get_field_schema().get(field)
-    if kind is None or not isinstance(kind, fo.VectorField | fo.ArrayField | fo.ListField):
-        raise InputError(f"{field!r} is no field of vectors; compute embeddings first, or leave it out.")
+    check_vector_field(samples, field)
     by_id = dict(zip(*samples.values(["id", field]), strict=True))
-    vectors = [by_id[sample_id.decode()] for sample_id in data.ids]
-    has = np.array([vector is not None and len(vector) > 0 for vector in vectors], np.bool_)
-    if not has.any():
-        raise InputError(f"no labelled sample has a vector in {field!r}; compute embeddings first, or leave it out.")
-    sizes = {np.asarray(vector).size for vector, there in zip(vectors, has, strict=True) if there}
-    if len(sizes) > 1:
-        raise InputError(f"the vectors of {field!r} differ in length ({min(sizes)} to {max(sizes)}).")
-    try:
-        stacked = np.stack(
-            [np.ravel(np.asarray(v, np.float32)) for v, there in zip(vectors, has, strict=True) if there]
-        )
-    except (TypeError, ValueError):
-        raise InputError(f"{field!r} holds lists of something else than numbers; choose a field of vectors.") from None
+    has, stacked = stack_vectors([by_id[sample_id.decode()] for sample_id in data.ids], field)
     numbers, labels = np.unique(data.labels[has], return_inverse=True)
     class_names = tuple(data.class_names[k] for k in numbers)  # a class may have no vector at all
     _check_classes(field, list(class_names))
     used = replace(data.take(has), labels=labels.astype(np.int64), class_names=class_names)
     return replace(used, without_vector=int((~has).sum())), stacked
+
+
+def check_vector_field(samples: Any, field: str) -> None:
+    """Raises InputError unless the field may hold vectors."""
+    kind = samples.get_field_schema().get(field)
+    if kind is None or not isinstance(kind, fo.VectorField | fo.ArrayField | fo.ListField):
+        raise InputError(f"{field!r} is no field of vectors; compute embeddings first, or leave it out.")
+
+
+def stack_vectors(vectors: Sequence[Any], field: str) -> tuple[BoolArray, npt.NDArray[np.float32]]:
+    """Which have a vector (n,), and those vectors (m, d). Raises InputError where there is none, or they differ."""
+    has = np.array([vector is not None and len(vector) > 0 for vector in vectors], np.bool_)
+    if not has.any():
+        raise InputError(f"no labelled sample has a vector in {field!r}; compute embeddings first, or leave it out.")
+    present = [vector for vector, there in zip(vectors, has, strict=True) if there]
+    try:
+        rows = [np.ravel(np.asarray(vector, np.float32)) for vector in present]
+    except (TypeError, ValueError):
+        raise InputError(f"{field!r} holds lists of something else than numbers; choose a field of vectors.") from None
+    sizes = {len(row) for row in rows}
+    if len(sizes) > 1:
+        raise InputError(f"the vectors of {field!r} differ in length ({min(sizes)} to {max(sizes)}).")
+    stacked = np.stack(rows)
+    if not np.isfinite(stacked).all():
+        raise InputError(f"some vectors of {field!r} hold NaN or infinity; compute them anew.")
+    return has, stacked
 
 
 def left_out(n: int, which: str, verb: str | None = None) -> str:

@@ -37,6 +37,8 @@ PANEL = "label_issues"
 FILTERS = {"posterior": "labels more probably wrong than right", "incv": "labels that INCV did not select"}
 LONG_RUN = 2_000
 """Images from which on training networks is delegated by default."""
+MOST_NOTES = 4
+"""More do not fit a toast."""
 _SETTINGS = {
     "preset": "preset", "model": "model", "weights": "weights", "backbone": "backbone", "head": "head",
     "rounds": "n_rounds", "folds": "n_folds", "epochs": "epochs", "image_size": "image_size", "seed": "seed",
@@ -259,7 +261,9 @@ def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
     if in_app(ctx):
         choose(ctx, results.key)
         yield ctx.ops.reload_dataset()
-    yield from _tell(ctx, " ".join([message, *results.info["notes"]]), panel=True)
+    notes = results.info["notes"]
+    more = [f"({len(notes) - MOST_NOTES:,} more notes are in the run's `info`.)"] if len(notes) > MOST_NOTES else []
+    yield from _tell(ctx, " ".join([message, *notes[:MOST_NOTES], *more]), panel=True)
 
 
 def _tell(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:

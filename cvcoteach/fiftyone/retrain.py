@@ -14,7 +14,7 @@ from cvcoteach._checks import BoolArray, InputError, IntArray
 from cvcoteach.crossval import stratified_parts
 from cvcoteach.fiftyone import browse, corrections, runs
 from cvcoteach.fiftyone.fields import EXCLUDED
-from cvcoteach.fiftyone.labelled import left_out
+from cvcoteach.fiftyone.labelled import check_vector_field, left_out, stack_vectors
 from cvcoteach.fiftyone.progress import Tell
 
 if TYPE_CHECKING:
@@ -140,13 +140,16 @@ class _Samples:
     ) -> _Samples:
         issues, done = results.issues, browse.reviews(samples._dataset, results)
         label_field = results.config.label_field
+        if embeddings_field:
+            check_vector_field(samples, embeddings_field)
         columns = ["id", "filepath", f"{label_field}.label", "tags"] + ([embeddings_field] if embeddings_field else [])
         ids, paths, labels, tags, *vectors = samples.values(columns)
         rows = results.rows(ids)
         usable = (rows >= 0) & np.array([label is not None for label in labels], np.bool_)
         usable[usable] = done.status[rows[usable]] != EXCLUDED
         if embeddings_field:
-            usable &= np.array([vector is not None for vector in vectors[0]], np.bool_)
+            has, stacked = stack_vectors(vectors[0], embeddings_field)
+            usable &= has
         there = np.array([bool(embeddings_field) or os.path.exists(path) for path in paths], np.bool_)
         kept = np.flatnonzero(usable & there)
         if len(kept) == 0:
@@ -156,7 +159,7 @@ class _Samples:
         rows = rows[kept]
         x: Any = [paths[i] for i in kept]
         if embeddings_field:
-            x = np.stack([np.ravel(np.asarray(vectors[0][i], np.float32)) for i in kept])
+            x = stacked[(np.cumsum(has) - 1)[kept]]
         now = np.array([labels[i] for i in kept])
         trusted = ~issues.is_label_issue[rows] | done.reviewed[rows]
         tagged = np.array([tag is not None and tag in (tags[i] or []) for i in kept], np.bool_)
@@ -168,7 +171,22 @@ class _Samples:
             tagged[np.flatnonzero(trusted)[parts == 0]] = True
         given = np.array(issues.class_names)[issues.labels[rows]]
         train, test = np.flatnonzero(~tagged), np.flatnonzero(tagged)
+        _check(now, trusted, train, test, tag)
         return cls(x, given, now, trusted, train, test, int((usable & ~there).sum()))
+
+
+def _check(now: npt.NDArray[np.str_], trusted: BoolArray, train: IntArray, test: IntArray, tag: str | None) -> None:
+    """Raises InputError where there is nothing to train or to measure on, or a class that could not be learned."""
+    if not len(train):
+        raise InputError(f"every sample of the run has the tag {tag!r}; none is left to train on.")
+    if not len(test):
+        raise InputError("no label is trusted yet, so there is nothing to measure on: review some, or give a test tag.")
+    classes = np.unique(now[train])
+    if len(classes) < 2:
+        raise InputError(f"the samples to train on are of one class only ({classes[0]}); a classifier needs a second.")
+    doubtful = np.setdiff1d(classes, now[train][trusted[train]])
+    if len(doubtful):
+        raise InputError(f"no label of class {str(doubtful[0])!r} is trusted; review some of its samples first.")
 
 
 class RetrainForm:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import fiftyone.operators.types as types
 from fiftyone.operators.executor import ExecutionContext, Executor
 
 from cvcoteach.fiftyone import install
+from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import PLUGIN
 
 
@@ -67,3 +71,25 @@ def context(dataset: Any, **request: Any) -> ExecutionContext:
 def plugin() -> None:
     """Where FiftyOne looks for it."""
     install.install(Path(fo.config.plugins_dir))
+
+
+def status(noisy: Any) -> dict[str, str]:
+    """Each sample's review."""
+    return dict(zip(*noisy.dataset.values(["id", Fields("label_issues").review]), strict=True))
+
+
+def in_a_fresh_process(noisy: Any, *statements: str) -> subprocess.Popen[str]:
+    """A process of its own, with `dataset` and `corrections` at hand."""
+    noisy.dataset.persistent = True
+    lines = (
+        "import sys",
+        "import fiftyone as fo",
+        "from cvcoteach._checks import InputError",
+        "from cvcoteach.fiftyone import corrections",
+        f"dataset = fo.load_dataset({noisy.dataset.name!r})",
+        *statements,
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        env=os.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip

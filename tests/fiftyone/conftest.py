@@ -127,3 +127,12 @@ def noisy(tmp_path: Path) -> Iterator[NoisyDataset]:
     made = NoisyDataset.make(tmp_path, 60, 12)
     yield made
     made.dataset.delete()
+
+
+@pytest.fixture
+def run(noisy: NoisyDataset) -> NoisyDataset:
+    """The same with a finished run, whose suggestions are right."""
+    from tests.fiftyone.test_runs import imported
+
+    imported(noisy)
+    return noisy

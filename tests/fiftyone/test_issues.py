@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
 import pytest
+from PIL import Image
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
@@ -57,7 +59,7 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     made = NoisyDataset.make(tmp_path, 240, 24)
     before = made.raw_labels()
     shares: list[float] = []
-    settings = Settings(n_rounds=2, epochs=40)  # few images, few batches an epoch
+    settings = Settings(n_rounds=2, epochs=20)  # few images, few batches an epoch
     watcher = ProgressWatcher(lambda share, label: shares.append(share))
     results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
     flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
@@ -140,3 +142,48 @@ def test_all_files_missing_is_said_once(noisy: Any) -> None:
     with pytest.raises(InputError, match="no file of the 60 samples is there"):
         find_label_issues(noisy.dataset, "ground_truth")
     assert runs.keys(noisy.dataset) == []
+
+
+@pytest.mark.slow
+def test_notes_name_classes_as_the_samples_do(noisy: Any) -> None:
+    with_embeddings(noisy)
+    noisy.dataset.set_values("ground_truth.label", {noisy.ids[0]: "1 lonely"}, key_field="id")
+    noisy.dataset.set_values("embedding", {noisy.ids[1]: None}, key_field="id")
+    watcher = ProgressWatcher(lambda share, label: None)
+    results = find_label_issues(
+        noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding", watcher=watcher
+    )
+    assert results.info["notes"] == watcher.notes
+    assert results.info["notes"][0] == "1 sample without an embedding was left out."
+    assert results.info["notes"][1].startswith("class '1 lonely' has 1 image, fewer than the 2 folds")
+
+
+@pytest.mark.slow
+def test_an_error_of_the_run_speaks_of_the_dataset_not_of_a_file_nobody_knows(noisy: Any) -> None:
+    for path in noisy.dataset.values("filepath"):
+        Path(path).write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"none of 60 images looked at in {re.escape(noisy.dataset.name)} can be read"):
+        find_label_issues(noisy.dataset, "ground_truth", settings=QUICK)
+
+
+@pytest.mark.slow
+def test_images_changed_since_a_run_was_killed_make_it_begin_anew(noisy: Any) -> None:
+    settings = Settings(n_rounds=2, epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=Killer())
+    file = Path(noisy.dataset.first().filepath)
+    Image.fromarray(np.full((12, 12), 7, np.uint8)).save(file)
+    recorder = Recorder()
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=recorder)
+    assert recorder.states.count("kept") == 0
+    assert "The images have changed since the run that was broken off, so it begins anew." in results.info["notes"]
+
+
+@pytest.mark.slow
+def test_a_class_without_any_embedding_is_no_class_of_the_run(noisy: Any) -> None:
+    with_embeddings(noisy)
+    bars = {i: None for i, label in zip(noisy.ids, noisy.labels(), strict=True) if label == "bar"}
+    noisy.dataset.set_values("embedding", bars, key_field="id")
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
+    assert results.issues.class_names == ("cross", "ring")
+    assert len(results.ids) == 60 - len(bars)

@@ -16,16 +16,12 @@ from fiftyone.operators.registry import OperatorRegistry
 from cvcoteach.fiftyone import browse, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
-from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, toasts
+from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, status, toasts
 from tests.fiftyone.test_issues import with_embeddings
 from tests.fiftyone.test_runs import imported
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
-
-
-def status(noisy: Any) -> dict[str, str]:
-    return dict(zip(*noisy.dataset.values(["id", FIELDS.review]), strict=True))
 
 
 def test_the_plugin_registers_everything_without_an_error() -> None:
