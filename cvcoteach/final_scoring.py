@@ -183,10 +183,7 @@ class FinalScoring:
                 learned, s = self._corrected(fit_posterior(y, passes[-1] if passes else first))
             passes.append(self._train(trainer, y, learned, s, k, this, last, finished, on_fold))
         probs = np.mean(passes, axis=0)
-        posterior = fit_posterior(y, probs)
-        quality = posterior.label_quality
-        flags = flags_of_best_f1(1 - quality) if posterior.fits else quality < FLAG_BELOW
-        return FinalScores(y, probs, s, learned, posterior, flags)
+        return FinalScores(y, probs, s, learned, *verdict(y, probs))
 
     def _train(
         self,
@@ -244,6 +241,13 @@ class FinalScoring:
             raise InputError(f"selected is {what}; agreement takes one True or False an image, shape ({len(labels)},).")
         own = pred_probs[np.arange(len(labels)), labels]
         return s | (_rank_in_class(labels, -np.where(s, 1 + own, own)) < 2 * self.n_folds)
+
+
+def verdict(labels: IntArray, pred_probs: PredProbs) -> tuple[Posterior, BoolArray]:
+    """The posterior and the flags (n,) that follow from the probabilities (n, K) of the final scoring."""
+    posterior = fit_posterior(labels, pred_probs)
+    flags = flags_of_best_f1(posterior.wrong) if posterior.fits else posterior.label_quality < FLAG_BELOW
+    return posterior, flags
 
 
 def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
