@@ -64,9 +64,16 @@ class AffineModel:
         joint = (self.names * self.share[:, None]).T @ self.mixing
         return joint / joint.sum(axis=1, keepdims=True)
 
+    def before_label(self, probs: Probs) -> FloatArray:
+        """P(true | image), (m, K), of some rows."""
+        return (self.names.T @ self._hidden(probs)).T
+
+    def _hidden(self, probs: Probs) -> FloatArray:
+        return _softmax(self.weights @ _features(probs) + self.bias[:, None])
+
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
         """P(true | image, given), (m, K), of some rows."""
-        hidden = _softmax(self.weights @ _features(probs) + self.bias[:, None])
+        hidden = self._hidden(probs)
         hidden *= self.mixing[:, labels]
         hidden /= hidden.sum(axis=0)
         return (self.names.T @ hidden).T

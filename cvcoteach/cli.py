@@ -116,7 +116,7 @@ def main() -> None:
     type=click.Choice(["posterior", "agreement"]),
     default="posterior",
     show_default=True,
-    help="What the final models learn from: what is more probably right than wrong, or what INCV selected.",
+    help="What the final models learn from: what the posterior takes for right, or what INCV selected.",
 )
 @click.option(
     "--repeats",
@@ -128,8 +128,8 @@ def main() -> None:
 @click.option(
     "--passes",
     type=click.IntRange(1),
-    help="Passes of the final scoring, each learning from what the last corrected.  [default: 2 for heads, 1 for "
-    "networks]",
+    help="Passes of the final scoring: with two or more, models learn from labels that the posterior corrected.  "
+    "[default: 2 for heads, 1 for networks]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")

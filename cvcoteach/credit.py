@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from cvcoteach._checks import FloatArray, IntArray
 
@@ -16,42 +15,51 @@ SHARED = 0.7
 Chosen by calibration on the labels aggre and random2 of CIFAR-10N; 1 takes image and label for independent witnesses.
 """
 
-_NONE, _PLAIN = 0.2, 0.5
+_INDEPENDENT_UP_TO, _SHARED_FROM = 0.3, 0.5
+_LEAST_IMAGES = 30  # of a class: the confusions of fewer are chance
 
 
-def shared_errors(labels: IntArray, probs: npt.NDArray[np.floating], posterior: Iterable[FloatArray]) -> float:
-    """How alike labels and model err: a correlation over the pairs of classes, in [-1, 1].
+def shared_errors(
+    labels: IntArray, n_classes: int, beliefs: Iterable[tuple[FloatArray, FloatArray]]
+) -> tuple[float, int]:
+    """How alike labels and model err: a correlation over the pairs of classes, in [-1, 1], and how many classes.
 
-    For each pair (i, j) of different classes: the images of true class i that are expected to be labelled j, against
-    how far the model wavers between i and j, Σ p_i·p_j over the images. About 0 where labels were flipped without a
-    look at the image, .4 to .8 for those that people gave to CIFAR-10; NaN where all pairs are alike.
+    For each pair (i, j) of different classes: the share of the images of true class i that are expected to be labelled
+    j, against how far the model wavers between the two, Σ c_i·c_j over the images in proportion to Σ c_i. 0 to .3
+    where labels were flipped without a look at the image, .4 to .7 for those that people gave to CIFAR-10. Classes
+    of fewer than 30 images are left out; NaN where fewer than three are left, or all pairs are alike.
 
-    labels: (n,) given; probs: (n, K); posterior: chunks of P(true | image, given) that make up (n, K).
+    labels: (n,) given. beliefs: chunk by chunk c = P(true | image) and P(true | image, given), each (m, K).
     """
-    k = probs.shape[1]
-    mistaken = np.zeros((k, k))
+    mistaken, wavering = np.zeros((n_classes, n_classes)), np.zeros((n_classes, n_classes))
     start = 0
-    for chunk in posterior:
-        given = np.eye(k)[labels[start : start + len(chunk)]]
-        mistaken += chunk.T @ given
-        start += len(chunk)
-    p = probs.astype(np.float64)
-    wavering = p.T @ p
-    pairs = ~np.eye(k, dtype=np.bool_)
-    x, y = mistaken[pairs], wavering[pairs]
-    x, y = x - x.mean(), y - y.mean()
+    for before, after in beliefs:
+        given = np.eye(n_classes)[labels[start : start + len(after)]]
+        mistaken += after.T @ given
+        wavering += before.T @ before
+        start += len(after)
+    often = np.flatnonzero(np.minimum(mistaken.sum(axis=0), mistaken.sum(axis=1)) >= _LEAST_IMAGES)
+    if len(often) < 3:
+        return math.nan, len(often)
+    pairs = ~np.eye(len(often), dtype=np.bool_)
+    deviations = []
+    for joint in (mistaken, wavering):
+        shares = (joint / np.maximum(joint.sum(axis=1, keepdims=True), 1))[np.ix_(often, often)][pairs]
+        deviations.append(shares - shares.mean())
+    x, y = deviations
     size = math.sqrt(float((x @ x) * (y @ y)))
-    return float(x @ y) / size if size > 0 else math.nan
+    return float(x @ y) / size if size > 0 else math.nan, len(often)
 
 
 def credit_of(correlation: float, n_classes: int) -> float:
-    """The posterior's exponent for such a correlation, from `SHARED` to 1.
+    """The posterior's exponent for a correlation over the pairs of so many classes, from `SHARED` to 1.
 
     Half a standard error of chance, 1/√(pairs of classes), is added to the correlation: few classes show little, and
-    labels count as people's rather than not. Up to .2 the witnesses are independent; from .5 on they
+    labels count as people's rather than not. Up to .3 the witnesses are independent; from .5 on they
     share their errors; evenly between.
     """
     if math.isnan(correlation):
         return SHARED
     upper = correlation + 0.5 / math.sqrt(n_classes * (n_classes - 1) / 2)
-    return 1 - (1 - SHARED) * min(1.0, max(0.0, (upper - _NONE) / (_PLAIN - _NONE)))
+    shared = (upper - _INDEPENDENT_UP_TO) / (_SHARED_FROM - _INDEPENDENT_UP_TO)
+    return 1 - (1 - SHARED) * min(1.0, max(0.0, shared))

@@ -43,6 +43,10 @@ class DeconvolvedModel:
         """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
         return self.mixing
 
+    def before_label(self, probs: Probs) -> FloatArray:
+        """P(true | image), (m, K), of some rows."""
+        return _deconvolved(_columns(probs), self.mixing, self.share, round(self.strength)).T
+
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
         """P(true | image, given), (m, K), of some rows."""
         joint = _deconvolved(_columns(probs), self.mixing, self.share, round(self.strength))

@@ -41,8 +41,9 @@ def label_issues(
     features: (n, d) embeddings, on which linear heads are trained;
     trainer: a `FoldTrainer`.
     filter_by: "posterior" flags what is probably wrong - with anything to train on, after a last scoring by models that
-        learned only from labels taken for right (`FinalScoring`); "incv" what Iterative Noisy Cross-Validation did
-        not select - on `pred_probs`, with nothing to iterate: where the prediction is another class.
+        learned only from labels taken for right, or corrected (`FinalScoring`); "incv" what Iterative Noisy
+        Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction is another
+        class.
     n_rounds: of INCV. n_folds: 2 for INCV as in the paper, else 5. seed: of splits and trainings.
     progress: a bar on stderr, nothing, or a function told of every fold.
 
@@ -71,7 +72,7 @@ class Verdict:
 
     posterior: Posterior
     scores: FinalScores | None = None
-    """Of models trained on clean labels, where there was a trainer to train them."""
+    """Of the final scoring, where there was a trainer to train them."""
     incv_flags: BoolArray | None = None
     """(n,) INCV's flags, where these were asked for."""
     class_names: Sequence[str] | None = None

@@ -1,4 +1,4 @@
-"""The last word on every label: models trained on clean labels alone, each image judged by those that never saw it."""
+"""The last word on every label: models trained on labels taken for right judge all images that they never saw."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ class FinalScoring:
 
     With several passes S holds every image whose true class the posterior before the pass is sure of, and it is
     learned as that class. Where many labels are wrong, those that stay in S make the models believe in them; each pass
-    leaves fewer, which calibrates the posterior. The passes are averaged.
+    leaves fewer, which calibrates the posterior. The passes are averaged. No model learned from an image that it
+    judges; but the image's given label had a small part in correcting others.
 
     Some wrong labels stay, so the probabilities are read as those of models trained on noisy labels.
     """

@@ -83,7 +83,7 @@ def prepare(
     else:
         prepared = _with_images(data, settings, machine, watcher)
     kept = prepared.source
-    passes = settings.passes or prepared.passes
+    passes = (settings.passes or prepared.passes) if settings.select == "posterior" else 1
     identity |= {"repeats": settings.repeats, "passes": passes}
     labels_digest = digest(kept.labels, *kept.class_names)
     paths_digest = digest("\0".join(kept.paths))

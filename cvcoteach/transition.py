@@ -91,9 +91,10 @@ class Posterior:
     @cached_property
     def _suggestions(self) -> tuple[IntArray, FloatArray]:
         best, prob = np.empty(len(self.labels), np.int64), np.empty(len(self.labels))
-        for rows, posterior in self.rows():
-            best[rows] = posterior.argmax(axis=1)
-            prob[rows] = posterior.max(axis=1)
+        with threadpool_limits(1, user_api="blas"):  # as in `fit_posterior`: the same to the bit with any threads
+            for rows, posterior in self.rows():
+                best[rows] = posterior.argmax(axis=1)
+                prob[rows] = posterior.max(axis=1)
         return best, prob
 
     def rows(self) -> Iterator[tuple[slice, FloatArray]]:
@@ -130,9 +131,9 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     Where a model without noise predicts held-out given labels as well, `label_quality` is the probability of the
     given label as it came, and `fits` is False.
 
-    That takes image and label for independent witnesses. People err where models err, so up to 32 classes the
-    posterior is taken to a power and scaled again, the lower the more alike labels and model are in what
-    they confuse (`credit_of`). Beyond, nothing is known about it, and it stays as it is.
+    That takes image and label for independent witnesses. People err where models err, so for models trained on noisy
+    labels of up to 32 classes the posterior is taken to a power and scaled again, the lower the more alike labels
+    and model are in what they confuse (`credit_of`). For more classes that was never measured, and it stays as it is.
 
     labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K), each row by a model that did not train on it.
     trained_on: "noisy" if the models saw given labels (plain K-fold), "clean" if only selected, clean ones.
@@ -157,9 +158,11 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     else:
         model, fits = _fit_noisy(y, probs) if trained_on == "noisy" else _fit_clean(y, probs)
 
-    credit = _credit(y, probs, model) if fits and likely is None and trained_on == "noisy" else 1.0
     quality = np.empty(len(y))
     with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
+        credit = 1.0
+        if fits and not isinstance(model, TemperatureModel):
+            credit = _credit(y, probs, model)
         for rows in _chunks(*probs.shape):
             each = np.arange(rows.stop - rows.start)
             if not fits:
@@ -171,12 +174,11 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model, credit)
 
 
-def _credit(labels: IntArray, probs: npt.NDArray[np.floating], model: Model) -> float:
-    some = slice(None, None, -(-len(labels) // _N_FITTED))
+def _credit(labels: IntArray, probs: npt.NDArray[np.floating], model: AffineModel | DeconvolvedModel) -> float:
+    some = _some_rows(len(labels), _N_FITTED)
     y, p = labels[some], probs[some].clip(0, 1)
-    k = p.shape[1]
-    posterior = (model.posterior(y[rows], p[rows]) for rows in _chunks(len(y), k))
-    return credit_of(shared_errors(y, p, posterior), k)
+    beliefs = ((model.before_label(p[rows]), model.posterior(y[rows], p[rows])) for rows in _chunks(*p.shape))
+    return credit_of(*shared_errors(y, p.shape[1], beliefs))
 
 
 def _tempered(posterior: FloatArray, credit: float) -> FloatArray:
@@ -236,9 +238,14 @@ def _evened(mixing: FloatArray, counts: FloatArray, even: float) -> FloatArray:
 
 
 def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating]) -> tuple[Model, bool]:
-    some = slice(None, None, -(-len(labels) // _N_DRAWN))
+    some = _some_rows(len(labels), _N_DRAWN)
     model = fit_temperature(Likely.of(labels[some], probs[some]), probs.shape[1])
     return model, model.gain > 0
+
+
+def _some_rows(n: int, most: int) -> slice | IntArray:
+    """All rows, or so many of them at random: every third, say, could be of one class."""
+    return slice(None) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
 
 
 def _chunks(n: int, k: int) -> Iterator[slice]:

@@ -29,28 +29,65 @@ def wavering(n: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return true, probs / probs.sum(axis=1, keepdims=True)
 
 
-def posterior_of(true: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(np.eye(K)[true], 7)
+def beliefs(true: np.ndarray, probs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """In pieces: what the model believes of the images, and the truth."""
+    return list(zip(np.array_split(probs, 7), np.array_split(np.eye(K)[true], 7), strict=True))
 
 
 def test_labels_flipped_without_a_look_share_no_errors_with_the_model() -> None:
     true, probs = wavering()
     labels = noise.flip_labels(true, noise.transition("symmetric", 0.4, K), np.random.default_rng(1))
-    assert abs(shared_errors(labels, probs, posterior_of(true))) < 0.1
+    correlation, n_classes = shared_errors(labels, K, beliefs(true, probs))
+    assert abs(correlation) < 0.15
+    assert n_classes == K
 
 
 def test_labels_that_err_where_the_model_wavers_share_its_errors() -> None:
     true, probs = wavering()
     labels = np.where(np.random.default_rng(1).random(len(true)) < 0.2, true ^ 1, true)
-    assert shared_errors(labels, probs, posterior_of(true)) > 0.95
+    assert shared_errors(labels, K, beliefs(true, probs))[0] > 0.95
 
 
 def test_two_classes_can_show_nothing_so_labels_count_as_peoples() -> None:
     probs = np.random.default_rng(0).dirichlet((1, 1), 50)
     labels = np.arange(50) % 2
-    correlation = shared_errors(labels, probs, [probs])
+    correlation, n_classes = shared_errors(labels, 2, [(probs, probs)])
     assert math.isnan(correlation)
-    assert credit_of(correlation, 2) == SHARED
+    assert credit_of(correlation, n_classes) == SHARED
+
+
+def evenly_wavering(true: np.ndarray) -> np.ndarray:
+    """Probabilities of a model that is half sure of the true class, and prefers none of the others."""
+    others = np.random.default_rng(3).dirichlet(np.ones(K), len(true))
+    return 0.5 * np.eye(K)[true] + 0.5 * others
+
+
+def test_a_long_tail_of_classes_is_no_shared_error() -> None:
+    rng = np.random.default_rng(0)
+    share = 0.6 ** np.arange(K)
+    true = rng.choice(K, 20_000, p=share / share.sum())
+    labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), rng)
+    correlation, _ = shared_errors(labels, K, beliefs(true, evenly_wavering(true)))
+    assert abs(correlation) < 0.3
+
+
+def test_classes_without_images_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(5, size=6000)
+    labels = np.where(rng.random(6000) < 0.3, rng.integers(5, size=6000), true)
+    correlation, n_classes = shared_errors(labels, K, beliefs(true, evenly_wavering(true)))
+    assert n_classes == 5
+    assert abs(correlation) < 0.6  # ten pairs only: noise of .3
+
+
+@pytest.mark.slow
+def test_the_order_of_the_images_does_not_matter() -> None:
+    true, probs = wavering(30_000)
+    labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), np.random.default_rng(1))
+    in_turn = np.argsort(np.argsort(true, kind="stable") % 3000, kind="stable")
+    one, other = (fit_posterior(labels[rows], probs[rows]) for rows in (np.arange(30_000), in_turn))
+    assert one.fits == other.fits
+    assert one.credit == pytest.approx(other.credit, abs=0.05)
 
 
 def test_credit_falls_from_one_to_that_of_shared_errors() -> None:
@@ -58,7 +95,7 @@ def test_credit_falls_from_one_to_that_of_shared_errors() -> None:
     assert credits == sorted(credits, reverse=True)
     assert (credits[0], credits[-1]) == (1, pytest.approx(SHARED))
     assert credit_of(0, K) == 1
-    assert credit_of(0, 3) < 1  # three classes show less than ten
+    assert credit_of(0.25, 3) < credit_of(0.25, K)  # three classes show less than ten
 
 
 def paired_blobs(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:

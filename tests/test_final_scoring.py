@@ -88,10 +88,12 @@ def test_the_passes_are_averaged() -> None:
 
 
 def test_nothing_is_corrected_by_a_posterior_that_does_not_fit() -> None:
-    labels = np.tile(np.arange(K), 40)
-    trainer = Table(np.eye(K)[labels] * 0.97 + 0.01)  # no noise: the given labels are explained without any
-    scores = FinalScoring(n_folds=3, passes=2).run(trainer, labels, trainer.pred_probs)
+    rng = np.random.default_rng(0)
+    table = rng.dirichlet(np.ones(K) / 4, 600)
+    labels = rng.integers(K, size=600)  # nothing to do with the table
+    scores = FinalScoring(n_folds=3, passes=2).run(Table(table), labels, table)
     assert not scores.posterior.fits
+    assert ((scores.posterior.suggested != labels) & (scores.posterior.suggested_prob > 0.7)).any()
     assert_array_equal(scores.learned, labels)
 
 
@@ -182,6 +184,20 @@ def test_finished_folds_are_not_trained_again() -> None:
     again = scoring.run(trainer, labels, first, number=5, finished=finished)
     assert len(trainer.asked) == 1
     assert_array_equal(again.pred_probs, scores.pred_probs)
+
+
+def test_a_second_pass_that_was_broken_off_goes_on_to_the_same_scores() -> None:
+    features, _, labels = blobs(300, 0.2)
+    first = cross_validate(NearestMeans(features, K), labels)
+    scoring = FinalScoring(n_folds=3, passes=2)
+    finished: dict[FoldKey, PredProbs] = {}
+    scores = scoring.run(NearestMeans(features, K), labels, first, number=5, finished=finished)
+    del finished[FoldKey(6, 2)], finished[FoldKey(6, 3)]
+    trainer = Remembering(features, K)
+    again = scoring.run(trainer, labels, first, number=5, finished=finished)
+    assert len(trainer.asked) == 2
+    assert_array_equal(again.pred_probs, scores.pred_probs)
+    assert_array_equal(again.is_label_issue, scores.is_label_issue)
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others() -> None:

@@ -36,6 +36,7 @@ class ProgressWatcher:
         self._share = 0.0
         self._base: float | None = None
         self._incv: tuple[int, int] | None = None  # rounds and folds, as first told
+        self._first_pass: int | None = None  # of the final scoring: its round
         self._from, self._step = 0.0, 0.0  # of the training under way
         self._where = ""
         self.notes: list[str] = []
@@ -66,8 +67,12 @@ class ProgressWatcher:
             self._where = f"round {progress.key.round} of {progress.n_rounds}, fold {progress.key.fold}"
             self._where += f" of {progress.n_folds}"
         else:
-            begin, part, of = self._base + 0.6 * room, 0.4 * room, progress.n_folds
-            self._where = f"final scoring, fold {progress.key.fold} of {progress.n_folds}"
+            self._first_pass = progress.key.round if self._first_pass is None else self._first_pass
+            done, passes = progress.key.round - self._first_pass, progress.n_rounds - self._first_pass + 1
+            number += done * progress.n_folds
+            begin, part, of = self._base + 0.6 * room, 0.4 * room, passes * progress.n_folds
+            which = f"pass {done + 1} of {passes}, " if passes > 1 else ""
+            self._where = f"final scoring, {which}fold {progress.key.fold} of {progress.n_folds}"
         self._from, self._step = begin + part * number / of, part / of
         self._say(self._from, self._where + (": kept from before" if progress.state == "kept" else ""))
 

@@ -166,11 +166,15 @@ def _from_timm(name: str, model: str, weights: str | None) -> Backbone:
         raise InputError(f"backbone is {name!r}; {near(model, timm.list_models())}") from error
     config = network.pretrained_cfg
     if weights is None:
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a dozen lines of retries; one sentence is enough
+        hub = logging.getLogger("huggingface_hub")
+        level = hub.level
+        hub.setLevel(logging.ERROR)  # a dozen lines of retries; one sentence is enough
         try:
             network = timm.create_model(model, pretrained=True, num_classes=0)
         except Exception as error:  # whatever the network, the hub or a cut-off file makes it raise
             raise InputError(_bring(name, config, error)) from error
+        finally:
+            hub.setLevel(level)
     elif weights != "none":
         models.load_weights(network, Path(weights))
     own = timm.data.resolve_data_config(pretrained_cfg=config)

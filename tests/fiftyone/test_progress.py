@@ -33,23 +33,28 @@ def training(watcher: ProgressWatcher, n_rounds: int, n_folds: int, key: tuple[i
 
 @pytest.mark.parametrize("n_final", [5, 10])
 @pytest.mark.parametrize("n_rounds", [1, 4])
+@pytest.mark.parametrize("passes", [1, 2])
 @pytest.mark.parametrize("kept", [0, 3])
-def test_the_share_rises_from_reading_to_the_end(n_rounds: int, n_final: int, kept: int) -> None:
+def test_the_share_rises_from_reading_to_the_end(n_rounds: int, n_final: int, kept: int, passes: int) -> None:
     told: list[tuple[float, str]] = []
     watcher = ProgressWatcher(lambda share, label: told.append((share, label)))
     watcher.reading(50, 100)
     watcher.extracting(50, 100, 12.0)
     trainings = [(n_rounds, 2, (round_, fold)) for round_ in range(1, n_rounds + 1) for fold in (1, 2)]
-    trainings += [(n_rounds + 1, n_final, (n_rounds + 1, fold)) for fold in range(1, n_final + 1)]
+    last = n_rounds + passes
+    trainings += [
+        (last, n_final, (round_, fold)) for round_ in range(n_rounds + 1, last + 1) for fold in range(1, n_final + 1)
+    ]
     for number, one in enumerate(trainings):
         training(watcher, *one, kept=number < kept)
     shares = [share for share, _ in told]
     assert shares == sorted(shares)
-    assert len(set(shares)) > 2 * n_final
+    assert len(set(shares)) > 2 * n_final * passes
     assert shares[-1] == pytest.approx(0.99)
     labels = [label for _, label in told]
     assert labels[:2] == ["reading images: 50 of 100", "computing features: 50 of 100 (12 images/s)"]
-    assert labels[-2] == f"final scoring, fold {n_final} of {n_final}: epoch 2 of 2"
+    which = "" if passes == 1 else "pass 2 of 2, "
+    assert labels[-2] == f"final scoring, {which}fold {n_final} of {n_final}: epoch 2 of 2"
     assert (f"round 1 of {n_rounds}, fold 1 of 2: kept from before" in labels) == (kept > 0)
 
 
