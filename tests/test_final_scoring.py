@@ -89,8 +89,9 @@ def test_the_passes_are_averaged() -> None:
 
 def test_nothing_is_corrected_by_a_posterior_that_does_not_fit() -> None:
     rng = np.random.default_rng(0)
-    table = rng.dirichlet(np.ones(K) / 4, 600)
-    labels = rng.integers(K, size=600)  # nothing to do with the table
+    q = rng.dirichlet(np.full(K, 0.3), 3000)
+    labels = (rng.random(3000)[:, None] > q.cumsum(axis=1)).sum(axis=1).clip(max=K - 1)
+    table = np.sqrt(q) / np.sqrt(q).sum(axis=1, keepdims=True)  # too little confidence looks like noise
     scores = FinalScoring(n_folds=3, passes=2).run(Table(table), labels, table)
     assert not scores.posterior.fits
     assert ((scores.posterior.suggested != labels) & (scores.posterior.suggested_prob > 0.7)).any()
