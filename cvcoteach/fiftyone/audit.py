@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,7 @@ COLUMNS = (
 CHUNK = 5_000
 """Samples that are corrected at a time: memory stays flat, however many there are."""
 
+_LINK_COLUMNS = ("action", "old", "new", "old_review", "new_review", "run_id", "sample_id", "filepath", "n")
 _LINKS = "cvcoteach_corrections"
 _ACTIONS = "cvcoteach_actions"
 _TAKEN = 11000  # MongoDB's code of a duplicate key
@@ -185,25 +187,28 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
     query = {"dataset_id": dataset._doc.id} | ({"run_id": run_id} if run_id else {})
     wanted = ("action", "sample_id", "filepath", "old.label", "new.label", "old_review", "new_review", "run_id", "n")
     # links first: an action is on record before its links, so that each link read finds its action
-    found = list(links.find({**query, "void": False}, dict.fromkeys(wanted, 1)))
-    action_of = {action["_id"]: action for action in actions.find(query)}
-    rows = []
-    for link in found:
-        action = action_of[link["action"]]
-        rows.append(
-            (
-                action["when"], action["who"], action["key"], str(action["_id"]), action["what"],
-                str(link["sample_id"]), link["filepath"], name_of(link.get("old")), name_of(link.get("new")),
-                link["old_review"], link["new_review"], link["run_id"], link["n"],
-            )
-        )  # fmt: skip
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "run_id", "n"])
+    rows = (_row(link) for link in links.find({**query, "void": False}, dict.fromkeys(wanted, 1)))
+    found = pd.DataFrame(list(rows), columns=list(_LINK_COLUMNS))
+    acted = pd.DataFrame(
+        [(str(one["_id"]), one["when"], one["who"], one["key"], one["what"]) for one in actions.find(query)],
+        columns=["action", "when", "who", "run", "what"],
+    )
+    table = found.merge(acted, on="action", how="left")
     table["when"] = pd.to_datetime(table["when"])  # also where there is no row
     # clocks of two computers differ: what a chain says came later is never put before
     table = table.sort_values(["run_id", "sample_id", "n"], kind="stable")
     table["order"] = table.groupby(["run_id", "sample_id"])["when"].cummax()
     table = table.sort_values(["order", "n"], kind="stable", ignore_index=True)
     return table[list(COLUMNS)]
+
+
+def _row(link: Document) -> tuple[Any, ...]:
+    """Of _LINK_COLUMNS; what many links have in common is kept once."""
+    common = (
+        str(link["action"]), name_of(link.get("old")), name_of(link.get("new")), link["old_review"],
+        link["new_review"], link["run_id"],
+    )  # fmt: skip
+    return *map(sys.intern, common), str(link["sample_id"]), link["filepath"], link["n"]
 
 
 def name_of(label: Document | None) -> str:
