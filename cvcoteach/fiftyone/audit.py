@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,9 @@ COLUMNS = (
 )  # fmt: skip
 CHUNK = 5_000
 """Samples that are corrected at a time: memory stays flat, however many there are."""
+
+PATIENCE = timedelta(minutes=1)
+"""A process that has been recording one part of an action for longer is taken for dead."""
 
 _LINK_COLUMNS = ("action", "old", "new", "old_review", "new_review", "run_id", "sample_id", "filepath", "n")
 _LINKS = "cvcoteach_corrections"
@@ -78,6 +82,8 @@ class Audit:
             "when": now(),
             "undoes": undoes,
             "pending": None,
+            "since": None,
+            "recorded": False,
         }
         self._actions.insert_one(action)
         return action
@@ -89,7 +95,8 @@ class Audit:
 
         part: of the action, from 0; pending from now on. lengths: of the chains, from before the samples were read.
         """
-        self._actions.update_one({"_id": action["_id"]}, {"$set": {"pending": part}})
+        begun = {"pending": part, "since": now(), "recorded": False}
+        self._actions.update_one({"_id": action["_id"]}, {"$set": begun})
         links = [self._link(action, part, change, lengths.get(change.sample_id, 0)) for change in changes]
         try:
             self._links.insert_many(links, ordered=False)
@@ -99,19 +106,23 @@ class Audit:
                 raise
             taken = {problem["index"] for problem in problems}
             links = [link for i, link in enumerate(links) if i not in taken]
+        self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"recorded": True}})
         return links
 
     def finish(self, action: Document, part: int) -> None:
         """The links of this part are written or void. Nothing happens where the action is at a later part already."""
         self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"pending": None}})
 
-    def pending(self) -> Iterator[tuple[Document, int, list[Document]]]:
-        """What is on record and perhaps not written: action, part and links; under way elsewhere, or left behind."""
+    def pending(self) -> Iterator[tuple[Document, bool, list[Document]]]:
+        """What is on record and perhaps not written: under way elsewhere, or left behind by a killed process.
+
+        Each action with the links of its pending part, and whether these are all: another process may be adding more,
+        but hardly for longer than PATIENCE.
+        """
         waiting = {**self._run, "pending": {"$ne": None}}
         for action in list(self._actions.find(waiting).sort([("when", ASCENDING), ("_id", ASCENDING)])):
-            part = action["pending"]
-            query = {"action": action["_id"], "part": part, "void": False}
-            yield action, part, list(self._links.find(query))
+            query = {"action": action["_id"], "part": action["pending"], "void": False}
+            yield action, action["recorded"] or now() - action["since"] > PATIENCE, list(self._links.find(query))
 
     def void_unless_followed(self, links: Sequence[Document]) -> set[ObjectId]:
         """Declare void what no sample carries, save for what a later link was built upon; the void ones' ids."""
