@@ -19,7 +19,7 @@ _ORANGE = "#ff6d04"  # FiftyOne's own accent; the colours of text and lines come
 _GREY = "#7b8290"
 _ROOM = 40
 """Letters of class names that fit side by side over the matrix."""
-_SCALE = [[0, "rgba(255,109,4,0)"], [0.02, "rgba(255,109,4,0.25)"], [1, _ORANGE]]
+_SCALE = [[0, "#532f15"], [1, _ORANGE]]  # white figures can be read on all of it
 
 
 def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
@@ -34,7 +34,8 @@ def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
         "type": "heatmap",
         "x": labels,
         "y": labels,
-        "z": cells.tolist(),
+        "z": [[count or None for count in row] for row in cells.tolist()],  # nothing to see, nothing to click
+        "zmin": 0,
         "text": [[f"{count:,}" if count else "" for count in row] for row in cells.tolist()],
         "texttemplate": "%{text}",
         "textfont": {"color": "#ffffff"},
