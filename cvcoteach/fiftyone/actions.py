@@ -23,9 +23,10 @@ def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
     """Write the corrections that are on record, but whose process was killed before it wrote them; how many links."""
     audit = audit_of(dataset, results)
     written = 0
-    for action, part, links in audit.pending():
+    for action, complete, links in audit.pending():
         written += len(_write(dataset, results, audit, links))
-        audit.finish(action, part)
+        if complete:
+            audit.finish(action, action["pending"])
     return written
 
 

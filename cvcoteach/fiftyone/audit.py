@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -34,6 +36,10 @@ COLUMNS = (
 CHUNK = 5_000
 """Samples that are corrected at a time: memory stays flat, however many there are."""
 
+PATIENCE = timedelta(minutes=1)
+"""A process that has been recording one part of an action for longer is taken for dead."""
+
+_LINK_COLUMNS = ("action", "old", "new", "old_review", "new_review", "run_id", "sample_id", "filepath", "n")
 _LINKS = "cvcoteach_corrections"
 _ACTIONS = "cvcoteach_actions"
 _TAKEN = 11000  # MongoDB's code of a duplicate key
@@ -76,6 +82,8 @@ class Audit:
             "when": now(),
             "undoes": undoes,
             "pending": None,
+            "since": None,
+            "recorded": False,
         }
         self._actions.insert_one(action)
         return action
@@ -87,7 +95,8 @@ class Audit:
 
         part: of the action, from 0; pending from now on. lengths: of the chains, from before the samples were read.
         """
-        self._actions.update_one({"_id": action["_id"]}, {"$set": {"pending": part}})
+        begun = {"pending": part, "since": now(), "recorded": False}
+        self._actions.update_one({"_id": action["_id"]}, {"$set": begun})
         links = [self._link(action, part, change, lengths.get(change.sample_id, 0)) for change in changes]
         try:
             self._links.insert_many(links, ordered=False)
@@ -97,19 +106,23 @@ class Audit:
                 raise
             taken = {problem["index"] for problem in problems}
             links = [link for i, link in enumerate(links) if i not in taken]
+        self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"recorded": True}})
         return links
 
     def finish(self, action: Document, part: int) -> None:
         """The links of this part are written or void. Nothing happens where the action is at a later part already."""
         self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"pending": None}})
 
-    def pending(self) -> Iterator[tuple[Document, int, list[Document]]]:
-        """What is on record and perhaps not written: action, part and links; under way elsewhere, or left behind."""
+    def pending(self) -> Iterator[tuple[Document, bool, list[Document]]]:
+        """What is on record and perhaps not written: under way elsewhere, or left behind by a killed process.
+
+        Each action with the links of its pending part, and whether these are all: another process may be adding more,
+        but hardly for longer than PATIENCE.
+        """
         waiting = {**self._run, "pending": {"$ne": None}}
         for action in list(self._actions.find(waiting).sort([("when", ASCENDING), ("_id", ASCENDING)])):
-            part = action["pending"]
-            query = {"action": action["_id"], "part": part, "void": False}
-            yield action, part, list(self._links.find(query))
+            query = {"action": action["_id"], "part": action["pending"], "void": False}
+            yield action, action["recorded"] or now() - action["since"] > PATIENCE, list(self._links.find(query))
 
     def void_unless_followed(self, links: Sequence[Document]) -> set[ObjectId]:
         """Declare void what no sample carries, save for what a later link was built upon; the void ones' ids."""
@@ -185,25 +198,28 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
     query = {"dataset_id": dataset._doc.id} | ({"run_id": run_id} if run_id else {})
     wanted = ("action", "sample_id", "filepath", "old.label", "new.label", "old_review", "new_review", "run_id", "n")
     # links first: an action is on record before its links, so that each link read finds its action
-    found = list(links.find({**query, "void": False}, dict.fromkeys(wanted, 1)))
-    action_of = {action["_id"]: action for action in actions.find(query)}
-    rows = []
-    for link in found:
-        action = action_of[link["action"]]
-        rows.append(
-            (
-                action["when"], action["who"], action["key"], str(action["_id"]), action["what"],
-                str(link["sample_id"]), link["filepath"], name_of(link.get("old")), name_of(link.get("new")),
-                link["old_review"], link["new_review"], link["run_id"], link["n"],
-            )
-        )  # fmt: skip
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "run_id", "n"])
+    rows = (_row(link) for link in links.find({**query, "void": False}, dict.fromkeys(wanted, 1)))
+    found = pd.DataFrame(list(rows), columns=list(_LINK_COLUMNS))
+    acted = pd.DataFrame(
+        [(str(one["_id"]), one["when"], one["who"], one["key"], one["what"]) for one in actions.find(query)],
+        columns=["action", "when", "who", "run", "what"],
+    )
+    table = found.merge(acted, on="action", how="left")
     table["when"] = pd.to_datetime(table["when"])  # also where there is no row
     # clocks of two computers differ: what a chain says came later is never put before
     table = table.sort_values(["run_id", "sample_id", "n"], kind="stable")
     table["order"] = table.groupby(["run_id", "sample_id"])["when"].cummax()
     table = table.sort_values(["order", "n"], kind="stable", ignore_index=True)
     return table[list(COLUMNS)]
+
+
+def _row(link: Document) -> tuple[Any, ...]:
+    """Of _LINK_COLUMNS; what many links have in common is kept once."""
+    common = (
+        str(link["action"]), name_of(link.get("old")), name_of(link.get("new")), link["old_review"],
+        link["new_review"], link["run_id"],
+    )  # fmt: skip
+    return *map(sys.intern, common), str(link["sample_id"]), link["filepath"], link["n"]
 
 
 def name_of(label: Document | None) -> str:

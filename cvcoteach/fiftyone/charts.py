@@ -19,7 +19,7 @@ _ORANGE = "#ff6d04"  # FiftyOne's own accent; the colours of text and lines come
 _GREY = "#7b8290"
 _ROOM = 40
 """Letters of class names that fit side by side over the matrix."""
-_SCALE = [[0, "rgba(255,109,4,0)"], [0.02, "rgba(255,109,4,0.25)"], [1, _ORANGE]]
+_SCALE = [[0, "#532f15"], [1, _ORANGE]]  # white figures can be read on all of it
 
 
 def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
@@ -34,7 +34,8 @@ def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
         "type": "heatmap",
         "x": labels,
         "y": labels,
-        "z": cells.tolist(),
+        "z": [[count or None for count in row] for row in cells.tolist()],  # nothing to see, nothing to click
+        "zmin": 0,
         "text": [[f"{count:,}" if count else "" for count in row] for row in cells.tolist()],
         "texttemplate": "%{text}",
         "textfont": {"color": "#ffffff"},
@@ -47,7 +48,9 @@ def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
     layout = _layout(height=88 + max(26 * len(shown), 90))
     layout["xaxis"] |= {"title": _title("suggested"), "side": "top", "showgrid": False, "type": "category"}
     layout["yaxis"] |= {"title": _title("given"), "autorange": "reversed", "showgrid": False, "type": "category"}
-    layout["xaxis"]["tickangle"] = 0 if sum(map(len, labels)) <= _ROOM else -45
+    for axis in ("xaxis", "yaxis"):
+        layout[axis] |= _names(labels)
+    layout["xaxis"]["tickangle"] = 0 if sum(len(shorter(name)) for name in labels) <= _ROOM else -45
     layout["margin"]["b"] = 8
     return [heat], layout
 
@@ -96,6 +99,7 @@ def class_noise(ratios: FloatArray, counts: IntArray, names: tuple[str, ...]) ->
     }
     layout = _layout(height=24 + max(24 * len(order), 60))
     layout["bargap"] = 0.3
+    layout["yaxis"] |= _names(bars["y"])
     layout["xaxis"] |= {"visible": False, "rangemode": "tozero"}
     layout["margin"] |= {"r": 48, "t": 4, "b": 4}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "type": "category"}
@@ -106,6 +110,16 @@ def busiest(counts: npt.NDArray[np.int64]) -> IntArray:
     """At most MOST_CLASSES classes with the most flagged labels, in their own order. counts: (K, K)."""
     weight = counts.sum(axis=0) + counts.sum(axis=1)
     return np.sort(np.argsort(-weight, kind="stable")[:MOST_CLASSES])
+
+
+def shorter(name: str, most: int = 18) -> str:
+    """A class name that leaves room for the chart."""
+    return name if len(name) <= most else f"{name[: most - 1]}\u2026"
+
+
+def _names(names: list[str]) -> dict[str, Any]:
+    """Ticks of an axis of classes; a click still tells the whole name."""
+    return {"tickmode": "array", "tickvals": names, "ticktext": [shorter(name) for name in names]}
 
 
 def _square_root_ticks(top: float) -> dict[str, Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone.forms import dataset_of
 
 _STORE = "cvcoteach_label_issues"
 _KEY = "brain_key"
 
 
 def chosen_run(ctx: Any) -> str | None:
-    """The key of the run chosen last, else of the newest; None where there is none."""
-    keys = runs.keys(ctx.dataset)
+    """The key of the run chosen last, else of the newest; None where there is none.
+
+    Raises InputError where the dataset is gone.
+    """
+    keys = runs.keys(dataset_of(ctx))
     if len(keys) < 2:
         return keys[0] if keys else None
     key: str | None = ctx.store(_STORE).get(_KEY)

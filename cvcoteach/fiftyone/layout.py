@@ -134,8 +134,11 @@ def escaped(text: str) -> str:
 
 
 def _thumbnail(panel: Any, card: Card, on_click: Callable[..., Any]) -> None:
-    style = {"width": "100%", "aspectRatio": "1 / 1", "objectFit": "cover", "borderRadius": "4px", "cursor": "pointer"}
-    _image(panel, "thumb", card.image, style, operator=on_click, params=dict(card.params))
+    style = {
+        "width": "100%", "aspectRatio": "1 / 1", "minHeight": "96px", "objectFit": "cover", "borderRadius": "4px",
+        "backgroundColor": _TILE, "cursor": "pointer",
+    }  # fmt: skip
+    _image(panel, "thumb", card.image, style, alt="no picture", operator=on_click, params=dict(card.params))
 
 
 def _image(panel: Any, name: str, url: str, style: Style, **options: Any) -> None:

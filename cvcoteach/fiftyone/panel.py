@@ -106,14 +106,15 @@ class LabelIssuesPanel(foo.Panel):
     @_telling
     def set_label(self, ctx: Any) -> None:
         """Ask for the label."""
-        key = chosen_run(ctx)
-        params = {"brain_key": key, "ids": self._chosen(ctx, runs.load(ctx.dataset, key))}
+        results = _run(ctx)
+        params = {"brain_key": results.key, "ids": self._chosen(ctx, results)}
         ctx.prompt(f"{PLUGIN}/set_label", params=params, on_success=self.refresh)
 
     @_telling
     def undo(self, ctx: Any) -> None:
         """Take back the last correction of the selected samples, else the last action."""
-        told(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, chosen_run(ctx), who=ctx.user_id))
+        key = chosen_run(ctx)
+        told(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, key, who=ctx.user_id))
         ctx.ops.clear_selected_samples()
 
     @_telling
@@ -127,20 +128,20 @@ class LabelIssuesPanel(foo.Panel):
         """Open a sample of the queue; the App opens none outside its view."""
         sample_id = ctx.params["sample_id"]
         if ctx.has_custom_view and not len(ctx.view.select(sample_id)):
-            results = runs.load(ctx.dataset, chosen_run(ctx))
+            results = _run(ctx)
             ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
         ctx.ops.open_sample(id=sample_id)
 
     @_telling
     def show_left(self, ctx: Any) -> None:
         """The work queue in the grid."""
-        results = runs.load(ctx.dataset, chosen_run(ctx))
+        results = _run(ctx)
         ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
 
     @_telling
     def show_checks(self, ctx: Any) -> None:
         """The next samples to check at random, flagged and not."""
-        results = runs.load(ctx.dataset, chosen_run(ctx))
+        results = _run(ctx)
         checks = spot_checks(results.issues)
         if checks is None:
             raise InputError("no label is flagged, so there is nothing to check.")
@@ -153,19 +154,19 @@ class LabelIssuesPanel(foo.Panel):
     @_telling
     def show_cell(self, ctx: Any) -> None:
         """The samples of a cell of the matrix."""
-        results = runs.load(ctx.dataset, chosen_run(ctx))
+        results = _run(ctx)
         ctx.ops.set_view(browse.cell(results, str(ctx.params["y"]), str(ctx.params["x"])))
 
     @_telling
     def show_quality(self, ctx: Any) -> None:
         """The samples of a bar of the histogram."""
         number = min(int(float(ctx.params["x"]) * browse.QUALITY_BINS), browse.QUALITY_BINS - 1)
-        ctx.ops.set_view(browse.quality_bin(runs.load(ctx.dataset, chosen_run(ctx)), number))
+        ctx.ops.set_view(browse.quality_bin(_run(ctx), number))
 
     @_telling
     def show_class(self, ctx: Any) -> None:
         """The flagged samples of a class."""
-        ctx.ops.set_view(browse.given_class(runs.load(ctx.dataset, chosen_run(ctx)), str(ctx.params["y"])))
+        ctx.ops.set_view(browse.given_class(_run(ctx), str(ctx.params["y"])))
 
     # -- what is seen --
 
@@ -173,7 +174,7 @@ class LabelIssuesPanel(foo.Panel):
         """The panel as it is now."""
         panel = types.Object()
         try:
-            results = runs.load(ctx.dataset, chosen_run(ctx))
+            results = _run(ctx)
             corrections.settle(ctx.dataset, results)
         except InputError as error:
             layout.title(panel, "nothing", "No label issues to show")
@@ -198,11 +199,11 @@ class LabelIssuesPanel(foo.Panel):
         self._buttons(panel, ctx)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         self._queue(panel, ctx, results, done, figures)
-        layout.heading(panel, "matrix_title", "Given and suggested label of the flagged")
+        layout.heading(panel, "matrix_title", "Given and suggested label of the flagged" + texts.of_many(issues))
         layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
         layout.heading(panel, "quality_title", "Label quality")
         layout.plot(panel, "quality", charts.histogram(*browse.quality_histogram(results)), self.show_quality)
-        layout.heading(panel, "classes_title", "Expected share of wrong labels in each class")
+        layout.heading(panel, "classes_title", "Expected share of wrong labels in each class" + texts.of_many(issues))
         flagged = np.bincount(issues.labels[issues.is_label_issue], minlength=issues.n_classes)
         noise = charts.class_noise(issues.noise_ratio_per_class, flagged, issues.class_names)
         layout.plot(panel, "classes", noise, self.show_class)
@@ -278,7 +279,7 @@ class LabelIssuesPanel(foo.Panel):
             ctx.params["brain_key"] = key
             review_and_move_on(ctx, what, ctx.current_sample)
             return
-        ids = self._chosen(ctx, runs.load(ctx.dataset, key))
+        ids = self._chosen(ctx, _run(ctx))
         told(ctx, DOORS[what](ctx.dataset, ids, key, who=ctx.user_id))
         ctx.ops.clear_selected_samples()
 
@@ -288,6 +289,11 @@ class LabelIssuesPanel(foo.Panel):
         if not ctx.selected and not ctx.current_sample:
             raise InputError("no samples are chosen; select some in the grid, or open one.")
         return chosen(ctx, results)[0]
+
+
+def _run(ctx: Any) -> FindLabelIssuesResults:
+    key = chosen_run(ctx)  # looks for the dataset first
+    return runs.load(ctx.dataset, key)
 
 
 def _files(dataset: Any, ids: list[str]) -> dict[str, str]:

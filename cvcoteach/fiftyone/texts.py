@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvcoteach.fiftyone.browse import Reviews
+from cvcoteach.fiftyone.charts import MOST_CLASSES
 from cvcoteach.fiftyone.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.figures import LEAST_CHECKS, Headline
 from cvcoteach.fiftyone.layout import Figure, escaped
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
+from cvcoteach.issues import LabelIssues
 from cvcoteach.readout import Interval, Readout
 
 
@@ -47,6 +49,11 @@ def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
     parts += [f"{counts[status]:,} {status}" for status in STATUSES if status != UNREVIEWED]
     parts.append(f"**{int(done.left(results).sum()):,}** left")
     return " \u00b7 ".join(parts)
+
+
+def of_many(issues: LabelIssues) -> str:
+    """Behind the heading of a chart that has no room for all classes."""
+    return f" (the worst {MOST_CLASSES} of {issues.n_classes:,} classes)" if issues.n_classes > MOST_CLASSES else ""
 
 
 def sample(results: FindLabelIssuesResults, row: int) -> str:

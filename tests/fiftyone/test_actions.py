@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson import ObjectId
+from pymongo.collection import Collection
 
 from cvcoteach._checks import InputError
-from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone import audit, corrections, runs
 from cvcoteach.fiftyone.audit import Audit
 from cvcoteach.fiftyone.fields import Fields
 from tests.fiftyone.calls import in_a_fresh_process, status
@@ -163,6 +165,30 @@ def test_a_process_killed_between_record_and_fields_is_made_good(run: Any, monke
 
 def _killed(*_: Any) -> int:
     raise KeyboardInterrupt
+
+
+def test_what_another_is_still_recording_is_not_taken_for_finished(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the middle of the record, with somebody settling a moment before."""
+    results = runs.load(run.dataset)
+    insert = Collection.insert_many
+
+    def killed_half_way(collection: Any, links: Any, **options: Any) -> None:
+        insert(collection, links[:6], **options)
+        corrections.settle(run.dataset, results)
+        insert(collection, links[6:], **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "insert_many", killed_half_way)
+        with pytest.raises(KeyboardInterrupt):
+            corrections.accept_suggestions(run.dataset, run.wrong_ids)
+    assert list(status(run).values()).count("accepted") == 6
+    corrections.settle(run.dataset, results)
+    assert run.labels() == [CLASSES[k] for k in run.true]
+    monkeypatch.setattr(audit, "PATIENCE", timedelta(0))  # nobody records for so long
+    corrections.settle(run.dataset, results)
+    assert corrections.settle(run.dataset, results) == 0
+    in_agreement(run)
 
 
 @pytest.mark.slow

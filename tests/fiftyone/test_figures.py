@@ -117,6 +117,15 @@ def test_the_matrix_shows_the_most_confused_classes_only() -> None:
     assert heat["z"][place[0]][place[1]] == 5
 
 
+def test_long_class_names_are_cut_on_the_axes_but_not_in_what_a_click_tells() -> None:
+    names = ("a very long name of a class indeed", "short")
+    (heat,), layout = matrix(np.array([[0, 1], [2, 0]]), names)
+    assert heat["x"] == heat["y"] == list(names)
+    assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["a very long name \u2026", "short"]
+    (bars,), layout = class_noise(np.array([0.1, 0.5]), np.array([1, 2]), names)
+    assert bars["y"] == layout["yaxis"]["tickvals"] == ["short", names[0]]
+
+
 def test_charts_of_nothing_are_still_charts() -> None:
     none = np.zeros(20, np.int64)
     data, _ = histogram(none, none)

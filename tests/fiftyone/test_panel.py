@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import fiftyone as fo
@@ -161,6 +162,14 @@ def test_deleted_samples_leave_the_queue(noisy: Any) -> None:
     assert worst in Event.of(noisy, "refresh").shown
     noisy.dataset.delete_samples([worst])
     assert worst not in Event.of(noisy, "refresh").shown
+
+
+def test_a_deleted_dataset_is_a_sentence_in_the_panel_and_a_toast_of_its_buttons() -> None:
+    gone = SimpleNamespace(dataset=SimpleNamespace(name="deleted long ago"))
+    assert "it was deleted meanwhile" in Event.of(gone, "refresh").shown
+    for button in ("accept", "set_label", "undo", "apply_marks", "show_left"):
+        event = Event.of(gone, button, marks=[{"id": "0" * 24, "type": "default"}])
+        assert "it was deleted meanwhile" in event.params("notify")["message"], button
 
 
 def test_class_names_are_shown_as_they_are() -> None:

@@ -119,7 +119,6 @@ def test_a_run_in_the_app_ends_with_the_panel_and_a_toast(noisy: Any) -> None:
     told = in_the_app("find_label_issues", noisy.dataset, params={"embeddings_field": "embedding", "rounds": 2})
     assert [what for what, _ in told if what != "set_progress"] == [
         "reload_dataset",
-        "close_panel",
         "open_panel",
         "notify",
     ]
