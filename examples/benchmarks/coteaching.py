@@ -228,6 +228,13 @@ def table(kind: str, labels: Sequence[str]) -> str:
             a, b, c = (found.get((each, name), {}) for each in (PLAIN, row, TRUE))
             shares.append(np.array([(b[s] - a[s]) / (c[s] - a[s]) for s in b if s in a and s in c]))
         rows.append([f"gap closed by {row}", *(cell(100 * each, ".0f", " %") for each in shares)])
+    wins = []
+    for name in labels:
+        default, vanilla = found.get((DEFAULT, name), {}), found.get((VANILLA, name), {})
+        both = [seed for seed in default if seed in vanilla]
+        n_wins = sum(default[seed] >= vanilla[seed] for seed in both)
+        wins.append(f"{n_wins} of {len(both)}" if both else "not measured")
+    rows.append(["seeds on which the default is no worse than vanilla", *wins])
     return markdown(("test accuracy", *labels), rows)
 
 
