@@ -30,7 +30,7 @@ format:  ## bring the code into its form
 	@touch $@
 
 .venv/tested: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,datalab]'
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
 .PHONY: help venv demo test format

@@ -128,7 +128,7 @@ def main() -> None:
 @click.option(
     "--passes",
     type=click.IntRange(1),
-    help="Passes of the final scoring, each learning from what the last corrected.  [default: 3 for heads, 1 for "
+    help="Passes of the final scoring, each learning from what the last corrected.  [default: 2 for heads, 1 for "
     "networks]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")

@@ -38,12 +38,12 @@ Select = Literal["posterior", "agreement"]
 SELECT = ("posterior", "agreement")
 
 SURE = 0.7
-"""What the posterior is at least this sure of is learned as the posterior has it, in all passes but the first.
+"""Where there are several passes, models learn the true class wherever the posterior is at least this sure of it.
 
 Chosen by calibration on the labels random2 of CIFAR-10N, and on parts of them where 25 to 40 % are wrong.
 """
 
-HEAD_PASSES = 3
+HEAD_PASSES = 2
 """Passes for heads on features, which take seconds."""
 
 LEAST_FLAGGED = 0.25
@@ -57,7 +57,7 @@ class FinalScores:
     labels: IntArray
     """(n,) given labels."""
     pred_probs: PredProbs
-    """(n, K) out of sample: the mean over the repeats, and over all passes but the first where there are more."""
+    """(n, K) out of sample: the mean over repeats and passes."""
     selected: BoolArray
     """(n,) what the models of the last pass learned from, each without the fold it judges."""
     learned: IntArray
@@ -102,10 +102,9 @@ class FinalScoring:
     S holds what the posterior of round 1 takes for right ("posterior"), or what INCV selected ("agreement", as in the
     paper). Each class keeps at least two images a fold to learn from, its least doubtful ones.
 
-    Further passes do it again, on all images whose true class the posterior of the pass before is sure of, learned as
-    that class. Where many labels are wrong, those that S keeps make the models believe in them; each pass leaves
-    fewer, and the posterior gets better calibrated, if hardly better at ranking. The passes that learn from corrected
-    labels are averaged.
+    With several passes S holds every image whose true class the posterior before the pass is sure of, and it is
+    learned as that class. Where many labels are wrong, those that stay in S make the models believe in them; each pass
+    leaves fewer, which calibrates the posterior. The passes are averaged.
 
     Some wrong labels stay, so the probabilities are read as those of models trained on noisy labels.
     """
@@ -173,19 +172,18 @@ class FinalScoring:
         """
         y, k = as_labels(labels, np.shape(pred_probs)[-1] if np.ndim(pred_probs) == 2 else None)
         first = as_pred_probs(pred_probs, (len(y), k))
-        by_posterior = self.select == "posterior"
-        s = self._trusted(fit_posterior(y, first)) if by_posterior else self._given(y, selected, first)
         learned, last = y, number + self._n_passes - 1
         passes: list[PredProbs] = []
         for this in range(number, last + 1):
-            if passes:
-                learned, s = self._corrected(fit_posterior(y, passes[-1]))
+            if self.select == "agreement":
+                s = self._given(y, selected, first)
+            elif self.passes == 1:
+                s = self._trusted(fit_posterior(y, first))
+            else:
+                learned, s = self._corrected(fit_posterior(y, passes[-1] if passes else first))
             passes.append(self._train(trainer, y, learned, s, k, this, last, finished, on_fold))
-        probs = np.mean(passes[1:] or passes, axis=0)
-        posterior = fit_posterior(y, probs)
-        quality = posterior.label_quality
-        flags = flags_of_best_f1(1 - quality) if posterior.fits else quality < FLAG_BELOW
-        return FinalScores(y, probs, s, learned, posterior, flags)
+        probs = np.mean(passes, axis=0)
+        return FinalScores(y, probs, s, learned, *verdict(y, probs))
 
     def _train(
         self,
@@ -243,6 +241,13 @@ class FinalScoring:
             raise InputError(f"selected is {what}; agreement takes one True or False an image, shape ({len(labels)},).")
         own = pred_probs[np.arange(len(labels)), labels]
         return s | (_rank_in_class(labels, -np.where(s, 1 + own, own)) < 2 * self.n_folds)
+
+
+def verdict(labels: IntArray, pred_probs: PredProbs) -> tuple[Posterior, BoolArray]:
+    """The posterior and the flags (n,) that follow from the probabilities (n, K) of the final scoring."""
+    posterior = fit_posterior(labels, pred_probs)
+    flags = flags_of_best_f1(posterior.wrong) if posterior.fits else posterior.label_quality < FLAG_BELOW
+    return posterior, flags
 
 
 def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:

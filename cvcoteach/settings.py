@@ -36,7 +36,7 @@ class Settings:
     repeats: int = 1
     """Of each pass of the final scoring."""
     passes: int | None = None
-    """Of the final scoring; None: 3 for heads, 1 for networks."""
+    """Of the final scoring; None: 2 for heads, 1 for networks."""
     n_rounds: int = 4
     n_folds: int = 2
     remove_ratio: float | Literal["auto"] = "auto"

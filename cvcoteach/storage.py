@@ -27,6 +27,10 @@ _LOCK = ".lock"
 _PARTIAL = ".partial"
 
 
+class OtherRunError(InputError):
+    """The folder belongs to a run of other images, labels or settings."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write in place of `path`: there as a whole at the end, or not at all.
@@ -155,8 +159,8 @@ class RunFolder:
 
         identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
 
-        Raises InputError, and changes nothing, where the folder holds anything else: another run, other
-        labels, other files, or a run that another process is at.
+        Raises InputError, and changes nothing, where the folder holds anything else: another run or other labels
+        (OtherRunError), other files, or a run that another process is at.
         """
         wanted = json.loads(json.dumps(identity))
         if path.exists() and not path.is_dir():
@@ -237,7 +241,7 @@ def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
             how = f"its {what.removesuffix(' digest')} have changed since"
         else:
             how = f"its {what} is {old!r}, not {new!r}"
-        raise InputError(
+        raise OtherRunError(
             f"{path} belongs to another run: {how}. Name another --output, or repeat the earlier command to go on with "
             "that run."
         )

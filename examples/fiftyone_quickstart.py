@@ -1,6 +1,6 @@
 """Find and correct the wrong labels of a folder of class folders in the FiftyOne App.
 
-    python examples/fiftyone_quickstart.py FOLDER [--export FOLDER]
+    python examples/fiftyone_quickstart.py FOLDER [--backbone NAME] [--export FOLDER]
 
 Without a folder it takes scikit-learn's handwritten digits and writes some of them under a wrong name.
 """
@@ -16,7 +16,7 @@ import fiftyone.operators as foo
 import numpy as np
 from PIL import Image
 
-from cvcoteach.fiftyone import install, runs
+from cvcoteach.fiftyone import browse, corrections, install, runs
 from cvcoteach.fiftyone.operators import PLUGIN
 
 
@@ -37,29 +37,37 @@ def noisy_digits(folder: Path, share: float = 0.08) -> Path:
 
 
 def main() -> None:
-    """Read, find, open the App, export."""
+    """Read, find, look and correct, export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="one folder a class")
-    parser.add_argument("--export", type=Path, help="where the corrected images go when the App is closed")
-    parser.add_argument("--no-app", action="store_true", help="find and accept everything, without looking")
+    parser.add_argument("--backbone", help="train heads on its features, such as torchvision:resnet18")
+    parser.add_argument("--export", type=Path, help="where the corrected images go in the end")
+    parser.add_argument("--no-app", action="store_true", help="accept every suggestion without looking")
     options = parser.parse_args()
 
     install.install(Path(fo.config.plugins_dir))
     folder = options.folder or noisy_digits(Path(tempfile.mkdtemp()))
-    dataset = fo.Dataset.from_dir(folder, fo.types.ImageClassificationDirectoryTree)
+    dataset = fo.Dataset.from_dir(str(folder), fo.types.ImageClassificationDirectoryTree)
 
-    foo.execute_operator(f"{PLUGIN}/find_label_issues", dataset=dataset, params={"label_field": "ground_truth"})
-    issues = runs.load(dataset).issues
-    print(f"{issues.n_issues:,} of {len(issues.labels):,} labels look wrong.")
+    def call(name: str, **params: object) -> None:
+        foo.execute_operator(f"{PLUGIN}/{name}", dataset=dataset, params=params)
+
+    call("find_label_issues", label_field="ground_truth", backbone=options.backbone)
+    results = runs.load(dataset)
+    issues = results.issues
+    print("The most doubtful:")
+    for sample, row in zip(browse.flagged(results).limit(5), issues.worst_first(), strict=False):
+        given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
+        print(f"  {Path(sample.filepath).name}: {given} -> {suggested}, wrong with {issues.wrong[row]:.0%}")
 
     if options.no_app:
-        foo.execute_operator(f"{PLUGIN}/accept_suggestions", dataset=dataset)
+        call("accept_suggestions")
     else:
-        print("Open the panel “Label issues”; in a sample: a accepts, k keeps, x excludes, u undoes.")
+        print("Open the panel “Label issues”; in a sample: a accepts, k keeps, e excludes, u undoes.")
         fo.launch_app(dataset).wait()
+    print(f"{len(corrections.history(dataset)):,} corrections are on record.")
     if options.export:
-        target = {"kind": "imagefolder", "to": str(options.export)}
-        print(foo.execute_operator(f"{PLUGIN}/export_corrected", dataset=dataset, params=target).result["message"])
+        call("export_corrected", kind="imagefolder", to=str(options.export))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The record of corrections: append-only, in FiftyOne's database, beside the dataset it is about.
 
 Each correction of a sample is the next link of that sample's chain (run, sample, 0, 1, 2, …). The database takes each
-link once, so that of two people correcting a sample at the same moment one is told. The fields of the samples are
-drawn from the chains: a process killed between the record and the fields is made good by `settle`.
+link once, so that of two people correcting a sample at the same moment one is told. A link also names the one that the
+sample carried when it was read, and a sample takes a link only while it still carries that one: whoever writes, and
+however often, each link is written once. What a killed process put on record and did not write is pending; `settle`
+writes it. A link that no sample could take, since its label had been changed elsewhere, is void.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import getpass
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import fiftyone.core.odm as odm
@@ -20,6 +22,8 @@ from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import BulkWriteError
 
+from cvcoteach.fiftyone.fields import now
+
 Document = dict[str, Any]
 
 UNDO = "undo"
@@ -27,11 +31,12 @@ COLUMNS = (
     "when", "who", "run", "action", "what", "sample_id", "filepath",
     "old", "new", "old_review", "new_review",
 )  # fmt: skip
+CHUNK = 5_000
+"""Samples that are corrected at a time: memory stays flat, however many there are."""
 
 _LINKS = "cvcoteach_corrections"
 _ACTIONS = "cvcoteach_actions"
 _TAKEN = 11000  # MongoDB's code of a duplicate key
-_CHUNK = 5_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +44,14 @@ class Change:
     """What is to become of one sample."""
 
     sample_id: ObjectId
+    filepath: str
     old: Document | None
     """The label as the database has it, every attribute of it; None for none."""
     new: Document | None
     old_review: str
     new_review: str
+    seen: ObjectId | None
+    """The link that the sample carried when it was read; None for none."""
     undoes: int | None = None
     """The link of the sample's chain that this takes back."""
 
@@ -53,17 +61,11 @@ class Audit:
 
     def __init__(self, dataset: Any, run_id: str) -> None:
         """run_id: of the run's config; it outlives a renaming."""
-        self.dataset = dataset
         self._run = {"dataset_id": dataset._doc.id, "run_id": run_id}
-        database = odm.get_db_conn()
-        self._links, self._actions = database[_LINKS], database[_ACTIONS]
-        chain = [(name, ASCENDING) for name in ("dataset_id", "run_id", "sample_id", "n")]
-        self._links.create_index(chain, unique=True)
-        self._links.create_index([("action", ASCENDING)])
-        self._actions.create_index([("dataset_id", ASCENDING), ("run_id", ASCENDING), ("when", DESCENDING)])
+        self._links, self._actions = _collections()
 
     def begin(self, what: str, key: str, label_field: str, who: str | None, undoes: ObjectId | None = None) -> Document:
-        """A new action, not yet finished."""
+        """A new action, as yet without links. undoes: the action that it takes back as a whole."""
         action = {
             **self._run,
             "_id": ObjectId(),
@@ -71,60 +73,70 @@ class Audit:
             "key": key,
             "label_field": label_field,
             "who": who or default_user(),
-            "when": datetime.now(UTC).replace(tzinfo=None),
+            "when": now(),
             "undoes": undoes,
-            "finished": False,
+            "pending": None,
         }
         self._actions.insert_one(action)
         return action
 
-    def finish(self, action: Document) -> None:
-        """The fields of its samples are written."""
-        self._actions.update_one({"_id": action["_id"]}, {"$set": {"finished": True}})
-
     def append(
-        self, action: Document, changes: Sequence[Change], lengths: Mapping[ObjectId, int]
-    ) -> tuple[list[Change], list[Change]]:
-        """Add a link for each change: those added, and those whose place another has taken meanwhile.
+        self, action: Document, part: int, changes: Sequence[Change], lengths: Mapping[ObjectId, int]
+    ) -> list[Document]:
+        """Add a link for each change: the links, without those whose place another has taken meanwhile.
 
-        lengths: of the chains, from before the samples were read.
+        part: of the action, from 0; pending from now on. lengths: of the chains, from before the samples were read.
         """
-        added, lost = [], []
-        for start in range(0, len(changes), _CHUNK):
-            chunk = changes[start : start + _CHUNK]
-            links = [self._link(action, change, lengths.get(change.sample_id, 0)) for change in chunk]
-            taken: set[int] = set()
-            try:
-                self._links.insert_many(links, ordered=False)
-            except BulkWriteError as error:
-                problems = error.details["writeErrors"]
-                if any(problem["code"] != _TAKEN for problem in problems):
-                    raise
-                taken = {problem["index"] for problem in problems}
-            added += [change for i, change in enumerate(chunk) if i not in taken]
-            lost += [change for i, change in enumerate(chunk) if i in taken]
-        return added, lost
+        self._actions.update_one({"_id": action["_id"]}, {"$set": {"pending": part}})
+        links = [self._link(action, part, change, lengths.get(change.sample_id, 0)) for change in changes]
+        try:
+            self._links.insert_many(links, ordered=False)
+        except BulkWriteError as error:
+            problems = error.details["writeErrors"]
+            if any(problem["code"] != _TAKEN for problem in problems):
+                raise
+            taken = {problem["index"] for problem in problems}
+            links = [link for i, link in enumerate(links) if i not in taken]
+        return links
+
+    def finish(self, action: Document, part: int) -> None:
+        """The links of this part are written or void. Nothing happens where the action is at a later part already."""
+        self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"pending": None}})
+
+    def pending(self) -> Iterator[tuple[Document, int, list[Document]]]:
+        """What is on record and perhaps not written: action, part and links; under way elsewhere, or left behind."""
+        waiting = {**self._run, "pending": {"$ne": None}}
+        for action in list(self._actions.find(waiting).sort([("when", ASCENDING), ("_id", ASCENDING)])):
+            part = action["pending"]
+            query = {"action": action["_id"], "part": part, "void": False}
+            yield action, part, list(self._links.find(query))
+
+    def void_unless_followed(self, links: Sequence[Document]) -> set[ObjectId]:
+        """Declare void what no sample carries, save for what a later link was built upon; the void ones' ids."""
+        ids = [link["_id"] for link in links]
+        samples = [link["sample_id"] for link in links]
+        query = {**self._run, "sample_id": {"$in": samples}, "seen": {"$in": ids}}
+        followed = {link["seen"] for link in self._links.find(query, {"seen": 1})}
+        void = {link_id for link_id in ids if link_id not in followed}
+        self._links.update_many({"_id": {"$in": list(void)}}, {"$set": {"void": True}})
+        return void
 
     def lengths(self, sample_ids: Sequence[ObjectId]) -> dict[ObjectId, int]:
         """How many links each sample's chain has; samples without one are left out."""
-        result: dict[ObjectId, int] = {}
-        for ids in _chunks(sample_ids):
-            stages: list[Document] = [
-                {"$match": {**self._run, "sample_id": {"$in": ids}}},
-                {"$group": {"_id": "$sample_id", "last": {"$max": "$n"}}},
-            ]
-            result |= {row["_id"]: row["last"] + 1 for row in self._links.aggregate(stages)}
-        return result
+        stages: list[Document] = [
+            {"$match": {**self._run, "sample_id": {"$in": list(sample_ids)}}},
+            {"$group": {"_id": "$sample_id", "last": {"$max": "$n"}}},
+        ]
+        return {row["_id"]: row["last"] + 1 for row in self._links.aggregate(stages)}
 
-    def effective(self, sample_ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:
+    def effective(self, sample_ids: Sequence[ObjectId]) -> dict[ObjectId, Document]:
         """The last link of each sample that has not been taken back; samples without one are left out."""
         chains: dict[ObjectId, list[Document]] = {}
-        for ids in _chunks(list(sample_ids)):
-            query = {**self._run, "sample_id": {"$in": ids}}
-            for link in self._links.find(query).sort([("sample_id", ASCENDING), ("n", ASCENDING)]):
-                chains.setdefault(link["sample_id"], []).append(link)
-        tops = {sample_id: _top(chain) for sample_id, chain in chains.items()}
-        return {sample_id: top for sample_id, top in tops.items() if top is not None}
+        query = {**self._run, "sample_id": {"$in": list(sample_ids)}, "void": False}
+        for link in self._links.find(query).sort([("sample_id", ASCENDING), ("n", ASCENDING)]):
+            chains.setdefault(link["sample_id"], []).append(link)
+        tops = {sample_id: top(chain) for sample_id, chain in chains.items()}
+        return {sample_id: link for sample_id, link in tops.items() if link is not None}
 
     def undoable(self) -> Iterator[Document]:
         """The actions that have not been taken back as a whole, newest first."""
@@ -137,47 +149,61 @@ class Audit:
 
     def samples_of(self, action: Document) -> list[ObjectId]:
         """The samples that an action corrected."""
-        return [link["sample_id"] for link in self._links.find({"action": action["_id"]}, {"sample_id": 1})]
+        query = {"action": action["_id"], "void": False}
+        return [link["sample_id"] for link in self._links.find(query, {"sample_id": 1})]
 
-    def unfinished(self) -> list[Document]:
-        """Actions begun and not ended: under way elsewhere, or left by a killed process."""
-        return list(self._actions.find({**self._run, "finished": False}).sort("when", ASCENDING))
-
-    def last_links(self, action: Document) -> list[Document]:
-        """The links of an action that no later one follows."""
-        links = list(self._links.find({"action": action["_id"]}))
-        lengths = self.lengths([link["sample_id"] for link in links])
-        return [link for link in links if link["n"] == lengths[link["sample_id"]] - 1]
-
-    def frame(self) -> pd.DataFrame:
-        """Every correction in order, one a row, with COLUMNS."""
-        actions = {action["_id"]: action for action in self._actions.find(self._run)}
-        files = dict(zip(*self.dataset.values(["id", "filepath"]), strict=True))
-        rows = []
-        for link in self._links.find(self._run).sort([("_id", ASCENDING)]):
-            action = actions[link["action"]]
-            sample_id = str(link["sample_id"])
-            rows.append(
-                (
-                    action["when"], action["who"], action["key"], str(action["_id"]), action["what"], sample_id,
-                    files.get(sample_id, ""), name_of(link["old"]), name_of(link["new"]), link["old_review"],
-                    link["new_review"],
-                )
-            )  # fmt: skip
-        return pd.DataFrame(rows, columns=list(COLUMNS))
-
-    def _link(self, action: Document, change: Change, n: int) -> Document:
+    def _link(self, action: Document, part: int, change: Change, n: int) -> Document:
         return {
             **self._run,
+            "_id": ObjectId(),
             "sample_id": change.sample_id,
             "n": n,
             "action": action["_id"],
+            "part": part,
+            "filepath": change.filepath,
             "old": change.old,
             "new": change.new,
             "old_review": change.old_review,
             "new_review": change.new_review,
+            "seen": change.seen,
             "undoes": change.undoes,
+            "void": False,
         }
+
+
+def top(chain: Iterable[Document]) -> Document | None:
+    """The last link that stands: an undo takes back one link, and what stood before that stands again."""
+    rest = list(chain)
+    while rest and (undone := rest[-1]["undoes"]) is not None:
+        rest = [link for link in rest if link["n"] < undone]
+    return rest[-1] if rest else None
+
+
+def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
+    """Every correction of a dataset, or by one run, in order, one a row, with COLUMNS; deleted runs included."""
+    links, actions = _collections()
+    query = {"dataset_id": dataset._doc.id} | ({"run_id": run_id} if run_id else {})
+    wanted = ("action", "sample_id", "filepath", "old.label", "new.label", "old_review", "new_review", "run_id", "n")
+    # links first: an action is on record before its links, so that each link read finds its action
+    found = list(links.find({**query, "void": False}, dict.fromkeys(wanted, 1)))
+    action_of = {action["_id"]: action for action in actions.find(query)}
+    rows = []
+    for link in found:
+        action = action_of[link["action"]]
+        rows.append(
+            (
+                action["when"], action["who"], action["key"], str(action["_id"]), action["what"],
+                str(link["sample_id"]), link["filepath"], name_of(link.get("old")), name_of(link.get("new")),
+                link["old_review"], link["new_review"], link["run_id"], link["n"],
+            )
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "run_id", "n"])
+    table["when"] = pd.to_datetime(table["when"])  # also where there is no row
+    # clocks of two computers differ: what a chain says came later is never put before
+    table = table.sort_values(["run_id", "sample_id", "n"], kind="stable")
+    table["order"] = table.groupby(["run_id", "sample_id"])["when"].cummax()
+    table = table.sort_values(["order", "n"], kind="stable", ignore_index=True)
+    return table[list(COLUMNS)]
 
 
 def name_of(label: Document | None) -> str:
@@ -193,14 +219,18 @@ def default_user() -> str:
         return "unknown"
 
 
-def _top(chain: Sequence[Document]) -> Document | None:
-    """The last link that stands: an undo takes back one link, and what stood before that stands again."""
-    n = len(chain) - 1
-    while n >= 0 and chain[n]["undoes"] is not None:
-        n = chain[n]["undoes"] - 1
-    return chain[n] if n >= 0 else None
+def _collections() -> tuple[Any, Any]:
+    """Links and actions."""
+    database = odm.get_db_conn()
+    _index_once(database.name)
+    return database[_LINKS], database[_ACTIONS]
 
 
-def _chunks(ids: Sequence[ObjectId]) -> Iterator[list[ObjectId]]:
-    for start in range(0, len(ids), _CHUNK):
-        yield list(ids[start : start + _CHUNK])
+@cache
+def _index_once(name: str) -> None:
+    """Once a process and database: a correction is one key press, and asks the database no more than it must."""
+    database = odm.get_db_conn()
+    links, actions = database[_LINKS], database[_ACTIONS]
+    links.create_index([(name, ASCENDING) for name in ("dataset_id", "run_id", "sample_id", "n")], unique=True)
+    links.create_index([("action", ASCENDING)])
+    actions.create_index([("dataset_id", ASCENDING), ("run_id", ASCENDING), ("when", DESCENDING)])

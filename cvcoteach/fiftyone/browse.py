@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cvcoteach._checks import BoolArray, InputError, IntArray
 from cvcoteach.fiftyone.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.staleness import n_removed
 
 QUALITY_BINS = 20
 
@@ -26,11 +27,18 @@ class Reviews:
     """(n,) the review status, in the order of the run."""
     was_wrong: BoolArray
     """(n,) whether the reviewed label turned out wrong: another class now, or excluded. False where unreviewed."""
+    removed: BoolArray | None = None
+    """(n,) whether the sample is no more; None where all are there."""
 
     @property
     def reviewed(self) -> BoolArray:
         """(n,) whether a person has looked at it."""
         return self.status != UNREVIEWED
+
+    def left(self, results: FindLabelIssuesResults) -> BoolArray:
+        """(n,) flagged, there, and reviewed by nobody."""
+        left = results.issues.is_label_issue & ~self.reviewed
+        return left if self.removed is None else left & ~self.removed
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -55,13 +63,20 @@ def reviews(dataset: Any, results: FindLabelIssuesResults) -> Reviews:
         status[row] = sample[fields.review]
         label = (sample.get(label_field) or {}).get("label")
         was_wrong[row] = sample[fields.review] == "excluded" or label != names[labels[row]]
-    return Reviews(status, was_wrong)
+    return Reviews(status, was_wrong, _removed(dataset, results))
+
+
+def _removed(dataset: Any, results: FindLabelIssuesResults) -> BoolArray | None:
+    if n_removed(dataset, results) == 0:
+        return None
+    there = [str(sample["_id"]) for sample in dataset._sample_collection.find({}, {"_id": 1})]
+    return ~np.isin(results.ids, np.array(there, dtype=results.ids.dtype))
 
 
 def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
     """Rows of the flagged samples nobody has reviewed, worst first."""
     worst = results.issues.worst_first()
-    return worst[~done.reviewed[worst]]
+    return worst[done.left(results)[worst]]
 
 
 def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any = None) -> str | None:

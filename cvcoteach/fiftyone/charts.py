@@ -15,9 +15,10 @@ Plot = tuple[list[dict[str, Any]], dict[str, Any]]
 MOST_CLASSES = 16
 """More do not fit the panel with names that can be read."""
 
-_ORANGE = "#ff6d04"  # FiftyOne's own accent
-_GREY = "#6b7280"
-_TEXT = "#b8b8b8"
+_ORANGE = "#ff6d04"  # FiftyOne's own accent; the colours of text and lines come from its theme
+_GREY = "#7b8290"
+_ROOM = 40
+"""Letters of class names that fit side by side over the matrix."""
 _SCALE = [[0, "rgba(255,109,4,0)"], [0.02, "rgba(255,109,4,0.25)"], [1, _ORANGE]]
 
 
@@ -43,10 +44,11 @@ def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
         "xgap": 2,
         "ygap": 2,
     }
-    layout = _layout(height=70 + max(26 * len(shown), 90))
-    layout["xaxis"] |= {"title": {"text": "suggested"}, "side": "top", "showgrid": False, "type": "category"}
-    layout["yaxis"] |= {"title": {"text": "given"}, "autorange": "reversed", "showgrid": False, "type": "category"}
-    layout["margin"] |= {"t": 60}
+    layout = _layout(height=88 + max(26 * len(shown), 90))
+    layout["xaxis"] |= {"title": _title("suggested"), "side": "top", "showgrid": False, "type": "category"}
+    layout["yaxis"] |= {"title": _title("given"), "autorange": "reversed", "showgrid": False, "type": "category"}
+    layout["xaxis"]["tickangle"] = 0 if sum(map(len, labels)) <= _ROOM else -45
+    layout["margin"]["b"] = 8
     return [heat], layout
 
 
@@ -69,8 +71,9 @@ def histogram(flagged: IntArray, others: IntArray) -> Plot:
         for name, counts, colour in (("flagged", flagged, _ORANGE), ("not flagged", others, _GREY))
     ]
     layout = _layout(height=200) | {"barmode": "stack", "showlegend": True}
-    layout["legend"] = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.2, "font": {"size": 11}}
-    layout["xaxis"] |= {"title": {"text": "label quality"}, "range": [0, 1], "showgrid": False}
+    layout["legend"] = {"orientation": "h", "x": 0, "y": 1.16, "bgcolor": "rgba(0,0,0,0)", "traceorder": "normal"}
+    layout["xaxis"] |= {"title": _title("probability that the given label is right"), "range": [0, 1]}
+    layout["xaxis"] |= {"showgrid": False, "tickformat": ".1f"}
     top = float(np.sqrt((flagged + others).max())) if bins else 1.0
     layout["yaxis"] |= _square_root_ticks(top)
     return traces, layout
@@ -86,12 +89,15 @@ def class_noise(ratios: FloatArray, counts: IntArray, names: tuple[str, ...]) ->
         "y": [names[k] for k in order],
         "customdata": counts[order].tolist(),
         "text": [f"{ratio:.0%}" for ratio in np.nan_to_num(ratios[order])],
-        "textposition": "auto",
+        "textposition": "outside",
+        "cliponaxis": False,
         "marker": {"color": _ORANGE},
         "hovertemplate": "<b>%{y}</b>: %{x:.1%} wrong, %{customdata:,} flagged<extra></extra>",
     }
-    layout = _layout(height=70 + max(22 * len(order), 90))
-    layout["xaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    layout = _layout(height=24 + max(24 * len(order), 60))
+    layout["bargap"] = 0.3
+    layout["xaxis"] |= {"visible": False, "rangemode": "tozero"}
+    layout["margin"] |= {"r": 48, "t": 4, "b": 4}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "type": "category"}
     return [bars], layout
 
@@ -109,17 +115,21 @@ def _square_root_ticks(top: float) -> dict[str, Any]:
     return {"tickvals": np.sqrt(values).tolist(), "ticktext": [f"{value:,}" for value in values]}
 
 
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "standoff": 10, "font": {"size": 12}}
+
+
 def _layout(height: int) -> dict[str, Any]:
-    axis = {"automargin": True, "color": _TEXT, "gridcolor": "rgba(128,128,128,0.2)", "zeroline": False}
+    axis = {"automargin": True, "zeroline": False, "ticks": "", "fixedrange": True}
     return {
         "height": height,
         "autosize": True,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"size": 12, "color": _TEXT, "family": "Palanquin, Roboto, sans-serif"},
-        "margin": {"l": 8, "r": 12, "t": 24, "b": 36, "pad": 2},
-        "xaxis": {**axis, "fixedrange": True},
-        "yaxis": {**axis, "fixedrange": True},
+        "font": {"size": 12},
+        "margin": {"l": 8, "r": 8, "t": 24, "b": 40, "pad": 4},
+        "xaxis": dict(axis),
+        "yaxis": dict(axis),
         "showlegend": False,
         "dragmode": False,
     }

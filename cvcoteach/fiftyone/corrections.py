@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import bson
 import fiftyone as fo
+import numpy as np
 import pandas as pd
 from bson import ObjectId
-from pymongo import UpdateOne
 
 from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import audit as record
 from cvcoteach.fiftyone import fields as fo_fields
 from cvcoteach.fiftyone import runs
-from cvcoteach.fiftyone.audit import UNDO, Audit, Change, Document, name_of
-from cvcoteach.fiftyone.fields import ACCEPTED, EXCLUDED, KEPT, SET
+from cvcoteach.fiftyone.actions import CHANGED_ELSEWHERE, Action, audit_of, change_of, read_samples
+from cvcoteach.fiftyone.actions import settle as settle
+from cvcoteach.fiftyone.audit import CHUNK, UNDO, Audit, Document, name_of
+from cvcoteach.fiftyone.fields import ACCEPTED, EXCLUDED, KEPT, SET, UNREVIEWED
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
 
-_CHUNK = 5_000
+NOT_IN_RUN = "not part of the run"
+RELABELLED = "relabelled since the run"
+WITHOUT_SUGGESTION = "flagged without another label to suggest"
+_DONE = {"accept": "accepted", "keep": "kept", "set": "set", "exclude": "excluded", UNDO: "taken back"}
 
 
 @dataclass(frozen=True)
@@ -30,39 +36,46 @@ class Correction:
     """"accept", "keep", "set", "exclude" or "undo"."""
     ids: tuple[str, ...]
     """The samples it corrected."""
-    conflicts: int = 0
-    """Samples left alone: corrected by someone else at the same moment, or their label was changed elsewhere."""
-    not_in_run: int = 0
-    """Samples left alone since the run did not judge them."""
+    left_alone: Mapping[str, int] = field(default_factory=dict)
+    """How many samples it left alone, by reason."""
+
+    @property
+    def conflicts(self) -> int:
+        """Samples left alone: corrected by someone else at the same moment, or their label was changed elsewhere."""
+        return self.left_alone.get(CHANGED_ELSEWHERE, 0)
 
     @property
     def message(self) -> str:
         """One sentence for people."""
-        done = {"accept": "accepted", "keep": "kept", "set": "set", "exclude": "excluded", UNDO: "taken back"}[
-            self.what
-        ]
         noun = "correction" if self.what == UNDO else "label"
-        parts = [f"{len(self.ids):,} {noun}{'s' * (len(self.ids) != 1)} {done}"]
-        if self.conflicts:
-            parts.append(f"{self.conflicts:,} left alone: changed elsewhere meanwhile")
-        if self.not_in_run:
-            parts.append(f"{self.not_in_run:,} left alone: not part of the run")
-        return "; ".join(parts) + "."
+        done = f"{len(self.ids):,} {noun}{'s' * (len(self.ids) != 1)} {_DONE[self.what]}"
+        return "; ".join([done, *(f"{n:,} left alone: {why}" for why, n in self.left_alone.items())]) + "."
 
 
-Decide = Callable[[Document], tuple[Document | None, str]]
-"""A sample as the database has it -> its label from now on, and its review status."""
+Decide = Callable[[Document], "tuple[Document | None, str] | str"]
+"""A sample as the database has it -> its label from now on and its review status; or why it is left alone."""
 
 
 def accept_suggestions(
     dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None
 ) -> Correction:
-    """Give the samples the labels that the run suggests. Attributes and tags of the labels stay."""
+    """Give the samples the labels that the run suggests. Attributes and tags of the labels stay.
+
+    A label that somebody else has changed since the run is left alone: the suggestion was made for another.
+    """
     results = runs.load(dataset, brain_key)
     fields, label_field = results.fields, results.config.label_field
+    given = dict(zip(ids, results.given(ids), strict=True))
 
-    def decide(sample: Document) -> tuple[Document | None, str]:
-        return _with_class(sample.get(label_field), name_of(sample[fields.suggested])), ACCEPTED
+    def decide(sample: Document) -> tuple[Document | None, str] | str:
+        label, suggested = sample.get(label_field), name_of(sample[fields.suggested])
+        now = name_of(label)
+        if sample[fields.review] == UNREVIEWED:
+            if now != given[str(sample["_id"])]:
+                return RELABELLED
+            if now == suggested and sample.get(fields.is_issue):
+                return WITHOUT_SUGGESTION
+        return _with_class(label, suggested), ACCEPTED
 
     return _correct(dataset, results, ids, "accept", decide, who)
 
@@ -70,7 +83,7 @@ def accept_suggestions(
 def keep_labels(
     dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None
 ) -> Correction:
-    """Record that the given labels are right."""
+    """Record that the labels are right as they are."""
     results = runs.load(dataset, brain_key)
     return _correct(dataset, results, ids, "keep", _unchanged(results, KEPT), who)
 
@@ -105,39 +118,26 @@ def undo_corrections(
     Raises InputError where there is nothing to take back.
     """
     results = runs.load(dataset, brain_key)
-    audit = _audit(dataset, results)
+    audit = audit_of(dataset, results)
     settle(dataset, results)
     if ids is not None:
-        lengths = audit.lengths(fo_fields.object_ids(ids))
-        tops = list(audit.effective(lengths).values())
-        if not tops:
+        done = _take_back(dataset, results, audit, fo_fields.object_ids(ids), None, who)
+        if done is None:
             raise InputError("these samples have no correction to take back.")
-        return _take_back(dataset, results, audit, tops, lengths, None, who)
+        return done
     for action in audit.undoable():
-        lengths = audit.lengths(audit.samples_of(action))
-        tops = [top for top in audit.effective(lengths).values() if top["action"] == action["_id"]]
-        if tops:
-            return _take_back(dataset, results, audit, tops, lengths, action, who)
+        done = _take_back(dataset, results, audit, audit.samples_of(action), action, who)
+        if done is not None:
+            return done
     raise InputError("there is no correction to take back.")
 
 
 def history(dataset: Any, brain_key: str | None = None) -> pd.DataFrame:
-    """Every correction by a run, in order: when, who, sample, old -> new label and status; see `audit.COLUMNS`."""
-    return _audit(dataset, runs.load(dataset, brain_key)).frame()
+    """Every correction of the dataset, or by one run, in order: when, who, sample, old -> new label and status.
 
-
-def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
-    """Write the fields of corrections that are on record, but whose process was killed before it wrote them."""
-    audit = _audit(dataset, results)
-    written = 0
-    for action in audit.unfinished():
-        changes = [
-            Change(link["sample_id"], link["old"], link["new"], link["old_review"], link["new_review"])
-            for link in audit.last_links(action)
-        ]
-        written += fo_fields.bulk_write(dataset, _updates(results, changes))
-        audit.finish(action)
-    return written
+    Columns: `audit.COLUMNS`. Corrections by deleted runs are there too.
+    """
+    return record.frame(dataset, runs.load(dataset, brain_key).config.run_id if brain_key else None)
 
 
 def _correct(
@@ -145,93 +145,99 @@ def _correct(
 ) -> Correction:
     if not len(ids):
         raise InputError("no samples are chosen; select some, or open one.")
+    if what in ("accept", "set"):
+        _check_writable(dataset, results)
     fields, label_field = results.fields, results.config.label_field
-    audit, wanted = _audit(dataset, results), fo_fields.object_ids(ids)
-    # in this order: a correction made after the lengths are read takes our link's place, one made before is written
-    lengths = audit.lengths(wanted)
-    settle(dataset, results)
-    changes = []
-    for sample in _read(dataset, wanted, (label_field, fields.review, fields.suggested)):
-        if sample.get(fields.review) is None:
-            continue
-        new, status = decide(sample)
-        changes.append(Change(sample["_id"], sample.get(label_field), new, sample[fields.review], status))
-    not_in_run = len(set(ids)) - len(changes)
-    if not changes:
-        raise InputError(f"none of the {len(ids):,} samples is part of the run {results.key!r}.")
-    return _carry_out(dataset, results, audit, what, changes, lengths, who, not_in_run=not_in_run)
+    audit, wanted = audit_of(dataset, results), fo_fields.object_ids(ids)
+    doing = Action(dataset, results, what, who)
+    names = ("filepath", label_field, fields.review, fields.suggested, fields.is_issue)
+    for chunk in _chunks(wanted):
+        # in this order: a correction made after the lengths are read takes our link's place, one made before is written
+        lengths = audit.lengths(chunk)
+        settle(dataset, results)
+        changes, n_seen = [], 0
+        judged = {chunk[i] for i in np.flatnonzero(results.rows(list(map(str, chunk))) >= 0)}
+        for sample in read_samples(dataset, list(judged), names):
+            if sample.get(fields.review) is None or sample.get(fields.suggested) is None:
+                continue
+            n_seen += 1
+            decided = decide(sample)
+            if isinstance(decided, str):
+                doing.leave(decided)
+            else:
+                changes.append(change_of(sample, results, *decided))
+        doing.leave(NOT_IN_RUN, len(chunk) - n_seen)
+        doing.carry_out(changes, lengths)
+    done = Correction(what, tuple(doing.ids), doing.left_alone)
+    if not done.ids and not done.conflicts:
+        raise InputError(_why_nothing(done, len(wanted), results))
+    return done
 
 
 def _take_back(
     dataset: Any,
     results: FindLabelIssuesResults,
     audit: Audit,
-    links: Sequence[Document],
-    lengths: Mapping[ObjectId, int],
+    ids: Sequence[ObjectId],
     action: Document | None,
     who: str | None,
-) -> Correction:
+) -> Correction | None:
+    """Take back what stands of the samples' corrections (of `action` only, if given); None where nothing stands."""
+    doing = Action(dataset, results, UNDO, who, action["_id"] if action is not None else None)
+    label_field, found = results.config.label_field, False
+    for chunk in _chunks(ids):
+        lengths = audit.lengths(chunk)
+        settle(dataset, results)
+        tops = audit.effective(list(lengths))
+        if action is not None:
+            tops = {sample_id: link for sample_id, link in tops.items() if link["action"] == action["_id"]}
+        found = found or bool(tops)
+        names = ("filepath", label_field, results.fields.review, results.fields.suggested)
+        changes = []
+        for sample in read_samples(dataset, list(tops), names):
+            link = tops[sample["_id"]]
+            if _same(sample.get(label_field), link["new"]) and sample.get(results.fields.suggested) is not None:
+                changes.append(change_of(sample, results, link["old"], link["old_review"], undoes=link["n"]))
+        if any(change.new != change.old for change in changes):
+            _check_writable(dataset, results)
+        doing.leave(CHANGED_ELSEWHERE, len(tops) - len(changes))
+        doing.carry_out(changes, lengths)
+    if not found:
+        return None
+    done = Correction(UNDO, tuple(doing.ids), doing.left_alone)
+    if not done.ids:
+        n, have = done.conflicts, "have" if done.conflicts != 1 else "has"
+        raise InputError(f"{n:,} label{'s' * (n != 1)} {have} been changed elsewhere since; nothing was undone.")
+    return done
+
+
+def _why_nothing(done: Correction, n: int, results: FindLabelIssuesResults) -> str:
+    if done.left_alone.keys() == {NOT_IN_RUN}:
+        return f"none of the {n:,} samples is part of the run {results.key!r}."
+    reasons = "; ".join(f"{many:,} {why}" for why, many in done.left_alone.items())
+    return f"no label was {_DONE[done.what]} ({reasons})."
+
+
+def _check_writable(dataset: Any, results: FindLabelIssuesResults) -> None:
     label_field = results.config.label_field
-    ids = [link["sample_id"] for link in links]
-    now = {sample["_id"]: sample.get(label_field) for sample in _read(dataset, ids, (label_field,))}
-    changes = [
-        Change(link["sample_id"], link["new"], link["old"], link["new_review"], link["old_review"], link["n"])
-        for link in links
-        if link["sample_id"] in now and now[link["sample_id"]] == link["new"]
-    ]
-    changed_elsewhere = len(links) - len(changes)
-    if not changes:
-        raise InputError(f"{changed_elsewhere:,} labels have been changed elsewhere since, and were left alone.")
-    undoes = action["_id"] if action is not None else None
-    return _carry_out(dataset, results, audit, UNDO, changes, lengths, who, conflicts=changed_elsewhere, undoes=undoes)
+    if dataset.get_field(label_field).read_only:
+        raise InputError(f"the field {label_field!r} is read-only; its labels can be kept or excluded, not changed.")
 
 
-def _carry_out(
-    dataset: Any,
-    results: FindLabelIssuesResults,
-    audit: Audit,
-    what: str,
-    changes: Sequence[Change],
-    lengths: Mapping[ObjectId, int],
-    who: str | None,
-    *,
-    conflicts: int = 0,
-    not_in_run: int = 0,
-    undoes: ObjectId | None = None,
-) -> Correction:
-    """Record first, write afterwards: killed in between, `settle` does the writing."""
-    action = audit.begin(what, results.key, results.config.label_field, who, undoes)
-    added, lost = audit.append(action, changes, lengths)
-    fo_fields.bulk_write(dataset, _updates(results, added))
-    audit.finish(action)
-    return Correction(what, tuple(str(change.sample_id) for change in added), conflicts + len(lost), not_in_run)
-
-
-def _updates(results: FindLabelIssuesResults, changes: Iterable[Change]) -> Iterator[UpdateOne]:
-    """Only where label and status still are what the record says they were: nobody else's change is overwritten."""
-    fields, label_field = results.fields, results.config.label_field
-    now = datetime.now(UTC).replace(tzinfo=None)
-    for change in changes:
-        values: Document = {fields.review: change.new_review, "last_modified_at": now}
-        if change.new != change.old:
-            values[label_field] = change.new
-        still = {"_id": change.sample_id, label_field: change.old, fields.review: change.old_review}
-        yield UpdateOne(still, {"$set": values})
-
-
-def _read(dataset: Any, ids: Sequence[ObjectId], names: Sequence[str]) -> Iterator[Document]:
-    for start in range(0, len(ids), _CHUNK):
-        query = {"_id": {"$in": list(ids[start : start + _CHUNK])}}
-        yield from dataset._sample_collection.find(query, dict.fromkeys(names, 1))
-
-
-def _audit(dataset: Any, results: FindLabelIssuesResults) -> Audit:
-    return Audit(dataset, results.config.run_id)
+def _chunks(ids: Sequence[ObjectId]) -> Iterator[list[ObjectId]]:
+    once = list(dict.fromkeys(ids))
+    for start in range(0, len(once), CHUNK):
+        yield once[start : start + CHUNK]
 
 
 def _unchanged(results: FindLabelIssuesResults, status: str) -> Decide:
     label_field = results.config.label_field
     return lambda sample: (sample.get(label_field), status)
+
+
+def _same(one: Document | None, other: Document | None) -> bool:
+    """Whether two labels are the same to the last attribute; a confidence of NaN is equal to itself."""
+    return bson.encode({"label": one}) == bson.encode({"label": other})
 
 
 def _with_class(label: Document | None, name: str) -> Document:

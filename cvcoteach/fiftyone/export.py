@@ -6,21 +6,23 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fiftyone as fo
 import pandas as pd
 
-from cvcoteach._checks import InputError
+from cvcoteach._checks import InputError, near
 from cvcoteach.fiftyone import corrections, runs
 from cvcoteach.fiftyone.fields import EXCLUDED, Fields
+from cvcoteach.fiftyone.progress import Tell
 from cvcoteach.storage import replacing
 
-Kind = Literal["imagefolder", "csv", "dataset"]
-KINDS: tuple[Kind, ...] = ("imagefolder", "csv", "dataset")
+KINDS = ("imagefolder", "csv", "dataset")
 
 
-def export_corrected(samples: Any, kind: Kind, to: str, brain_key: str | None = None) -> int:
+def export_corrected(
+    samples: Any, kind: str, to: str, brain_key: str | None = None, *, tell: Tell | None = None
+) -> int:
     """Export the labels as they are now, corrections included; how many samples that are.
 
     samples: a dataset or view. kind: "imagefolder" copies the files into TO/<class>/, "csv" writes path, label, review,
@@ -29,20 +31,38 @@ def export_corrected(samples: Any, kind: Kind, to: str, brain_key: str | None = 
 
     Raises InputError where `to` is there already or nothing is left to export.
     """
-    if kind not in KINDS:
-        raise InputError(f"the kind is {kind!r}; there are {', '.join(KINDS)}.")
-    if not to:
-        raise InputError("there is no place to export to; name a folder, a .csv or a dataset.")
+    check_target(kind, to)
     results = runs.load(samples._dataset, brain_key)
     corrections.settle(samples._dataset, results)
     view = _kept(samples, results)
     if len(view) == 0:
         raise InputError("there is no sample with a label to export.")
     if kind == "imagefolder":
-        return _to_folder(view, results, Path(to).expanduser())
+        return _to_folder(view, results, Path(to).expanduser(), tell or (lambda share, label: None))
     if kind == "csv":
         return _to_csv(view, results, Path(to).expanduser())
     return _to_dataset(view, results, to)
+
+
+def check_target(kind: str, to: str) -> None:
+    """Raises InputError where there is no such kind, or the place is taken."""
+    if kind not in KINDS:
+        raise InputError(f"the kind is {kind!r}; {near(kind, KINDS)}")
+    if not to:
+        raise InputError("there is no place to export to; name a folder, a .csv or a dataset.")
+    place = Path(to).expanduser()
+    if kind == "imagefolder" and place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InputError(f"{place} is not empty; name another folder.")
+    if kind == "csv":
+        taken = next((file for file in (place, _record_beside(place)) if file.exists()), None)
+        if taken is not None:
+            raise InputError(f"{taken} is there already; name another file.")
+    if kind == "dataset" and fo.dataset_exists(to):
+        raise InputError(f"there is a dataset {to!r} already; choose another name.")
+
+
+def _record_beside(file: Path) -> Path:
+    return file.with_suffix(".corrections.csv")
 
 
 def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
@@ -52,9 +72,7 @@ def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
     )
 
 
-def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path) -> int:
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty; name another folder.")
+def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, tell: Tell) -> int:
     ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
@@ -64,41 +82,45 @@ def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path) ->
         raise InputError(f"the class {odd!r} can be no folder; export a CSV instead.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for sample_id, path, label in zip(ids, paths, labels, strict=True):
-        target = partial / label / Path(path).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():  # two files of one name from two folders
-            target = target.with_stem(f"{target.stem}-{sample_id}")
-        shutil.copy2(path, target)
-    if folder.exists():
-        folder.rmdir()
-    os.replace(partial, folder)  # a whole export, or none
+    try:
+        for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
+            tell(number / len(ids), f"copying images: {number:,} of {len(ids):,}")
+            _copy(path, partial / label, sample_id)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(partial, folder)  # a whole export, or none
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise InputError(f"{folder} could not be written: {error.strerror}.") from error
     return len(ids)
 
 
+def _copy(path: str, folder: Path, sample_id: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / Path(path).name
+    if target.exists():  # two files of one name from two folders
+        target = target.with_stem(f"{target.stem}-{sample_id}")
+    shutil.copy2(path, target)
+
+
 def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
-    if file.exists():
-        raise InputError(f"{file} is there already; name another file.")
     fields, label_field = results.fields, results.config.label_field
     names = ["filepath", f"{label_field}.label", fields.review, fields.quality, "id"]
     table = pd.DataFrame(dict(zip(["path", "label", "review", "label_quality", "id"], view.values(names), strict=True)))
-    given = dict(zip(results.ids.tolist(), results.issues.labels.tolist(), strict=True))
-    classes = results.issues.class_names
-    numbers = [given.get(sample_id.encode()) for sample_id in table.pop("id")]
-    table.insert(2, "given_label", ["" if number is None else classes[number] for number in numbers])
+    table.insert(2, "given_label", results.given(table.pop("id").tolist()))
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as out:
         table.to_csv(out, index=False)
-    with replacing(file.with_suffix(".corrections.csv")) as out:
+    with replacing(_record_beside(file)) as out:
         corrections.history(view._dataset, results.key).to_csv(out, index=False)
     return len(table)
 
 
 def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> int:
-    if fo.dataset_exists(name):
-        raise InputError(f"there is a dataset {name!r} already; choose another name.")
     ours = [field for key in runs.keys(view._dataset) for field in Fields(key)]
     made = view.exclude_fields(ours).clone(name, persistent=True)
+    for key in runs.keys(made):
+        made.delete_brain_run(key)  # a run without its fields
     return len(made)
 
 

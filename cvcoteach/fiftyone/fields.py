@@ -12,6 +12,7 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 from bson import ObjectId
+from bson.errors import InvalidId
 from pymongo import UpdateOne
 
 from cvcoteach._checks import InputError, near
@@ -63,6 +64,8 @@ class Fields:
 
 def check_label_field(samples: Any, label_field: str) -> None:
     """Raises InputError unless `label_field` holds one Classification a sample, of images."""
+    if samples._is_generated:
+        raise InputError("the view shows parts of images (patches, frames or clips); go back to whole images.")
     if samples.media_type not in (fo.core.media.IMAGE, None):
         raise InputError(f"{samples._dataset.name} holds {samples.media_type}s; labels of whole images are checked.")
     schema = samples.get_field_schema()
@@ -110,25 +113,27 @@ def declare(dataset: Any, fields: Fields) -> None:
 
 def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
     """Write a run's outcome on its samples, all of them unreviewed."""
-    now = _now()
-    names = issues.class_names
-    wrong = issues.wrong
+    time, names = now(), issues.class_names
+    a_label = fo.Classification().to_dict()  # one for all: making them one by one takes as long as writing them
 
-    def update(row: int) -> UpdateOne:
-        suggested = fo.Classification(
-            label=names[issues.suggested[row]], confidence=float(issues.suggested_prob[row])
-        ).to_dict()
+    def update(
+        sample_id: bytes, is_issue: bool, quality: float, wrong: float, suggested: int, confidence: float
+    ) -> UpdateOne:
         values = {
-            fields.is_issue: bool(issues.is_label_issue[row]),
-            fields.quality: float(issues.label_quality[row]),
-            fields.wrong: float(wrong[row]),
-            fields.suggested: suggested,
+            fields.is_issue: is_issue,
+            fields.quality: quality,
+            fields.wrong: wrong,
+            fields.suggested: {**a_label, "_id": ObjectId(), "label": names[suggested], "confidence": confidence},
             fields.review: UNREVIEWED,
-            "last_modified_at": now,
+            "last_modified_at": time,
         }
-        return UpdateOne({"_id": ObjectId(ids[row].decode())}, {"$set": values})
+        return UpdateOne({"_id": ObjectId(sample_id.decode())}, {"$set": values})
 
-    bulk_write(dataset, (update(row) for row in range(len(ids))))
+    columns = (
+        ids, issues.is_label_issue, issues.label_quality, issues.wrong, issues.suggested, issues.suggested_prob
+    )  # fmt: skip
+    rows = (zip(*(c[i : i + _CHUNK].tolist() for c in columns), strict=True) for i in range(0, len(ids), _CHUNK))
+    bulk_write(dataset, (update(*row) for chunk in rows for row in chunk))
 
 
 def bulk_write(dataset: Any, updates: Iterator[UpdateOne]) -> int:
@@ -165,8 +170,12 @@ def delete(dataset: Any, fields: Fields) -> None:
 
 
 def object_ids(ids: Sequence[str]) -> list[ObjectId]:
-    """Ids as the database has them."""
-    return [ObjectId(sample_id) for sample_id in ids]
+    """Ids as the database has them. Raises InputError for what is no sample id."""
+    try:
+        return [ObjectId(sample_id) for sample_id in ids]
+    except (InvalidId, TypeError):
+        odd = next(sample_id for sample_id in ids if not ObjectId.is_valid(sample_id))
+        raise InputError(f"{odd!r} is no sample id; sample ids are 24 hex digits.") from None
 
 
 def _there(dataset: Any, fields: Fields) -> list[str]:
@@ -201,5 +210,6 @@ def _new_group(name: str, paths: list[str]) -> Any:
     return fo.SidebarGroupDocument(name=name, paths=paths)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # as FiftyOne stores times
+def now() -> datetime:
+    """The time as FiftyOne stores it."""
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -10,8 +10,8 @@ import numpy as np
 from cvcoteach._checks import BoolArray
 from cvcoteach.fiftyone.browse import Reviews
 from cvcoteach.fiftyone.fields import UNREVIEWED
-from cvcoteach.fiftyone.imports import rows_of
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.verdicts import rows_of
 from cvcoteach.issues import LabelIssues
 from cvcoteach.readout import Interval, Readout, expected_precision_recall
 from cvcoteach.reviews import ReviewSample, measured_precision_recall, review_sample
@@ -33,6 +33,8 @@ class Headline:
     """Expected share of wrong labels, reviews included; None where the scores only rank."""
     expected: Readout
     """Precision and recall as the posterior sees them, with what reviews have settled."""
+    at_first: Readout
+    """The same before any review."""
     checked: Readout | None
     """The same from random checks, which trust no model; None before LEAST_CHECKS."""
     n_checked: int
@@ -51,16 +53,24 @@ class Headline:
 def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     """The figures of a run, with what reviews have told so far."""
     issues = results.issues
-    left = issues.is_label_issue & ~done.reviewed
     noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.fits else None
     checks = spot_checks(issues)
     n_checked = _done_in_order(checks, done)
     checked = None
     if checks is not None and n_checked >= LEAST_CHECKS:
         checked = measured_precision_recall(issues, checks, done.was_wrong[checks.indices[:n_checked]])
-    expected = with_reviews(issues, done.reviewed, done.was_wrong)
+    at_first = expected_precision_recall(issues)
+    expected = with_reviews(issues, done.reviewed, done.was_wrong) if done.reviewed.any() else at_first
     return Headline(
-        len(issues.labels), issues.n_issues, noise_ratio, expected, checked, n_checked, done.counts, int(left.sum())
+        n_samples=len(issues.labels),
+        n_issues=issues.n_issues,
+        noise_ratio=noise_ratio,
+        expected=expected,
+        at_first=at_first,
+        checked=checked,
+        n_checked=n_checked,
+        counts=done.counts,
+        n_left=int(done.left(results).sum()),
     )
 
 

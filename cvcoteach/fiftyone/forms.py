@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import fiftyone as fo
@@ -11,6 +12,9 @@ import fiftyone.operators.types as types
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields, label_fields
+from cvcoteach.fiftyone.progress import in_words
+from cvcoteach.fiftyone.runs import DEFAULT_KEY
+from cvcoteach.fiftyone.staleness import changes_since
 
 
 class Form:
@@ -44,12 +48,12 @@ class Form:
         """Something to know before pressing the button."""
         self.inputs.view(name, types.Notice(label=text))
 
-    def check(self, test: Callable[[], Any]) -> Any:
+    def check(self, test: Callable[[], Any], name: str = "problem") -> Any:
         """The test's answer; where it raises InputError, None, and the form is refused with its sentence."""
         try:
             return test()
         except InputError as error:
-            self.refuse(str(error))
+            self.refuse(str(error), name)
             return None
 
     @property
@@ -58,9 +62,53 @@ class Form:
         return types.Property(self.inputs, view=self._view)
 
 
+Fill = Callable[[Any, Form, Any], None]
+
+
+def filled(label: str, **options: Any) -> Callable[[Fill], Callable[[Any, Any], Any]]:
+    """Decorates a method that fills a form: `resolve_input`. Whatever goes wrong is said in the form, which is refused.
+
+    label, options: of the `Form`. An exception that got through would leave the App with an empty form and no word.
+    """
+
+    def decorate(fill: Fill) -> Callable[[Any, Any], Any]:
+        @wraps(fill)
+        def resolve_input(self: Any, ctx: Any) -> Any:
+            form = Form(label, **options)
+            try:
+                fill(self, form, ctx)
+            except Exception as error:
+                form.refuse(in_words(error))
+            return form.property
+
+        return resolve_input
+
+    return decorate
+
+
+def dataset_of(ctx: Any) -> Any:
+    """The dataset at hand. Raises InputError where it is gone."""
+    try:
+        dataset = ctx.dataset
+    except ValueError as error:  # FiftyOne's, for a name or id that it does not find
+        raise InputError(f"the dataset {ctx.dataset_name!r} is gone; it was deleted meanwhile.") from error
+    if dataset is None:
+        raise InputError("there is no dataset; open one, or name it.")
+    return dataset
+
+
+def choose_key(form: Form, ctx: Any) -> None:
+    """The brain key of a new run; where it is taken, leave to replace that run."""
+    form.inputs.str("brain_key", label="Brain key", default=DEFAULT_KEY, required=False)
+    key, overwrite = ctx.params.get("brain_key") or DEFAULT_KEY, bool(ctx.params.get("overwrite"))
+    if key in ctx.dataset.list_brain_runs():
+        form.inputs.bool("overwrite", label=f"Replace the run {key!r}", default=False, required=False)
+    form.check(lambda: runs.check_key(ctx.dataset, key, overwrite=overwrite), "key_problem")
+
+
 def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
     """A dropdown of the runs, and the one chosen; None where there is none that can be used."""
-    keys = runs.keys(ctx.dataset)
+    keys = runs.keys(dataset_of(ctx))
     if not keys:
         form.refuse(f"{ctx.dataset.name} has no run of find_label_issues yet; run it first.")
         return None
@@ -69,6 +117,9 @@ def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
     results: runs.FindLabelIssuesResults | None = form.check(
         lambda: runs.load(ctx.dataset, ctx.params.get("brain_key") or keys[0])
     )
+    if results is not None:
+        for number, sentence in enumerate(changes_since(ctx.dataset, results)):
+            form.note(sentence, f"stale_{number}")
     return results
 
 

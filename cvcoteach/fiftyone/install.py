@@ -12,6 +12,7 @@ from pathlib import Path
 from cvcoteach._checks import InputError
 
 FOLDER_NAME = "cvcoteach-label-issues"
+KEYS = "dist/index.umd.js"
 LEAST_FIFTYONE = (1, 22)
 
 
@@ -117,5 +118,8 @@ def _plugin() -> Iterator[Finding]:
     missing = [name for name in names if not foo.operator_exists(f"{PLUGIN}/{name}")]
     if missing:
         yield Finding(f"The plugin lacks {', '.join(missing)}; it is of another version.", "cvcoteach fiftyone install")
+        return
+    if not (Path(fop.find_plugin(PLUGIN)) / KEYS).is_file():
+        yield Finding(f"The plugin lacks {KEYS}, its keys.", "cvcoteach fiftyone install")
         return
     yield Finding(f"The plugin is loaded, with {len(names)} operators and panels.", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from cvcoteach._checks import BoolArray, InputError, IntArray
 from cvcoteach.crossval import stratified_parts
 from cvcoteach.fiftyone import browse, corrections, runs
 from cvcoteach.fiftyone.fields import EXCLUDED
+from cvcoteach.fiftyone.labelled import check_vector_field, left_out, stack_vectors
 from cvcoteach.fiftyone.progress import Tell
 
 if TYPE_CHECKING:
@@ -34,11 +36,15 @@ class Retrained:
     n_test: int
     folder: str | None
     """Where the model lies, if it was to be kept."""
+    without_file: int = 0
+    """Samples left out since their file is not there."""
 
     @property
     def message(self) -> str:
         """One sentence for people."""
         kept = f" The model is in {self.folder}." if self.folder else ""
+        if self.without_file:
+            kept = f" {left_out(self.without_file, 'whose file is missing')}{kept}"
         return (
             f"Accuracy {self.accuracy_before:.1%} before, {self.accuracy_after:.1%} after, "
             f"on {self.n_test:,} samples that were not trained on.{kept}"
@@ -46,7 +52,7 @@ class Retrained:
 
 
 def retrain(
-    dataset: Any,
+    samples: Any,
     brain_key: str | None,
     tell: Tell,
     *,
@@ -58,19 +64,21 @@ def retrain(
 ) -> Retrained:
     """Train by Co-teaching on what the run selected and people corrected, beside plain networks on the given labels.
 
+    samples: a dataset or view; of it, what the run judged.
     Trusted, and trained on from the start: what is not flagged, and what was accepted, kept or set. Flagged and not
-    reviewed are the candidates; excluded samples are left out. test_tag: samples that are measured on and not trained
-    on, by their labels as they are now; without one a fifth of the trusted is held out. embeddings_field: train heads
-    on these vectors instead of networks on the images. output: a new folder for the model, of images only.
+    reviewed are the candidates; excluded samples are left out.
+    test_tag: samples that are measured on and not trained on, by their labels as they are now; without one a fifth of
+    the trusted is held out. embeddings_field: train heads on these vectors instead of networks on the images.
+    output: a new folder for the model, of images only.
 
     Raises InputError, one sentence, for anything that does not fit.
     """
     from cvcoteach.training.coteaching_estimator import CoTeaching
 
-    results = runs.load(dataset, brain_key)
-    corrections.settle(dataset, results)
+    results = runs.load(samples._dataset, brain_key)
+    corrections.settle(samples._dataset, results)
     folder = _output(output, embeddings_field)
-    data = _Samples.read(dataset, results, embeddings_field, test_tag, seed)
+    data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
     noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.fits else None
 
     def trained(start: float, label: str, **options: Any) -> CoTeaching:
@@ -96,8 +104,10 @@ def retrain(
     accuracy_after = float((after.predict(_take(x, test)) == data.now[test]).mean())
     if folder is not None:
         _save(after, folder)
-    retrained = Retrained(accuracy_before, accuracy_after, len(train), len(test), str(folder) if folder else None)
+    where = str(folder) if folder else None
+    retrained = Retrained(accuracy_before, accuracy_after, len(train), len(test), where, data.without_file)
     results.info["retrained"] = retrained.message
+    results.info["accuracy"] = {"before": accuracy_before, "after": accuracy_after, "n_test": len(test)}
     results.save()
     return retrained
 
@@ -116,49 +126,67 @@ class _Samples:
     """(n,)"""
     train: IntArray
     test: IntArray
+    without_file: int
+    """Samples left out."""
 
     @classmethod
     def read(
         cls,
-        dataset: Any,
+        samples: Any,
         results: runs.FindLabelIssuesResults,
         embeddings_field: str | None,
         tag: str | None,
         seed: int,
     ) -> _Samples:
-        issues, done = results.issues, browse.reviews(dataset, results)
+        issues, done = results.issues, browse.reviews(samples._dataset, results)
         label_field = results.config.label_field
-        columns = ["id", "filepath", f"{label_field}.label", "tags"] + ([embeddings_field] if embeddings_field else [])
-        ids, *values = dataset.values(columns)
-        place = {sample_id: row for row, sample_id in enumerate(ids)}
-        rows = [place.get(sample_id.decode()) for sample_id in results.ids]
-        usable = np.array(
-            [
-                row is not None
-                and values[1][row] is not None
-                and (embeddings_field is None or values[3][row] is not None)
-                for row in rows
-            ],
-            np.bool_,
-        ) & (done.status != EXCLUDED)
-        kept = np.flatnonzero(usable)
-        if len(kept) == 0:
-            raise InputError("no sample of the run can be trained on: all are excluded, deleted or without a label.")
-        there = [rows[i] for i in kept]
-        now = np.array([values[1][row] for row in there])
-        given = np.array(issues.class_names)[issues.labels[kept]]
-        trusted = ~issues.is_label_issue[kept] | done.reviewed[kept]
-        x: Any = [values[0][row] for row in there]
         if embeddings_field:
-            x = np.stack([np.ravel(np.asarray(values[3][row], np.float32)) for row in there])
-        tagged = np.array([tag is not None and tag in (values[2][row] or []) for row in there], np.bool_)
+            check_vector_field(samples, embeddings_field)
+        columns = ["id", "filepath", f"{label_field}.label", "tags"] + ([embeddings_field] if embeddings_field else [])
+        ids, paths, labels, tags, *vectors = samples.values(columns)
+        rows = results.rows(ids)
+        usable = (rows >= 0) & np.array([label is not None for label in labels], np.bool_)
+        usable[usable] = done.status[rows[usable]] != EXCLUDED
+        if embeddings_field:
+            has, stacked = stack_vectors(vectors[0], embeddings_field)
+            usable &= has
+        there = np.array([bool(embeddings_field) or os.path.exists(path) for path in paths], np.bool_)
+        kept = np.flatnonzero(usable & there)
+        if len(kept) == 0:
+            raise InputError(
+                "no sample of the run can be trained on: all are excluded, deleted, without a label or a file."
+            )
+        rows = rows[kept]
+        x: Any = [paths[i] for i in kept]
+        if embeddings_field:
+            x = stacked[(np.cumsum(has) - 1)[kept]]
+        now = np.array([labels[i] for i in kept])
+        trusted = ~issues.is_label_issue[rows] | done.reviewed[rows]
+        tagged = np.array([tag is not None and tag in (tags[i] or []) for i in kept], np.bool_)
         if tag is not None and not tagged.any():
             raise InputError(f"no sample of the run has the tag {tag!r}.")
         if tag is None:
             numbers = np.unique(now, return_inverse=True)[1].astype(np.int64)
             parts = stratified_parts(numbers[trusted], _HELD_OUT, np.random.default_rng(seed))
             tagged[np.flatnonzero(trusted)[parts == 0]] = True
-        return cls(x, given, now, trusted, np.flatnonzero(~tagged), np.flatnonzero(tagged))
+        given = np.array(issues.class_names)[issues.labels[rows]]
+        train, test = np.flatnonzero(~tagged), np.flatnonzero(tagged)
+        _check(now, trusted, train, test, tag)
+        return cls(x, given, now, trusted, train, test, int((usable & ~there).sum()))
+
+
+def _check(now: npt.NDArray[np.str_], trusted: BoolArray, train: IntArray, test: IntArray, tag: str | None) -> None:
+    """Raises InputError where there is nothing to train or to measure on, or a class that could not be learned."""
+    if not len(train):
+        raise InputError(f"every sample of the run has the tag {tag!r}; none is left to train on.")
+    if not len(test):
+        raise InputError("no label is trusted yet, so there is nothing to measure on: review some, or give a test tag.")
+    classes = np.unique(now[train])
+    if len(classes) < 2:
+        raise InputError(f"the samples to train on are of one class only ({classes[0]}); a classifier needs a second.")
+    doubtful = np.setdiff1d(classes, now[train][trusted[train]])
+    if len(doubtful):
+        raise InputError(f"no label of class {str(doubtful[0])!r} is trusted; review some of its samples first.")
 
 
 class RetrainForm:

@@ -10,9 +10,17 @@ import fiftyone.operators.types as types
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import browse, corrections, runs
+from cvcoteach.fiftyone.chosen_run import chosen_run
 from cvcoteach.fiftyone.corrections import Correction
-from cvcoteach.fiftyone.forms import Form, choose_run
-from cvcoteach.fiftyone.progress import in_app
+from cvcoteach.fiftyone.forms import Form, choose_run, dataset_of, filled
+from cvcoteach.fiftyone.progress import in_app, told_in_words
+
+DOORS = {
+    "accept": corrections.accept_suggestions,
+    "keep": corrections.keep_labels,
+    "exclude": corrections.exclude_samples,
+}
+"""What a key or a button does to samples."""
 
 
 class _Review(foo.Operator):
@@ -30,7 +38,9 @@ class _Review(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which run, and how many samples it will be."""
-        form = Form(self.label_, submit=self.verb)
+        return filled(self.label_, submit=self.verb)(type(self)._fill)(self, ctx)
+
+    def _fill(self, form: Form, ctx: Any) -> None:
         results = choose_run(form, ctx)
         if results is not None:
             ids, whose = chosen(ctx, results)
@@ -39,7 +49,6 @@ class _Review(foo.Operator):
                 form.note(f"{len(ids):,} {whose}.")
             else:
                 form.refuse("there is no sample to review here: select some, or choose a view with flagged ones.")
-        return form.property
 
     def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
         """What else the correction needs."""
@@ -48,12 +57,13 @@ class _Review(foo.Operator):
         """Do it."""
         raise NotImplementedError
 
+    @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Correct the samples and tell."""
-        results = runs.load(ctx.dataset, ctx.params.get("brain_key"))
+        results = runs.load(dataset_of(ctx), ctx.params.get("brain_key"))
         done = self.correct(ctx, chosen(ctx, results)[0])
         told(ctx, done)
-        return {"message": done.message, "ids": list(done.ids), "conflicts": done.conflicts}
+        return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
 
 
 class AcceptSuggestions(_Review):
@@ -112,20 +122,29 @@ class UndoCorrections(foo.Operator):
         """As FiftyOne lists it."""
         return foo.OperatorConfig(name="undo_corrections", label="Undo corrections", icon="undo", dynamic=True)
 
-    def resolve_input(self, ctx: Any) -> types.Property:
-        """Of which run."""
-        form = Form("Undo corrections", submit="Undo")
-        if choose_run(form, ctx) is not None:
-            n = len(ctx.params.get("ids") or ctx.selected)
-            form.note(f"The last correction of {n:,} selected samples." if n else "The last action.")
-        return form.property
+    @filled("Undo corrections", submit="Undo")
+    def resolve_input(self, form: Form, ctx: Any) -> None:
+        """Of which run, and what."""
+        if choose_run(form, ctx) is None:
+            return
+        if n := len(ctx.params.get("ids") or ctx.selected):
+            form.note(f"The last correction of {n:,} selected sample{'s' * (n != 1)}.")
+            return
+        if ctx.has_custom_view:
+            choices = {"last": "the last action", "view": "the last correction of each sample in this view"}
+            form.choice("what", choices, "Take back", default="last")
+        else:
+            form.note("The last action.")
 
+    @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Undo and tell."""
-        ids = ctx.params.get("ids") or ctx.selected or None
-        done = corrections.undo_corrections(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
+        ids, dataset = ctx.params.get("ids") or ctx.selected or None, dataset_of(ctx)
+        if ids is None and ctx.params.get("what") == "view":
+            ids = ctx.view.values("id")
+        done = corrections.undo_corrections(dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
         told(ctx, done)
-        return {"message": done.message, "ids": list(done.ids), "conflicts": done.conflicts}
+        return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
 
 
 class ApplyMarks(foo.Operator):
@@ -136,6 +155,7 @@ class ApplyMarks(foo.Operator):
         """As FiftyOne lists it."""
         return foo.OperatorConfig(name="apply_marks", label="Apply marks", icon="done_all", unlisted=True)
 
+    @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Accept, keep, tell."""
         return {"message": apply_marks(ctx)}
@@ -149,12 +169,21 @@ class ReviewAndMoveOn(foo.Operator):
         """As FiftyOne lists it."""
         return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
 
+    @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """params: what ("accept", "keep", "exclude", "undo"), brain_key; moved: samples presses just went through."""
-        here, moved = ctx.current_sample, ctx.params.get("moved") or []
-        if here in moved[:-1]:  # the App has not got to the last of them yet
-            here = moved[-1]
-        return review_and_move_on(ctx, ctx.params.get("what", ""), here)
+        """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
+        what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
+        if not in_app(ctx):
+            return review_and_move_on(ctx, what, sample_id)
+        key = chosen_run(ctx)
+        if key is None:
+            return {}  # a dataset without a run has no such keys
+        ctx.params.setdefault("brain_key", key)
+        try:
+            return review_and_move_on(ctx, what, sample_id)
+        except InputError as error:  # nobody sees the exception of an operator that no form has started
+            ctx.ops.notify(str(error), variant="error")
+            return {}
 
 
 def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
@@ -169,13 +198,13 @@ def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], s
         return list(ctx.selected), "selected samples"
     if ctx.current_sample:
         return [ctx.current_sample], "sample, the open one"
-    where = ctx.view if ctx.has_custom_view else ctx.dataset
+    where = ctx.view if ctx.has_custom_view else dataset_of(ctx)
     return browse.unreviewed_flagged_ids(where, results), "flagged samples not yet reviewed in this view"
 
 
 def told(ctx: Any, done: Correction) -> None:
     """Show what was done, and the samples as they are now."""
-    ctx.ops.notify(done.message, variant="warning" if done.conflicts else "success")
+    ctx.ops.notify(done.message, variant="warning" if done.left_alone else "success")
     ctx.ops.reload_samples()
 
 
@@ -186,13 +215,17 @@ def apply_marks(ctx: Any) -> str:
         marks[mark.get("type") or "default"].append(mark["id"])
     if not any(marks.values()):
         raise InputError("nothing is marked: click samples to accept, Alt-click those to keep.")
-    key, messages = ctx.params.get("brain_key"), []
+    key, messages, refused = ctx.params.get("brain_key"), [], []
     for kind, door in (("default", corrections.accept_suggestions), ("alt", corrections.keep_labels)):
         if marks[kind]:
-            done = door(ctx.dataset, marks[kind], key, who=ctx.user_id)
-            messages.append(done.message)
-    message = " ".join(messages)
-    ctx.ops.notify(message, variant="success")
+            try:
+                messages.append(door(ctx.dataset, marks[kind], key, who=ctx.user_id).message)
+            except InputError as error:  # the other marks are none the worse for it
+                refused.append(str(error))
+    message = " ".join([*messages, *refused])
+    if not messages:
+        raise InputError(message)
+    ctx.ops.notify(message, variant="warning" if refused else "success")
     ctx.ops.clear_selected_samples()
     ctx.ops.reload_samples()
     return message
@@ -205,17 +238,12 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         raise InputError("no sample is open.")
     if what == "undo":
         done = corrections.undo_corrections(ctx.dataset, None, key, who=who)
-        following: str | None = done.ids[0]
+        following: str | None = done.ids[0] if done.ids else sample_id
     else:
-        doors = {
-            "accept": corrections.accept_suggestions,
-            "keep": corrections.keep_labels,
-            "exclude": corrections.exclude_samples,
-        }
-        if what not in doors:
+        if what not in DOORS:
             raise InputError(f"what is {what!r}; there are accept, keep, exclude and undo.")
         assert sample_id is not None
-        done = doors[what](ctx.dataset, [sample_id], key, who=who)
+        done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
         results = runs.load(ctx.dataset, key)
         view = ctx.view if ctx.has_custom_view else None
         following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view)

@@ -6,19 +6,22 @@ import base64
 import tempfile
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import fiftyone.core.brain as fob
+import fiftyone.core.odm as odm
 import numpy as np
 
-from cvcoteach._checks import InputError, near
+from cvcoteach._checks import InputError, IntArray, near
 from cvcoteach.fiftyone import fields as fo_fields
 from cvcoteach.fiftyone.fields import Fields, Ids
 from cvcoteach.issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
+DEFAULT_KEY = "label_issues"
 
 
 class FindLabelIssuesConfig(fob.BrainMethodConfig):
@@ -80,6 +83,8 @@ class FindLabelIssuesResults(fob.BrainResults):
         """ids: (n,) the samples, in the order of `issues`. info: figures and notes for people, as JSON."""
         super().__init__(samples, config, key, backend=backend)
         self._ids, self._issues, self._info = ids, issues, dict(info)
+        self.stored: Any = None
+        """The file in the database that they were last read from, once `load` knows."""
 
     @property
     def ids(self) -> Ids:
@@ -95,6 +100,24 @@ class FindLabelIssuesResults(fob.BrainResults):
     def info(self) -> dict[str, Any]:
         """Figures and notes for people."""
         return self._info
+
+    def rows(self, ids: Sequence[str]) -> IntArray:
+        """(m,) the row of each sample in `issues`, -1 where the run did not judge it."""
+        if not len(ids):
+            return np.zeros(0, np.int64)
+        wanted = np.array(ids, dtype="S24")
+        place = np.minimum(np.searchsorted(self._ids, wanted, sorter=self._order), len(self._ids) - 1)
+        rows = self._order[place]
+        return np.where(self._ids[rows] == wanted, rows, -1)
+
+    def given(self, ids: Sequence[str]) -> list[str | None]:
+        """The label that the run judged, of each sample; None where it judged none."""
+        names = self._issues.class_names
+        return [None if row < 0 else names[self._issues.labels[row]] for row in self.rows(ids).tolist()]
+
+    @cached_property
+    def _order(self) -> IntArray:
+        return np.argsort(self._ids, kind="stable")
 
     @property
     def fields(self) -> Fields:
@@ -133,7 +156,10 @@ class FindLabelIssuesResults(fob.BrainResults):
 
 
 def check_key(dataset: Any, key: str, *, overwrite: bool = False) -> None:
-    """Raises InputError where a run cannot be saved under `key`."""
+    """Raises InputError where a run cannot be saved under `key` in the dataset as the database has it now."""
+    if dataset.deleted or not odm.get_db_conn().datasets.count_documents({"_id": dataset._doc.id}):
+        raise InputError(f"the dataset {dataset.name!r} was deleted meanwhile; nothing was saved.")
+    dataset.reload()
     if not isinstance(key, str) or not key.isidentifier():
         raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
     if key in dataset.list_brain_runs():
@@ -157,6 +183,7 @@ def save(
     fields = Fields(key)
     fo_fields.declare(dataset, fields)
     fo_fields.write(dataset, fields, ids, issues)
+    info = {**info, "saved_at": fo_fields.now().isoformat()}
     results = FindLabelIssuesResults(samples, config, key, ids, issues, info, backend=method)
     method.save_run_results(samples, key, results)
     return results
@@ -181,10 +208,13 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
         key = known[0]
     if key not in known:
         raise InputError(f"there is no run {key!r}; {near(key, known)}")
+    stored = dataset._doc.brain_methods[key].results  # a file in the database; every save makes a new one
+    cached = dataset._brain_cache.get(key)
+    if cached is not None and cached.stored != stored.grid_id:  # another process has replaced the run, or told more
+        del dataset._brain_cache[key]
     results = dataset.load_brain_results(key)
-    if results is not None and results.config.run_id != dataset.get_brain_info(key).config.run_id:
-        results = dataset.load_brain_results(key, cache=False)  # another process has replaced the run
-        dataset._brain_cache[key] = results
+    if results is not None:
+        results.stored = stored.grid_id
     if results is None:
         raise InputError(
             f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -165,6 +166,7 @@ def _from_timm(name: str, model: str, weights: str | None) -> Backbone:
         raise InputError(f"backbone is {name!r}; {near(model, timm.list_models())}") from error
     config = network.pretrained_cfg
     if weights is None:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a dozen lines of retries; one sentence is enough
         try:
             network = timm.create_model(model, pretrained=True, num_classes=0)
         except Exception as error:  # whatever the network, the hub or a cut-off file makes it raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ OPTIONS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --force-color-profile=srgb"
 ).split()
+ELSEWHERE = re.compile(r"^(https?|wss?)://(?!127\.0\.0\.1[:/])")
 PATIENCE = 240_000  # ms; a busy machine is slow, not wrong
 
 
@@ -29,19 +31,20 @@ class NoChromiumError(RuntimeError):
     """There is none, and none could be had."""
 
 
-def find_chromium() -> str | None:
-    """The binary to start, or None for Playwright's own. Fetches one where there is none."""
+def find_chromium() -> str:
+    """A binary that starts: named, on the path, Playwright's own, or fetched by Playwright, else by apt-get."""
     named = os.environ.get("CVCOTEACH_CHROMIUM")
     for name in (named, "chromium", "chromium-browser", "google-chrome"):
-        if name and (found := shutil.which(name)):
+        if name and (found := shutil.which(name)) and _starts(found):
             return found
-    if _playwrights_own() or (
-        _quietly(sys.executable, "-m", "playwright", "install", "chromium") and _playwrights_own()
-    ):
-        return None
+    own = _playwrights_own()
+    if _starts(own) or (_quietly(sys.executable, "-m", "playwright", "install", "chromium") and _starts(own)):
+        return own
     apt = ["apt-get"] if os.geteuid() == 0 else ["sudo", "-n", "apt-get"]
     if shutil.which("apt-get") and _quietly(*apt, "update", "-q") and _quietly(*apt, "install", "-q", "-y", "chromium"):
-        return shutil.which("chromium")
+        found = shutil.which("chromium")
+        if found and _starts(found):
+            return found
     raise NoChromiumError(HOW_TO)
 
 
@@ -78,7 +81,7 @@ def page_at(address: str) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
         context.set_default_timeout(PATIENCE)
-        context.route("**/*", lambda route: route.continue_() if _is_local(route.request.url) else route.abort())
+        context.route(ELSEWHERE, lambda route: route.abort())
         page = context.new_page()
         page.add_init_script("window.addEventListener('error', e => (window.__errors ||= []).push(String(e.message)))")
         page.goto(address)
@@ -98,10 +101,6 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
     raise AssertionError(f"after {seconds:.0f} s it is still not so that {what}")
 
 
-def _is_local(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))
-
-
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/fiftyone", timeout=5) as answer:
@@ -110,11 +109,16 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _playwrights_own() -> bool:
+def _playwrights_own() -> str:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        return Path(playwright.chromium.executable_path).exists()
+        return playwright.chromium.executable_path
+
+
+def _starts(binary: str) -> bool:
+    """It may be missing, or lack libraries of the system."""
+    return _quietly(binary, "--version")
 
 
 def _quietly(*command: str) -> bool:

@@ -39,20 +39,12 @@ HOME = {
 }
 os.environ.update(HOME)
 
-THERE = importlib.util.find_spec("fiftyone") is not None
-HOW_TO = "FiftyOne is not installed; `pip install -e '.[fiftyone,test]'` brings it."
+if importlib.util.find_spec("fiftyone") is None:
+    raise pytest.UsageError("FiftyOne is not installed; `pip install -e '.[test]'` brings it.")
 
-if THERE:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # FiftyOne's own, at import
-        import fiftyone  # noqa: F401
-
-collect_ignore_glob: list[str] = [] if THERE else ["test_*.py"]
-
-
-def pytest_report_header() -> str:
-    """Whether these tests run: where FiftyOne is not installed, they are left out."""
-    return "FiftyOne: tests run" if THERE else f"FiftyOne: tests left out. {HOW_TO}"
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # FiftyOne's own, at import
+    import fiftyone  # noqa: F401
 
 
 @dataclass
@@ -66,8 +58,8 @@ class NoisyDataset:
     """Out-of-sample probabilities of a good model: about .9 for the true class."""
 
     @classmethod
-    def make(cls, folder: Path, n: int, n_wrong: int) -> NoisyDataset:
-        """Images in `folder`; every label has an attribute, tags and a confidence to be lost."""
+    def make(cls, folder: Path, n: int, n_wrong: int, side: int = 12) -> NoisyDataset:
+        """Images of `side` pixels in `folder`; every label has an attribute, tags and a confidence to be lost."""
         import fiftyone as fo
 
         images_, true, given = images.dataset(n, n_wrong / n)
@@ -75,7 +67,7 @@ class NoisyDataset:
         samples = []
         for number, (image, label) in enumerate(zip(images_, given, strict=True)):
             file = folder / f"{number:05d}.png"
-            Image.fromarray(image).save(file)
+            Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST).save(file)
             classification = fo.Classification(
                 label=images.CLASSES[label], tags=["checked"], confidence=0.25, annotator=f"person {number % 3}"
             )
@@ -135,3 +127,12 @@ def noisy(tmp_path: Path) -> Iterator[NoisyDataset]:
     made = NoisyDataset.make(tmp_path, 60, 12)
     yield made
     made.dataset.delete()
+
+
+@pytest.fixture
+def run(noisy: NoisyDataset) -> NoisyDataset:
+    """The same with a finished run, whose suggestions are right."""
+    from tests.fiftyone.test_runs import imported
+
+    imported(noisy)
+    return noisy

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from cvcoteach.fiftyone import browse, corrections, runs
+from cvcoteach.fiftyone import browse, corrections, runs, texts
+from cvcoteach.fiftyone.browse import Reviews
 from cvcoteach.fiftyone.charts import MOST_CLASSES, busiest, class_noise, histogram, matrix
 from cvcoteach.fiftyone.figures import headline, spot_checks, with_reviews
 from cvcoteach.issues import LabelIssues, posterior_issues
@@ -43,6 +45,24 @@ def test_the_estimate_narrows_as_reviews_go_on_and_ends_at_the_truth() -> None:
     assert widths[1] < 1.05 * widths[0]
     assert widths[1] > widths[2] > widths[3] > widths[4] == 0
     assert precision.estimate == wrong[issues.is_label_issue].mean()
+
+
+def test_the_panel_tells_the_interval_of_now_and_the_one_at_first() -> None:
+    issues, wrong = simulated()
+    nobody = Reviews(np.full(len(wrong), "unreviewed", dtype=object), np.zeros(len(wrong), np.bool_))
+    noise, precision, recall = texts.estimates(headline(SimpleNamespace(issues=issues), nobody))
+    first = expected_precision_recall(issues)
+    assert first.precision is not None
+    assert first.recall is not None
+    assert noise.value == f"{issues.wrong.mean():.1%}"
+    assert precision.more == f"{100 * first.precision.low:.0f}\u2013{first.precision.high:.0%}"
+    assert recall.value == f"{first.recall.estimate:.0%}"
+    status = np.where(issues.is_label_issue, "accepted", "unreviewed").astype(object)
+    all_flagged = Reviews(status, wrong & issues.is_label_issue)
+    _, precision, _ = texts.estimates(headline(SimpleNamespace(issues=issues), all_flagged))
+    share = f"{wrong[issues.is_label_issue].mean():.0%}"
+    assert precision.value == share
+    assert precision.more.startswith(f"{share[:-1]}\u2013{share}  \nat first ")
 
 
 def test_with_everything_reviewed_recall_is_the_truth_too() -> None:

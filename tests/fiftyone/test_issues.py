@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
 import pytest
+from PIL import Image
 
-from cvcoteach import runs as pipeline
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.issues import ProgressWatcher, find_label_issues, import_label_issues, read_labels
-from cvcoteach.issues import posterior_issues
+from cvcoteach.fiftyone.issues import find_label_issues
+from cvcoteach.fiftyone.labelled import read_labels
+from cvcoteach.fiftyone.progress import ProgressWatcher
 from cvcoteach.settings import Settings, Silent
 
 FIELDS = Fields("label_issues")
@@ -57,7 +59,7 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     made = NoisyDataset.make(tmp_path, 240, 24)
     before = made.raw_labels()
     shares: list[float] = []
-    settings = Settings(n_rounds=2, epochs=40)  # few images, few batches an epoch
+    settings = Settings(n_rounds=2, epochs=20)  # few images, few batches an epoch
     watcher = ProgressWatcher(lambda share, label: shares.append(share))
     results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
     flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
@@ -71,6 +73,7 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     made.dataset.delete()
 
 
+@pytest.mark.slow
 def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
     with_embeddings(noisy)
     results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
@@ -78,6 +81,7 @@ def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
     assert len(found & set(noisy.wrong_ids)) >= 10
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> None:
     with_embeddings(noisy)
     before, schema = noisy.raw_labels(), set(noisy.dataset.get_field_schema())
@@ -103,49 +107,6 @@ def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> N
     data = read_labels(noisy.dataset, "ground_truth")
     assert [sample_id.decode() for sample_id in data.ids] == ids[2:]
     assert data.notes == ["1 sample without a label was left out.", "1 sample whose file is missing was left out."]
-
-
-def test_a_view_is_checked_alone(noisy: Any) -> None:
-    view = noisy.dataset.select(noisy.ids[:30])
-    issues = posterior_issues(noisy.given[:30], noisy.pred_probs[:30], class_names=CLASSES)
-    results = import_label_issues(view, "ground_truth", issues)
-    assert len(results.ids) == 30
-    assert noisy.dataset.values(FIELDS.review) == ["unreviewed"] * 30 + [None] * 30
-    assert noisy.dataset.load_brain_view("label_issues").values("id") == noisy.ids[:30]
-
-
-def test_a_run_folder_is_matched_by_path(noisy: Any, tmp_path: Path) -> None:
-    table = tmp_path / "images.csv"
-    lines = ["path,label", *(f"{i:05d}.png,{CLASSES[k]}" for i, k in enumerate(noisy.given))]
-    table.write_text("\n".join(lines[:51]) + "\n")
-    with_embeddings(noisy)
-    features = tmp_path / "features.npy"
-    np.save(features, np.array(noisy.dataset.values("embedding"), np.float32)[:50])
-    outcome = pipeline.find_issues(table, tmp_path / "run", Settings(features=features, n_rounds=2))
-    results = import_label_issues(noisy.dataset, "ground_truth", str(outcome.folder))
-    assert [sample_id.decode() for sample_id in results.ids] == noisy.ids[:50]
-    flagged = {path for path, flag in zip(outcome.table["path"], outcome.table["is_label_issue"], strict=True) if flag}
-    ours = noisy.dataset.match(fo.ViewField(FIELDS.is_issue)).values("filepath")
-    assert {Path(path).name for path in ours} == flagged
-    assert results.info["notes"] == ["10 samples are not in run and were left out."]
-
-
-def test_a_folder_without_a_run_is_refused(noisy: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run of cvcoteach"):
-        import_label_issues(noisy.dataset, "ground_truth", str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (np.zeros(5, bool), r"the mask has shape \(5,\), but 60 samples have labels"),
-        (np.array([3, 60]), r"an index is 60, but 60 samples have labels \(0-59\)"),
-        (np.array(["a"]), "neither a mask, indices"),
-    ],
-)
-def test_flags_that_do_not_fit_the_samples_are_refused(noisy: Any, found: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        import_label_issues(noisy.dataset, "ground_truth", found)
 
 
 @pytest.mark.parametrize(
@@ -181,3 +142,48 @@ def test_all_files_missing_is_said_once(noisy: Any) -> None:
     with pytest.raises(InputError, match="no file of the 60 samples is there"):
         find_label_issues(noisy.dataset, "ground_truth")
     assert runs.keys(noisy.dataset) == []
+
+
+@pytest.mark.slow
+def test_notes_name_classes_as_the_samples_do(noisy: Any) -> None:
+    with_embeddings(noisy)
+    noisy.dataset.set_values("ground_truth.label", {noisy.ids[0]: "1 lonely"}, key_field="id")
+    noisy.dataset.set_values("embedding", {noisy.ids[1]: None}, key_field="id")
+    watcher = ProgressWatcher(lambda share, label: None)
+    results = find_label_issues(
+        noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding", watcher=watcher
+    )
+    assert results.info["notes"] == watcher.notes
+    assert results.info["notes"][0] == "1 sample without an embedding was left out."
+    assert results.info["notes"][1].startswith("class '1 lonely' has 1 image, fewer than the 2 folds")
+
+
+@pytest.mark.slow
+def test_an_error_of_the_run_speaks_of_the_dataset_not_of_a_file_nobody_knows(noisy: Any) -> None:
+    for path in noisy.dataset.values("filepath"):
+        Path(path).write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"none of 60 images looked at in {re.escape(noisy.dataset.name)} can be read"):
+        find_label_issues(noisy.dataset, "ground_truth", settings=QUICK)
+
+
+@pytest.mark.slow
+def test_images_changed_since_a_run_was_killed_make_it_begin_anew(noisy: Any) -> None:
+    settings = Settings(n_rounds=2, epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=Killer())
+    file = Path(noisy.dataset.first().filepath)
+    Image.fromarray(np.full((12, 12), 7, np.uint8)).save(file)
+    recorder = Recorder()
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=recorder)
+    assert recorder.states.count("kept") == 0
+    assert "The images have changed since the run that was broken off, so it begins anew." in results.info["notes"]
+
+
+@pytest.mark.slow
+def test_a_class_without_any_embedding_is_no_class_of_the_run(noisy: Any) -> None:
+    with_embeddings(noisy)
+    bars = {i: None for i, label in zip(noisy.ids, noisy.labels(), strict=True) if label == "bar"}
+    noisy.dataset.set_values("embedding", bars, key_field="id")
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
+    assert results.issues.class_names == ("cross", "ring")
+    assert len(results.ids) == 60 - len(bars)

@@ -1,61 +1,39 @@
-"""Every operator from Python, through FiftyOne's own door, and what its form says to input that does not fit."""
+"""Every operator from Python, through FiftyOne's own door."""
 
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
-import numpy as np
 import pytest
-from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone import install, runs
+from cvcoteach.fiftyone import browse, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
+from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, status, toasts
+from tests.fiftyone.test_issues import with_embeddings
 from tests.fiftyone.test_runs import imported
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def plugin() -> None:
-    install.install(Path(fo.config.plugins_dir))
-
-
-def execute(name: str, dataset: Any, **options: Any) -> Any:
-    return foo.execute_operator(f"{PLUGIN}/{name}", dataset=dataset, **options).result
-
-
-def form(name: str, dataset: Any, **request: Any) -> dict[str, str]:
-    """The sentences with which an operator's form refuses its input, by property."""
-    operator = foo.get_operator(f"{PLUGIN}/{name}")
-    view = request.pop("view", None)
-    stages = view._serialize() if view is not None else None
-    ctx = ExecutionContext({"dataset_name": dataset.name, "view": stages, "params": {}, **request})
-    properties = operator.resolve_input(ctx).type.properties
-    return {key: prop.error_message for key, prop in properties.items() if prop.invalid}
-
-
-def status(noisy: Any) -> dict[str, str]:
-    return dict(zip(*noisy.dataset.values(["id", FIELDS.review]), strict=True))
-
-
 def test_the_plugin_registers_everything_without_an_error() -> None:
+    plugin()
     registry = OperatorRegistry()
     assert registry.list_errors() == []
     for name in [operator().name for operator in OPERATORS] + [PANEL]:
         assert foo.operator_exists(f"{PLUGIN}/{name}"), name
 
 
+@pytest.mark.slow
 def test_importing_the_operators_loads_no_torch() -> None:
-    import subprocess
-    import sys
-
     script = "import sys, cvcoteach.fiftyone.operators, cvcoteach.fiftyone.panel; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.strip().endswith("False")
@@ -84,6 +62,90 @@ def test_a_correction_of_a_view_is_about_its_flagged_unreviewed_samples(noisy: A
     assert sorted(result["ids"]) == sorted(set(noisy.wrong_ids[1:]) & set(noisy.ids[:40]))
 
 
+@pytest.mark.slow
+def test_every_operator_is_about_the_selection_where_there_is_one(noisy: Any, tmp_path: Path) -> None:
+    """Samples by the grid's order: the first forty are the view, of them thirty are selected."""
+    with_embeddings(noisy)
+    view, selected = noisy.dataset.limit(40), noisy.ids[10:40]
+    params = {"embeddings_field": "embedding", "rounds": 1}
+    execute("find_label_issues", None, view=view, selected=selected, params=params)
+    assert [i.decode() for i in runs.load(noisy.dataset).ids] == selected
+    mask = [True, False] * 15
+    execute("import_label_issues", noisy.dataset, selected=selected, params={"found": mask, "brain_key": "masked"})
+    assert [i.decode() for i in runs.load(noisy.dataset, "masked").ids] == selected
+    on = {
+        "selected": selected[:5],
+        "params": {"brain_key": "label_issues", "kind": "csv", "to": str(tmp_path / "1.csv")},
+    }
+    execute("export_corrected", noisy.dataset, **on)
+    with open(tmp_path / "1.csv", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == noisy.dataset.select(selected[:5]).values("filepath")
+
+
+@pytest.mark.slow
+def test_the_target_chosen_in_the_form_counts_more_than_the_selection(noisy: Any) -> None:
+    with_embeddings(noisy)
+    params = {"embeddings_field": "embedding", "rounds": 1, "view_target": "DATASET"}
+    execute("find_label_issues", None, view=noisy.dataset.limit(40), selected=noisy.ids[:30], params=params)
+    assert len(runs.load(noisy.dataset).ids) == 60
+
+
+@pytest.mark.slow
+def test_what_was_asked_for_is_on_record_with_the_run(noisy: Any) -> None:
+    with_embeddings(noisy)
+    asked = {"rounds": 2, "seed": 7, "epochs": 3, "preset": "paper", "filter_by": "incv", "brain_key": "mine"}
+    execute("find_label_issues", noisy.dataset, params={**asked, "embeddings_field": "embedding"})
+    settings = noisy.dataset.load_brain_results("mine").config.settings
+    expected = {"n_rounds": 2, "seed": 7, "epochs": 3, "preset": "paper", "filter_by": "incv"}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["embeddings_field"] == "embedding"
+    assert noisy.dataset.get_brain_info("mine").config.label_field == "ground_truth"
+
+
+@pytest.mark.slow
+def test_the_seed_decides_the_result(noisy: Any) -> None:
+    with_embeddings(noisy)
+    qualities = []
+    for key, seed in (("a", 0), ("b", 0), ("c", 1)):
+        params = {"embeddings_field": "embedding", "rounds": 1, "seed": seed, "brain_key": key}
+        execute("find_label_issues", noisy.dataset, params=params)
+        qualities.append(noisy.dataset.values(Fields(key).quality))
+    assert qualities[0] == qualities[1] != qualities[2]
+
+
+@pytest.mark.slow
+def test_a_backbones_features_are_trained_on(noisy: Any) -> None:
+    params = {"backbone": "torchvision:resnet18", "weights": "none", "rounds": 1, "image_size": 32}
+    told = in_the_app("find_label_issues", noisy.dataset, params=params)
+    assert [variant for variant, _ in toasts(told)] == ["success"]
+    assert runs.load(noisy.dataset).config.settings["backbone"] == "torchvision:resnet18"
+
+
+def test_an_undo_can_be_about_a_view(noisy: Any) -> None:
+    imported(noisy)
+    execute("accept_suggestions", noisy.dataset)
+    view = noisy.dataset.select(noisy.wrong_ids[:4])
+    assert "what" in properties("undo_corrections", noisy.dataset, view=view)
+    assert notes("undo_corrections", noisy.dataset) == ["The last action."]
+    assert notes("undo_corrections", noisy.dataset, selected=noisy.wrong_ids[:2]) == [
+        "The last correction of 2 selected samples."
+    ]
+    execute("undo_corrections", None, view=view, params={"what": "view"})
+    assert {i for i in noisy.wrong_ids if status(noisy)[i] == "unreviewed"} == set(noisy.wrong_ids[:4])
+    execute("undo_corrections", noisy.dataset)
+    assert set(status(noisy).values()) == {"unreviewed"}
+
+
+def test_a_mark_that_cannot_be_applied_does_not_keep_back_the_others(noisy: Any) -> None:
+    imported(noisy)
+    relabelled, other = noisy.wrong_ids[:2]
+    noisy.dataset.set_values("ground_truth.label", {relabelled: "spiral"}, key_field="id")
+    marks = [{"id": relabelled, "type": "default"}, {"id": other, "type": "alt"}]
+    result = execute("apply_marks", noisy.dataset, selected_samples=marks)
+    assert result["message"] == "1 label kept. no label was accepted (1 relabelled since the run)."
+    assert status(noisy)[other] == "kept"
+
+
 def test_marks_accept_what_was_clicked_and_keep_what_was_alt_clicked(noisy: Any) -> None:
     imported(noisy)
     marks = [{"id": i, "type": "default"} for i in noisy.wrong_ids[:4]]
@@ -110,12 +172,22 @@ def test_twenty_key_presses_review_twenty_samples_worst_first(noisy: Any) -> Non
     assert status(noisy)[worst[-1]] == "unreviewed"
 
 
+def test_the_keys_pass_over_samples_that_were_deleted(noisy: Any) -> None:
+    results = imported(noisy)
+    worst = [i.decode() for i in results.ids[results.issues.worst_first()]]
+    noisy.dataset.delete_samples(worst[1:3])
+    noisy.dataset.add_sample(noisy.dataset[worst[5]].copy())  # has the run's fields, and is not part of it
+    answer = execute("review_and_move_on", noisy.dataset, current_sample=worst[0], params={"what": "keep"})
+    assert answer["next"] == worst[3]
+    done = browse.reviews(noisy.dataset, results)
+    assert [results.ids[row].decode() for row in browse.queue(results, done)] == worst[3:]
+
+
 def test_export_into_class_folders_is_exactly_the_corrected_labels(noisy: Any, tmp_path: Path) -> None:
     imported(noisy)
     execute("exclude_samples", noisy.dataset, selected=noisy.wrong_ids[:1])
     execute("accept_suggestions", noisy.dataset, selected=noisy.wrong_ids[1:])
-    result = execute("export_corrected", noisy.dataset, params={"kind": "imagefolder", "to": str(tmp_path / "out")})
-    assert result["n"] == 59
+    execute("export_corrected", noisy.dataset, params={"kind": "imagefolder", "to": str(tmp_path / "out")})
     gone = noisy.ids.index(noisy.wrong_ids[0])
     expected = {f"{CLASSES[k]}/{i:05d}.png" for i, k in enumerate(noisy.true) if i != gone}
     assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")} == expected
@@ -143,107 +215,19 @@ def test_export_as_a_dataset_carries_labels_and_leaves_the_runs_fields(noisy: An
     made.delete()
 
 
-def test_import_of_what_cleanlab_returned(noisy: Any) -> None:
-    from cleanlab.filter import find_label_issues
-
-    ranked = find_label_issues(
-        noisy.given, noisy.pred_probs, return_indices_ranked_by="self_confidence", filter_by="low_self_confidence"
-    )
-    execute("import_label_issues", noisy.dataset, params={"found": ranked, "pred_probs": noisy.pred_probs})
-    flagged = noisy.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id")
-    assert sorted(flagged) == sorted(noisy.ids[i] for i in ranked)
-    assert runs.load(noisy.dataset).config.source == "cleanlab"
-
-
-def test_import_of_datalabs_frame(noisy: Any) -> None:
-    import pandas as pd
-
-    wrong = noisy.true != noisy.given
-    frame = pd.DataFrame(
-        {
-            "is_label_issue": wrong,
-            "label_score": np.where(wrong, 0.1, 0.9),
-            "given_label": [CLASSES[k] for k in noisy.given],
-            "predicted_label": [CLASSES[k] for k in noisy.true],
-        }
-    )
-    execute("import_label_issues", noisy.dataset, params={"found": frame, "brain_key": "datalab"})
-    assert noisy.dataset.values("datalab_suggested.label") == [CLASSES[k] for k in noisy.true]
-    np.testing.assert_allclose(noisy.dataset.values("datalab_quality"), np.where(wrong, 0.1, 0.9))
-
-
-# -- input that does not fit --
-
-
-def test_a_good_form_refuses_nothing(noisy: Any) -> None:
-    assert form("find_label_issues", noisy.dataset) == {}
-
-
-def test_an_empty_view_is_refused(noisy: Any) -> None:
-    view = noisy.dataset.match(fo.ViewField("ground_truth.label") == "nothing")
-    assert "the view is empty" in form("find_label_issues", noisy.dataset, view=view)["problem"]
-
-
-def test_one_class_is_refused(noisy: Any) -> None:
-    view = noisy.dataset.match(fo.ViewField("ground_truth.label") == "ring")
-    assert "one class only (ring)" in form("find_label_issues", noisy.dataset, view=view)["problem"]
-
-
-def test_boxes_are_out_of_scope_and_the_form_says_so(noisy: Any) -> None:
-    noisy.dataset.add_sample_field("boxes", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    said = form("find_label_issues", noisy.dataset, params={"label_field": "boxes"})["problem"]
-    assert "boxes holds Detections; only labels of whole images (Classification) are checked" in said
-
-
-def test_a_field_of_another_kind_is_refused_in_a_sentence(noisy: Any) -> None:
-    with pytest.raises(ExecutionError, match="filepath holds String; it takes a Classification"):
-        execute("find_label_issues", noisy.dataset, params={"label_field": "filepath"})
-
-
-def test_a_key_in_use_is_refused_until_replacing_is_allowed(noisy: Any) -> None:
-    imported(noisy)
-    assert "there is a run 'label_issues' already" in form("find_label_issues", noisy.dataset)["problem"]
-    assert form("find_label_issues", noisy.dataset, params={"overwrite": True}) == {}
-    with pytest.raises(ExecutionError, match="there is a run 'label_issues' already"):
-        execute("find_label_issues", noisy.dataset)
-
-
-def test_corrections_before_a_run_are_refused(noisy: Any) -> None:
-    for name in ("accept_suggestions", "keep_labels", "undo_corrections", "export_corrected", "retrain_coteaching"):
-        assert "no run of find_label_issues yet" in form(name, noisy.dataset)["problem"], name
-
-
-def test_a_stale_run_is_refused(noisy: Any) -> None:
-    imported(noisy)
-    noisy.dataset.delete_sample_field(FIELDS.quality)
-    assert "is stale" in form("accept_suggestions", noisy.dataset)["problem"]
-
-
-def test_an_export_does_not_overwrite(noisy: Any, tmp_path: Path) -> None:
-    imported(noisy)
-    (tmp_path / "out.csv").write_text("mine")
-    with pytest.raises(ExecutionError, match="is there already"):
-        execute("export_corrected", noisy.dataset, params={"kind": "csv", "to": str(tmp_path / "out.csv")})
-    assert (tmp_path / "out.csv").read_text() == "mine"
-
-
-def test_a_deleted_dataset_is_an_error_not_a_frozen_bar() -> None:
-    with pytest.raises(Exception, match=r"not found|gone"):
-        foo.execute_operator(f"{PLUGIN}/find_label_issues", dataset="deleted long ago")
-
-
 def test_long_runs_are_delegated_by_default(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = ExecutionContext({"dataset_name": noisy.dataset.name, "params": {}})
+    ctx = context(noisy.dataset)
     operator = FindLabelIssuesOperator()
     assert not operator.resolve_execution_options(ctx).default_choice_to_delegated
     monkeypatch.setattr("cvcoteach.fiftyone.operators.LONG_RUN", 10)
     assert operator.resolve_execution_options(ctx).default_choice_to_delegated
 
 
-def test_a_press_before_the_app_has_opened_the_next_sample_is_about_the_next(noisy: Any) -> None:
+def test_a_press_is_about_the_sample_it_names(noisy: Any) -> None:
+    """The App may not have told yet that the next sample is open."""
     results = imported(noisy)
     worst = [i.decode() for i in results.ids[results.issues.worst_first()]]
-    moved = [worst[0], worst[1], worst[1], worst[2]]
-    press = {"what": "accept", "moved": moved}
-    execute("review_and_move_on", noisy.dataset, current_sample=worst[0], params=press)
-    assert [i for i, value in status(noisy).items() if value == "accepted"] == [worst[2]]
+    press = {"what": "accept", "sample_id": worst[1]}
+    answer = execute("review_and_move_on", noisy.dataset, current_sample=worst[0], params=press)
+    assert [i for i, value in status(noisy).items() if value == "accepted"] == [worst[1]]
+    assert answer["next"] == worst[2]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 import pytest
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone.imports import import_label_issues
 from cvcoteach.fiftyone.retrain import retrain
+from tests.fiftyone.calls import in_the_app, toasts
 from tests.fiftyone.test_issues import with_embeddings
 from tests.fiftyone.test_runs import imported
 
@@ -46,6 +50,35 @@ def test_excluded_samples_are_not_trained_on(noisy: Any) -> None:
     assert done.n_train + done.n_test == 48
 
 
+@pytest.mark.slow
+def test_a_view_is_trained_on_alone_and_missing_files_are_left_out(noisy: Any) -> None:
+    imported(noisy)
+    for path in noisy.dataset.limit(5).values("filepath"):
+        Path(path).unlink()
+    done = retrain(noisy.dataset.limit(40), None, quiet, epochs=1)
+    assert (done.n_train + done.n_test, done.without_file) == (35, 5)
+    assert "5 samples whose file is missing were left out." in done.message
+
+
+@pytest.mark.slow
+def test_the_operator_tells_before_and_after(noisy: Any) -> None:
+    with_embeddings(noisy)
+    imported(noisy)
+    corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
+    noisy.dataset.select(noisy.ids[::4]).tag_samples("test")
+    params, before = {"test_tag": "test", "embeddings_field": "embedding", "seed": 3}, noisy.raw_labels()
+    told = in_the_app("retrain_coteaching", noisy.dataset, params=params)
+    [(variant, message)] = toasts(told)
+    assert variant == "success"
+    figures = runs.load(noisy.dataset).info["accuracy"]
+    assert message == (
+        f"Accuracy {figures['before']:.1%} before, {figures['after']:.1%} after, "
+        "on 15 samples that were not trained on."
+    )
+    assert noisy.raw_labels() == before
+    assert any("epoch" in params["label"] for what, params in told if what == "set_progress")
+
+
 def test_a_tag_nobody_has_is_refused(noisy: Any) -> None:
     imported(noisy)
     with pytest.raises(InputError, match="no sample of the run has the tag 'tset'"):
@@ -57,6 +90,25 @@ def test_with_everything_excluded_there_is_nothing_to_train_on(noisy: Any) -> No
     corrections.exclude_samples(noisy.dataset, noisy.ids)
     with pytest.raises(InputError, match="no sample of the run can be trained on"):
         retrain(noisy.dataset, None, quiet)
+
+
+def test_where_nothing_can_be_learned_or_measured_a_sentence_says_so(noisy: Any) -> None:
+    with_embeddings(noisy)
+    bars = np.array([label == "bar" for label in noisy.labels()])
+    for key, mask in (("bars", bars), ("all", np.ones(60, bool)), ("none", np.zeros(60, bool))):
+        import_label_issues(noisy.dataset, "ground_truth", mask, key)
+    noisy.dataset.tag_samples("everything")
+    on = {"embeddings_field": "embedding"}
+    with pytest.raises(InputError, match="no label of class 'bar' is trusted; review some of its samples first"):
+        retrain(noisy.dataset, "bars", quiet, **on)
+    with pytest.raises(InputError, match="no label is trusted yet, so there is nothing to measure on"):
+        retrain(noisy.dataset, "all", quiet, **on)
+    with pytest.raises(InputError, match="every sample of the run has the tag 'everything'"):
+        retrain(noisy.dataset, "none", quiet, test_tag="everything", **on)
+    with pytest.raises(InputError, match=r"of one class only \(ring\)"):
+        retrain(noisy.dataset.match(fo.ViewField("ground_truth.label") == "ring"), "none", quiet, **on)
+    with pytest.raises(InputError, match="'filepath' is no field of vectors"):
+        retrain(noisy.dataset, "none", quiet, embeddings_field="filepath")
 
 
 def test_a_folder_in_use_is_refused(noisy: Any, tmp_path: Any) -> None:

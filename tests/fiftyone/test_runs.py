@@ -14,7 +14,7 @@ import pytest
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import runs
 from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.issues import import_label_issues
+from cvcoteach.fiftyone.imports import import_label_issues
 from cvcoteach.issues import posterior_issues
 
 FIELDS = Fields("label_issues")
@@ -42,18 +42,37 @@ def test_a_run_does_not_touch_the_labels(noisy: Any) -> None:
     assert noisy.raw_labels() == before
 
 
-def test_a_fresh_process_loads_what_was_saved(noisy: Any) -> None:
+@pytest.mark.slow
+def test_a_fresh_process_lists_loads_renames_and_deletes_what_was_saved(noisy: Any) -> None:
+    schema, labels = set(noisy.dataset.get_field_schema()), noisy.raw_labels()
     results = imported(noisy)
     noisy.dataset.persistent = True
     script = (
-        "import fiftyone as fo\n"
-        f"results = fo.load_dataset({noisy.dataset.name!r}).load_brain_results('label_issues')\n"
-        "issues = results.issues\n"
-        "print(issues.n_issues, issues.class_names, results.ids[0].decode(), results.config.label_field)"
+        "import fiftyone as fo",  # and nothing of ours: FiftyOne finds the classes by their names
+        f"dataset = fo.load_dataset({noisy.dataset.name!r})",
+        "print(dataset.list_brain_runs(), dataset.get_brain_info('label_issues').config.method)",
+        "results = dataset.load_brain_results('label_issues')",
+        "issues = results.issues",
+        "print(issues.n_issues, issues.class_names, results.ids[0].decode(), issues.wrong.sum())",
+        "print(len(dataset.load_brain_view('label_issues')))",
+        "dataset.rename_brain_run('label_issues', 'mine')",
+        "print(dataset.load_brain_results('mine').fields.review, dataset.count_values('mine_review'))",
+        "dataset.delete_brain_run('mine')",
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=True)
-    expected = f"{results.issues.n_issues} ('bar', 'cross', 'ring') {noisy.ids[0]} ground_truth"
-    assert said.stdout.strip().splitlines()[-1] == expected
+    said = subprocess.run(
+        [sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, env=os.environ, check=True
+    )
+    issues = results.issues
+    assert said.stdout.strip().splitlines()[-4:] == [
+        "['label_issues'] cvcoteach.label_issues",
+        f"{issues.n_issues} ('bar', 'cross', 'ring') {noisy.ids[0]} {issues.wrong.sum()}",
+        "60",
+        "mine_review {'unreviewed': 60}",
+    ]
+    noisy.dataset.reload()
+    assert noisy.dataset.list_brain_runs() == []
+    assert set(noisy.dataset.get_field_schema()) == schema
+    assert noisy.raw_labels() == labels
 
 
 def test_renaming_a_run_takes_its_fields_along(noisy: Any) -> None:

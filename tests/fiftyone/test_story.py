@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections import Counter
@@ -13,10 +14,12 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 import pytest
+from PIL import Image
 
-from cvcoteach.fiftyone import corrections, install, runs
+from cvcoteach.fiftyone import browse, corrections, install, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import PLUGIN
+from cvcoteach.readout import expected_precision_recall
 from tests.fiftyone import browser
 from tests.fiftyone.browser import wait_until
 from tests.fiftyone.conftest import NoisyDataset
@@ -25,8 +28,26 @@ from tests.fiftyone.mongod import free_port
 pytestmark = pytest.mark.slow
 
 FIELDS = Fields("label_issues")
-PICTURES = Path(os.environ.get("CVCOTEACH_PICTURES") or Path(__file__).parents[2] / "build" / "pictures")
+N = 240
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "build" / "pictures"
 """Screenshots, kept to be looked at."""
+README_PICTURES = ROOT / "fiftyone_plugin" / "pictures"
+"""Those that the plugin's README shows, made anew where CVCOTEACH_README_PICTURES is set."""
+GRID_AND_PANEL = (300, 75, 1280, 660)
+"""Left, top, right, bottom."""
+
+
+FORMS = {
+    "import_label_issues": "Import",
+    "accept_suggestions": "Accept",
+    "keep_labels": "Keep",
+    "set_label": "Set",
+    "exclude_samples": "Exclude",
+    "undo_corrections": "Undo",
+}
+"""Operators whose forms are looked at only, with the button of each."""
+FAST_HANDS = "keakeaaaka"
 
 
 @pytest.fixture
@@ -34,11 +55,11 @@ def story(tmp_path: Path) -> Iterator[NoisyDataset]:
     """240 images of three shapes, 30 of them under a wrong name, with embeddings that tell the shapes apart."""
     install.install(Path(fo.config.plugins_dir))
     (tmp_path / "images").mkdir()
-    made = NoisyDataset.make(tmp_path / "images", 240, 30)
+    made = NoisyDataset.make(tmp_path / "images", N, 30, side=96)
     made.dataset.name = f"story-{os.getpid()}"
     made.dataset.persistent = True
     rng = np.random.default_rng(0)
-    vectors = np.eye(3)[made.true] * 6 + rng.normal(size=(240, 3))
+    vectors = np.eye(3)[made.true] * 6 + rng.normal(size=(N, 3))
     made.dataset.add_sample_field("embedding", fo.VectorField)
     made.dataset.set_values("embedding", list(vectors))
     made.dataset.select(made.ids[::6]).tag_samples("test")
@@ -65,11 +86,6 @@ def expected_files(made: NoisyDataset, given: dict[str, str], suggested: dict[st
         for number, i in enumerate(made.ids)
         if status(made)[i] != "excluded"
     }
-
-
-def given_to_other(counts: np.ndarray) -> bool:
-    """Whether no flagged label is suggested itself. counts: (K, K)."""
-    return bool(np.trace(counts) == 0)
 
 
 def exported_files(folder: Path) -> set[str]:
@@ -112,13 +128,14 @@ def test_the_story_in_a_browser(story: NoisyDataset, tmp_path: Path) -> None:
         try:
             _tell(page, story, given, tmp_path / "out")
         except BaseException:
-            page.screenshot(path=PICTURES / "where-it-failed.png")
+            _picture(page, "where-it-failed")
             raise
 
 
 def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> None:
     panel = page.locator('[data-cy="panel-content-label_issues"]')
     form = page.locator('[data-cy="operators-prompt-modal"]')
+    modal = page.locator('[data-cy="modal"]')
 
     # the button in the grid's bar, the form, the progress
     page.locator('[data-cy="looker"]').first.wait_for()
@@ -127,9 +144,9 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     form.get_by_text("Label field").wait_for()
     _choose(page, form, "Embeddings", "embedding")
     _choose(page, form, "Flag", "labels that INCV did not select")
-    _press(form, "Find", PICTURES / "form.png")
+    _press(form, "Find", "find_label_issues")
     page.get_by_text(re.compile(r"round \d+ of \d+, fold|^done$")).first.wait_for()
-    page.screenshot(path=PICTURES / "progress.png")
+    _picture(page, "progress", page.locator('[data-cy="operators-prompt-modal"]'))
 
     # the panel, with the run's own figures
     panel.get_by_text("labels look wrong").wait_for()
@@ -137,88 +154,154 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     story.dataset.reload()
     results = runs.load(story.dataset)
     n = results.issues.n_issues
-    assert n >= 20
-    assert panel.get_by_text(f"{n} of 240 labels look wrong").is_visible()
+    assert n >= 22
+    assert panel.get_by_text(f"{n} of {N} labels look wrong").is_visible()
     suggested = dict(zip(*story.dataset.values(["id", f"{FIELDS.suggested}.label"]), strict=True))
     worst = [results.ids[row].decode() for row in results.issues.worst_first()]
     panel.locator("img").nth(7).wait_for()
     panel.locator(".js-plotly-plot").nth(2).wait_for()
     _settled(page)
-    page.screenshot(path=PICTURES / "panel.png")
+    _picture(page, "panel", page, GRID_AND_PANEL)
+    if os.environ.get("CVCOTEACH_README_PICTURES"):  # all of it, as a taller screen would show it
+        page.set_viewport_size({"width": 1280, "height": 1500})
+        _settled(page)
+        _picture(page, "panel-whole", panel)
+        page.set_viewport_size({"width": 1280, "height": 800})
+        _settled(page)
     assert _overflow(page) <= 1, "the panel is wider than its place"
+    precision = expected_precision_recall(results.issues).precision
+    assert panel.get_by_text(f"{precision.estimate:.0%}", exact=True).first.is_visible()
 
-    # a click on the fullest cell of the matrix shows exactly its samples
-    from cvcoteach.fiftyone.browse import confused
+    # the other operators' forms
+    for name, button in FORMS.items():
+        _operator(page, name)
+        pressed = form.get_by_role("button", name=button, exact=True)
+        pressed.wait_for()
+        if name == "import_label_issues":
+            wait_until(lambda: form.get_by_text("there is a run 'label_issues' already").count(), "the key is refused")
+            assert pressed.is_disabled()
+        _picture(page, name, form)
+        form.get_by_role("button", name="Cancel").click()
+        form.wait_for(state="hidden")
 
-    counts = confused(results)
+    # a click on the fullest cell of the matrix, on a bar and on a class shows exactly their samples
+    counts = browse.confused(results)
+    assert np.trace(counts) == 0, "a flagged label is suggested itself"
     row, column = np.unravel_index(counts.argmax(), counts.shape)
-    _click_cell(page, panel, row / 3 + 1 / 6, column / 3 + 1 / 6)
-    assert given_to_other(counts), "every flag suggests another label"
-    page.locator('[data-cy="entry-counts"]').get_by_text(f"{counts.max()} sample").wait_for()
-    page.screenshot(path=PICTURES / "cell.png")
+    _click_plot(page, panel, 0, row / 3 + 1 / 6, column / 3 + 1 / 6)
+    _grid_holds(page, counts.max())
+    _settled(page)
+    _picture(page, "cell")
+    in_bars = np.add(*browse.quality_histogram(results))
+    fullest = int(in_bars.argmax())
+    _click_plot(page, panel, 1, 0.97, (fullest + 0.5) / browse.QUALITY_BINS)
+    _grid_holds(page, in_bars[fullest])
+    noisiest = int(results.issues.noise_ratio_per_class.argmax())
+    _click_plot(page, panel, 2, 1 / 6, 0.05)
+    _grid_holds(page, counts[noisiest].sum())
 
     # ten accepted by ten keys, the worst first
     panel.locator("img").first.click()
-    page.locator('[data-cy="modal"]').wait_for()
+    modal.wait_for()
     for number in range(10):
         _open_sample_is(page, worst[number])
         page.keyboard.press("a")
         wait_until(lambda n=number: reviewed(story)["accepted"] == n + 1, f"{number + 1} are accepted")
     assert {i for i, value in status(story).items() if value == "accepted"} == set(worst[:10])
     _open_sample_is(page, worst[10])
-    page.screenshot(path=PICTURES / "modal.png")
-    page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
-    page.locator('[data-cy="modal"]').get_by_text("Each key moves on").wait_for()
-    page.screenshot(path=PICTURES / "modal-panel.png")
-    page.evaluate("window.__foo__.executeOperator('close_sample')")
-    page.locator('[data-cy="modal"]').wait_for(state="hidden")
+    _picture(page, "modal")
+    modal.get_by_text("Label issues").first.click()
+    modal.get_by_text("each moves on").wait_for()
+    modal.get_by_text("10 accepted").wait_for()
+    _picture(page, "modal-panel", modal.locator('[data-cy="panel-content-label_issues"]'))
+    _close_sample(page, modal)
 
     # the work queue in the grid: Alt-click two to keep, Apply
-    panel.get_by_text("Show all in the grid").click()
-    page.locator('[data-cy="entry-counts"]').get_by_text(f"{n - 10} samples").wait_for()
+    panel.get_by_text(f"Show all {n - 10} in the grid").click()
+    _grid_holds(page, n - 10)
     _settled(page)
     for tile in range(2):
         _mark(page, tile, "Alt")
         panel.get_by_text(f"Apply marks: accept 0, keep {tile + 1}").wait_for()
-    page.screenshot(path=PICTURES / "marks.png")
+    _settled(page)
+    _picture(page, "marks", page, GRID_AND_PANEL)
     panel.get_by_text("Apply marks").click()
     wait_until(lambda: reviewed(story)["kept"] == 2, "two are kept")
     assert {i for i, value in status(story).items() if value == "kept"} == set(worst[10:12])
     panel.get_by_text("2 kept").wait_for()
 
-    # the last action taken back, then one kept again by its button; the figures follow
-    panel.get_by_text("Undo", exact=True).click()
-    wait_until(lambda: reviewed(story)["kept"] == 0, "the last action is taken back")
-    panel.get_by_text("10 accepted").wait_for()
-    assert reviewed(story) == {"accepted": 10}
-    page.screenshot(path=PICTURES / "reviewed.png")
+    # one of them taken back, and the figures follow
+    _settled(page)
+    _mark(page, 1)
+    panel.get_by_text("Apply marks: accept 1, keep 0").wait_for()
+    panel.get_by_role("button", name="Undo").click()
+    wait_until(lambda: reviewed(story)["kept"] == 1, "one is taken back")
+    panel.get_by_text("1 kept").wait_for()
+    assert reviewed(story) == {"accepted": 10, "kept": 1}
+    assert status(story)[worst[11]] == "unreviewed"
+    assert dict(zip(story.ids, story.labels(), strict=True))[worst[11]] == given[worst[11]]
+    _picture(page, "reviewed")
 
-    # retrain, then export
+    # fast hands: ten keys more for ten samples more, without waiting for anything, then one back
+    panel.locator("img").first.click()
+    _open_sample_is(page, worst[11])
+    before = len(corrections.history(story.dataset))
+    for key in FAST_HANDS:
+        page.keyboard.press(key)
+    wait_until(lambda: len(corrections.history(story.dataset)) >= before + 10, "the keys have been worked off")
+    _open_sample_is(page, worst[21])
+    now = status(story)
+    assert [now[i] for i in worst[11:21]] == [
+        {"a": "accepted", "k": "kept", "e": "excluded"}[key] for key in FAST_HANDS
+    ]
+    page.keyboard.press("u")
+    _open_sample_is(page, worst[20])
+    wait_until(lambda: status(story)[worst[20]] == "unreviewed", "the last one is taken back")
+    assert sum(reviewed(story).values()) == 11 + 9
+    _close_sample(page, modal)
+
+    # retrain, then export: the whole dataset again
+    page.evaluate("window.__foo__.executeOperator('clear_view')")
+    _grid_holds(page, N)
     _operator(page, "retrain_coteaching")
     form.get_by_text("Test samples").wait_for()
     _choose(page, form, "Test samples", "test")
     _choose(page, form, "Embeddings", "embedding")
-    _press(form, "Retrain", PICTURES / "retrain.png")
-    panel.get_by_text("Retrained: Accuracy").wait_for()
+    _press(form, "Retrain", "retrain_coteaching")
+    panel.get_by_text("Accuracy").wait_for()
     _close_progress(page)
-    page.screenshot(path=PICTURES / "retrained.png")
+    story.dataset.reload()
+    assert panel.get_by_text(runs.load(story.dataset).info["retrained"]).is_visible()
+    _picture(page, "retrained", panel, (0, 0, 490, 240))
 
-    page.evaluate("window.__foo__.executeOperator('clear_view')")
-    page.locator('[data-cy="entry-counts"]').get_by_text("240 samples").wait_for()
     _operator(page, "export_corrected")
     form.get_by_text("Folder", exact=True).wait_for()
-    form.locator("input[type=text]").last.fill(str(out))
-    _press(form, "Export", PICTURES / "export.png")
-    wait_until(lambda: (out / "ring").exists(), "the export is there")
+    form.get_by_role("textbox").last.fill("corrected")
+    _picture(page, "export_corrected", form)
+    form.get_by_role("textbox").last.fill(str(out))
+    _press(form, "Export")
+    page.get_by_text("samples exported to").wait_for()
     assert exported_files(out) == expected_files(story, given, suggested)
     assert corrections.history(story.dataset)["who"].unique().tolist() == ["story"]
     assert page.evaluate("window.__errors || []") == []
 
 
+def _picture(page: Any, name: str, readme: Any = None, part: tuple[int, int, int, int] | None = None) -> None:
+    """What is on the screen; `readme`: what the plugin's README shows of it, or a part of that, in few colours."""
+    page.screenshot(path=PICTURES / f"{name}.png")
+    if readme is not None and os.environ.get("CVCOTEACH_README_PICTURES"):
+        shot = Image.open(io.BytesIO(readme.screenshot())).convert("RGB")
+        README_PICTURES.mkdir(exist_ok=True)
+        few = shot.crop(part or (0, 0, *shot.size)).quantize(128, Image.Quantize.MAXCOVERAGE)
+        few.save(README_PICTURES / f"{name}.png", optimize=True)
+
+
 def _dismiss_promotion(page: Any) -> None:
     """It comes a moment after the page and covers the panel."""
     page.add_locator_handler(
-        page.get_by_role("button", name="Dismiss"), lambda button: button.click(), no_wait_after=True
+        page.get_by_role("button", name="Dismiss"),
+        lambda button: button.evaluate("it => it.click()"),
+        no_wait_after=True,
     )
 
 
@@ -230,11 +313,12 @@ def _choose(page: Any, form: Any, label: str, value: str) -> None:
     box.get_by_text(value).wait_for()
 
 
-def _press(form: Any, name: str, picture: Path) -> None:
+def _press(form: Any, name: str, picture: str | None = None) -> None:
     """The form's button, as soon as it can be pressed."""
     button = form.get_by_role("button", name=name, exact=True)
     wait_until(button.is_enabled, f"{name} can be pressed")
-    form.page.screenshot(path=picture)
+    if picture:
+        _picture(form.page, picture, form)
     button.click()
 
 
@@ -253,22 +337,34 @@ def _operator(page: Any, name: str) -> None:
     )
 
 
-def _click_cell(page: Any, panel: Any, down: float, across: float) -> None:
-    """A point of the matrix, as shares of its height and width."""
-    area = panel.locator(".js-plotly-plot").first.locator(".nsewdrag")
+def _click_plot(page: Any, panel: Any, number: int, down: float, across: float) -> None:
+    """A point of a chart, as shares of its height and width."""
+    area = panel.locator(".js-plotly-plot").nth(number).locator(".nsewdrag")
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
     page.mouse.click(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
 
 
-def _mark(page: Any, tile: int, key: str) -> None:
-    """Click a tile's checkbox with a key held."""
+def _grid_holds(page: Any, n: int) -> None:
+    """Wait until the grid counts so many samples."""
+    page.locator('[data-cy="entry-counts"]').get_by_text(re.compile(rf"^\s*{n:,} samples?\b")).wait_for()
+
+
+def _close_sample(page: Any, modal: Any) -> None:
+    page.evaluate("window.__foo__.executeOperator('close_sample')")
+    modal.wait_for(state="hidden")
+
+
+def _mark(page: Any, tile: int, key: str | None = None) -> None:
+    """Click a tile's checkbox, with a key held."""
     box = page.locator('[data-cy="looker"]').nth(tile).bounding_box()
     page.mouse.move(box["x"] + 40, box["y"] + 40)
-    page.keyboard.down(key)
+    if key:
+        page.keyboard.down(key)
     page.mouse.click(box["x"] + 12, box["y"] + 12)
-    page.keyboard.up(key)
+    if key:
+        page.keyboard.up(key)
 
 
 def _open_sample_is(page: Any, sample_id: str) -> None:

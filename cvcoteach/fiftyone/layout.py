@@ -1,0 +1,152 @@
+"""The look of the panel: headings, figures, buttons, thumbnails, in the colours of FiftyOne's own theme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import fiftyone.operators.types as types
+
+Style = Mapping[str, Any]
+"""Of Material UI's `sx`: CSS, with the theme's names for colours and spaces."""
+
+_QUIET = {"color": "text.secondary", "fontSize": "0.8125rem", "lineHeight": 1.45}
+_ONE_LINE = {"overflow": "hidden", "textOverflow": "ellipsis", "whiteSpace": "nowrap"}
+_TILE = "rgba(var(--fo-palette-common-onBackgroundChannel) / 0.06)"  # lighter in the dark theme, darker in the light
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number to be seen at a glance."""
+
+    value: str
+    what: str
+    """What it is, two or three words."""
+    more: str = ""
+    """An interval or the like, in small print."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """A button."""
+
+    name: str
+    label: str
+    icon: str
+    on_click: Any
+    """A method of the panel, or the URI of an operator."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A sample to open by a click."""
+
+    image: str
+    """URL."""
+    given: str
+    suggested: str
+    params: Mapping[str, Any]
+    """What the click is told."""
+
+
+def column() -> types.GridView:
+    """The panel itself: one column of the panel's width, however long a line is."""
+    return types.GridView(orientation="vertical", gap=1.5, pad=2, componentsProps=_grid("minmax(0, 1fr)"))
+
+
+def heading(panel: Any, name: str, text: str) -> None:
+    """Over a part of the panel."""
+    _markdown(panel, name, text, {"mt": 1.5, "& p": {"fontSize": "0.9375rem", "fontWeight": 600}})
+
+
+def title(panel: Any, name: str, text: str) -> None:
+    """The one line that tells it all."""
+    _markdown(panel, name, text, {"& p": {"fontSize": "1.25rem", "fontWeight": 600, "lineHeight": 1.3}})
+
+
+def paragraph(panel: Any, name: str, text: str) -> None:
+    """Small print, as Markdown."""
+    _markdown(panel, name, text, {"& p": _QUIET, "& strong": {"color": "text.primary"}})
+
+
+def figures(panel: Any, name: str, shown: Sequence[Figure]) -> None:
+    """Tiles of equal width, side by side."""
+    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(shown)}, minmax(0, 1fr))"))
+    tile = {
+        "bgcolor": _TILE, "borderRadius": "4px", "px": 1.5, "py": 1, "height": "100%", "boxSizing": "border-box",
+        "& h3": {"margin": 0, "fontSize": "1.375rem", "lineHeight": 1.3},
+        "& p": _QUIET, "& em": {"fontStyle": "normal", "color": "text.tertiary"},
+    }  # fmt: skip
+    for number, figure in enumerate(shown):
+        more = f"  \n*{figure.more}*" if figure.more else ""
+        _markdown(row, f"tile_{number}", f"### {figure.value}\n\n{figure.what}{more}", tile)
+
+
+def buttons(panel: Any, name: str, actions: Sequence[Action], *, variant: str = "outlined") -> None:
+    """A row of buttons that fills the width."""
+    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(actions)}, minmax(0, 1fr))"))
+    for action in actions:
+        button(row, action, variant=variant)
+
+
+def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:
+    """One button, as wide as its place."""
+    style = {"button": {"sx": {"width": "100%", "minWidth": 0, "padding": "5px 4px", "& p": _ONE_LINE}}}
+    panel.btn(
+        action.name, label=action.label, icon=action.icon, on_click=action.on_click, variant=variant,
+        componentsProps=style, **options,
+    )  # fmt: skip
+
+
+def cards(panel: Any, name: str, shown: Sequence[Card], on_click: Callable[..., Any], columns: int = 4) -> None:
+    """Thumbnails with given → suggested under them."""
+    rows = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({columns}, minmax(0, 1fr))"))
+    caption = {**_QUIET, **_ONE_LINE, "lineHeight": 1.2}
+    for number, card in enumerate(shown):
+        place = rows.v_stack(f"card_{number}", gap=0.5, componentsProps=_grid("minmax(0, 1fr)"))
+        _thumbnail(place, card, on_click)
+        _markdown(place, "given", escaped(card.given), {"& p": caption})
+        suggested = {"& p": {**caption, "color": "text.primary"}}
+        _markdown(place, "suggested", f"\u2192 **{escaped(card.suggested)}**", suggested)
+
+
+def picture(panel: Any, name: str, url: str) -> None:
+    """An image as large as there is room."""
+    _image(panel, name, url, {"width": "100%", "height": "56vh", "objectFit": "contain"})
+
+
+def plot(panel: Any, name: str, chart: tuple[Any, Any], on_click: Any) -> None:
+    """A chart of `charts`, with a click on it."""
+    data, layout = chart
+    panel.plot(name, data=data, layout=layout, on_click=on_click, config={"displayModeBar": False, "responsive": True})
+
+
+def media_url(path: str) -> str:
+    """Where the App serves a file; an address on the web is its own."""
+    return path if path.startswith(("http://", "https://")) else f"/media?filepath={quote(path)}"
+
+
+def escaped(text: str) -> str:
+    """A class name that Markdown leaves as it is."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()#+-.!|<>~&" else letter for letter in text)
+
+
+def _thumbnail(panel: Any, card: Card, on_click: Callable[..., Any]) -> None:
+    style = {"width": "100%", "aspectRatio": "1 / 1", "objectFit": "cover", "borderRadius": "4px", "cursor": "pointer"}
+    _image(panel, "thumb", card.image, style, operator=on_click, params=dict(card.params))
+
+
+def _image(panel: Any, name: str, url: str, style: Style, **options: Any) -> None:
+    view = types.ImageView(componentsProps={"image": {"style": {"display": "block", **style}}}, **options)
+    panel.define_property(name, types.String(), default=url, view=view)
+
+
+def _markdown(panel: Any, name: str, text: str, style: Style) -> None:
+    paragraphs = {"margin": 0, "overflowWrap": "anywhere", **style.get("& p", {})}
+    panel.md(text, name=name, componentsProps={"container": {"sx": {**style, "& p": paragraphs}}})
+
+
+def _grid(columns: str) -> dict[str, Any]:
+    return {"grid": {"sx": {"display": "grid", "gridAutoFlow": "row", "gridTemplateColumns": columns}}}

@@ -1,0 +1,39 @@
+// Keys in an open sample: a accepts, k keeps, e excludes, u undoes; each moves on to the next worst sample.
+// FiftyOne has no Python API for keys. Presses queue up: each waits until the App shows the sample it is about.
+(() => {
+  if (window.__cvcoteachKeys) return; // loaded twice
+  window.__cvcoteachKeys = true;
+  const OPERATOR = "@cvcoteach/label_issues/review_and_move_on";
+  const KEYS = { a: "accept", k: "keep", e: "exclude", u: "undo" };
+  const ELSEWHERE = '[data-cy="operators-prompt-modal"], [data-cy="lighter-sample-renderer"]'; // a form; the Annotate tab
+  const PATIENCE = 5000; // ms, for the App to open the next sample
+  const presses = [];
+  let busy = false;
+
+  const there = (selector) => document.querySelector(selector) !== null;
+  const openSample = () => new URLSearchParams(location.search).get("id");
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+  const review = (what) =>
+    new Promise((resolve) =>
+      window.__foo__.executeOperator(OPERATOR, { what, sample_id: openSample() }, { callback: resolve })
+    );
+
+  async function work() {
+    busy = true;
+    while (presses.length) {
+      const { error, result } = await review(presses.shift());
+      if (error || !result?.next) presses.length = 0; // what was pressed ahead was meant for samples that never came
+      for (let waited = 0; result?.next && openSample() !== result.next && waited < PATIENCE; waited += 20) await pause(20);
+    }
+    busy = false;
+  }
+
+  window.addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input, textarea, select, [contenteditable=true]");
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || typing) return;
+    if (!(event.key in KEYS) || !there('[data-cy="modal"]') || there(ELSEWHERE)) return;
+    presses.push(KEYS[event.key]);
+    if (!busy) work();
+  });
+})();

@@ -1,0 +1,61 @@
+"""Where the story's Chromium comes from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fiftyone import browser
+
+
+class Machine:
+    """A machine with some binaries that start, and some commands that succeed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *binaries: str) -> None:
+        self.binaries = set(binaries)
+        self.fetches: dict[str, str] = {}
+        self.commands: list[str] = []
+        monkeypatch.delenv("CVCOTEACH_CHROMIUM", raising=False)
+        monkeypatch.setattr(shutil, "which", lambda name: name if name in self.binaries else None)
+        monkeypatch.setattr(browser, "_playwrights_own", lambda: "/playwright/chrome")
+        monkeypatch.setattr(browser, "_quietly", self.run)
+
+    def run(self, *command: str) -> bool:
+        """Start a binary, or fetch one."""
+        if command[-1] == "--version":
+            return command[0] in self.binaries
+        said = " ".join(Path(command[0]).name if part == command[0] else part for part in command)
+        self.commands.append(said)
+        for words, binary in self.fetches.items():
+            if words in said:
+                self.binaries.add(binary)
+                return True
+        return said.endswith("update -q")
+
+
+def test_one_that_is_there_is_taken_and_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, "chromium")
+    assert browser.find_chromium() == "chromium"
+    assert machine.commands == []
+
+
+def test_else_playwright_fetches_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    machine.fetches = {"playwright install chromium": "/playwright/chrome"}
+    assert browser.find_chromium() == "/playwright/chrome"
+    assert len(machine.commands) == 1
+
+
+def test_else_apt_get_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, "apt-get")
+    machine.fetches = {"install -q -y chromium": "chromium"}
+    assert browser.find_chromium() == "chromium"
+    assert ["playwright" in said for said in machine.commands] == [True, False, False]
+
+
+def test_where_none_can_be_had_a_sentence_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    Machine(monkeypatch)
+    with pytest.raises(browser.NoChromiumError, match=r"apt-get install chromium.*playwright install chromium"):
+        browser.find_chromium()
