@@ -223,8 +223,7 @@ def plain_epochs(curriculum: Curriculum, epochs: int, n: int) -> int:
 
 def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
     s, c = len(curriculum.selected), len(curriculum.candidate)
-    n_reviewed = int(task.corrected.reviewed.sum())
-    reviewed = f" ({n_reviewed:,} reviewed)" if n_reviewed else ""
+    reviewed = f" ({task.corrected.n_reviewed:,} reviewed)" if task.corrected.n_reviewed else ""
     joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
     return f"Two networks, {recipe.epochs} epochs on {s:,} images taken for clean{reviewed}{joined}."
 
@@ -238,7 +237,7 @@ def _trained(
         "recipe": asdict(recipe),
         "selected": len(curriculum.selected),
         "candidate": len(curriculum.candidate),
-        "reviewed": int(task.corrected.reviewed.sum()),
+        "reviewed": task.corrected.n_reviewed,
         "noise_rate": curriculum.noise_rate,
         "mixed_noise_rate": curriculum.mixed_noise_rate,
         "warmup": curriculum.warmup,
