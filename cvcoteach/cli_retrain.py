@@ -20,7 +20,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--label-column", metavar="NAME", help="Column of given labels in SOURCE.  [default: found by itself]")
 @click.option("--corrections", type=_FILE, help="CSV: path, action (accepted, kept, set, excluded), label.")
 @click.option("--test", type=_FILE, help="Images with right labels, to compare with plain training on.")
-@click.option("--mode", default="incv", show_default=True, type=click.Choice(["incv", "vanilla"]), help="What is kept.")
+@click.option(
+    "--mode",
+    default="incv",
+    show_default=True,
+    type=click.Choice(["incv", "correct", "vanilla"]),
+    help="What joins what counts as clean: candidates; all others under corrected labels; everything from the start.",
+)
 @click.option(
     "--select",
     type=click.Choice(["flags", "agreement"]),

@@ -36,6 +36,11 @@ class Corrected:
     reviewed: BoolArray
     """(n,) whether a person accepted, kept or set the label."""
 
+    @property
+    def n_reviewed(self) -> int:
+        """How many that are."""
+        return int(self.reviewed.sum())
+
 
 def correct(
     file: Path,

@@ -26,6 +26,7 @@ from cvcoteach.storage import RunFolder, digest, replacing
 if TYPE_CHECKING:
     from cvcoteach.training.coteaching import Curriculum, Epoch
     from cvcoteach.training.devices import Plan
+    from cvcoteach.training.lessons import Lesson
     from cvcoteach.training.loop import Recipe
     from cvcoteach.training.model_files import Model
 
@@ -94,14 +95,13 @@ def retrain(
         recipe = enough_epochs(recipe, int(lesson.selected.sum()))
     curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
     tested = None if test is None else load_test_images(test, task, machine, watcher)
-    labels = task.corrected.labels
     identity = {
         "mode": settings.mode,
         "recipe": asdict(recipe),
         "seed": settings.seed,
         "noise_rate": [curriculum.noise_rate, curriculum.mixed_noise_rate],
         "image_size": task.size,
-        "labels_digest": digest(labels, *task.class_names),
+        "labels_digest": digest(lesson.labels, *task.class_names),
         "selection_digest": digest(curriculum.selected, curriculum.candidate),
         "images_digest": task.content_key,
     }
@@ -112,7 +112,7 @@ def retrain(
             watcher.note(_opening(curriculum, task, recipe))
             if (folder.path / CHECKPOINT).exists():
                 watcher.note("Going on from the last epoch that was finished.")
-            model, trained = _train_pair(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
+            model, trained = _train_pair(folder.path, task, lesson, curriculum, recipe, plan, settings.seed, watcher)
             about = {"trained": _trained(run, curriculum, settings, recipe, task)}
             save_model(folder.path, model, about=about)
             _write_history(folder.path / "history.csv", trained)
@@ -152,7 +152,14 @@ def _plan(folder: RunFolder, task: Task, recipe: Recipe, machine: Machine) -> Pl
 
 
 def _train_pair(
-    folder: Path, task: Task, curriculum: Curriculum, recipe: Recipe, plan: Plan, seed: int, watcher: Watcher
+    folder: Path,
+    task: Task,
+    lesson: Lesson,
+    curriculum: Curriculum,
+    recipe: Recipe,
+    plan: Plan,
+    seed: int,
+    watcher: Watcher,
 ) -> tuple[Model, list[Epoch]]:
     from cvcoteach.training.augment import Pixels
     from cvcoteach.training.checkpoints import run_to_end
@@ -163,9 +170,11 @@ def _train_pair(
     data, k = Inputs(task.pixels, are_features=False), len(task.class_names)
     scaling = data.scaling(recipe, task.rows[curriculum.selected])
     networks = two_networks(lambda number: data.build(recipe, k, number), plan, seed)
-    targets = task.corrected.labels[curriculum.rows]
+    rows = curriculum.rows
+    targets, weights = lesson.labels[rows], None if lesson.weights is None else lesson.weights[rows]
     in_pixels = replace(curriculum, selected=task.rows[curriculum.selected], candidate=task.rows[curriculum.candidate])
-    training = CoTraining(networks, Pixels(task.pixels, plan), targets, in_pixels, recipe, scaling, plan, seed=seed)
+    pixels = Pixels(task.pixels, plan)
+    training = CoTraining(networks, pixels, targets, in_pixels, recipe, scaling, plan, weights=weights, seed=seed)
     run_to_end(training, folder / CHECKPOINT, watcher.epoch)
     mirror = recipe.tta and bool(recipe.flip)
     model = Model(networks, recipe.model, task.class_names, task.size, task.channels, scaling, mirror)
@@ -223,8 +232,7 @@ def plain_epochs(curriculum: Curriculum, epochs: int, n: int) -> int:
 
 def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
     s, c = len(curriculum.selected), len(curriculum.candidate)
-    n_reviewed = int(task.corrected.reviewed.sum())
-    reviewed = f" ({n_reviewed:,} reviewed)" if n_reviewed else ""
+    reviewed = f" ({task.corrected.n_reviewed:,} reviewed)" if task.corrected.n_reviewed else ""
     joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
     return f"Two networks, {recipe.epochs} epochs on {s:,} images taken for clean{reviewed}{joined}."
 
@@ -238,7 +246,7 @@ def _trained(
         "recipe": asdict(recipe),
         "selected": len(curriculum.selected),
         "candidate": len(curriculum.candidate),
-        "reviewed": int(task.corrected.reviewed.sum()),
+        "reviewed": task.corrected.n_reviewed,
         "noise_rate": curriculum.noise_rate,
         "mixed_noise_rate": curriculum.mixed_noise_rate,
         "warmup": curriculum.warmup,

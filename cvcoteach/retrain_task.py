@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.corrections import Corrected, correct
 from cvcoteach.runs import Machine, Watcher
 from cvcoteach.storage import RunFolder
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class RetrainSettings:
     """Everything that decides the result, beside the run, the images and the corrections."""
 
-    mode: Literal["incv", "vanilla"] = "incv"
+    mode: Literal["incv", "correct", "vanilla"] = "incv"
     select: Literal["flags", "agreement"] | None = None
     """What S is, and how wrong it may be: what the run did not flag, and its probabilities; or what INCV selected, and
     what the paper says. None: "flags", with the preset "paper" "agreement"."""
@@ -61,6 +61,10 @@ class Task:
     corrected: Corrected
     wrong: FloatArray | None
     """(n,) probability that each corrected label is wrong, in [0, 1], 0 where reviewed; None where it is not known."""
+    suggested: IntArray
+    """(n,) the most probable class of each."""
+    suggested_prob: FloatArray
+    """(n,) its probability."""
     class_names: tuple[str, ...]
     size: int
     channels: int
@@ -102,6 +106,7 @@ def prepare(
     machine: Machine,
     watcher: Watcher,
 ) -> Task:
+    from cvcoteach.training.lessons import believable
     from cvcoteach.training.sources import read_source
 
     with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
@@ -109,7 +114,8 @@ def prepare(
         class_names = tuple(arrays["class_names"].tolist())
         selected, candidate = arrays["selected"], arrays["candidate"]
         suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
-        wrong = _wrong(labels, arrays["pred_probs"]) if settings.selection == "flags" else None
+        posterior = fit_posterior(labels, arrays["pred_probs"])
+    wrong = posterior.wrong if settings.selection == "flags" and believable(posterior) else None
     if settings.selection == "flags":
         selected = ~_flags(run, paths)
         candidate = candidate & ~selected
@@ -164,19 +170,13 @@ def prepare(
         labels[kept],
         corrected,
         wrong,
+        posterior.suggested[kept],
+        posterior.suggested_prob[kept],
         class_names,
         size,
         int(images.pixels.shape[3]),
         images.content_key,
     )
-
-
-def _wrong(labels: IntArray, pred_probs: PredProbs) -> FloatArray | None:
-    """(n,) probability that each given label is wrong; None where that is not believable."""
-    from cvcoteach.training.lessons import believable
-
-    posterior = fit_posterior(labels, pred_probs)
-    return posterior.wrong if believable(posterior) else None
 
 
 def _flags(run: Path, paths: Sequence[str]) -> BoolArray:
@@ -211,10 +211,10 @@ def _load(data: Source, size: int, channels: int | None, machine: Machine, watch
 def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> Lesson:
     """What is taught.
 
-    Raises InputError where nothing, or nothing of a class, counts as clean.
+    Raises InputError where nothing, or nothing of a class, counts as clean, and where nothing is known to correct by.
     """
+    from cvcoteach.training import lessons
     from cvcoteach.training.coteaching import check_noise_rate
-    from cvcoteach.training.lessons import Lesson
 
     corrected, k = task.corrected, len(task.class_names)
     noise_rate = settings.noise_rate
@@ -225,7 +225,7 @@ def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> 
     check_noise_rate(noise_rate)
     if settings.mode == "vanilla":
         everything = np.ones(len(task.rows), np.bool_)
-        return Lesson(corrected.labels, everything, ~everything, noise_rate)
+        return lessons.Lesson(corrected.labels, everything, ~everything, noise_rate)
     if not corrected.selected.any():
         raise InputError("no label of the run counts as clean; there is nothing to train on.")
     counts = np.bincount(corrected.labels[corrected.selected], minlength=k)
@@ -235,8 +235,22 @@ def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> 
             f"no image of class {name!r} counts as clean, so that the networks could not learn it; review some of its "
             "images and give them with --corrections, or take --mode vanilla."
         )
-    as_published = settings.selection == "agreement"
-    return Lesson(corrected.labels, corrected.selected, corrected.candidate, noise_rate, task.wrong, as_published)
+    lesson = lessons.Lesson(
+        corrected.labels,
+        corrected.selected,
+        corrected.candidate,
+        noise_rate,
+        task.wrong,
+        as_published=settings.selection == "agreement",
+    )
+    if settings.mode != "correct":
+        return lesson
+    if task.wrong is None:
+        raise InputError(
+            "the run does not tell which of its labels are wrong, so that none can be corrected; take --mode incv"
+            + (" or --select flags." if settings.selection != "flags" else ".")
+        )
+    return lessons.corrected(lesson, task.suggested, task.suggested_prob)
 
 
 def load_test_images(test: Path, task: Task, machine: Machine, watcher: Watcher) -> tuple[Any, IntArray]:

@@ -49,6 +49,16 @@ def test_given_nothing_but_features_and_labels_it_finds_the_clean_ones_first() -
 
 
 @pytest.mark.slow
+def test_corrected_everything_is_taught_sooner_or_later() -> None:
+    X, true, given = noisy_blobs(seed=1)
+    model = CoTeaching(mode="correct", random_state=0, threads=1).fit(X[:400], given[:400])
+    assert (model.candidate_ == ~model.selected_).all()
+    assert model.score(X[400:], true[400:]) > 0.95
+    with pytest.raises(InputError, match="mode 'correct' finds itself what to correct"):
+        model.fit(X, given, selected=np.ones(600, bool))
+
+
+@pytest.mark.slow
 def test_a_smaller_selected_set_is_shown_as_often_as_everything_would_be() -> None:
     X, true, _ = noisy_blobs(400)
     recipe = Recipe(epochs=12, batch_size=32, optimizer="adamw", learning_rate=1e-3)

@@ -10,7 +10,7 @@ import pytest
 from cvcoteach.crossval import CrossValResult, IterativeCV
 from cvcoteach.final_scoring import FinalScores, FinalScoring
 from cvcoteach.training.coteaching import noise_left
-from cvcoteach.training.lessons import lesson_after
+from cvcoteach.training.lessons import corrected, lesson_after
 from tests.fakes import NearestMeans
 
 
@@ -57,6 +57,25 @@ def test_without_a_final_scoring_everything_is_as_published(found) -> None:
     e = result.noise_rate
     assert curriculum.noise_rate == pytest.approx(e**2 / (e**2 + 2 * (1 - e) ** 2))
     assert curriculum.mixed_noise_rate == pytest.approx(curriculum.noise_rate)
+
+
+def test_corrected_all_others_are_taught_under_their_most_probable_class_as_far_as_it_is_sure(found) -> None:
+    result, scores = found
+    plain = lesson_after(result, scores)
+    lesson = corrected(plain, scores.suggested, scores.suggested_prob)
+    s = plain.selected
+    assert (lesson.selected == s).all()
+    assert (lesson.candidate == ~s).all()
+    assert (lesson.labels == np.where(s, result.labels, scores.suggested)).all()
+    assert (lesson.labels[~s] != result.labels[~s]).mean() > 0.9
+    assert lesson.weights == pytest.approx(np.where(s, 1, scores.suggested_prob))
+    assert lesson.wrong == pytest.approx(np.where(s, scores.wrong, 1 - scores.suggested_prob))
+
+
+def test_without_probabilities_nothing_is_corrected(found) -> None:
+    result, scores = found
+    lesson = lesson_after(result, None)
+    assert corrected(lesson, scores.suggested, scores.suggested_prob) is lesson
 
 
 def test_a_posterior_that_explains_nothing_is_not_believed(found) -> None:

@@ -222,6 +222,15 @@ def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) 
 
 
 @pytest.mark.slow
+def test_corrected_all_images_are_trained_on(work: Path) -> None:
+    arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
+    result = call("retrain", *arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert 0 < summary["candidate"] == 240 - summary["selected"]
+
+
+@pytest.mark.slow
 def test_images_that_have_moved_are_named_beside_their_run(work: Path) -> None:
     shutil.copytree(work / "shapes", work / "moved")
     arguments = ("--epochs", 1, *MACHINE, "-q")

@@ -25,7 +25,8 @@ def task_of(wrong: np.ndarray | None, **changes: Any) -> Task:
         "reviewed": places == 0,
         **changes,
     }
-    return Task(None, places, places % 2, Corrected(**sets), wrong, ("cat", "dog"), 8, 1, "key")
+    suggested, prob = 1 - places % 2, np.full(10, 0.8)
+    return Task(None, places, places % 2, Corrected(**sets), wrong, suggested, prob, ("cat", "dog"), 8, 1, "key")
 
 
 def test_the_noise_rate_is_what_the_run_expects_of_the_labels_as_they_are_now() -> None:
@@ -46,6 +47,22 @@ def test_where_the_runs_probabilities_say_nothing_the_first_rounds_estimate_coun
 def test_selection_by_agreement_is_as_published() -> None:
     assert lesson_of(task_of(None), RetrainSettings(select="agreement"), RECORD).as_published
     assert lesson_of(task_of(None), RetrainSettings(preset="paper"), RECORD).as_published
+
+
+def test_corrected_what_is_not_selected_is_taught_under_the_suggested_class() -> None:
+    wrong = np.where(np.arange(10) < 6, 0.1, 0.9)
+    lesson = lesson_of(task_of(wrong), RetrainSettings(mode="correct"), RECORD)
+    assert lesson.labels.tolist() == [0, 1, 0, 1, 0, 1, 1, 0, 1, 0]
+    assert lesson.candidate.tolist() == [False] * 6 + [True] * 4
+    assert lesson.weights is not None
+    assert lesson.weights.tolist() == [1.0] * 6 + [0.8] * 4
+
+
+@pytest.mark.parametrize(("select", "way"), [("flags", "take --mode incv."), ("agreement", "or --select flags.")])
+def test_where_nothing_tells_what_is_wrong_nothing_can_be_corrected(select: Any, way: str) -> None:
+    with pytest.raises(InputError, match="does not tell which of its labels are wrong") as error:
+        lesson_of(task_of(None), RetrainSettings(mode="correct", select=select), RECORD)
+    assert str(error.value).endswith(way)
 
 
 def test_vanilla_is_taught_everything() -> None:

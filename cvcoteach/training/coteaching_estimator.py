@@ -29,12 +29,12 @@ from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_
 from cvcoteach.training.features import HeadTrainer
 from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
-from cvcoteach.training.lessons import Lesson, lesson_after
+from cvcoteach.training.lessons import Lesson, corrected, lesson_after
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, predict
 from cvcoteach.training.models import preprocessing
 from cvcoteach.transition import fit_posterior
 
-MODES = ("incv", "vanilla")
+MODES = ("incv", "correct", "vanilla")
 SELECTIONS = ("posterior", "agreement")
 
 RECIPES = {
@@ -51,7 +51,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier that learns from noisy labels: two networks, each taught what its peer finds easy.
 
     mode: "incv" (Chen et al., ICML 2019, algorithm 2): the images that Iterative Noisy Cross-Validation selected, then
-        with a share of its candidates; "vanilla" (Han et al., NeurIPS 2018): all images, no selection.
+        with a share of its candidates; "correct": then with a share of all others, each under its most probable class
+        and counting as much as that one is probable; "vanilla" (Han et al., NeurIPS 2018): all images, no selection.
     select: what S is. "posterior": the labels that are more probably right than wrong, by models that learned from S
         (`FinalScoring`); "agreement": those that the fold networks agree with, and the noise left in S by the paper.
     recipe: how the networks are trained; None: the "fast" of `RECIPES` for images, `HEAD_RECIPE` for features, which
@@ -71,7 +72,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        mode: Literal["incv", "vanilla"] = "incv",
+        mode: Literal["incv", "correct", "vanilla"] = "incv",
         select: Literal["posterior", "agreement"] = "posterior",
         recipe: Recipe | None = None,
         epochs: int | None = None,
@@ -126,6 +127,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             check_noise_rate(noise_rate)
         if candidate is not None and selected is None:
             raise InputError("candidate is given without selected; candidates join a selected set.")
+        if selected is not None and self.mode == "correct":
+            raise InputError("selected is given, but mode 'correct' finds itself what to correct; take mode 'incv'.")
         data, labels = self._fit_inputs(X, y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         codes = codes.astype(np.int64)
@@ -153,11 +156,12 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         training = CoTraining(
             networks,
             data.on(self._plan),
-            codes[rows],
+            lesson.labels[rows],
             curriculum,
             recipe,
             scaling,
             self._plan,
+            weights=None if lesson.weights is None else lesson.weights[rows],
             seed=seed,
         )
         run_to_end(training, on_epoch=self.on_epoch)
@@ -264,13 +268,16 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             posterior = fit_posterior(labels, found.rounds[0].pred_probs)
             rate = float(posterior.wrong.mean()) if posterior.fits else found.noise_rate
             return Lesson(labels, everything, ~everything, rate)
-        if self.select == "posterior":
+        if self.select == "posterior" or self.mode == "correct":
             passes = HEAD_PASSES if data.are_features else 1
             self.scores_ = FinalScoring(self.select, passes=passes, seed=seed).after(found, trainer)
         lesson = lesson_after(found, self.scores_, noise_rate=noise_rate)
         # of a class that nothing was selected of: noisy is better than never seen
         missing = (np.bincount(labels[lesson.selected], minlength=n_classes) == 0)[labels]
-        return replace(lesson, selected=lesson.selected | missing, candidate=lesson.candidate & ~missing)
+        lesson = replace(lesson, selected=lesson.selected | missing, candidate=lesson.candidate & ~missing)
+        if self.mode == "correct" and self.scores_ is not None:
+            lesson = corrected(lesson, self.scores_.suggested, self.scores_.suggested_prob)
+        return lesson
 
     def _given_lesson(
         self, labels: IntArray, n_classes: int, chosen: tuple[BoolArray, BoolArray], noise_rate: float | None

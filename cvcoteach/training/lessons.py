@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Lesson:
     """What is taught of n images, before it is known for how many epochs."""
 
     labels: IntArray
-    """(n,)"""
+    """(n,) the class that each image is said to have."""
     selected: BoolArray
     """(n,) S: taken for clean, taught from the start."""
     candidate: BoolArray
@@ -28,6 +28,8 @@ class Lesson:
     """ε̂: share of wrong labels among all given ones, in [0, 1)."""
     wrong: FloatArray | None = None
     """(n,) probability that each label is wrong, in [0, 1], where that is known."""
+    weights: FloatArray | None = None
+    """(n,) what each label counts, in [0, 1]; None: all 1."""
     as_published: bool = False
     """Whether the noise left in S is the paper's; see `incv_curriculum`."""
 
@@ -76,3 +78,22 @@ def lesson_after(found: CrossValResult, scores: FinalScores | None, *, noise_rat
     selected = scores.label_quality > FLAG_BELOW
     rate = float(scores.wrong.mean()) if noise_rate is None else noise_rate
     return Lesson(found.labels, selected, found.candidate & ~selected, rate, scores.wrong)
+
+
+def corrected(lesson: Lesson, suggested: IntArray, suggested_prob: FloatArray) -> Lesson:
+    """One step beyond the paper: C is all that is not in S, under corrected labels.
+
+    suggested, suggested_prob: (n,) the most probable class, and its probability, which is what it counts.
+
+    Without probabilities of being wrong there is nothing to correct by, and the lesson stays as it is.
+    """
+    if lesson.wrong is None:
+        return lesson
+    c = ~lesson.selected
+    return replace(
+        lesson,
+        labels=np.where(c, suggested, lesson.labels),
+        candidate=c,
+        wrong=np.where(c, 1 - suggested_prob, lesson.wrong),
+        weights=np.where(c, suggested_prob, 1.0),
+    )
