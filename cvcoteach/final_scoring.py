@@ -32,7 +32,7 @@ from cvcoteach.crossval import (
     train_folds,
 )
 from cvcoteach.issues import FLAG_BELOW, LabelIssues, issues_of
-from cvcoteach.transition import Posterior, fit_posterior
+from cvcoteach.transition import Posterior, credited, fit_posterior
 
 Select = Literal["posterior", "agreement"]
 SELECT = ("posterior", "agreement")
@@ -179,9 +179,9 @@ class FinalScoring:
             if self.select == "agreement":
                 s = self._given(y, selected, first)
             elif self.passes == 1:
-                s = self._trusted(fit_posterior(y, first))
+                s = self._trusted(credited(fit_posterior(y, first)))
             else:
-                learned, s = self._corrected(fit_posterior(y, passes[-1] if passes else first))
+                learned, s = self._corrected(credited(fit_posterior(y, passes[-1] if passes else first)))
             passes.append(self._train(trainer, y, learned, s, k, this, last, finished, on_fold))
         probs = np.mean(passes, axis=0)
         return FinalScores(y, probs, s, learned, *verdict(y, probs))
@@ -246,7 +246,7 @@ class FinalScoring:
 
 def verdict(labels: IntArray, pred_probs: PredProbs) -> tuple[Posterior, BoolArray]:
     """The posterior and the flags (n,) that follow from the probabilities (n, K) of the final scoring."""
-    posterior = fit_posterior(labels, pred_probs)
+    posterior = credited(fit_posterior(labels, pred_probs))
     flags = flags_of_best_f1(posterior.wrong) if posterior.fits else posterior.label_quality < FLAG_BELOW
     return posterior, flags
 

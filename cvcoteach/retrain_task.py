@@ -12,9 +12,9 @@ import pandas as pd
 
 from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.corrections import Corrected, correct
+from cvcoteach.final_scoring import verdict
 from cvcoteach.runs import Machine, Watcher
 from cvcoteach.storage import RunFolder
-from cvcoteach.transition import fit_posterior
 
 if TYPE_CHECKING:
     from cvcoteach.training.images import Images
@@ -114,7 +114,7 @@ def prepare(
         class_names = tuple(arrays["class_names"].tolist())
         selected, candidate = arrays["selected"], arrays["candidate"]
         suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
-        posterior = fit_posterior(labels, arrays["pred_probs"])
+        posterior, _ = verdict(labels, arrays["pred_probs"])
     wrong = posterior.wrong if settings.selection == "flags" and believable(posterior) else None
     if settings.selection == "flags":
         selected = ~_flags(run, paths)

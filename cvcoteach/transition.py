@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, near
 from cvcoteach.calibration import AffineModel, fit_affine
-from cvcoteach.credit import credit_of, shared_errors
+from cvcoteach.credit import SHARED, credit_of, shared_errors
 from cvcoteach.deconvolution import DeconvolvedModel, fit_deconvolved
 from cvcoteach.tempering import Likely, TemperatureModel, fit_temperature
 
@@ -131,9 +131,7 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
     Where a model without noise predicts held-out given labels as well, `label_quality` is the probability of the
     given label as it came, and `fits` is False.
 
-    That takes image and label for independent witnesses. People err where models err, so for models trained on noisy
-    labels of up to 32 classes the posterior is taken to a power and scaled again, the lower the more alike labels
-    and model are in what they confuse (`credit_of`). For more classes that was never measured, and it stays as it is.
+    That takes image and label for independent witnesses; see `credited`.
 
     labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K), each row by a model that did not train on it.
     trained_on: "noisy" if the models saw given labels (plain K-fold), "clean" if only selected, clean ones.
@@ -160,9 +158,6 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
 
     quality = np.empty(len(y))
     with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
-        credit = 1.0
-        if fits and not isinstance(model, TemperatureModel):
-            credit = _credit(y, probs, model)
         for rows in _chunks(*probs.shape):
             each = np.arange(rows.stop - rows.start)
             if not fits:
@@ -170,8 +165,30 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_o
             elif likely is not None and isinstance(model, TemperatureModel):
                 quality[rows] = model.likely_posterior(likely[rows])[:, -1]
             else:
-                quality[rows] = _tempered(model.posterior(y[rows], probs[rows]), credit)[each, y[rows]]
-    return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model, credit)
+                quality[rows] = model.posterior(y[rows], probs[rows])[each, y[rows]]
+    return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model)
+
+
+def credited(posterior: Posterior) -> Posterior:
+    """The posterior for people's labels: people err where models err, so a label confirms its image less.
+
+    It is taken to a power and scaled again, the lower the more alike labels and model are in what they confuse
+    (`credit_of`). Beyond 32 classes that cannot be told, and labels count as people's. One that does not fit is left
+    as it is.
+
+    For probabilities of models trained on labels that were cleaned: those of noisy labels err like these labels,
+    whoever made them.
+    """
+    if not posterior.fits:
+        return posterior
+    model = posterior.model
+    with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
+        credit = SHARED
+        if not isinstance(model, TemperatureModel):
+            credit = _credit(posterior.labels, posterior.pred_probs, model)
+        result = replace(posterior, credit=credit)
+        own = [j[np.arange(len(j)), posterior.labels[rows]] for rows, j in result.rows()]
+    return replace(result, label_quality=np.concatenate(own))
 
 
 def _credit(labels: IntArray, probs: npt.NDArray[np.floating], model: AffineModel | DeconvolvedModel) -> float:

@@ -87,6 +87,7 @@ def test_epochs_of_a_smaller_set_are_more_until_as_many_images_were_shown() -> N
     passes = image_passes(600, 300, warmup_of(epochs, 0.2), epochs)
     assert abs(passes - 12_000) <= 450, "half an epoch of 900"
     assert matched_epochs(1000, 0, 0.2, 100) == 1
+    assert matched_epochs(20, 0, 0.2, 600_000, most=120) == 120
 
 
 def test_what_is_easy_does_not_depend_on_what_it_counts() -> None:

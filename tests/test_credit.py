@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_predict
 
 from cvcoteach import fit_posterior, noise
 from cvcoteach.credit import SHARED, credit_of, shared_errors
+from cvcoteach.transition import credited
 
 K = 10
 
@@ -85,7 +86,7 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     true, probs = wavering(30_000)
     labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), np.random.default_rng(1))
     in_turn = np.argsort(np.argsort(true, kind="stable") % 3000, kind="stable")
-    one, other = (fit_posterior(labels[rows], probs[rows]) for rows in (np.arange(30_000), in_turn))
+    one, other = (credited(fit_posterior(labels[rows], probs[rows])) for rows in (np.arange(30_000), in_turn))
     assert one.fits == other.fits
     assert one.credit == pytest.approx(other.credit, abs=0.05)
 
@@ -116,7 +117,7 @@ def test_the_posterior_believes_a_label_less_where_errors_are_shared() -> None:
     found = []
     for labels in (shared, flipped):
         model = LogisticRegression(max_iter=300)
-        found.append(fit_posterior(labels, cross_val_predict(model, x, labels, cv=3, method="predict_proba")))
+        found.append(credited(fit_posterior(labels, cross_val_predict(model, x, labels, cv=3, method="predict_proba"))))
     assert all(posterior.fits for posterior in found)
     assert found[0].credit < 0.75
     assert found[1].credit > 0.95
@@ -130,3 +131,14 @@ def test_a_credit_tempers_every_probability_of_a_row() -> None:
     expected = exact**0.7 / (exact**0.7).sum(axis=1, keepdims=True)
     tempered = np.concatenate([j for _, j in replace(plain, credit=0.7).rows()])
     np.testing.assert_allclose(tempered, expected, atol=1e-12)
+
+
+def test_the_quality_follows_the_credit() -> None:
+    true, probs = wavering(2000)
+    labels = np.where(np.random.default_rng(1).random(2000) < 0.2, true ^ 1, true)
+    fitted = replace(fit_posterior(labels, probs), fits=True)
+    less = credited(fitted)
+    assert less.credit < 1
+    rows = np.concatenate([j for _, j in less.rows()])
+    np.testing.assert_allclose(less.label_quality, rows[np.arange(2000), labels], atol=1e-12)
+    assert credited(replace(fitted, fits=False)).credit == 1

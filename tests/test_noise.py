@@ -73,7 +73,12 @@ def test_asymmetric_noise_sends_every_class_to_the_next() -> None:
     np.testing.assert_array_equal(flipped, (labels + 1) % 10)
 
 
-@given(rate=st.floats(0, 0.75), k=st.integers(2, 30), sparsity=st.floats(0, 0.95), seed=st.integers(0, 2**31))
+@given(
+    rate=st.just(0.0) | st.floats(1e-9, 0.75),
+    k=st.integers(2, 30),
+    sparsity=st.floats(0, 0.95),
+    seed=st.integers(0, 2**31),
+)
 def test_class_dependent_noise_has_the_rate_and_the_zeros_that_were_asked_for(
     rate: float, k: int, sparsity: float, seed: int
 ) -> None:

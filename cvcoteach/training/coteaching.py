@@ -107,15 +107,22 @@ def warmup_of(epochs: int, noise_rate: float) -> int:
 
 
 def matched_epochs(
-    n_selected: int, n_candidate: int, noise_rate: float, passes: int, *, warmup: int | None = None
+    n_selected: int,
+    n_candidate: int,
+    noise_rate: float,
+    passes: int,
+    *,
+    warmup: int | None = None,
+    most: int | None = None,
 ) -> int:
-    """Epochs of S and C that show about as many images as `passes`, one at least."""
+    """Epochs of S and C that show about as many images as `passes`, from one to `most`."""
 
     def off(epochs: int) -> int:
         e0 = warmup_of(epochs, noise_rate) if warmup is None else warmup
         return abs(image_passes(n_selected, n_candidate, e0, epochs) - passes)
 
-    return min(range(1, passes // n_selected + 2), key=off)
+    enough = passes // n_selected + 1
+    return min(range(1, (enough if most is None else min(most, enough)) + 1), key=off)
 
 
 # -- what a batch teaches ----------------------------------------------------------------------------------------

@@ -34,9 +34,10 @@ class Lesson:
     """Whether the noise left in S is the paper's; see `incv_curriculum`."""
 
     def epochs(self, passes: int, *, warmup: int | None = None) -> int:
-        """How many show about as many images as `passes`."""
+        """How many show about as many images as `passes`, at most ten times as many as all images would take."""
         n_selected, n_candidate = int(self.selected.sum()), int(self.candidate.sum())
-        return matched_epochs(n_selected, n_candidate, self.noise_rate, passes, warmup=warmup)
+        most = max(1, 10 * passes // len(self.labels))  # twenty images, shown ten thousand times, teach nothing more
+        return matched_epochs(n_selected, n_candidate, self.noise_rate, passes, warmup=warmup, most=most)
 
     def curriculum(
         self, n_classes: int, epochs: int, *, warmup: int | None = None, ramp: float | None = None

@@ -27,7 +27,7 @@ from cvcoteach import noise
 from cvcoteach.crossval import IterativeCV, cross_validate
 from cvcoteach.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.training.features import HeadTrainer
-from cvcoteach.transition import fit_posterior
+from cvcoteach.transition import credited, fit_posterior
 
 K = 10
 N_FOLDS = 5
@@ -116,7 +116,7 @@ def measured(trainer: HeadTrainer, given: Labels, wrong: Bools, seed: int) -> It
         flags = find_label_issues(given, probs, filter_by=rule, n_jobs=1)
         yield [f"cleanlab, {rule}", np.nan, np.nan, *flag_figures(wrong, flags), np.nan, folds + clock.lap()]
 
-    posterior = fit_posterior(given, probs)
+    posterior = credited(fit_posterior(given, probs))
     doubt = posterior.wrong
     seconds = folds + clock.lap()
     yield ["posterior of the same folds", *figures(wrong, doubt, doubt > 0.5), calibration(wrong, doubt), seconds]
