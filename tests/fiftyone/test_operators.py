@@ -16,7 +16,8 @@ from fiftyone.operators.registry import OperatorRegistry
 from cvcoteach.fiftyone import browse, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
-from tests.fiftyone.calls import context, execute, in_the_app, notes, plugin, properties, status, toasts
+from cvcoteach.fiftyone.reviewing import DOORS
+from tests.fiftyone.calls import context, execute, in_the_app, notes, operator, plugin, properties, status, toasts
 from tests.fiftyone.test_issues import with_embeddings
 from tests.fiftyone.test_runs import imported
 
@@ -28,7 +29,7 @@ def test_the_plugin_registers_everything_without_an_error() -> None:
     plugin()
     registry = OperatorRegistry()
     assert registry.list_errors() == []
-    for name in [operator().name for operator in OPERATORS] + [PANEL]:
+    for name in [kind().name for kind in OPERATORS] + [PANEL]:
         assert foo.operator_exists(f"{PLUGIN}/{name}"), name
 
 
@@ -231,3 +232,40 @@ def test_a_press_is_about_the_sample_it_names(noisy: Any) -> None:
     answer = execute("review_and_move_on", noisy.dataset, current_sample=worst[0], params=press)
     assert [i for i, value in status(noisy).items() if value == "accepted"] == [worst[1]]
     assert answer["next"] == worst[2]
+
+
+def test_a_key_that_fails_is_told_by_a_toast(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported(noisy)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the database is on fire")
+
+    monkeypatch.setitem(DOORS, "keep", broken)
+    params = {"what": "keep", "sample_id": noisy.wrong_ids[0]}
+    for dataset, why in ((noisy.dataset, "RuntimeError: the database is on fire"), ("deleted long ago", "was deleted")):
+        ctx = context(dataset, query_performance=True, params=params)
+        assert operator("review_and_move_on").execute(ctx) == {}
+        (toast,) = (it.params for it in ctx.executor._requests if it.operator_uri == "notify")
+        assert toast["variant"] == "error"
+        assert why in toast["message"]
+
+
+def test_a_key_undoes_presses_one_by_one_and_never_what_was_done_to_many(noisy: Any) -> None:
+    imported(noisy)
+    one, two, three, *many = noisy.wrong_ids
+    for sample_id in (one, two):
+        execute("keep_labels", noisy.dataset, selected=[sample_id])
+    execute("accept_suggestions", noisy.dataset, selected=many)
+    undo = {"current_sample": three, "params": {"what": "undo"}}
+    assert [execute("review_and_move_on", noisy.dataset, **undo)["next"] for _ in range(2)] == [two, one]
+    with pytest.raises(Exception, match="no correction of this or of another single sample"):
+        execute("review_and_move_on", noisy.dataset, **undo)
+    assert {i for i, value in status(noisy).items() if value != "unreviewed"} == set(many)
+
+
+def test_an_undo_of_no_samples_is_not_one_of_the_last_action(noisy: Any) -> None:
+    imported(noisy)
+    execute("keep_labels", noisy.dataset, selected=noisy.wrong_ids[:2])
+    with pytest.raises(Exception, match="no correction to take back"):
+        execute("undo_corrections", noisy.dataset, params={"ids": []})
+    assert status(noisy)[noisy.wrong_ids[0]] == "kept"

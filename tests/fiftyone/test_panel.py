@@ -15,6 +15,8 @@ from fiftyone.operators.executor import ExecutionContext, Executor
 from cvcoteach.fiftyone import browse, corrections
 from cvcoteach.fiftyone.layout import escaped, media_url
 from cvcoteach.fiftyone.panel import LabelIssuesPanel
+from cvcoteach.fiftyone.reviewing import DOORS
+from tests.fiftyone.calls import status
 from tests.fiftyone.test_runs import imported
 
 CLASSES = ("bar", "cross", "ring")
@@ -131,6 +133,64 @@ def test_undo_takes_back_what_is_selected_else_the_last_action(noisy: Any) -> No
     Event.of(noisy, "undo", marks=[{"id": noisy.wrong_ids[0], "type": "default"}])
     review = dict(zip(*noisy.dataset.values(["id", "label_issues_review"]), strict=True))
     assert [review[i] for i in noisy.wrong_ids[:4]] == ["unreviewed", "accepted", "kept", "kept"]
+
+
+@pytest.mark.parametrize(("button", "becomes"), [("accept", "accepted"), ("keep", "kept"), ("exclude", "excluded")])
+def test_a_button_in_an_open_sample_leaves_what_the_grid_has_selected_alone(
+    noisy: Any, button: str, becomes: str
+) -> None:
+    imported(noisy)
+    here, *others = noisy.wrong_ids[:4]
+    Event.of(noisy, button, current_sample=here, marks=[{"id": i, "type": "default"} for i in others])
+    assert {i: value for i, value in status(noisy).items() if value != "unreviewed"} == {here: becomes}
+
+
+def test_set_in_an_open_sample_asks_about_that_one(noisy: Any) -> None:
+    imported(noisy)
+    here, other = noisy.wrong_ids[:2]
+    event = Event.of(noisy, "set_label", current_sample=here, marks=[{"id": other, "type": "default"}])
+    assert [params["params"]["ids"] for _, params in event.asked if "params" in params] == [[here]]
+
+
+def test_accept_in_the_grid_leaves_the_alt_clicked_alone_and_marked(noisy: Any) -> None:
+    imported(noisy)
+    one, other = noisy.wrong_ids[:2]
+    to_keep = {"id": other, "type": "alt"}
+    event = Event.of(noisy, "accept", marks=[{"id": one, "type": "default"}, to_keep])
+    assert {i for i, value in status(noisy).items() if value != "unreviewed"} == {one}
+    assert event.params("set_selected_samples")["samples"] == [to_keep]
+    event = Event.of(noisy, "accept", marks=[to_keep])
+    assert "every selected sample is Alt-clicked" in event.params("notify")["message"]
+    assert status(noisy)[other] == "unreviewed"
+
+
+def test_undo_in_an_open_sample_takes_back_its_correction_else_the_last_of_one_sample(noisy: Any) -> None:
+    imported(noisy)
+    single, *many = noisy.wrong_ids[:4]
+    left = noisy.wrong_ids[5]
+    corrections.keep_labels(noisy.dataset, [single])
+    corrections.accept_suggestions(noisy.dataset, many)
+    event = Event.of(noisy, "undo", current_sample=left, marks=[{"id": many[1], "type": "default"}])
+    assert event.params("open_sample")["id"] == single
+    assert [status(noisy)[i] for i in (single, *many)] == ["unreviewed", "accepted", "accepted", "accepted"]
+    event = Event.of(noisy, "undo", current_sample=left)
+    assert "no correction of this or of another single sample" in event.params("notify")["message"]
+    Event.of(noisy, "undo", current_sample=many[0])
+    assert [status(noisy)[i] for i in (single, *many)] == ["unreviewed", "unreviewed", "accepted", "accepted"]
+
+
+def test_what_nobody_foresaw_is_told_by_a_toast_and_in_the_panel(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported(noisy)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the database is on fire")
+
+    monkeypatch.setitem(DOORS, "keep", broken)
+    event = Event.of(noisy, "keep", marks=[{"id": noisy.wrong_ids[0], "type": "default"}])
+    assert event.params("notify")["variant"] == "error"
+    assert "RuntimeError: the database is on fire" in event.params("notify")["message"]
+    monkeypatch.setattr(browse, "queue", broken)
+    assert "RuntimeError: the database is on fire" in Event.of(noisy, "refresh").shown
 
 
 def test_the_open_sample_is_described(noisy: Any) -> None:

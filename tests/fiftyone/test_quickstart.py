@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fiftyone as fo
 import pytest
 
 from tests import images
@@ -21,8 +22,7 @@ def test_it_is_short() -> None:
 @pytest.mark.slow
 def test_a_folder_comes_back_with_its_labels_corrected(tmp_path: Path) -> None:
     wrong = images.class_folders(tmp_path / "photos", n=150, wrong=0.1)
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "photos"), "--no-app", "--export", str(tmp_path / "out")]
-    said = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True).stdout
+    said = quickstart(tmp_path / "photos", tmp_path / "out").stdout
     assert "The most doubtful" in said
     before = {str(path.relative_to(tmp_path / "photos")) for path in (tmp_path / "photos").rglob("*.png")}
     after = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
@@ -31,3 +31,28 @@ def test_a_folder_comes_back_with_its_labels_corrected(tmp_path: Path) -> None:
     assert f"{len(moved)} corrections are on record." in said
     assert len(moved & wrong) >= 12  # of 15
     assert len(moved) <= 18
+
+    # the corrections are still there the next time, and nothing is left to do
+    said = quickstart(tmp_path / "photos", tmp_path / "again").stdout
+    assert "0 to review." in said
+    assert f"{len(moved)} corrections are on record." in said
+    assert {str(path.relative_to(tmp_path / "again")) for path in (tmp_path / "again").rglob("*.png")} == after
+    fo.delete_dataset(dataset_name(tmp_path / "photos"))
+
+
+@pytest.mark.slow
+def test_a_place_that_is_taken_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    images.class_folders(tmp_path / "photos", n=30, wrong=0.1)
+    said = quickstart(tmp_path / "photos", tmp_path / "photos")
+    assert said.returncode != 0
+    assert "is not empty; name another folder." in said.stderr
+    assert not fo.dataset_exists(dataset_name(tmp_path / "photos"))
+
+
+def quickstart(folder: Path, to: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), "--no-app", "--export", str(to)]
+    return subprocess.run(command, env=os.environ, capture_output=True, text=True)
+
+
+def dataset_name(folder: Path) -> str:
+    return "-".join(folder.resolve().parts[1:])

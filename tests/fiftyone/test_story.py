@@ -59,7 +59,7 @@ def story(tmp_path: Path) -> Iterator[NoisyDataset]:
     made.dataset.name = f"story-{os.getpid()}"
     made.dataset.persistent = True
     rng = np.random.default_rng(0)
-    vectors = np.eye(3)[made.true] * 6 + rng.normal(size=(N, 3))
+    vectors = np.eye(3)[made.true] * 4 + rng.normal(size=(N, 3))
     made.dataset.add_sample_field("embedding", fo.VectorField)
     made.dataset.set_values("embedding", list(vectors))
     made.dataset.select(made.ids[::6]).tag_samples("test")
@@ -145,7 +145,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     _choose(page, form, "Embeddings", "embedding")
     _choose(page, form, "Flag", "labels that INCV did not select")
     _press(form, "Find", "find_label_issues")
-    page.get_by_text(re.compile(r"round \d+ of \d+, fold|^done$")).first.wait_for()
+    page.get_by_text(re.compile(r"round \d+ of \d+, fold \d+ of \d+")).first.wait_for()
     _picture(page, "progress", page.locator('[data-cy="operators-prompt-modal"]'))
 
     # the panel, with the run's own figures
