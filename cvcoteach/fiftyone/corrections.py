@@ -183,7 +183,7 @@ def _take_back(
     who: str | None,
 ) -> Correction | None:
     """Take back what stands of the samples' corrections (of `action` only, if given); None where nothing stands."""
-    doing = Action(dataset, results, UNDO, who, action["_id"] if action is not None else None)
+    doing = Action(dataset, results, UNDO, who)
     label_field, found = results.config.label_field, False
     for chunk in _chunks(ids):
         lengths = audit.lengths(chunk)
@@ -202,6 +202,8 @@ def _take_back(
             _check_writable(dataset, results)
         doing.leave(CHANGED_ELSEWHERE, len(tops) - len(changes))
         doing.carry_out(changes, lengths)
+    if action is not None:
+        doing.took_back(action)
     if not found:
         return None
     done = Correction(UNDO, tuple(doing.ids), doing.left_alone)
