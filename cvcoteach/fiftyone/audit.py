@@ -114,7 +114,7 @@ class Audit:
         self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"pending": None}})
 
     def took_back(self, undo: Document, action: ObjectId) -> None:
-        """The undo has taken the action back as a whole. Said last: of an undo killed half-way, the next does the rest."""
+        """The undo has taken back all of the action. Said last: of an undo killed half-way, the next does the rest."""
         self._actions.update_one({"_id": undo["_id"]}, {"$set": {"undoes": action}})
 
     def pending(self) -> Iterator[tuple[Document, bool, list[Document]]]:
