@@ -69,6 +69,8 @@ def _record_beside(file: Path) -> Path:
 
 def _is_record(file: Path) -> bool:
     """Whether an export wrote it; without its CSV it is what a killed one left."""
+    if not file.is_file():
+        return False
     with open(file, "rb") as lines:
         return lines.readline().rstrip(b"\r\n") == ",".join(COLUMNS).encode()
 
@@ -126,9 +128,7 @@ def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
 
 def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> int:
     ours = [field for key in runs.keys(view._dataset) for field in Fields(key)]
-    made = view.exclude_fields(
-        ours
-    ).clone()  # under a name for the time being: FiftyOne clears it away if we are killed
+    made = view.exclude_fields(ours).clone()  # named last: a whole export, or one that FiftyOne clears away
     made.persistent = True
     made.name = name
     return len(made)
