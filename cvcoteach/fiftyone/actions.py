@@ -33,16 +33,8 @@ def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
 class Action:
     """An action under way: a part at a time, recorded first and written afterwards."""
 
-    def __init__(
-        self,
-        dataset: Any,
-        results: FindLabelIssuesResults,
-        what: str,
-        who: str | None,
-        undoes: ObjectId | None = None,
-    ) -> None:
-        """undoes: the action that this takes back as a whole."""
-        self.dataset, self.results, self.what, self.who, self.undoes = dataset, results, what, who, undoes
+    def __init__(self, dataset: Any, results: FindLabelIssuesResults, what: str, who: str | None) -> None:
+        self.dataset, self.results, self.what, self.who = dataset, results, what, who
         self.audit = audit_of(dataset, results)
         self.ids: list[str] = []
         """The samples that were corrected."""
@@ -65,13 +57,18 @@ class Action:
             return
         if self._begun is None:
             key, label_field = self.results.key, self.results.config.label_field
-            self._begun = self.audit.begin(self.what, key, label_field, self.who, self.undoes)
+            self._begun = self.audit.begin(self.what, key, label_field, self.who)
         links = self.audit.append(self._begun, self._part, changes, lengths)
         written = _write(self.dataset, self.results, self.audit, links)
         self.audit.finish(self._begun, self._part)
         self._part += 1
         self.ids += [str(link["sample_id"]) for link in written]
         self.leave(CHANGED_ELSEWHERE, len(changes) - len(written))
+
+    def took_back(self, action: Document) -> None:
+        """Every part is carried out: `action` is taken back as a whole."""
+        if self._begun is not None:
+            self.audit.took_back(self._begun, action["_id"])
 
 
 def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]) -> list[Document]:

@@ -70,8 +70,8 @@ class Audit:
         self._run = {"dataset_id": dataset._doc.id, "run_id": run_id}
         self._links, self._actions = _collections()
 
-    def begin(self, what: str, key: str, label_field: str, who: str | None, undoes: ObjectId | None = None) -> Document:
-        """A new action, as yet without links. undoes: the action that it takes back as a whole."""
+    def begin(self, what: str, key: str, label_field: str, who: str | None) -> Document:
+        """A new action, as yet without links."""
         action = {
             **self._run,
             "_id": ObjectId(),
@@ -80,7 +80,7 @@ class Audit:
             "label_field": label_field,
             "who": who or default_user(),
             "when": now(),
-            "undoes": undoes,
+            "undoes": None,
             "pending": None,
             "since": None,
             "recorded": False,
@@ -112,6 +112,10 @@ class Audit:
     def finish(self, action: Document, part: int) -> None:
         """The links of this part are written or void. Nothing happens where the action is at a later part already."""
         self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"pending": None}})
+
+    def took_back(self, undo: Document, action: ObjectId) -> None:
+        """The undo has taken back all of the action. Said last: of an undo killed half-way, the next does the rest."""
+        self._actions.update_one({"_id": undo["_id"]}, {"$set": {"undoes": action}})
 
     def pending(self) -> Iterator[tuple[Document, bool, list[Document]]]:
         """What is on record and perhaps not written: under way elsewhere, or left behind by a killed process.

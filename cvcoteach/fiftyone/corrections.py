@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bson
@@ -24,6 +25,7 @@ from cvcoteach.fiftyone.runs import FindLabelIssuesResults
 
 NOT_IN_RUN = "not part of the run"
 RELABELLED = "relabelled since the run"
+DELETED = "deleted meanwhile"
 WITHOUT_SUGGESTION = "flagged without another label to suggest"
 _DONE = {"accept": "accepted", "keep": "kept", "set": "set", "exclude": "excluded", UNDO: "taken back"}
 
@@ -113,7 +115,8 @@ def undo_corrections(
 ) -> Correction:
     """Take back the last action, or the last correction of each of the samples `ids`: labels are as before, exactly.
 
-    A label that was changed elsewhere since is left alone. Undoing again takes back the action before.
+    A label that was changed elsewhere since is left alone, and so is a sample that was deleted; an action of nothing
+    else is passed over. Undoing again takes back the action before.
 
     Raises InputError where there is nothing to take back.
     """
@@ -124,12 +127,18 @@ def undo_corrections(
         done = _take_back(dataset, results, audit, fo_fields.object_ids(ids), None, who)
         if done is None:
             raise InputError("these samples have no correction to take back.")
+        if not done.ids:
+            raise InputError(_why_not_undone(done.left_alone))
         return done
+    passed_over: Counter[str] = Counter()
     for action in audit.undoable():
         done = _take_back(dataset, results, audit, audit.samples_of(action), action, who)
-        if done is not None:
-            return done
-    raise InputError("there is no correction to take back.")
+        if done is None:
+            continue
+        passed_over.update(done.left_alone)
+        if done.ids:
+            return replace(done, left_alone=passed_over)
+    raise InputError(_why_not_undone(passed_over) if passed_over else "there is no correction to take back.")
 
 
 def history(dataset: Any, brain_key: str | None = None) -> pd.DataFrame:
@@ -183,7 +192,7 @@ def _take_back(
     who: str | None,
 ) -> Correction | None:
     """Take back what stands of the samples' corrections (of `action` only, if given); None where nothing stands."""
-    doing = Action(dataset, results, UNDO, who, action["_id"] if action is not None else None)
+    doing = Action(dataset, results, UNDO, who)
     label_field, found = results.config.label_field, False
     for chunk in _chunks(ids):
         lengths = audit.lengths(chunk)
@@ -193,22 +202,24 @@ def _take_back(
             tops = {sample_id: link for sample_id, link in tops.items() if link["action"] == action["_id"]}
         found = found or bool(tops)
         names = ("filepath", label_field, results.fields.review, results.fields.suggested)
-        changes = []
+        changes, n_seen = [], 0
         for sample in read_samples(dataset, list(tops), names):
+            n_seen += 1
             link = tops[sample["_id"]]
             if _same(sample.get(label_field), link["new"]) and sample.get(results.fields.suggested) is not None:
                 changes.append(change_of(sample, results, link["old"], link["old_review"], undoes=link["n"]))
         if any(change.new != change.old for change in changes):
             _check_writable(dataset, results)
-        doing.leave(CHANGED_ELSEWHERE, len(tops) - len(changes))
+        doing.leave(DELETED, len(tops) - n_seen)
+        doing.leave(CHANGED_ELSEWHERE, n_seen - len(changes))
         doing.carry_out(changes, lengths)
-    if not found:
-        return None
-    done = Correction(UNDO, tuple(doing.ids), doing.left_alone)
-    if not done.ids:
-        n, have = done.conflicts, "have" if done.conflicts != 1 else "has"
-        raise InputError(f"{n:,} label{'s' * (n != 1)} {have} been changed elsewhere since; nothing was undone.")
-    return done
+    if action is not None:
+        doing.took_back(action)
+    return Correction(UNDO, tuple(doing.ids), doing.left_alone) if found else None
+
+
+def _why_not_undone(left_alone: Mapping[str, int]) -> str:
+    return f"nothing was undone ({'; '.join(f'{n:,} {why}' for why, n in left_alone.items())})."
 
 
 def _why_nothing(done: Correction, n: int, results: FindLabelIssuesResults) -> str:

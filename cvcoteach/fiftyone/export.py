@@ -13,6 +13,7 @@ import pandas as pd
 
 from cvcoteach._checks import InputError, near
 from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone.audit import COLUMNS
 from cvcoteach.fiftyone.fields import EXCLUDED, Fields
 from cvcoteach.fiftyone.progress import Tell
 from cvcoteach.storage import replacing
@@ -26,8 +27,8 @@ def export_corrected(
     """Export the labels as they are now, corrections included; how many samples that are.
 
     samples: a dataset or view. kind: "imagefolder" copies the files into TO/<class>/, "csv" writes path, label, review,
-    given label and quality (and beside it the record of corrections, TO.corrections.csv), "dataset" makes the
-    persistent FiftyOne dataset TO.
+    given label and quality (beside it the record of all corrections of the dataset, TO.corrections.csv), "dataset"
+    makes the persistent FiftyOne dataset TO.
 
     Raises InputError where `to` is there already or nothing is left to export.
     """
@@ -54,7 +55,8 @@ def check_target(kind: str, to: str) -> None:
     if kind == "imagefolder" and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place} is not empty; name another folder.")
     if kind == "csv":
-        taken = next((file for file in (place, _record_beside(place)) if file.exists()), None)
+        beside = _record_beside(place)
+        taken = place if place.exists() else beside if beside.exists() and not _is_record(beside) else None
         if taken is not None:
             raise InputError(f"{taken} is there already; name another file.")
     if kind == "dataset" and fo.dataset_exists(to):
@@ -63,6 +65,14 @@ def check_target(kind: str, to: str) -> None:
 
 def _record_beside(file: Path) -> Path:
     return file.with_suffix(".corrections.csv")
+
+
+def _is_record(file: Path) -> bool:
+    """Whether an export wrote it; without its CSV it is what a killed one left."""
+    if not file.is_file():
+        return False
+    with open(file, "rb") as lines:
+        return lines.readline().rstrip(b"\r\n") == ",".join(COLUMNS).encode()
 
 
 def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
@@ -109,18 +119,18 @@ def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
     table = pd.DataFrame(dict(zip(["path", "label", "review", "label_quality", "id"], view.values(names), strict=True)))
     table.insert(2, "given_label", results.given(table.pop("id").tolist()))
     file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(_record_beside(file)) as out:  # all corrections, those by runs that were replaced as well
+        corrections.history(view._dataset).to_csv(out, index=False)
     with replacing(file) as out:
         table.to_csv(out, index=False)
-    with replacing(_record_beside(file)) as out:
-        corrections.history(view._dataset, results.key).to_csv(out, index=False)
     return len(table)
 
 
 def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> int:
     ours = [field for key in runs.keys(view._dataset) for field in Fields(key)]
-    made = view.exclude_fields(ours).clone(name, persistent=True)
-    for key in runs.keys(made):
-        made.delete_brain_run(key)  # a run without its fields
+    made = view.exclude_fields(ours).clone()  # named last: a whole export, or one that FiftyOne clears away
+    made.persistent = True
+    made.name = name
     return len(made)
 
 

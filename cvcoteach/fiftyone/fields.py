@@ -95,16 +95,19 @@ def label_fields(samples: Any) -> list[str]:
     return [name for name in schema if name not in ours]
 
 
+_DECLARED: tuple[tuple[Any, dict[str, Any], str], ...] = (
+    (fo.BooleanField, {}, "The given label is probably wrong"),
+    (fo.FloatField, {}, "Probability that the given label is right"),
+    (fo.FloatField, {}, "Probability that the given label is wrong"),
+    (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Classification}, "Most probable label"),
+    (fo.StringField, {}, "What a person decided: " + ", ".join(STATUSES)),
+)
+"""Of each of the `Fields`: type, options, and the description, by which a run knows its fields from anyone else's."""
+
+
 def declare(dataset: Any, fields: Fields) -> None:
     """Add the fields to the schema, with descriptions and a group of their own in the App's sidebar."""
-    described: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
-        (fields.is_issue, fo.BooleanField, {}, "The given label is probably wrong"),
-        (fields.quality, fo.FloatField, {}, "Probability that the given label is right"),
-        (fields.wrong, fo.FloatField, {}, "Probability that the given label is wrong"),
-        (fields.suggested, fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Classification}, "Most probable label"),
-        (fields.review, fo.StringField, {}, "What a person decided: " + ", ".join(STATUSES)),
-    )
-    for name, kind, options, description in described:
+    for name, (kind, options, description) in zip(fields, _DECLARED, strict=True):
         dataset.add_sample_field(name, kind, description=description, **options)
     for name in (fields.quality, fields.review):
         dataset.create_index(name)
@@ -147,7 +150,15 @@ def bulk_write(dataset: Any, updates: Iterator[UpdateOne]) -> int:
 
 
 def rename(dataset: Any, old: Fields, new: Fields) -> None:
-    """Give the fields another key, as far as they are there."""
+    """Give the fields another key, as far as they are there.
+
+    Raises InputError, before anything is changed, where one of the new names is taken.
+    """
+    if taken := foreign(dataset, new, of_a_run=False):
+        raise InputError(
+            f"the dataset has a field {taken[0]!r} already, so the fields of {old.key!r} keep their names; "
+            f"rename the run back to {old.key!r}, and choose another brain key."
+        )
     there = _there(dataset, old)
     for name in there:
         _drop_index(dataset, name)
@@ -157,6 +168,15 @@ def rename(dataset: Any, old: Fields, new: Fields) -> None:
             dataset.create_index(name)
     _group(dataset, old.key, None)
     _group(dataset, new.key, _there(dataset, new))
+
+
+def foreign(dataset: Any, fields: Fields, *, of_a_run: bool) -> list[str]:
+    """The names that a field has which is not the run's, or, where there is no run of the key, any field."""
+    schema = dataset.get_field_schema()
+    return [
+        name for name, (_, _, description) in zip(fields, _DECLARED, strict=True)
+        if name in schema and not (of_a_run and schema[name].description == description)
+    ]  # fmt: skip
 
 
 def delete(dataset: Any, fields: Fields) -> None:
@@ -179,8 +199,9 @@ def object_ids(ids: Sequence[str]) -> list[ObjectId]:
 
 
 def _there(dataset: Any, fields: Fields) -> list[str]:
+    others = foreign(dataset, fields, of_a_run=True)
     schema = dataset.get_field_schema()
-    return [name for name in fields if name in schema]
+    return [name for name in fields if name in schema and name not in others]
 
 
 def _drop_index(dataset: Any, name: str) -> None:

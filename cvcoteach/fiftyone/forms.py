@@ -97,13 +97,15 @@ def dataset_of(ctx: Any) -> Any:
     return dataset
 
 
-def choose_key(form: Form, ctx: Any) -> None:
-    """The brain key of a new run; where it is taken, leave to replace that run."""
+def choose_key(form: Form, ctx: Any, label_field: str | None) -> None:
+    """The brain key of a new run about `label_field`; where it is taken, leave to replace that run."""
     form.inputs.str("brain_key", label="Brain key", default=DEFAULT_KEY, required=False)
     key, overwrite = ctx.params.get("brain_key") or DEFAULT_KEY, bool(ctx.params.get("overwrite"))
     if key in ctx.dataset.list_brain_runs():
         form.inputs.bool("overwrite", label=f"Replace the run {key!r}", default=False, required=False)
-    form.check(lambda: runs.check_key(ctx.dataset, key, overwrite=overwrite), "key_problem")
+    form.check(lambda: runs.check_key(ctx.dataset, key, label_field, overwrite=overwrite), "key_problem")
+    if overwrite and (end := runs.end_of_reviews(ctx.dataset, key)):
+        form.note(end, "end_of_reviews")
 
 
 def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:

@@ -44,7 +44,7 @@ def import_label_issues(
 
     Raises InputError, one sentence, for anything that does not fit.
     """
-    runs.check_key(samples._dataset, brain_key, overwrite=overwrite)
+    runs.check_key(samples._dataset, brain_key, label_field, overwrite=overwrite)
     as_of = now().isoformat()
     data = read_labels(samples, label_field, need_files=False)
     if isinstance(found, str | Path):

@@ -59,7 +59,7 @@ def find_label_issues(
     dataset = samples._dataset
     if filter_by not in FILTERS:
         raise InputError(f"filter_by is {filter_by!r}; it takes {' or '.join(FILTERS)}.")
-    runs.check_key(dataset, brain_key, overwrite=overwrite)
+    runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
     as_of = now().isoformat()
     data = read_labels(samples, label_field, need_files=embeddings_field is None)
     vectors: list[npt.NDArray[Any]] = []
@@ -84,7 +84,8 @@ def find_label_issues(
         kept, issues = data.take(_readable_rows(data, outcome)), _issues(outcome, data, filter_by)
         if outcome.unreadable:
             watcher.note(left_out(outcome.unreadable, "that could not be read"))
-        runs.check_key(dataset, brain_key, overwrite=overwrite)  # hours later: another may have taken it meanwhile
+        # hours later: another may have taken it meanwhile
+        runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
         config = FindLabelIssuesConfig(
             label_field, "incv", shown | {"embeddings_field": embeddings_field, "filter_by": filter_by}

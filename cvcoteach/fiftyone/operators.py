@@ -98,7 +98,7 @@ class FindLabelIssuesOperator(_Long):
                 form.check(lambda: look_quickly(samples, label_field, need_files=not by_embeddings)) or ()
             ):
                 form.note(note, f"note_{number}")
-        choose_key(form, ctx)
+        choose_key(form, ctx, label_field)
         form.choice("preset", ("fast", "paper", "auto"), "Preset", default="fast")
         vectors = vector_fields(ctx.dataset)
         if vectors:
@@ -160,7 +160,7 @@ class ImportLabelIssuesOperator(foo.Operator):
             folder = ctx.params.get("folder")
             if folder and not (Path(folder).expanduser() / "run.json").exists():
                 form.refuse(f"{folder} holds no run of cvcoteach (no run.json).", "folder_problem")
-        choose_key(form, ctx)
+        choose_key(form, ctx, label_field)
 
     def execute(self, ctx: Any) -> Iterator[Any]:
         """Import them; `found` (from Python): a mask, indices, a frame, a Datalab or a LabelIssues."""

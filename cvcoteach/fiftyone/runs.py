@@ -155,22 +155,48 @@ class FindLabelIssuesResults(fob.BrainResults):
         return cls(samples, config, key, ids, issues, d["info"])
 
 
-def check_key(dataset: Any, key: str, *, overwrite: bool = False) -> None:
-    """Raises InputError where a run cannot be saved under `key` in the dataset as the database has it now."""
+def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwrite: bool = False) -> None:
+    """Raises InputError where a run cannot be saved under `key` in the dataset as the database has it now.
+
+    label_field: of the new run; a run is replaced by one of the same field only. What a killed process left without
+    results is replaced without being asked.
+    """
     if dataset.deleted or not odm.get_db_conn().datasets.count_documents({"_id": dataset._doc.id}):
         raise InputError(f"the dataset {dataset.name!r} was deleted meanwhile; nothing was saved.")
     dataset.reload()
     if not isinstance(key, str) or not key.isidentifier():
         raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
     if key in dataset.list_brain_runs():
-        if not isinstance(dataset.get_brain_info(key).config, FindLabelIssuesConfig):
+        config = dataset.get_brain_info(key).config
+        if not isinstance(config, FindLabelIssuesConfig):
             raise InputError(f"the brain key {key!r} belongs to a run of another kind; choose another.")
-        if not overwrite:
-            raise InputError(f"there is a run {key!r} already; choose another brain key, or allow it to be replaced.")
-        return
-    taken = [name for name in Fields(key) if name in dataset.get_field_schema()]
+        if label_field not in (None, config.label_field):
+            raise InputError(
+                f"the run {key!r} is about {config.label_field}, not {label_field}; choose another brain key, "
+                "or delete that run."
+            )
+        if dataset._doc.brain_methods[key].results and not overwrite:
+            raise InputError(
+                f"there is a run {key!r} already; choose another brain key, or allow it to be replaced."
+                + (f" {end}" if (end := end_of_reviews(dataset, key)) else "")
+            )
+    taken = fo_fields.foreign(dataset, Fields(key), of_a_run=key in dataset.list_brain_runs())
     if taken:
         raise InputError(f"the dataset has a field {taken[0]!r} that is no run's; choose another brain key.")
+
+
+def end_of_reviews(dataset: Any, key: str) -> str:
+    """What replacing the run `key` puts an end to, in a sentence; "" where there is no run, or no review."""
+    reviewed = {"$in": [status for status in fo_fields.STATUSES if status != fo_fields.UNREVIEWED]}
+    n = 0
+    if key in dataset.list_brain_runs():
+        n = dataset._sample_collection.count_documents({Fields(key).review: reviewed})
+    if not n:
+        return ""
+    return (
+        f"A new run in place of {key!r} puts an end to {n:,} review{'s' * (n != 1)}: "
+        "labels stay as corrected, and on record, but can no longer be undone."
+    )
 
 
 def save(
@@ -178,6 +204,8 @@ def save(
 ) -> FindLabelIssuesResults:
     """Save a run and write its fields. A crash on the way leaves a run without results, and labels as they were."""
     dataset = samples._dataset
+    if end := end_of_reviews(dataset, key):
+        info = {**info, "notes": [*info["notes"], end]}
     method = config.build()
     method.register_run(samples, key, overwrite=True, cleanup=True)
     fields = Fields(key)

@@ -215,3 +215,34 @@ def test_a_correction_killed_in_earnest_is_made_good_by_the_next_to_look(run: An
     in_agreement(run)
     corrections.undo_corrections(run.dataset, run.ids)
     assert run.raw_labels() == before
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_an_undo_killed_between_its_parts_is_finished_by_the_next(
+    run: Any, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """The action before it is not taken back in its stead."""
+    before, one = run.raw_labels(), run.ids[0]
+    monkeypatch.setattr(corrections, "CHUNK", 4)
+    corrections.set_label(run.dataset, [one], "spiral")
+    set_ = run.raw_labels()
+    corrections.accept_suggestions(run.dataset, [i for i in run.wrong_ids if i != one])
+    write, parts = corrections.fo_fields.bulk_write, itertools.count()
+
+    def killed_at(*arguments: Any) -> int:
+        if next(parts) == part:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(corrections.fo_fields, "bulk_write", killed_at)
+        with pytest.raises(KeyboardInterrupt):
+            corrections.undo_corrections(run.dataset)
+    assert next(parts) == part + 1
+    if part < 2:  # of the last part everything is on record, and whoever looks first writes it
+        corrections.undo_corrections(run.dataset)
+    corrections.settle(run.dataset, runs.load(run.dataset))
+    assert run.raw_labels() == set_
+    in_agreement(run)
+    corrections.undo_corrections(run.dataset)
+    assert run.raw_labels() == before

@@ -54,6 +54,24 @@ def test_a_key_in_use_is_refused_until_replacing_is_allowed(noisy: Any) -> None:
         execute("find_label_issues", noisy.dataset)
 
 
+def test_the_form_says_what_replacing_a_run_puts_an_end_to(noisy: Any) -> None:
+    imported(noisy)
+    assert notes("find_label_issues", noisy.dataset, params={"overwrite": True}) == []
+    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:1])
+    [note] = notes("find_label_issues", noisy.dataset, params={"overwrite": True})
+    assert "puts an end to 1 review: labels stay as corrected, and on record, but can no longer be undone" in note
+
+
+@pytest.mark.parametrize("name", ["find_label_issues", "import_label_issues"])
+def test_replacing_a_run_of_another_label_field_is_refused_before_anything_runs(noisy: Any, name: str) -> None:
+    imported(noisy)
+    noisy.dataset.clone_sample_field("ground_truth", "second_opinion")
+    params = {"label_field": "second_opinion", "overwrite": True, "folder": "anywhere"}
+    assert "is about ground_truth, not second_opinion" in form(name, noisy.dataset, params=params)
+    [(variant, message)] = toasts(in_the_app(name, noisy.dataset, params=params))
+    assert (variant, "is about ground_truth, not second_opinion" in message) == ("error", True)
+
+
 def test_corrections_before_a_run_are_refused(noisy: Any) -> None:
     for name in ("accept_suggestions", "keep_labels", "undo_corrections", "export_corrected", "retrain_coteaching"):
         assert "no run of find_label_issues yet" in form(name, noisy.dataset), name

@@ -133,6 +133,27 @@ def test_undo_leaves_alone_what_was_changed_elsewhere_since(run: Any) -> None:
     assert run.dataset[one]["ground_truth"].label == "elsewhere"
 
 
+def test_an_action_that_cannot_be_undone_any_more_does_not_stand_before_the_older_ones(run: Any) -> None:
+    before = run.raw_labels()
+    one, two, three = run.wrong_ids[:3]
+    for sample_id in (one, two, three):
+        corrections.accept_suggestions(run.dataset, [sample_id])
+    run.dataset.set_values("ground_truth.label", {two: "elsewhere"}, key_field="id")
+    run.dataset.delete_samples([three])
+    done = corrections.undo_corrections(run.dataset)
+    assert done.ids == (one,)
+    assert done.message == (
+        "1 correction taken back; 1 left alone: deleted meanwhile; 1 left alone: changed elsewhere meanwhile."
+    )
+    assert run.raw_labels()[one] == before[one]
+    assert run.raw_labels()[two]["label"] == "elsewhere"
+    why = r"nothing was undone \(1 deleted meanwhile; 1 changed elsewhere meanwhile\)"
+    with pytest.raises(InputError, match=why):
+        corrections.undo_corrections(run.dataset)
+    with pytest.raises(InputError, match=r"nothing was undone \(1 deleted meanwhile\)"):
+        corrections.undo_corrections(run.dataset, [three])
+
+
 def test_a_label_changed_since_the_run_takes_no_suggestion_made_for_another(run: Any) -> None:
     one, two = run.wrong_ids[:2]
     run.dataset.set_values("ground_truth.label", {one: "spiral"}, key_field="id")

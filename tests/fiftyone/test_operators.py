@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import pandas as pd
 import pytest
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone import browse, runs
+from cvcoteach._checks import InputError
+from cvcoteach.fiftyone import browse, corrections, export, runs
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
 from cvcoteach.fiftyone.reviewing import DOORS
@@ -204,6 +207,62 @@ def test_export_as_csv_has_given_and_corrected_labels_and_the_record(noisy: Any,
     assert [row["given_label"] for row in rows] == [CLASSES[k] for k in noisy.given]
     with open(tmp_path / "out.corrections.csv", newline="") as file:
         assert {row["sample_id"] for row in csv.DictReader(file)} == set(noisy.wrong_ids)
+
+
+def test_the_exported_record_has_what_was_corrected_by_a_run_that_was_replaced(noisy: Any, tmp_path: Path) -> None:
+    imported(noisy)
+    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:2])
+    imported(noisy, overwrite=True)
+    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[2:3])
+    execute("export_corrected", noisy.dataset, params={"kind": "csv", "to": str(tmp_path / "out.csv")})
+    with open(tmp_path / "out.corrections.csv", newline="") as file:
+        assert [row["sample_id"] for row in csv.DictReader(file)] == noisy.wrong_ids[:3]
+
+
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_an_export_as_csv_that_was_killed_is_done_by_the_same_call(
+    noisy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int
+) -> None:
+    imported(noisy)
+    corrections.keep_labels(noisy.dataset, noisy.wrong_ids)
+    to, write, written = tmp_path / "out.csv", pd.DataFrame.to_csv, itertools.count()
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        if next(written) == n_written:
+            raise KeyboardInterrupt
+        return write(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pd.DataFrame, "to_csv", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export.export_corrected(noisy.dataset, "csv", str(to))
+    assert len(list(tmp_path.glob("out*"))) == n_written
+    assert export.export_corrected(noisy.dataset, "csv", str(to)) == 60
+    with pytest.raises(InputError, match=r"out.csv is there already"):
+        export.export_corrected(noisy.dataset, "csv", str(to))
+
+
+def test_an_export_as_a_dataset_that_was_killed_leaves_none_of_that_name(
+    noisy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported(noisy)
+
+    clone = fo.DatasetView.clone
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        clone(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fo.DatasetView, "clone", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export.export_corrected(noisy.dataset, "dataset", "corrected")
+    assert not fo.dataset_exists("corrected")
+    assert export.export_corrected(noisy.dataset, "dataset", "corrected") == 60
+    made = fo.load_dataset("corrected")
+    assert made.persistent
+    assert made.list_brain_runs() == []
+    made.delete()
 
 
 def test_export_as_a_dataset_carries_labels_and_leaves_the_runs_fields(noisy: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from cvcoteach._checks import InputError
-from cvcoteach.fiftyone import runs
+from cvcoteach.fiftyone import corrections, runs
+from cvcoteach.fiftyone import fields as fo_fields
 from cvcoteach.fiftyone.fields import Fields
 from cvcoteach.fiftyone.imports import import_label_issues
 from cvcoteach.issues import posterior_issues
@@ -20,9 +22,9 @@ from cvcoteach.issues import posterior_issues
 FIELDS = Fields("label_issues")
 
 
-def imported(noisy: Any, key: str = "label_issues") -> runs.FindLabelIssuesResults:
+def imported(noisy: Any, key: str = "label_issues", *, overwrite: bool = False) -> runs.FindLabelIssuesResults:
     issues = posterior_issues(noisy.given, noisy.pred_probs, class_names=("bar", "cross", "ring"))
-    return import_label_issues(noisy.dataset, "ground_truth", issues, key)
+    return import_label_issues(noisy.dataset, "ground_truth", issues, key, overwrite=overwrite)
 
 
 def test_a_run_flags_the_wrong_labels_and_suggests_the_true_ones(noisy: Any) -> None:
@@ -143,3 +145,67 @@ def test_a_run_that_never_finished_says_so(noisy: Any) -> None:
 def test_there_is_nothing_to_load_before_a_run(noisy: Any) -> None:
     with pytest.raises(InputError, match="no run of find_label_issues yet"):
         runs.load(noisy.dataset)
+
+
+@pytest.mark.parametrize("moment", ["declare", "write"])
+def test_a_run_killed_while_it_is_saved_is_replaced_by_the_same_call(
+    noisy: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.fo_fields, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            imported(noisy)
+    assert noisy.dataset.list_brain_runs() == ["label_issues"]
+    imported(noisy)
+    assert runs.load(noisy.dataset).issues.n_issues == 12
+    assert set(noisy.dataset.values(FIELDS.review)) == {"unreviewed"}
+
+
+def test_a_run_is_not_replaced_by_one_of_another_label_field(noisy: Any) -> None:
+    imported(noisy)
+    noisy.dataset.clone_sample_field("ground_truth", "second_opinion")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="'label_issues' is about ground_truth, not second_opinion"):
+            runs.check_key(noisy.dataset, "label_issues", "second_opinion", overwrite=overwrite)
+    runs.check_key(noisy.dataset, "other", "second_opinion")
+
+
+def test_replacing_a_run_says_how_many_reviews_it_ends(noisy: Any) -> None:
+    assert imported(noisy).info["notes"] == []
+    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:3])
+    end = (
+        "A new run in place of 'label_issues' puts an end to 3 reviews: "
+        "labels stay as corrected, and on record, but can no longer be undone."
+    )
+    with pytest.raises(InputError, match=re.escape("allow it to be replaced. " + end)):
+        imported(noisy)
+    assert imported(noisy, overwrite=True).info["notes"] == [end]
+    assert len(corrections.history(noisy.dataset)) == 3
+    assert imported(noisy, overwrite=True).info["notes"] == []  # nothing is reviewed any more
+
+
+def test_a_rename_to_names_that_are_taken_changes_no_field(noisy: Any) -> None:
+    imported(noisy)
+    noisy.dataset.add_sample_field("mine_review", fo.StringField)
+    noisy.dataset.set_values("mine_review", ["dear"] * 60)
+    schema = set(noisy.dataset.get_field_schema())
+    with pytest.raises(InputError, match="has a field 'mine_review' already, so the fields of 'label_issues' keep"):
+        fo_fields.rename(noisy.dataset, FIELDS, Fields("mine"))
+    noisy.dataset.rename_brain_run("label_issues", "mine")  # FiftyOne puts the refusal into its log
+    assert set(noisy.dataset.get_field_schema()) == schema
+    noisy.dataset.rename_brain_run("mine", "label_issues")
+    assert runs.load(noisy.dataset, "label_issues").issues.n_issues == 12
+    noisy.dataset.rename_brain_run("label_issues", "mine")
+    noisy.dataset.delete_brain_run("mine")
+    assert set(noisy.dataset.values("mine_review")) == {"dear"}
+
+
+def test_a_run_renamed_in_vain_is_not_replaced_over_a_field_of_somebody_elses(noisy: Any) -> None:
+    imported(noisy)
+    noisy.dataset.add_sample_field("mine_review", fo.StringField, description="My own")
+    noisy.dataset.rename_brain_run("label_issues", "mine")
+    with pytest.raises(InputError, match="has a field 'mine_review' that is no run's"):
+        imported(noisy, "mine", overwrite=True)
