@@ -17,6 +17,7 @@ Chosen by calibration on the labels aggre and random2 of CIFAR-10N; 1 takes imag
 
 _INDEPENDENT_UP_TO, _SHARED_FROM = 0.3, 0.5
 _LEAST_IMAGES = 30  # of a class: the confusions of fewer are chance
+_LEAST_CLASSES = 5  # the six pairs of four classes correlate by chance with anything
 
 
 def shared_errors(
@@ -27,7 +28,7 @@ def shared_errors(
     For each pair (i, j) of different classes: the share of the images of true class i that are expected to be labelled
     j, against how far the model wavers between the two, Σ c_i·c_j over the images in proportion to Σ c_i. 0 to .3
     where labels were flipped without a look at the image, .4 to .7 for those that people gave to CIFAR-10. Classes
-    of fewer than 30 images are left out; NaN where fewer than three are left, or all pairs are alike.
+    of fewer than 30 images are left out; NaN where fewer than five are left, or all pairs are alike.
 
     labels: (n,) given. beliefs: chunk by chunk c = P(true | image) and P(true | image, given), each (m, K).
     """
@@ -39,7 +40,7 @@ def shared_errors(
         wavering += before.T @ before
         start += len(after)
     often = np.flatnonzero(np.minimum(mistaken.sum(axis=0), mistaken.sum(axis=1)) >= _LEAST_IMAGES)
-    if len(often) < 3:
+    if len(often) < _LEAST_CLASSES:
         return math.nan, len(often)
     pairs = ~np.eye(len(often), dtype=np.bool_)
     deviations = []

@@ -91,6 +91,14 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     assert one.credit == pytest.approx(other.credit, abs=0.05)
 
 
+def test_four_classes_are_too_few_to_tell() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(4, size=4000)
+    labels = np.where(rng.random(4000) < 0.3, rng.integers(4, size=4000), true)
+    probs = 0.6 * np.eye(4)[true] + 0.1
+    assert math.isnan(shared_errors(labels, 4, [(probs, np.eye(4)[true])])[0])
+
+
 def test_credit_falls_from_one_to_that_of_shared_errors() -> None:
     credits = [credit_of(correlation, K) for correlation in np.linspace(-1, 1, 81)]
     assert credits == sorted(credits, reverse=True)
