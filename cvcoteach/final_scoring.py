@@ -31,7 +31,7 @@ from cvcoteach.crossval import (
     stratified_parts,
     train_folds,
 )
-from cvcoteach.issues import FLAG_BELOW, LabelIssues, issues_of
+from cvcoteach.issues import FLAG_BELOW, LabelIssues, flags_of, issues_of
 from cvcoteach.transition import Posterior, credited, fit_posterior
 
 Select = Literal["posterior", "agreement"]
@@ -247,7 +247,8 @@ class FinalScoring:
 def verdict(labels: IntArray, pred_probs: PredProbs) -> tuple[Posterior, BoolArray]:
     """The posterior and the flags (n,) that follow from the probabilities (n, K) of the final scoring."""
     posterior = credited(fit_posterior(labels, pred_probs))
-    flags = flags_of_best_f1(posterior.wrong) if posterior.fits else posterior.label_quality < FLAG_BELOW
+    # where it does not fit, qualities only rank, and cleanlab's rule says how many
+    flags = flags_of_best_f1(posterior.wrong) if posterior.fits else flags_of(posterior)
     return posterior, flags
 
 

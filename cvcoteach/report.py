@@ -86,7 +86,7 @@ def summary(result: CrossValResult, issues: LabelIssues, table: pd.DataFrame) ->
         "n_images": len(table),
         "n_classes": issues.n_classes,
         "n_issues": int(table["is_label_issue"].sum()),
-        "noise_rate": round(issues.noise_ratio, 4),
+        "noise_rate": round(issues.noise_ratio, 4) if issues.fits else None,
         "noise_rate_round_1": round(result.noise_rate, 4),
         "confusions": confusions(table),
         "rounds": round_figures(result),
@@ -98,7 +98,10 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     n = summary["n_images"]
     lines = [
         f"{summary['n_issues']:,} of {n:,} labels look wrong ({summary['n_issues'] / n:.1%}).",
-        f"Estimated noise rate: {summary['noise_rate']:.1%} (the expected share of wrong labels).",
+        "The noise rate cannot be told, and the flags are cleanlab's: no model of the noise explains the labels. "
+        "More images, or --backbone, would help."
+        if summary["noise_rate"] is None
+        else f"Estimated noise rate: {summary['noise_rate']:.1%} (the expected share of wrong labels).",
     ]
     if summary["confusions"]:
         lines.append("Most often:")
