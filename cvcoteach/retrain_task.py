@@ -106,7 +106,6 @@ def prepare(
     machine: Machine,
     watcher: Watcher,
 ) -> Task:
-    from cvcoteach.training.lessons import believable
     from cvcoteach.training.sources import read_source
 
     with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
@@ -115,7 +114,7 @@ def prepare(
         selected, candidate = arrays["selected"], arrays["candidate"]
         suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
         posterior, _ = verdict(labels, arrays["pred_probs"])
-    wrong = posterior.wrong if settings.selection == "flags" and believable(posterior) else None
+    wrong = posterior.wrong if settings.selection == "flags" and posterior.believable else None
     if settings.selection == "flags":
         selected = ~_flags(run, paths)
         candidate = candidate & ~selected

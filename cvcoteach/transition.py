@@ -59,6 +59,11 @@ class Posterior:
         return 1 - self.label_quality
 
     @property
+    def believable(self) -> bool:
+        """Whether it explains the given labels better than the probabilities do by themselves."""
+        return self.fits and self.held_out_gain > 0
+
+    @property
     def temperature(self) -> float:
         """What the log-probabilities are divided by, > 0."""
         return self.model.temperature

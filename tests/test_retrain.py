@@ -224,7 +224,7 @@ def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) 
 @pytest.mark.slow
 def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # whether the posterior of so few images can be believed is chance
-    monkeypatch.setattr("cvcoteach.training.lessons.believable", lambda posterior: True)
+    monkeypatch.setattr("cvcoteach.transition.Posterior.believable", True)
     arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
     result = call("retrain", *arguments)
     assert result.exit_code == 0, result.output

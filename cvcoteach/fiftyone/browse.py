@@ -52,13 +52,13 @@ def reviews(dataset: Any, results: FindLabelIssuesResults) -> Reviews:
     fields, label_field = results.fields, results.config.label_field
     status = np.full(len(results.ids), UNREVIEWED, dtype=object)
     was_wrong = np.zeros(len(status), np.bool_)
-    row_of = _rows(results)
     names = results.issues.class_names
     labels = results.issues.labels
     query = {fields.review: {"$in": [status for status in STATUSES if status != UNREVIEWED]}}
-    for sample in dataset._sample_collection.find(query, {fields.review: 1, f"{label_field}.label": 1}):
-        row = row_of.get(str(sample["_id"]).encode())
-        if row is None:
+    samples = list(dataset._sample_collection.find(query, {fields.review: 1, f"{label_field}.label": 1}))
+    rows = results.rows([str(sample["_id"]) for sample in samples])
+    for row, sample in zip(rows.tolist(), samples, strict=True):
+        if row < 0:
             continue
         status[row] = sample[fields.review]
         label = (sample.get(label_field) or {}).get("label")
@@ -89,8 +89,8 @@ def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | N
         there = np.array(unreviewed_flagged_ids(view, results), dtype=results.ids.dtype)
         rows = rows[np.isin(results.ids[rows], there)]
     if sample_id is not None and len(rows):
-        here = _rows(results).get(sample_id.encode())
-        if here is not None:
+        here = int(results.rows([sample_id])[0])
+        if here >= 0:
             place = np.argsort(results.issues.worst_first(flagged_only=False))  # rank of each row
             later = rows[place[rows] > place[here]]
             rows = later if len(later) else rows[rows != here]
@@ -170,7 +170,3 @@ def _number(results: FindLabelIssuesResults, name: str) -> int:
         return results.issues.class_names.index(name)
     except ValueError:
         raise InputError(f"the run {results.key!r} knows no class {name!r}.") from None
-
-
-def _rows(results: FindLabelIssuesResults) -> dict[bytes, int]:
-    return {sample_id: row for row, sample_id in enumerate(results.ids.tolist())}

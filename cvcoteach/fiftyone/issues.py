@@ -31,7 +31,8 @@ from cvcoteach.settings import Machine, Settings, Silent, Watcher
 from cvcoteach.storage import OtherRunError, digest, replacing, write_array
 
 WORK_VARIABLE = "CVCOTEACH_FIFTYONE_DIR"
-FILTERS = ("posterior", "incv")
+FILTERS = {"posterior": "labels more probably wrong than right", "incv": "labels that INCV did not select"}
+"""What `find_label_issues` may flag, and how a form says it."""
 
 
 def find_label_issues(

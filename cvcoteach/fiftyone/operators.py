@@ -16,7 +16,7 @@ from cvcoteach.fiftyone.chosen_run import choose
 from cvcoteach.fiftyone.fields import check_label_field, label_fields
 from cvcoteach.fiftyone.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled, vector_fields
 from cvcoteach.fiftyone.imports import import_label_issues
-from cvcoteach.fiftyone.issues import find_label_issues
+from cvcoteach.fiftyone.issues import FILTERS, find_label_issues
 from cvcoteach.fiftyone.labelled import look_quickly
 from cvcoteach.fiftyone.progress import ProgressWatcher, Tell, in_app, say, with_progress
 from cvcoteach.fiftyone.retrain import RetrainForm, retrain
@@ -34,7 +34,6 @@ from cvcoteach.settings import Settings
 
 PLUGIN = "@cvcoteach/label_issues"
 PANEL = "label_issues"
-FILTERS = {"posterior": "labels more probably wrong than right", "incv": "labels that INCV did not select"}
 LONG_RUN = 2_000
 """Images from which on training networks is delegated by default."""
 MOST_NOTES = 4

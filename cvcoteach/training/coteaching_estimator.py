@@ -29,7 +29,7 @@ from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_
 from cvcoteach.training.features import HeadTrainer
 from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
-from cvcoteach.training.lessons import Lesson, believable, corrected, lesson_after
+from cvcoteach.training.lessons import Lesson, corrected, lesson_after
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, predict
 from cvcoteach.training.models import preprocessing
 from cvcoteach.transition import fit_posterior
@@ -266,7 +266,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.cross_validation_ = found
         if self.mode == "vanilla":
             posterior = fit_posterior(labels, found.rounds[0].pred_probs)
-            rate = float(posterior.wrong.mean()) if believable(posterior) else found.noise_rate
+            rate = float(posterior.wrong.mean()) if posterior.believable else found.noise_rate
             return Lesson(labels, everything, ~everything, rate)
         if self.select == "posterior" or self.mode == "correct":
             passes = HEAD_PASSES if data.are_features else 1

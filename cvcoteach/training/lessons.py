@@ -11,7 +11,6 @@ from cvcoteach.crossval import CrossValResult
 from cvcoteach.final_scoring import FinalScores
 from cvcoteach.issues import FLAG_BELOW
 from cvcoteach.training.coteaching import Curriculum, incv_curriculum, matched_epochs, vanilla_curriculum
-from cvcoteach.transition import Posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +58,16 @@ class Lesson:
         )
 
 
-def believable(posterior: Posterior) -> bool:
-    """Whether it explains the given labels better than the probabilities do by themselves."""
-    return posterior.fits and posterior.held_out_gain > 0
-
-
 def lesson_after(found: CrossValResult, scores: FinalScores | None, *, noise_rate: float | None = None) -> Lesson:
     """What INCV and, unless None, the final scoring make of the given labels.
 
     With scores, S is what is more probably right than wrong, and C what INCV left undecided beside it. Without them, S
-    and C are INCV's own and all shares the paper's. Where their posterior is not `believable`, as on a few hundred
+    and C are INCV's own and all shares the paper's. Where their posterior is not believable, as on a few hundred
     images, S and C are INCV's own too.
 
     noise_rate: ε̂; None: what was found.
     """
-    if scores is None or not believable(scores.posterior):
+    if scores is None or not scores.posterior.believable:
         rate = found.noise_rate if noise_rate is None else noise_rate
         return Lesson(found.labels, found.selected, found.candidate, rate, as_published=scores is None)
     selected = scores.label_quality > FLAG_BELOW
