@@ -1,7 +1,7 @@
 """Test accuracy of co-teaching beside plain training, on noisy labels that people and chance made.
 
     python examples/benchmarks/coteaching.py                 # on frozen features, three seeds
-    python examples/benchmarks/coteaching.py --scratch       # small network from scratch, one seed: two to three CPU-hours
+    python examples/benchmarks/coteaching.py --scratch       # small network from scratch, one seed: three hours
     python examples/benchmarks/coteaching.py --cost          # time of two networks beside that of one
 
 All are the same network and shown the same number of images. Choices were made on random2, aggre, symmetric 0.4 and
