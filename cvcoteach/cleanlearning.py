@@ -20,7 +20,7 @@ _INCV = {"n_rounds", "n_folds", "progress"}
 _NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
 
 
-class CleanLearning(_CleanLearning):  # type: ignore[misc]
+class CleanLearning(_CleanLearning):
     """`cleanlab.classification.CleanLearning`; as that, unless find_label_issues_kwargs names a filter of ours.
 
     filter_by="posterior": the classifier's probabilities by cleanlab's cross-validation, flagged by the posterior.

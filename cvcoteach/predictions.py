@@ -141,7 +141,7 @@ def unlabelled_source(source: Path, path_column: str | None = None) -> Source:
 def _header(table: Path) -> list[str]:
     """The columns of a table."""
     if table.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq
 
         return list(pq.read_schema(table).names)
     try:

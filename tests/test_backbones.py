@@ -140,7 +140,7 @@ def test_an_exported_file_is_a_backbone_with_fixed_weights(tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_torchscript_file_is_a_backbone(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    torch.jit.trace(network, torch.rand(1, 3, 8, 8)).save(tmp_path / "a.pt")  # type: ignore[no-untyped-call]
+    torch.jit.trace(network, torch.rand(1, 3, 8, 8)).save(tmp_path / "a.pt")
     backbone = load_backbone(str(tmp_path / "a.pt"), size=8)
     assert pooled(backbone.network(torch.rand(5, 3, 8, 8))).shape == (5, 4)
 

@@ -148,7 +148,7 @@ def flagged(results: FindLabelIssuesResults) -> Any:
 def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults) -> list[str]:
     """The flagged samples of a dataset or view that nobody has reviewed."""
     fields = results.fields
-    wanted = (fo.ViewField(fields.is_issue) == True) & (fo.ViewField(fields.review) == UNREVIEWED)  # noqa: E712
+    wanted = fo.ViewField(fields.is_issue) & (fo.ViewField(fields.review) == UNREVIEWED)
     return list(samples.match(wanted).values("id"))
 
 

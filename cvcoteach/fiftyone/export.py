@@ -77,9 +77,8 @@ def _is_record(file: Path) -> bool:
 
 def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
     here = fo.ViewField
-    return samples.match(
-        (here(f"{results.config.label_field}.label") != None) & (here(results.fields.review) != EXCLUDED)  # noqa: E711
-    )
+    labelled = here(f"{results.config.label_field}.label").exists()
+    return samples.match(labelled & (here(results.fields.review) != EXCLUDED))
 
 
 def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, tell: Tell) -> int:

@@ -47,7 +47,7 @@ HEAD_RECIPE = Recipe(
 )
 
 
-class CoTeaching(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class CoTeaching(ClassifierMixin, BaseEstimator):
     """A classifier that learns from noisy labels: two networks, each taught what its peer finds easy.
 
     mode: "incv" (Chen et al., ICML 2019, algorithm 2): the images that Iterative Noisy Cross-Validation selected, then

@@ -169,7 +169,7 @@ class HeadTrainer:
                 counts = (targets >= 0).sum(dim=0).clamp_min(1)
                 loss = (losses.view_as(targets).sum(dim=0) / counts).sum()
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)
                 optimizer.step()
                 total += loss.detach()
             if self._on_epoch is not None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterable
 from functools import cache
 from typing import TypeVar
 
-import joblib  # type: ignore[import-untyped]
-from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from cvcoteach._checks import InputError
 

@@ -57,9 +57,9 @@ def pytest_configure(config: Any) -> None:
             return cvcoteach.dropin.find_label_issues(*args, **kwargs)
         finally:
             cleanlab.filter.find_label_issues = ours
-            ours.calls += 1  # type: ignore[attr-defined]
+            ours.calls += 1
 
-    ours.calls = 0  # type: ignore[attr-defined]
+    ours.calls = 0
     for module in list(sys.modules.values()):
         for name, value in list(vars(module).items()) if hasattr(module, "__dict__") else ():
             if value is theirs and not module.__name__.startswith("cvcoteach"):

@@ -142,7 +142,7 @@ def ceiling() -> str:
     features, true = frozen_features()[:N_TRAIN], data.true_labels
     rows = []
     for head in ("linear", "mlp"):
-        trainer = HeadTrainer(features, K, head, threads=1)  # type: ignore[arg-type]
+        trainer = HeadTrainer(features, K, head, threads=1)
         clean = cross_validate(trainer, true, n_folds=N_FOLDS)
         for name in HUMAN_LABELS:
             given = data.given[name]

@@ -115,7 +115,7 @@ def lp_lr(output: Path, clean: np.ndarray) -> list[tuple[int, float, float]]:
         labels, k = arrays["labels"], len(arrays["class_names"])
     identity = run.record["identity"]
     incv = IterativeCV(identity["n_rounds"], identity["n_folds"], identity["remove_ratio"], identity["seed"])
-    result = incv.run(None, labels, n_classes=k, finished=run.folds)  # type: ignore[arg-type]  # every fold is there
+    result = incv.run(None, labels, n_classes=k, finished=run.folds)  # every fold is there
     return [
         (int(r.selected.sum()), float(clean[r.selected].mean()), float(r.selected[clean].mean())) for r in result.rounds
     ]
