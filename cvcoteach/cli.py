@@ -78,6 +78,7 @@ def main() -> None:
 )
 @click.option("--weights", metavar="default|none|FILE", help="Weights of the model or backbone to start from.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of each training.  [default: the preset's]")
+@click.option("--learning-rate", type=float, metavar="RATE", help="The largest there is.  [default: the preset's]")
 @click.option(
     "--image-size",
     type=click.IntRange(4),

@@ -16,8 +16,8 @@ _FILE = click.Path(path_type=Path)
 @click.argument("source", type=_FILE)
 @click.option("--run", type=_FILE, help="Run folder of find-issues, where SOURCE names the images instead.")
 @click.option("-o", "--output", type=_FILE, help="Folder of the classifier.  [default: NAME-model beside the run]")
-@click.option("--path-column", metavar="NAME", help="Column of image paths in SOURCE.  [default: found by itself]")
-@click.option("--label-column", metavar="NAME", help="Column of given labels in SOURCE.  [default: found by itself]")
+@click.option("--path-column", metavar="NAME", help="Column of image paths in a table.  [default: found by itself]")
+@click.option("--label-column", metavar="NAME", help="Column of labels in a table.  [default: found by itself]")
 @click.option("--corrections", type=_FILE, help="CSV: path, action (accepted, kept, set, excluded), label.")
 @click.option("--test", type=_FILE, help="Images with right labels, to compare with plain training on.")
 @click.option(
@@ -35,11 +35,17 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--preset", default="fast", show_default=True, metavar="fast|paper", help="paper: INCV's published settings."
 )
-@click.option("--model", metavar="NAME", help="As for find-issues.  [default: the run's]")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="As for find-issues; backbone:NAME is fine-tuned, frozen:NAME gets heads on its features.  "
+    "[default: the run's]",
+)
 @click.option("--weights", metavar="default|none|FILE", help="Weights of a torchvision model to start from.")
 @click.option(
     "--epochs", type=click.IntRange(1), help="Epochs of both networks.  [default: as many image passes as the preset's]"
 )
+@click.option("--learning-rate", type=float, metavar="RATE", help="The largest there is.  [default: the preset's]")
 @click.option(
     "--image-size", type=click.IntRange(4), metavar="PIXELS", help="Side of the images.  [default: the run's]"
 )

@@ -56,22 +56,26 @@ def correct(
 
     action: "accepted" (the suggestion, or `label` if there is one), "kept" (the given label), "set" (`label`),
     "excluded"; "unreviewed" or nothing takes earlier rows back. The plugin's exports are read too.
-    paths: (n,) as in the run, relative to `root`. suggested: (n,) classes.
+    paths: (n,) as in the run, relative to `root`; what is decided of a path holds wherever it comes.
+    suggested: (n,) classes.
 
-    Raises InputError for a file that is no such table, an image that the run does not have, another action, and a
-    label that is no class of the run.
+    Raises InputError for a file that is no such table, an image that the run does not have, another action, a label
+    that is no class of the run, and an action that would leave an image under two labels.
     """
     table = _read(file)
-    place = {path: row for row, path in enumerate(paths)}
-    place |= {os.path.join(root, path): row for row, path in enumerate(paths)}
+    places: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        places.setdefault(path, []).append(row)
+    places |= {os.path.join(root, path): rows for path, rows in places.items()}
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
     for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
-        row = place.get(path, place.get(os.path.normpath(path)))
-        if row is None:
+        rows = places.get(path, places.get(os.path.normpath(path)))
+        if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is no image of the run.")
         if action in NO_ACTION:
-            decided.pop(row, None)
+            for row in rows:
+                decided.pop(row, None)
             continue
         if action not in ACTIONS:
             raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
@@ -80,9 +84,16 @@ def correct(
         if action in ("set", "accepted") and label and label not in number:
             raise InputError(f"{file.name}, line {line}: {label!r} is no class of the run; {near(label, class_names)}")
         if action == "set" or (action == "accepted" and label):
-            decided[row] = action, number[label]
+            chosen = [number[label]] * len(rows)
         else:
-            decided[row] = action, int(suggested[row] if action == "accepted" else labels[row])
+            chosen = (suggested if action == "accepted" else labels)[rows].tolist()
+        if action != "excluded" and len(set(chosen)) > 1:
+            names = " and ".join(class_names[k] for k in sorted(set(chosen)))
+            raise InputError(
+                f"{file.name}, line {line}: {path} comes twice in the run and would be {names}; "
+                "say which with the action set and a label."
+            )
+        decided |= {row: (action, k) for row, k in zip(rows, chosen, strict=True)}
 
     labels, selected, candidate = labels.copy(), selected.copy(), candidate.copy()
     excluded, reviewed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +93,14 @@ def predict(
 def _labelled(source: Path, path_column: str | None, label_column: str | None) -> Source | None:
     """The source with its labels, None where it holds images without any."""
     from cvcoteach.training.sources import read_source
-    from cvcoteach.training.tables import TABLE_SUFFIXES
+    from cvcoteach.training.tables import TABLE_SUFFIXES, columns_of
 
     if source.is_dir():
         folders = [entry for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith(".")]
         if not folders:
             return None
     elif source.suffix.lower() in TABLE_SUFFIXES:
-        if label_column is None and len(_header(source)) == 1:
+        if label_column is None and len(columns_of(source)) == 1:
             return None
     elif source.suffix.lower() != ".npz":
         return None
@@ -115,7 +114,7 @@ def unlabelled_source(source: Path, path_column: str | None = None) -> Source:
     """
     from cvcoteach.training.inputs import unlabelled
     from cvcoteach.training.sources import IMAGE_SUFFIXES, read_source
-    from cvcoteach.training.tables import PATH_COLUMNS, TABLE_SUFFIXES, read_columns
+    from cvcoteach.training.tables import PATH_COLUMNS, TABLE_SUFFIXES, columns_of, read_columns
 
     location = source.absolute()
     suffix = location.suffix.lower()
@@ -130,23 +129,9 @@ def unlabelled_source(source: Path, path_column: str | None = None) -> Source:
     if suffix in IMAGE_SUFFIXES:
         return unlabelled(location, location.parent, [location.name])
     if suffix in TABLE_SUFFIXES:
-        columns = _header(location)
+        columns = list(columns_of(location))
         usual = [name for name in columns if name.casefold() in PATH_COLUMNS]
         path_column = path_column or (usual or columns)[0]
         paths = read_columns(location, path_column, path_column).paths
         return unlabelled(location, location.parent, paths.astype(str).tolist())
     return read_source(location)
-
-
-def _header(table: Path) -> list[str]:
-    """The columns of a table."""
-    if table.suffix.lower() == ".parquet":
-        import pyarrow.parquet as pq
-
-        return list(pq.read_schema(table).names)
-    try:
-        with open(table, encoding="utf-8-sig") as file:
-            first = file.readline()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table} cannot be read as a table ({error}).") from error
-    return next(csv.reader([first], delimiter=max(",;\t", key=first.count)), [])

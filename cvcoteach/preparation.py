@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from cvcoteach.training.loop import Recipe
     from cvcoteach.training.sources import Source
 
-LARGEST_SMALL_IMAGE = 64  # px; the small network sees no more of a photograph than this
-
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -196,17 +194,16 @@ def _with_backbone(
 def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:
     from cvcoteach.training.devices import Plan
     from cvcoteach.training.folds import TorchTrainer
-    from cvcoteach.training.images import load_images, natural_size
+    from cvcoteach.training.images import load_images, size_for
     from cvcoteach.training.models import preprocessing
 
     recipe = _recipe(settings)
-    own_size = preprocessing(recipe.model, recipe.weights).size
-    size = settings.image_size or own_size or max(8, min(natural_size(data), LARGEST_SMALL_IMAGE))
+    size = settings.image_size or size_for(data, preprocessing(recipe.model, recipe.weights).size)
     images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
     data, unreadable, readable = _readable(data, images)
 
     def make_trainer(run: RunFolder) -> FoldTrainer:
-        plan = Plan(**run.record["plan"]) if "plan" in run.record else None
+        plan = Plan.recorded(run.record, machine.device)
         trainer = TorchTrainer(
             images.pixels,
             len(data.class_names),
@@ -248,7 +245,7 @@ def _recipe(settings: Settings) -> Recipe:
 
     changes = {
         name: getattr(settings, name)
-        for name in ("model", "weights", "epochs", "flip", "patience")
+        for name in ("model", "weights", "epochs", "learning_rate", "flip", "patience")
         if getattr(settings, name) is not None
     }
     if settings.finetune:

@@ -18,12 +18,16 @@ from cvcoteach.retrain_task import (
     load_test_images,
     prepare,
     recipe_of,
+    source_of,
 )
 from cvcoteach.runs import Machine, Silent, Watcher
 from cvcoteach.scoring import Scores, confusion_table, figures, per_class_table, score
 from cvcoteach.storage import RunFolder, digest, replacing
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from cvcoteach.training.augment import Scaling
     from cvcoteach.training.coteaching import Curriculum, Epoch
     from cvcoteach.training.devices import Plan
     from cvcoteach.training.lessons import Lesson
@@ -43,7 +47,7 @@ class Retrained:
     scores: Scores | None
     """On the test images, if any."""
     plain_scores: Scores | None
-    """Of a plain network: the same labels, without corrections, and as many image passes."""
+    """Of a plain network: the same images under the given labels, without corrections, and as many image passes."""
     exported: tuple[Path, ...]
     class_names: tuple[str, ...]
     was_done: bool
@@ -80,6 +84,7 @@ def retrain(
     """
     from cvcoteach.training.coteaching import enough_epochs
     from cvcoteach.training.model_files import EXPORTS, export_model, load_model, save_model
+    from cvcoteach.training.tables import is_table
 
     settings, machine, watcher = settings or RetrainSettings(), machine or Machine(), watcher or Silent()
     for kind in exports:
@@ -87,20 +92,26 @@ def retrain(
             raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
     record = finished_run(run)
     recipe = recipe_of(settings, record)
-    task = prepare(run, record, source, path_column, label_column, corrections, settings, recipe, machine, watcher)
-    recipe = recipe.for_channels(task.channels)
+    location, columns = source_of(run, record, source), (path_column, label_column)
+    # where the images are no table, the columns are those of the test table, if there is one
+    of_source = columns if is_table(location) or test is None or not is_table(test) else (None, None)
+    task = prepare(run, record, location, of_source, corrections, settings, recipe, machine, watcher)
+    recipe = task.inputs.recipe(recipe)
     lesson = lesson_of(task, settings, record)
     if settings.epochs is None and not recipe.milestones:
         recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * len(task.rows)))
         recipe = enough_epochs(recipe, int(lesson.selected.sum()))
     curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
-    tested = None if test is None else load_test_images(test, task, machine, watcher)
+    if "features_digest" in record["identity"]:
+        watcher.note(f"The run judged features from a file; {recipe.model!r} is trained on the images themselves.")
+    tested = None if test is None else load_test_images(test, columns, task, machine, watcher)
     identity = {
         "mode": settings.mode,
         "recipe": asdict(recipe),
         "seed": settings.seed,
         "noise_rate": [curriculum.noise_rate, curriculum.mixed_noise_rate],
         "image_size": task.size,
+        "paths_digest": digest("\0".join(task.paths)),
         "labels_digest": digest(lesson.labels, *task.class_names),
         "selection_digest": digest(curriculum.selected, curriculum.candidate),
         "images_digest": task.content_key,
@@ -113,7 +124,7 @@ def retrain(
             if (folder.path / CHECKPOINT).exists():
                 watcher.note("Going on from the last epoch that was finished.")
             model, trained = _train_pair(folder.path, task, lesson, curriculum, recipe, plan, settings.seed, watcher)
-            about = {"trained": _trained(run, curriculum, settings, recipe, task)}
+            about = {"trained": _trained(lesson, curriculum, settings, recipe, task)}
             save_model(folder.path, model, about=about)
             _write_history(folder.path / "history.csv", trained)
             folder.save(state="done", summary=about["trained"], run=str(run))
@@ -123,7 +134,7 @@ def retrain(
         if tested is not None:
             pixels, truth = tested
             scores = score(model.predict_proba(pixels, plan), truth)
-            plain = _plain(folder.path, task, curriculum, recipe, plan, model, settings.seed, watcher)
+            plain = _plain(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
             plain_scores = score(plain.predict_proba(pixels, plan), truth)
             _write_scores(folder, scores, plain_scores, task.class_names)
         exported = tuple([export_model(model, folder.path, kind) for kind in exports])
@@ -138,15 +149,13 @@ def retrain(
 
 def _plan(folder: RunFolder, task: Task, recipe: Recipe, machine: Machine) -> Plan:
     from cvcoteach.training.devices import Plan, set_threads
-    from cvcoteach.training.folds import TorchTrainer
 
-    plan = Plan(**folder.record["plan"]) if "plan" in folder.record else None
+    plan = Plan.recorded(folder.record, machine.device)
     if plan is None:
         k = len(task.class_names)
-        plan = TorchTrainer(
-            task.pixels, k, recipe, device=machine.device, threads=machine.threads, precision=machine.precision
-        ).plan
-        folder.save(plan=asdict(plan))
+        plan = task.inputs.plan(recipe, k, device=machine.device, threads=machine.threads, precision=machine.precision)
+        if not folder.done:
+            folder.save(plan=asdict(plan))
     set_threads(plan.threads)
     return plan
 
@@ -161,24 +170,33 @@ def _train_pair(
     seed: int,
     watcher: Watcher,
 ) -> tuple[Model, list[Epoch]]:
-    from cvcoteach.training.augment import Pixels
     from cvcoteach.training.checkpoints import run_to_end
     from cvcoteach.training.coteaching import CoTraining, two_networks
-    from cvcoteach.training.inputs import Inputs
-    from cvcoteach.training.model_files import Model
 
-    data, k = Inputs(task.pixels, are_features=False), len(task.class_names)
+    data, k = task.inputs, len(task.class_names)
     scaling = data.scaling(recipe, task.rows[curriculum.selected])
     networks = two_networks(lambda number: data.build(recipe, k, number), plan, seed)
     rows = curriculum.rows
     targets, weights = lesson.labels[rows], None if lesson.weights is None else lesson.weights[rows]
     in_pixels = replace(curriculum, selected=task.rows[curriculum.selected], candidate=task.rows[curriculum.candidate])
-    pixels = Pixels(task.pixels, plan)
-    training = CoTraining(networks, pixels, targets, in_pixels, recipe, scaling, plan, weights=weights, seed=seed)
+    training = CoTraining(
+        networks, data.on(plan), targets, in_pixels, recipe, scaling, plan, weights=weights, seed=seed
+    )
     run_to_end(training, folder / CHECKPOINT, watcher.epoch)
-    mirror = recipe.tta and bool(recipe.flip)
-    model = Model(networks, recipe.model, task.class_names, task.size, task.channels, scaling, mirror)
-    return model, training.history
+    return _classifier(networks, task, recipe, scaling), training.history
+
+
+def _classifier(networks: Sequence[nn.Module], task: Task, recipe: Recipe, scaling: Scaling) -> Model:
+    """What was trained, as a classifier of images; heads get their backbone back."""
+    from cvcoteach.training.augment import Scaling
+    from cvcoteach.training.backbones import with_heads
+    from cvcoteach.training.model_files import Model
+
+    mirror, frozen = recipe.tta and bool(recipe.flip), task.frozen
+    if frozen is not None:
+        networks = [with_heads(frozen.backbone, networks, frozen.center, frozen.scale, len(task.class_names))]
+        scaling = Scaling(frozen.backbone.mean, frozen.backbone.std)
+    return Model(networks, recipe.model, task.class_names, task.size, task.channels, scaling, mirror)
 
 
 def _plain(
@@ -187,18 +205,15 @@ def _plain(
     curriculum: Curriculum,
     recipe: Recipe,
     plan: Plan,
-    model: Model,
     seed: int,
     watcher: Watcher,
 ) -> Model:
     """One network on all given labels, with as many image passes; trained once, then kept in the folder."""
-    from cvcoteach.training.augment import Pixels
     from cvcoteach.training.checkpoints import run_to_end
-    from cvcoteach.training.inputs import Inputs
     from cvcoteach.training.loop import Training
     from cvcoteach.training.model_files import load_weights, save_weights
 
-    data, k, file = Inputs(task.pixels, are_features=False), len(task.class_names), folder / PLAIN_WEIGHTS
+    data, k, file = task.inputs, len(task.class_names), folder / PLAIN_WEIGHTS
     scaling = data.scaling(recipe, task.rows)
     network = data.build(recipe, k, seed)
     if file.exists():
@@ -211,7 +226,7 @@ def _plain(
         network = network.to(plan.torch_device).to(memory_format=plan.memory_format)
         training = Training(
             [network],
-            Pixels(task.pixels, plan),
+            data.on(plan),
             task.rows,
             task.given,
             replace(recipe, epochs=epochs, milestones=milestones),
@@ -222,7 +237,7 @@ def _plain(
         run_to_end(training, folder / PLAIN_CHECKPOINT, watcher.epoch)
         save_weights(file, [network])
         (folder / PLAIN_CHECKPOINT).unlink(missing_ok=True)
-    return replace(model, networks=[network], scaling=scaling)
+    return _classifier([network], task, recipe, scaling)
 
 
 def plain_epochs(curriculum: Curriculum, epochs: int, n: int) -> int:
@@ -234,11 +249,16 @@ def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
     s, c = len(curriculum.selected), len(curriculum.candidate)
     reviewed = f" ({task.corrected.n_reviewed:,} reviewed)" if task.corrected.n_reviewed else ""
     joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
-    return f"Two networks, {recipe.epochs} epochs on {s:,} images taken for clean{reviewed}{joined}."
+    taken = "" if s == len(task.rows) else " taken for clean"
+    what = "Two networks"
+    if task.frozen is not None:
+        name = task.frozen.backbone.name
+        what = f"Two heads on frozen features of {name} (--model backbone:{name} fine-tunes it)"
+    return f"{what}, {recipe.epochs} epochs on {s:,} images{taken}{reviewed}{joined}."
 
 
 def _trained(
-    run: Path, curriculum: Curriculum, settings: RetrainSettings, recipe: Recipe, task: Task
+    lesson: Lesson, curriculum: Curriculum, settings: RetrainSettings, recipe: Recipe, task: Task
 ) -> dict[str, Any]:
     return {
         "mode": settings.mode,
@@ -247,8 +267,9 @@ def _trained(
         "selected": len(curriculum.selected),
         "candidate": len(curriculum.candidate),
         "reviewed": task.corrected.n_reviewed,
-        "noise_rate": curriculum.noise_rate,
-        "mixed_noise_rate": curriculum.mixed_noise_rate,
+        "noise_rate": lesson.noise_rate,
+        "noise_left_out": curriculum.noise_rate,
+        "noise_left_out_mixed": curriculum.mixed_noise_rate,
         "warmup": curriculum.warmup,
         "ramp": curriculum.ramp,
         "image_passes": curriculum.passes(recipe.epochs),

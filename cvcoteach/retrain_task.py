@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from cvcoteach._checks import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach._checks import FloatArray, InputError, IntArray, near
 from cvcoteach.corrections import Corrected, correct
 from cvcoteach.final_scoring import verdict
-from cvcoteach.runs import Machine, Watcher
+from cvcoteach.settings import ExtractionWatcher, Machine, Watcher
 from cvcoteach.storage import RunFolder
 
 if TYPE_CHECKING:
+    from cvcoteach.training.backbones import Backbone
     from cvcoteach.training.images import Images
+    from cvcoteach.training.inputs import Inputs
     from cvcoteach.training.lessons import Lesson
     from cvcoteach.training.loop import Recipe
     from cvcoteach.training.sources import Source
+
+
+ColumnNames = tuple[str | None, str | None]
+"""Of the paths and of the labels in a table; None: found by itself."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class RetrainSettings:
     """None: the run's own, else the preset's."""
     weights: str | None = None
     epochs: int | None = None
+    learning_rate: float | None = None
     image_size: int | None = None
     flip: bool | None = None
     noise_rate: float | None = None
@@ -49,13 +55,26 @@ class RetrainSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Frozen:
+    """A backbone that stays as it is; heads are trained on its features."""
+
+    backbone: Backbone
+    center: FloatArray
+    """(d,) taken off the features."""
+    scale: FloatArray
+    """(d,) by which they are divided."""
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """What is trained on: the images of the run that can be read and are not excluded."""
 
-    pixels: Any
-    """(N, size, size, C) uint8: of the source."""
+    paths: tuple[str, ...]
+    """n, as in the run."""
+    inputs: Inputs
+    """N images of the source, or features of these."""
     rows: IntArray
-    """(n,) into the pixels."""
+    """(n,) into the inputs."""
     given: IntArray
     """(n,) labels as the run had them."""
     corrected: Corrected
@@ -67,69 +86,100 @@ class Task:
     """(n,) its probability."""
     class_names: tuple[str, ...]
     size: int
+    """Pixels a side of the images that the classifier takes."""
     channels: int
     content_key: str
+    frozen: Frozen | None = None
 
 
 def finished_run(run: Path) -> dict[str, Any]:
+    """The record of that run. Raises InputError where there is none, or it has not ended."""
     folder = RunFolder.read(run)
+    if (run / "model.json").exists():
+        raise InputError(f"{run} is a classifier that retrain wrote; it takes the run folder of find-issues.")
     if not folder.done or not (run / "probabilities.npz").exists():
         raise InputError(f"{run} is not finished; run its find-issues again, which goes on from where it stopped.")
     return folder.record
 
 
 def recipe_of(settings: RetrainSettings, record: dict[str, Any]) -> Recipe:
-    """The preset with the run's own network, and what the user set himself in its place."""
-    from cvcoteach.training.coteaching_estimator import RECIPES
+    """The preset with the run's own network, and what the user set himself in its place.
+
+    Pretrained networks are trained as find-issues trains them: frozen ones by heads on their features, fine-tuned ones
+    gently.
+    """
+    from cvcoteach.training.coteaching_estimator import HEAD_RECIPE, RECIPES
+    from cvcoteach.training.models import BACKBONE, FROZEN
+    from cvcoteach.training.recipe import FINETUNE
 
     if settings.preset not in RECIPES:
         raise InputError(f"preset is {settings.preset!r}; {near(settings.preset, RECIPES)}")
-    used = record["identity"].get("recipe", {}) if settings.preset == "fast" else {}
+    identity, base = record["identity"], RECIPES[settings.preset]
+    used = identity.get("recipe", {}) if settings.preset == "fast" else {}
+    if settings.preset == "fast" and "backbone" in identity:
+        used = {"model": f"{FROZEN}{identity['backbone']}", "weights": record.get("weights")}
     changes = {name: used[name] for name in ("model", "weights", "flip") if used.get(name) is not None}
     if settings.model is not None:
         changes.pop("weights", None)
-    for name in ("model", "weights", "epochs", "flip"):
+    model = settings.model or changes.get("model", base.model)
+    if model.startswith(FROZEN):
+        base = HEAD_RECIPE
+    elif model.startswith(BACKBONE) and settings.preset == "fast":
+        base = FINETUNE
+    for name in ("model", "weights", "epochs", "learning_rate", "flip"):
         if getattr(settings, name) is not None:
             changes[name] = getattr(settings, name)
-    return replace(RECIPES[settings.preset], **changes)
+    return replace(base, **changes)
 
 
-def prepare(
-    run: Path,
-    record: dict[str, Any],
-    source: Path | None,
-    path_column: str | None,
-    label_column: str | None,
-    corrections: Path | None,
-    settings: RetrainSettings,
-    recipe: Recipe,
-    machine: Machine,
-    watcher: Watcher,
-) -> Task:
-    from cvcoteach.training.sources import read_source
+def source_of(run: Path, record: dict[str, Any], source: Path | None) -> Path:
+    """Where the images of the run are: in `source`, else where the run found them.
 
-    with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
-        labels, paths = arrays["labels"].astype(np.int64), tuple(arrays["paths"].tolist())
-        class_names = tuple(arrays["class_names"].tolist())
-        selected, candidate = arrays["selected"], arrays["candidate"]
-        suggested = arrays["suggested"] if "suggested" in arrays.files else arrays["pred_probs"].argmax(axis=1)
-        posterior, _ = verdict(labels, arrays["pred_probs"])
-    wrong = posterior.wrong if settings.selection == "flags" and posterior.believable else None
-    if settings.selection == "flags":
-        selected = ~_flags(run, paths)
-        candidate = candidate & ~selected
+    Raises InputError where these have moved.
+    """
     location = source or Path(record.get("source", ""))
     if source is None and not location.exists():
         raise InputError(
             f"{location}, where the run found its images, is not there; name them: "
             f"cvcoteach retrain SOURCE --run {run}."
         )
-    data = read_source(location, path_column=path_column, label_column=label_column)
+    return location
+
+
+def prepare(
+    run: Path,
+    record: dict[str, Any],
+    source: Path,
+    columns: ColumnNames,
+    corrections: Path | None,
+    settings: RetrainSettings,
+    recipe: Recipe,
+    machine: Machine,
+    watcher: Watcher,
+) -> Task:
+    """Read the run, its images and what was corrected.
+
+    Raises InputError, one sentence, for anything that does not fit.
+    """
+    from cvcoteach.training.images import natural_size
+    from cvcoteach.training.inputs import Inputs
+    from cvcoteach.training.sources import read_source
+
+    with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
+        labels, paths = arrays["labels"].astype(np.int64), tuple(arrays["paths"].tolist())
+        class_names = tuple(arrays["class_names"].tolist())
+        selected, candidate = arrays["selected"], arrays["candidate"]
+        posterior, flags = verdict(labels, arrays["pred_probs"])
+    wrong = posterior.wrong if settings.selection == "flags" and posterior.believable else None
+    if settings.selection == "flags":
+        selected = ~flags
+        candidate = candidate & flags
+    data = read_source(source, path_column=columns[0], label_column=columns[1])
     place = {path: row for row, path in enumerate(data.paths)}
     absent = [path for path in paths if path not in place]
     if absent:
         raise InputError(
-            f"{len(absent):,} of {len(paths):,} images of the run are not in {location}, {absent[0]} for one; it takes "
+            f"{len(absent):,} of {len(paths):,} images of the run are not in {source}, {absent[0]} for one; it takes "
             "the source that the run was made from."
         )
     rows = np.array([place[path] for path in paths], np.int64)
@@ -139,7 +189,7 @@ def prepare(
     )
     if changed:
         watcher.note(
-            f"{changed:,} labels in {location} have changed since the run, which goes by the older ones; give new "
+            f"{changed:,} labels in {source} have changed since the run, which goes by the older ones; give new "
             "labels with --corrections, or run find-issues again."
         )
     if corrections is None:
@@ -147,10 +197,11 @@ def prepare(
         corrected = Corrected(labels, selected, candidate, nothing, nothing)
     else:
         corrected = correct(
-            corrections, paths, data.root.absolute(), labels, suggested, selected, candidate, class_names
+            corrections, paths, data.root.absolute(), labels, posterior.suggested, selected, candidate, class_names
         )
-    size = settings.image_size or _size(record, recipe, data)
-    images = _load(data, size, None, machine, watcher)
+    backbone = _backbone(record, recipe, settings)
+    size = backbone.size if backbone else settings.image_size or _size(record, recipe, data)
+    images = _load(data, min(natural_size(data), size) if backbone else size, None, machine, watcher)
     kept = np.flatnonzero(images.readable[rows] & ~corrected.excluded)
     if wrong is not None:
         wrong = np.where(corrected.reviewed, 0.0, wrong)[kept]
@@ -163,9 +214,14 @@ def prepare(
             name: getattr(corrected, name)[kept] for name in ("labels", "selected", "candidate", "excluded", "reviewed")
         },
     )
+    inputs, taught, frozen = Inputs(images.pixels, are_features=False), rows[kept], None
+    if backbone is not None:
+        inputs, frozen = _features(backbone, images, taught, machine, watcher)
+        taught = np.arange(len(taught))
     return Task(
-        images.pixels,
-        rows[kept],
+        tuple([paths[i] for i in kept]),
+        inputs,
+        taught,
         labels[kept],
         corrected,
         wrong,
@@ -175,30 +231,63 @@ def prepare(
         size,
         int(images.pixels.shape[3]),
         images.content_key,
+        frozen,
     )
 
 
-def _flags(run: Path, paths: Sequence[str]) -> BoolArray:
-    """Whether the run took each label for wrong, (n,): the column that its user saw."""
-    try:
-        table = pd.read_csv(run / "issues.csv", dtype=str, keep_default_na=False).set_index("path")
-        flags: BoolArray = (table["is_label_issue"].loc[list(paths)] == "True").to_numpy()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{run / 'issues.csv'} is not as the run wrote it ({error}); run find-issues again."
-        ) from error
-    return flags
-
-
 def _size(record: dict[str, Any], recipe: Recipe, data: Source) -> int:
-    """Pixels a side: what the weights were trained on, the run's, else the images' own up to 64."""
-    from cvcoteach.training.images import natural_size
-    from cvcoteach.training.inputs import LARGEST_SMALL_IMAGE
-    from cvcoteach.training.models import preprocessing
+    """Pixels a side: the run's, where its network was such a one too, else what `size_for` says."""
+    from cvcoteach.training.images import size_for
+    from cvcoteach.training.models import OWN, preprocessing
 
-    own = preprocessing(recipe.model, recipe.weights).size
-    used = record["identity"].get("image_size")
-    return own or used or max(8, min(natural_size(data), LARGEST_SMALL_IMAGE))
+    trained = record["identity"].get("recipe", {}).get("model")
+    if trained is not None and (trained == recipe.model or {trained, recipe.model} <= {*OWN}):
+        return int(record["identity"]["image_size"])
+    return size_for(data, preprocessing(recipe.model, recipe.weights).size)
+
+
+def _backbone(record: dict[str, Any], recipe: Recipe, settings: RetrainSettings) -> Backbone | None:
+    """The backbone that is to stay as it is, if any: the run's, as it was then, or another.
+
+    Raises InputError where its weights have changed, or cannot be kept in a classifier.
+    """
+    from cvcoteach.training.backbones import load_backbone
+    from cvcoteach.training.models import FROZEN
+
+    if not recipe.model.startswith(FROZEN):
+        return None
+    name, identity = recipe.model.removeprefix(FROZEN), record["identity"]
+    is_the_runs = identity.get("backbone") == name
+    size = settings.image_size or (int(identity["image_size"]) if is_the_runs else None)
+    backbone = load_backbone(name, recipe.weights, size=size)
+    if not backbone.trainable:
+        raise InputError(
+            f"the features are those of the file {name}, whose network a classifier cannot hold; --model names another "
+            "network."
+        )
+    if is_the_runs and backbone.digest != identity["weights_digest"]:
+        raise InputError(f"{name} has other weights than in the run; --weights brings those that it had.")
+    return backbone
+
+
+def _features(
+    backbone: Backbone, images: Images, rows: IntArray, machine: Machine, watcher: Watcher
+) -> tuple[Inputs, Frozen]:
+    """Of these rows; taken from the cache where find-issues left them there."""
+    from cvcoteach.training.extraction import extract_features
+    from cvcoteach.training.inputs import features_of, standard_of
+
+    features = extract_features(
+        backbone,
+        images.pixels,
+        images.content_key,
+        device=machine.device,
+        threads=machine.threads,
+        cache_dir=machine.cache_dir,
+        progress=watcher.extracting if isinstance(watcher, ExtractionWatcher) else None,
+    )[rows]
+    center, scale = standard_of(features)
+    return features_of(features, center, scale), Frozen(backbone, center, scale)
 
 
 def _load(data: Source, size: int, channels: int | None, machine: Machine, watcher: Watcher) -> Images:
@@ -252,11 +341,19 @@ def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> 
     return lessons.corrected(lesson, task.suggested, task.suggested_prob)
 
 
-def load_test_images(test: Path, task: Task, machine: Machine, watcher: Watcher) -> tuple[Any, IntArray]:
-    """The readable test images as pixels, and their classes in the numbers of the run."""
-    from cvcoteach.training.sources import read_source
+def load_test_images(
+    test: Path, columns: ColumnNames, task: Task, machine: Machine, watcher: Watcher
+) -> tuple[Any, IntArray]:
+    """The readable test images as pixels, and their classes in the numbers of the run.
 
-    data = read_source(test)
+    columns: of paths and of labels in tables; they hold in the test table where it has them.
+    """
+    from cvcoteach.training.sources import read_source
+    from cvcoteach.training.tables import columns_of, is_table
+
+    there = columns_of(test) if is_table(test) else ()
+    path_column, label_column = (column if column in there else None for column in columns)
+    data = read_source(test, path_column=path_column, label_column=label_column)
     labels = numbers_of(data, task.class_names, str(test))
     images = _load(data, task.size, task.channels, machine, watcher)
     if images.errors:

@@ -85,7 +85,10 @@ def find_issues(
         was_done = run.done
         if not was_done:
             _write_unreadable(run.path, prepared.unreadable)
-            run.save(source=str(source), machine=_machine_record(), versions=_versions())
+            weights = settings.weights  # where they lay; what is in them decides, and is in the identity
+            if weights is not None and Path(weights).is_file():
+                weights = str(Path(weights).absolute())
+            run.save(source=str(source), weights=weights, machine=_machine_record(), versions=_versions())
         clock = _Clock(run, watcher)
         if not was_done:
             clock.record("reading", prepared.seconds_reading)

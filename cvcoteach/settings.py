@@ -22,6 +22,7 @@ class Settings:
     model: str | None = None
     weights: str | None = None
     epochs: int | None = None
+    learning_rate: float | None = None
     image_size: int | None = None
     flip: bool | None = None
     patience: int | None = None

@@ -46,6 +46,21 @@ def test_the_plugins_record_of_corrections_is_read_as_it_is(tmp_path: Path) -> N
     assert result.selected.tolist() == [True, False, True, True]
 
 
+def test_what_is_decided_of_a_path_holds_wherever_it_comes(tmp_path: Path) -> None:
+    file = tmp_path / "corrections.csv"
+    labels, suggested, nothing = np.array([0, 1, 1]), np.array([1, 0, 1]), np.zeros(3, bool)
+
+    def corrected_twice(decision: str):
+        file.write_text(f"path,action,label\na,{decision}\n")
+        return correct(file, ("a", "b", "a"), tmp_path, labels, suggested, ~nothing, nothing, ("cat", "dog"))
+
+    assert corrected_twice("excluded,").excluded.tolist() == [True, False, True]
+    assert corrected_twice("set,cat").labels.tolist() == [0, 1, 0]
+    assert corrected_twice("accepted,").labels.tolist() == [1, 1, 1]
+    with pytest.raises(InputError, match="line 2: a comes twice in the run and would be cat and dog"):
+        corrected_twice("kept,")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -323,8 +323,22 @@ def test_a_foreign_checkpoint_is_refused_and_never_unpickled(tmp_path) -> None:
 def test_a_batch_of_which_nothing_would_be_kept_is_refused() -> None:
     X, y = features(60)
     recipe = Recipe(**{**RECIPE.__dict__, "batch_size": 2})
-    with pytest.raises(InputError, match="batch_size is 2, of which nothing is kept at 70% noise; it takes 4 or more"):
+    with pytest.raises(InputError, match="a batch holds 2 images, of which nothing is kept at 70% noise; it takes 4"):
         training_of(X, y, vanilla_curriculum(60, 0.7, 4), recipe)
+    of_few_images = Recipe(**{**RECIPE.__dict__, "batch_size": 125, "least_batches": 14})
+    with pytest.raises(InputError, match="a batch holds 30 images, of which nothing is kept at 98% noise; it takes 50"):
+        training_of(X, y, vanilla_curriculum(60, 0.98, 4), of_few_images)
+
+
+def test_a_single_loss_that_is_no_number_stops_though_it_is_never_among_the_smallest() -> None:
+    exchange = Exchange(lambda epoch: 0.5)
+    logits = torch.randn(8, 3)
+    broken = logits.clone()
+    broken[3] = math.nan
+    targets = torch.zeros(8, dtype=torch.int64)
+    for_a, for_b = exchange([logits, broken], Batch(torch.arange(8), targets, 5))
+    assert for_a.isnan()
+    assert for_b.isnan()
 
 
 def test_cross_entropy_of_each_sample_is_torchs() -> None:

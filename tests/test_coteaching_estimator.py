@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.utils.data import Dataset
 from cvcoteach._checks import InputError, IntArray
 from cvcoteach.training.coteaching_estimator import CoTeaching
 from cvcoteach.training.devices import Plan
+from cvcoteach.training.inputs import images_of
 from cvcoteach.training.loop import Recipe, Training
 from tests.images import dataset
 
@@ -152,6 +155,40 @@ def test_what_does_not_fit_is_told_in_one_sentence(arguments: dict, sentence: st
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(InputError, match="mode is 'inc'; did you mean incv"):
         CoTeaching(mode="inc").fit(np.zeros((4, 2)), [0, 1, 0, 1])
+
+
+def test_what_a_mode_would_pass_over_is_refused() -> None:
+    X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 4
+    everything = np.ones(40, bool)
+    with pytest.raises(InputError, match="selected is given, but mode 'vanilla' selects nothing; take mode 'incv'"):
+        CoTeaching(mode="vanilla").fit(X, y, selected=everything)
+    with pytest.raises(InputError, match="selected is given, but mode 'correct' finds itself what to correct"):
+        CoTeaching(mode="correct").fit(X, y, selected=everything)
+    with pytest.raises(InputError, match="mode is 'correct', which corrects by the posterior; take select 'posterior'"):
+        CoTeaching(mode="correct", select="agreement").fit(X, y)
+
+
+@pytest.mark.slow
+def test_where_the_labels_do_not_tell_what_is_wrong_nothing_is_corrected_silently(monkeypatch) -> None:
+    monkeypatch.setattr("cvcoteach.transition.Posterior.believable", False)
+    X, y = np.random.default_rng(0).random((60, 3)), np.random.default_rng(1).integers(0, 3, 60)
+    with pytest.raises(InputError, match="the 60 labels do not tell which of them are wrong"):
+        CoTeaching(mode="correct", n_rounds=1, threads=1, random_state=0).fit(X, y)
+
+
+def test_the_folds_are_trained_by_their_own_recipe() -> None:
+    images, _, _ = dataset(30, 0.0)
+    data = images_of(images, "images", None, None)
+    asked = Recipe(epochs=7)
+
+    def epochs(**options) -> int:
+        model = CoTeaching(device="cpu", threads=1, **options)
+        model._plan = Plan()
+        return model._trainer(data, 3).recipe.epochs
+
+    assert epochs(recipe=asked, epochs=99) == 7, "epochs are of the two networks"
+    assert epochs(recipe=asked, fold_recipe=replace(asked, epochs=3)) == 3
+    assert epochs(epochs=1) == epochs() >= 10
 
 
 def test_an_empty_candidate_set_is_no_error() -> None:

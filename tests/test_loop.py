@@ -256,10 +256,10 @@ def test_a_loss_that_is_no_number_stops_with_batch_epoch_and_rate() -> None:
         return [logits[0].sum() * (math.nan if batch.epoch == 1 and 3 in batch.rows else 1e-3)]
 
     order = lambda epoch, rng: [np.array([0, 1]), np.array([2, 3]), np.array([4, 5])]  # noqa: E731
-    recipe = replace(RECIPE, schedule="constant", learning_rate=0.25)
+    recipe = replace(RECIPE, epochs=4, schedule="one-cycle", warmup=0.0, learning_rate=0.3)
     broken = training(recipe=recipe, losses=losses, order=order)
     broken.run_epoch()
-    with pytest.raises(InputError, match=r"loss is nan in batch 2 of epoch 2 at a learning rate of 0\.25"):
+    with pytest.raises(InputError, match=r"loss is nan in batch 2 of epoch 2 at a learning rate of 0\.2; "):
         broken.run_epoch()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from cvcoteach import runs
 from cvcoteach.cli import _Group
 from cvcoteach.cli_retrain import predict, retrain
 from cvcoteach.retrain import plain_epochs
+from cvcoteach.retrain_task import RetrainSettings, recipe_of
 from cvcoteach.scoring import comparison_text, score
 from cvcoteach.training.coteaching import incv_curriculum
+from cvcoteach.training.recipe import FINETUNE
 from tests.images import CLASSES, class_folders, dataset
 
 MACHINE = ("--device", "cpu", "--threads", "1", "--precision", "float32")
@@ -222,6 +225,96 @@ def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) 
 
 
 @pytest.mark.slow
+def test_after_a_frozen_backbone_heads_are_trained_on_the_same_features(work: Path) -> None:
+    settings = runs.Settings(backbone="torchvision:resnet18", weights="none", image_size=32, n_rounds=2)
+    runs.find_issues(work / "shapes", work / "frozen", settings, runs.Machine("cpu", 1, None, work / "cache"))
+    arguments = ("-o", work / "heads", "--test", work / "test.npz", *MACHINE)
+    result = call("retrain", work / "frozen", *arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    assert "Two heads on frozen features of torchvision:resnet18" in result.stderr
+    about = json.loads((work / "heads" / "model.json").read_text())
+    assert about["architecture"] == {"model": "frozen:torchvision:resnet18", "channels": 1, "networks": 1}
+    assert about["preprocessing"]["size"] == 32
+    top1 = json.loads((work / "heads" / "run.json").read_text())["test"]["top1"]
+    assert top1 > 0.6, "features of random weights tell three shapes apart, not well"
+    again = call("predict", work / "heads", work / "test.npz", "-o", work / "heads.csv", "-q", *MACHINE[:4])
+    assert f"{top1:.1%} of the predictions are the given label" in again.stdout
+    export = call("retrain", work / "frozen", "-o", work / "heads", "--export", "torch.export", "-q", *MACHINE)
+    assert export.exit_code == 0, export.output
+    assert (work / "heads" / "model.pt2").exists()
+
+    record = json.loads((work / "frozen" / "run.json").read_text())
+    record["identity"]["weights_digest"] = "0" * 32
+    (work / "frozen" / "run.json").write_text(json.dumps(record))
+    refused(call("retrain", work / "frozen", "-o", work / "other"), "has other weights than in the run; --weights")
+
+
+def test_what_is_trained_follows_from_how_the_run_judged() -> None:
+    fine_tuned = {"identity": {"recipe": asdict(replace(FINETUNE, model="backbone:torchvision:resnet18"))}}
+    assert recipe_of(RetrainSettings(), fine_tuned).learning_rate == FINETUNE.learning_rate
+    assert recipe_of(RetrainSettings(), fine_tuned).body_rate == 0.1
+    scratch = recipe_of(RetrainSettings(model="small", learning_rate=0.5), fine_tuned)
+    assert (scratch.model, scratch.learning_rate, scratch.optimizer) == ("small", 0.5, "sgd")
+    frozen = {"identity": {"backbone": "torchvision:resnet18", "image_size": 224}, "weights": "none"}
+    heads = recipe_of(RetrainSettings(), frozen)
+    assert (heads.model, heads.weights, heads.optimizer) == ("frozen:torchvision:resnet18", "none", "adamw")
+    assert recipe_of(RetrainSettings(preset="paper"), frozen).model == "resnet32"
+
+
+@pytest.mark.slow
+def test_excluding_another_image_is_another_retraining(work: Path) -> None:
+    table = pd.read_csv(work / "run" / "issues.csv")
+    alike = table[(table.set == "selected") & ~table.is_label_issue & (table.given_label == "ring")].path[:2]
+    arguments = ("--epochs", 1, *MACHINE, "-q", "-o", work / "without", "--select", "agreement")
+    for path, code in zip(alike, (0, 1), strict=True):
+        (work / "excluded.csv").write_text(f"path,action\n{path},excluded\n")
+        result = call("retrain", work / "run", *arguments, "--corrections", work / "excluded.csv")
+        assert result.exit_code == code, result.output
+    refused(result, "belongs to another run: its paths have changed since")
+
+
+@pytest.mark.slow
+def test_a_classifier_of_another_device_is_used_on_this_one(work: Path) -> None:
+    arguments = ("--epochs", 1, "-q", "-o", work / "elsewhere")
+    assert call("retrain", work / "run", *arguments, *MACHINE).exit_code == 0
+    record = json.loads((work / "elsewhere" / "run.json").read_text())
+    record["plan"]["device"] = "cuda"
+    (work / "elsewhere" / "run.json").write_text(json.dumps(record))
+    result = call("retrain", work / "run", *arguments, "--test", work / "test.npz", *MACHINE)
+    assert result.exit_code == 0, result.output
+    assert "On 60 test images" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_table_in_which_a_path_comes_twice_can_be_retrained_on(work: Path, tmp_path: Path) -> None:
+    files = sorted((work / "shapes").rglob("*.png"))[::4]
+    paths = [str(file) for file in (*files, files[0])]
+    table = pd.DataFrame({"path": paths, "label": [Path(path).parent.name for path in paths]})
+    table.to_csv(tmp_path / "twice.csv", index=False)
+    runs.find_issues(
+        tmp_path / "twice.csv", tmp_path / "run", runs.Settings(epochs=2, n_rounds=1), runs.Machine("cpu", 1, "float32")
+    )
+    (tmp_path / "out.csv").write_text(f"path,action\n{paths[0]},excluded\n")
+    arguments = ("--epochs", 1, "-q", "--json", "--mode", "vanilla", "--noise-rate", 0.1, *MACHINE)
+    everything = call("retrain", tmp_path / "run", *arguments, "-o", tmp_path / "all")
+    assert json.loads(everything.stdout)["selected"] == 61
+    without = call("retrain", tmp_path / "run", *arguments, "-o", tmp_path / "w", "--corrections", tmp_path / "out.csv")
+    assert json.loads(without.stdout)["selected"] == 59
+
+
+@pytest.mark.slow
+def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path: Path) -> None:
+    files = sorted((work / "shapes").rglob("*.png"))[:30:3] + sorted((work / "shapes").rglob("*.png"))[-30::3]
+    table = pd.DataFrame({"img_a": map(str, files), "img_b": map(str, files), "is": [f.parent.name for f in files]})
+    table.to_csv(tmp_path / "test.csv", index=False)
+    arguments = (work / "run", "--epochs", 1, "-q", *MACHINE, "-o", tmp_path / "m", "--test", tmp_path / "test.csv")
+    refused(call("retrain", *arguments), "--path-column")
+    named = call("retrain", *arguments, "--path-column", "img_b", "--label-column", "is")
+    assert named.exit_code == 0, named.output
+    assert "On 20 test images" in named.stdout
+
+
+@pytest.mark.slow
 def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # whether the posterior of so few images can be believed is chance
     monkeypatch.setattr("cvcoteach.transition.Posterior.believable", True)
@@ -246,6 +339,8 @@ def test_images_that_have_moved_are_named_beside_their_run(work: Path) -> None:
 @pytest.mark.slow
 def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: Path) -> None:
     refused(call("retrain", tmp_path), "holds no run of cvcoteach")
+    assert call("retrain", work / "run", "--epochs", 1, "-q", "-o", work / "a-model", *MACHINE).exit_code == 0
+    refused(call("retrain", work / "a-model"), "is a classifier that retrain wrote; it takes the run folder of find-")
     refused(call("retrain", work / "run", "--noise-rate", "1"), "noise_rate is 1.0; it is the share of wrong labels")
     refused(call("retrain", work / "run", "--export", "tflite"), "export is 'tflite'; there are onnx and torch.export")
     refused(call("retrain", work / "run", "--preset", "fats"), "preset is 'fats'; did you mean fast")

@@ -26,7 +26,20 @@ def task_of(wrong: np.ndarray | None, **changes: Any) -> Task:
         **changes,
     }
     suggested, prob = 1 - places % 2, np.full(10, 0.8)
-    return Task(None, places, places % 2, Corrected(**sets), wrong, suggested, prob, ("cat", "dog"), 8, 1, "key")
+    return Task(
+        tuple(map(str, places)),
+        None,
+        places,
+        places % 2,
+        Corrected(**sets),
+        wrong,
+        suggested,
+        prob,
+        ("cat", "dog"),
+        8,
+        1,
+        "key",
+    )
 
 
 def test_the_noise_rate_is_what_the_run_expects_of_the_labels_as_they_are_now() -> None:

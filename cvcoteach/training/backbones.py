@@ -7,7 +7,7 @@ import importlib
 import inspect
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvcoteach._checks import InputError, check_at_least, near
+from cvcoteach._checks import FloatArray, InputError, check_at_least, near
 from cvcoteach.training import models
 from cvcoteach.training.devices import seeded
+from cvcoteach.training.networks import feature_head
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -120,9 +121,7 @@ class Classifier(nn.Module):
                 f"{backbone.name} is an exported file, whose weights are fixed; it gives frozen features only."
             )
         self.body = backbone.network.requires_grad_(True)
-        with torch.inference_mode():
-            d = pooled(self.body.eval()(torch.zeros(1, 3, backbone.size, backbone.size))).shape[1]
-        self.head = nn.Linear(d, n_classes)
+        self.head = nn.Linear(_width(backbone), n_classes)
         nn.init.zeros_(self.head.weight)  # the first steps then leave the body alone
         nn.init.zeros_(self.head.bias)
 
@@ -130,6 +129,45 @@ class Classifier(nn.Module):
         """(b, 3, H, W) -> logits (b, K)."""
         logits: Tensor = self.head(pooled(self.body(images)))
         return logits
+
+
+class FrozenClassifier(nn.Module):
+    """A frozen backbone with heads on its features, whose probabilities are averaged: one network of images."""
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, backbone: Backbone, n_classes: int, n_heads: int = 2) -> None:
+        """Fresh heads; `center` and `scale` (d,), by which features are standardised, are 0 and 1."""
+        super().__init__()
+        d = _width(backbone)
+        self.body = backbone.network
+        self.register_buffer("center", torch.zeros(d))
+        self.register_buffer("scale", torch.ones(d))
+        self.heads = nn.ModuleList([feature_head(d, n_classes) for _ in range(n_heads)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, 3, size, size) -> logits (b, K), the logarithm of the heads' mean probability."""
+        features = (pooled(self.body(images)) - self.center) / self.scale
+        return torch.stack([head(features).float().softmax(dim=1) for head in self.heads]).mean(dim=0).log()
+
+
+def with_heads(
+    backbone: Backbone, heads: Sequence[nn.Module], center: FloatArray, scale: FloatArray, n_classes: int
+) -> FrozenClassifier:
+    """The backbone with these heads, which were trained on its features, less `center` and divided by `scale` (d,)."""
+    network = FrozenClassifier(backbone, n_classes, len(heads))
+    network.center.copy_(torch.from_numpy(center))
+    network.scale.copy_(torch.from_numpy(scale))
+    for own, trained in zip(network.heads, heads, strict=True):
+        own.load_state_dict(trained.state_dict())
+    return network
+
+
+def _width(backbone: Backbone) -> int:
+    """Features of an image."""
+    with torch.inference_mode():
+        return pooled(backbone.network.eval()(torch.zeros(1, 3, backbone.size, backbone.size))).shape[1]
 
 
 # -- where they come from ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch.nn import functional
 from cvcoteach._checks import FloatArray, InputError, IntArray, check_at_least
 from cvcoteach.training.augment import Pixels, Scaling
 from cvcoteach.training.devices import Plan
-from cvcoteach.training.loop import Batch, EpochReport, Order, Recipe, Training, shuffled
+from cvcoteach.training.loop import Batch, EpochReport, Order, Recipe, Training, shuffled, smallest_batch
 
 WARMUP_SHARE = 0.2  # 40 of 200 epochs
 LONG_WARMUP_SHARE = 0.4  # 80 of 200, where more than HEAVY_NOISE of the labels are wrong
@@ -169,7 +169,10 @@ class Epoch:
 
 
 class Exchange:
-    """The losses of co-teaching, as `Training` asks for them, with a record of what was kept."""
+    """The losses of co-teaching, as `Training` asks for them, with a record of what was kept.
+
+    A loss of NaN is never among the smallest, so it is added to what is returned: training is to stop there.
+    """
 
     def __init__(self, rate: Callable[[int], float], weights: Tensor | None = None) -> None:
         """rate: epoch, from 0 -> R(e), in (0, 1]. weights: (m,) in [0, 1], of each row's loss; None: all 1."""
@@ -183,6 +186,8 @@ class Exchange:
         n_keep = n_kept(len(batch.rows), self.rate(batch.epoch))
         weights = None if self._weights is None else self._weights[batch.rows]
         for_a, for_b = coteaching_losses(a, b, n_keep, weights)
+        broken = torch.where((a + b).detach().isfinite(), 0.0, math.nan).sum()
+        for_a, for_b = for_a + broken, for_b + broken
         with torch.no_grad():
             kept_a, kept_b = (for_a, for_b) if weights is None else coteaching_losses(a, b, n_keep)
             kept = n_keep * (kept_a + kept_b)
@@ -250,7 +255,7 @@ class Curriculum:
 
 def vanilla_curriculum(n: int, noise_rate: float, epochs: int, *, ramp: float | None = None) -> Curriculum:
     """The original co-teaching: everything is trained on, and the keep rate falls by the noise rate of everything."""
-    return Curriculum(np.arange(n), np.arange(0), noise_rate, noise_rate, epochs, _ramp(ramp, epochs))
+    return Curriculum(np.arange(n), np.arange(0), noise_rate, noise_rate, 0, _ramp(ramp, epochs))
 
 
 def incv_curriculum(
@@ -324,12 +329,13 @@ class CoTraining:
         on_device = None if weights is None else torch.as_tensor(weights, dtype=torch.float32).to(plan.torch_device)
         self._exchange = Exchange(curriculum.keep_rate, on_device)
         most = max(curriculum.noise_rate, curriculum.mixed_noise_rate)
-        if recipe.batch_size * (1 - most) < 1:
-            raise InputError(
-                f"batch_size is {recipe.batch_size}, of which nothing is kept at {most:.0%} noise; "
-                f"it takes {math.ceil(1 / (1 - most))} or more."
-            )
         n_selected, n_candidate = len(curriculum.selected), len(curriculum.candidate)
+        smallest = smallest_batch(n_selected, recipe.batch_of(n_selected))
+        if smallest * (1 - most) < 1:
+            raise InputError(
+                f"a batch holds {smallest} images, of which nothing is kept at {most:.0%} noise; it takes "
+                f"{math.ceil(1 / (1 - most))} or more: a larger batch_size, or more images."
+            )
         order = mixed(n_selected, n_candidate, recipe.batch_of(n_selected), curriculum.warmup)
         rows = curriculum.rows
         self._training = Training(

@@ -25,7 +25,7 @@ from cvcoteach.training.coteaching import (
     enough_epochs,
     two_networks,
 )
-from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
+from cvcoteach.training.devices import Plan, set_threads
 from cvcoteach.training.features import HeadTrainer
 from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
@@ -60,7 +60,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         images were shown. A recipe with milestones is left as it is. epochs: so many, of S.
     warmup, ramp: E0 and E_k, in epochs; None scales the published 40 (80 above 60 % noise) and 10 of 200.
     n_rounds, n_folds: of INCV, where it is needed: n_rounds·n_folds trainings, then five of the final scoring; of
-        features these are heads, trained in seconds.
+        features these are heads, trained in seconds. fold_recipe: how their networks are trained, of images; None: as
+        `recipe`, or "fast". The published one is `PRESETS["paper"]`, 50 epochs.
     image_size: pixels a side; None: the model's, or the images' own.
     device, threads: chosen by themselves if None. random_state: same numbers, same result, on a CPU.
     on_epoch: told after each epoch.
@@ -80,6 +81,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         ramp: float | None = None,
         n_rounds: int = 4,
         n_folds: int = 2,
+        fold_recipe: Recipe | None = None,
         image_size: int | None = None,
         device: str | None = None,
         threads: int | None = None,
@@ -94,6 +96,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         self.ramp = ramp
         self.n_rounds = n_rounds
         self.n_folds = n_folds
+        self.fold_recipe = fold_recipe
         self.image_size = image_size
         self.device = device
         self.threads = threads
@@ -127,8 +130,11 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             check_noise_rate(noise_rate)
         if candidate is not None and selected is None:
             raise InputError("candidate is given without selected; candidates join a selected set.")
-        if selected is not None and self.mode == "correct":
-            raise InputError("selected is given, but mode 'correct' finds itself what to correct; take mode 'incv'.")
+        if selected is not None and self.mode != "incv":
+            does = "finds itself what to correct" if self.mode == "correct" else "selects nothing"
+            raise InputError(f"selected is given, but mode {self.mode!r} {does}; take mode 'incv'.")
+        if self.mode == "correct" and self.select == "agreement":
+            raise InputError("mode is 'correct', which corrects by the posterior; take select 'posterior'.")
         data, labels = self._fit_inputs(X, y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         codes = codes.astype(np.int64)
@@ -142,7 +148,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
 
         self.cross_validation_: CrossValResult | None = None
         self.scores_: FinalScores | None = None
-        lesson = self._lesson(data, codes, k, recipe, seed, chosen, noise_rate)
+        lesson = self._lesson(data, codes, k, seed, chosen, noise_rate)
         self.selected_, self.candidate_, self.noise_rate_ = lesson.selected, lesson.candidate, lesson.noise_rate
         if self.epochs is None and not recipe.milestones:
             recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * n, warmup=self.warmup))
@@ -231,16 +237,13 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         return data.recipe(recipe)
 
     def _make_plan(self, data: Inputs, recipe: Recipe, n_classes: int) -> Plan:
-        if not data.are_features:
-            return TorchTrainer(data.array, n_classes, recipe, device=self.device, threads=self.threads).plan
-        device = choose_device(self.device)
-        return Plan(str(device), threads=choose_threads(self.threads), resident=room_for(data.array, device))
+        return data.plan(recipe, n_classes, device=self.device, threads=self.threads)
 
-    def _trainer(self, data: Inputs, n_classes: int, recipe: Recipe) -> FoldTrainer:
+    def _trainer(self, data: Inputs, n_classes: int) -> FoldTrainer:
         if data.are_features:
             features = data.array.reshape(len(data), -1)
             return HeadTrainer(features, n_classes, device=self.device, threads=self.threads)
-        folds = recipe if self.recipe is not None else enough_epochs(PRESETS["fast"], len(data) // 2)
+        folds = self.fold_recipe or self.recipe or enough_epochs(PRESETS["fast"], len(data) // 2)
         return TorchTrainer(data.array, n_classes, folds, plan=self._plan)
 
     def _lesson(
@@ -248,7 +251,6 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         data: Inputs,
         labels: IntArray,
         n_classes: int,
-        recipe: Recipe,
         seed: int,
         chosen: tuple[BoolArray, BoolArray] | None,
         noise_rate: float | None,
@@ -260,7 +262,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         if chosen is not None and self.mode == "incv":
             return self._given_lesson(labels, n_classes, chosen, noise_rate)
 
-        trainer = self._trainer(data, n_classes, recipe)
+        trainer = self._trainer(data, n_classes)
         n_rounds = 1 if self.mode == "vanilla" else self.n_rounds
         found = IterativeCV(n_rounds, self.n_folds, seed=seed).run(trainer, labels, n_classes=n_classes)
         self.cross_validation_ = found
@@ -268,14 +270,19 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             posterior = fit_posterior(labels, found.rounds[0].pred_probs)
             rate = float(posterior.wrong.mean()) if posterior.believable else found.noise_rate
             return Lesson(labels, everything, ~everything, rate)
-        if self.select == "posterior" or self.mode == "correct":
+        if self.select == "posterior":
             passes = HEAD_PASSES if data.are_features else 1
             self.scores_ = FinalScoring(self.select, passes=passes, seed=seed).after(found, trainer)
         lesson = lesson_after(found, self.scores_, noise_rate=noise_rate)
         # of a class that nothing was selected of: noisy is better than never seen
         missing = (np.bincount(labels[lesson.selected], minlength=n_classes) == 0)[labels]
         lesson = replace(lesson, selected=lesson.selected | missing, candidate=lesson.candidate & ~missing)
-        if self.mode == "correct" and self.scores_ is not None:
+        if self.mode == "correct":
+            if lesson.wrong is None or self.scores_ is None:
+                raise InputError(
+                    f"the {len(labels):,} labels do not tell which of them are wrong, so that none can be corrected; "
+                    "take mode 'incv'."
+                )
             lesson = corrected(lesson, self.scores_.suggested, self.scores_.suggested_prob)
         return lesson
 

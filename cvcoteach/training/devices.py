@@ -8,7 +8,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -167,6 +167,16 @@ class Plan:
     def to_json(self) -> str:
         """The plan as one JSON object."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any], device: str | None) -> Plan | None:
+        """The plan that a run began with, by its record; None where it has none that can be gone on with.
+
+        That is so where this machine lacks its device, or where another one, `device`, is asked for.
+        """
+        plan = cls(**record["plan"]) if "plan" in record else None
+        usable = plan is not None and plan.device in available_devices() and device in (None, "auto", plan.device)
+        return plan if usable else None
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

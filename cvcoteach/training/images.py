@@ -38,6 +38,8 @@ from cvcoteach.training.sources import Source
 from cvcoteach.training.tables import spread
 from cvcoteach.training.workers import cpu_count, in_processes
 
+LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
+
 CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
 """Environment variable that names the cache folder."""
 
@@ -127,6 +129,11 @@ def natural_size(source: Source, sample: int = 256) -> int:
     if not sides:
         raise InputError(f"none of {min(sample, len(source)):,} images looked at in {source.location} can be read.")
     return int(np.median(sides))
+
+
+def size_for(source: Source, own: int | None) -> int:
+    """Pixels a side: what the network was made for, else the images' own, from 8 to `LARGEST_SMALL_IMAGE`."""
+    return own or max(8, min(natural_size(source), LARGEST_SMALL_IMAGE))
 
 
 def _checked(images: Images, source: Source) -> Images:

@@ -16,16 +16,15 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from cvcoteach._checks import FloatArray, InputError, IntArray
-from cvcoteach.training.augment import Pixels, Scaling, scaling_of
+from cvcoteach.training.augment import Pixels, Scaling, room_for, scaling_of
 from cvcoteach.training.decode import as_pixels, squash
-from cvcoteach.training.devices import Plan
-from cvcoteach.training.images import load_images, natural_size
+from cvcoteach.training.devices import Plan, choose_device, choose_threads
+from cvcoteach.training.folds import TorchTrainer
+from cvcoteach.training.images import LARGEST_SMALL_IMAGE, load_images, size_for
 from cvcoteach.training.loop import Recipe
 from cvcoteach.training.models import build_model, preprocessing
+from cvcoteach.training.networks import feature_head
 from cvcoteach.training.sources import Source
-
-LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
-HIDDEN = 256
 
 Kind = Literal["features", "images", "paths", "dataset"]
 
@@ -76,6 +75,22 @@ class Inputs:
             return Scaling(wanted.mean, wanted.std)
         return scaling_of(self.array, rows)
 
+    def plan(
+        self,
+        recipe: Recipe,
+        n_classes: int,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        precision: str | None = None,
+    ) -> Plan:
+        """How to compute: of images by a short probe (see `TorchTrainer.plan`), of features in float32."""
+        if not self.are_features:
+            trainer = TorchTrainer(self.array, n_classes, recipe, device=device, threads=threads, precision=precision)
+            return trainer.plan
+        where = choose_device(device)
+        return Plan(str(where), threads=choose_threads(threads), resident=room_for(self.array, where))
+
     def build(self, recipe: Recipe, n_classes: int, seed: int) -> nn.Module:
         """A fresh network for them, on the CPU."""
         return build_network(self.shape, self.are_features, recipe.model, recipe.weights, n_classes, seed)
@@ -89,7 +104,7 @@ def build_network(
         return build_model(model, n_classes, shape[2], weights, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(shape[2], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_classes))
+        return feature_head(shape[2], n_classes)
 
 
 def features_of(X: npt.NDArray[np.floating[Any]], center: FloatArray, scale: FloatArray) -> Inputs:
@@ -119,7 +134,7 @@ def images_of(
         X = _from_dataset(X)
     source = _source(X, where)
     if size is None:
-        size = own_size or max(8, min(natural_size(source), LARGEST_SMALL_IMAGE))
+        size = size_for(source, own_size)
     images = load_images(source, size, channels=channels)
     if images.errors:
         first = min(images.errors)

@@ -70,15 +70,23 @@ def shuffled(n: int, batch_size: int) -> Order:
 
     Batch-norm cannot take one image, so the last batch is no remainder: all share what is missing.
     """
-    n_batches = -(-n // batch_size)
-    if n_batches > 1 and n // n_batches < 2:
-        n_batches = max(1, n // 2)
+    n_batches = _n_batches(n, batch_size)
 
     def order(epoch: int, rng: np.random.Generator) -> list[IntArray]:
         positions = rng.permutation(n) if n > 1 else np.zeros(2, np.int64)
         return np.array_split(positions, n_batches)
 
     return order
+
+
+def smallest_batch(n: int, batch_size: int) -> int:
+    """Images in the smallest batch of `shuffled`."""
+    return max(2, n // _n_batches(n, batch_size))
+
+
+def _n_batches(n: int, batch_size: int) -> int:
+    n_batches = -(-n // batch_size)
+    return max(1, n // 2) if n_batches > 1 and n // n_batches < 2 else n_batches
 
 
 class Training:
@@ -140,7 +148,7 @@ class Training:
             network.train()
         images = self._pixels.batches([self._rows[batch] for batch in batches], motion)
         for step, (raw, rows) in enumerate(zip(images, positions, strict=True)):
-            rate = learning_rate_at(self.recipe, self.epoch + step / len(batches))
+            rate = self._rate(step, len(batches))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             inputs = normalise(raw, self._scaling, self._plan)
@@ -154,16 +162,19 @@ class Training:
             self._optimizer.zero_grad(set_to_none=True)
             record[step] = losses.detach().mean()
             if step % _CHECK_EVERY == 0 or step == len(batches) - 1:
-                self._check(record[: step + 1], rate)
+                self._check(record[: step + 1], len(batches))
         return float(record.mean())
 
-    def _check(self, record: Tensor, rate: float) -> None:
+    def _rate(self, step: int, n_batches: int) -> float:
+        return learning_rate_at(self.recipe, self.epoch + step / n_batches)
+
+    def _check(self, record: Tensor, n_batches: int) -> None:
         finite = record.isfinite()
         if not bool(finite.all()):
             step = int(torch.argmin(finite.to(torch.uint8)))
             raise InputError(
                 f"the loss is {float(record[step])} in batch {step + 1} of epoch {self.epoch + 1} at a learning rate "
-                f"of {rate:.3g}; try a smaller learning rate."
+                f"of {self._rate(step, n_batches):.3g}; try a smaller one, --learning-rate."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from cvcoteach.storage import replacing, write_json
 from cvcoteach.training.augment import Pixels, Scaling, room_for
 from cvcoteach.training.devices import Plan
 from cvcoteach.training.loop import logits_of, predict
-from cvcoteach.training.models import build_model
+from cvcoteach.training.models import build_model, is_foreign
 
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -99,7 +99,7 @@ def load_model(folder: Path, *, trusted: str | None = None) -> Model:
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
-    if ":" in name and name != trusted:
+    if is_foreign(name) and name != trusted:
         raise InputError(f"{file} asks for the code of {name!r}; if that is yours, name it yourself: --model {name}.")
     networks = [build_model(name, len(classes), channels, "none") for _ in range(n_networks)]
     load_weights(folder / WEIGHTS, networks, len(classes))

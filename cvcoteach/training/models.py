@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 OWN = ("small", "resnet32")
 BACKBONE = "backbone:"
 """Before the name of a backbone (see `backbones.load_backbone`), to which a fresh last layer is added."""
+FROZEN = "frozen:"
+"""Before the name of a backbone that stays as it is, with two fresh heads on its features."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,7 +50,7 @@ def build_model(name: str, n_classes: int, channels: int, weights: str | None = 
     """A freshly initialised network on the CPU; torch's random state is as it was before.
 
     name: "small", "resnet32", a classification model of torchvision's, or "package.module:function", called with
-        n_classes, or `BACKBONE` and the name of one.
+        n_classes, or `BACKBONE` or `FROZEN` and the name of one.
     channels: of the images, 1 or 3; torchvision's networks see grey images repeated to three channels.
     weights: "default" for the published ones, "none" for a fresh initialisation, or a file (state dict of torch, or
         .safetensors); None is "default" where there are any. A last layer for another number of classes starts fresh.
@@ -57,7 +59,7 @@ def build_model(name: str, n_classes: int, channels: int, weights: str | None = 
     """
     with seeded(seed, torch.device("cpu")):
         network = _build(name, n_classes, channels, weights)
-        if weights is not None and weights not in ("default", "none") and not name.startswith(BACKBONE):
+        if weights is not None and weights not in ("default", "none") and not name.startswith((BACKBONE, FROZEN)):
             load_weights(network, Path(weights))
     return network
 
@@ -67,7 +69,7 @@ def preprocessing(name: str, weights: str | None = None) -> Preprocessing:
 
     Raises InputError for an unknown name.
     """
-    if name.startswith(BACKBONE):
+    if name.startswith((BACKBONE, FROZEN)):
         own = _backbone(name, weights)
         return Preprocessing(own.size, own.mean, own.std)
     if name in OWN or ":" in name:
@@ -98,9 +100,11 @@ def _build(name: str, n_classes: int, channels: int, weights: str | None) -> nn.
         return SmallNet(n_classes, channels)
     if name == "resnet32":
         return CifarResNet(n_classes, channels)
-    if name.startswith(BACKBONE):
-        from cvcoteach.training.backbones import Classifier
+    if name.startswith((BACKBONE, FROZEN)):
+        from cvcoteach.training.backbones import Classifier, FrozenClassifier
 
+        if name.startswith(FROZEN):  # scaled by the three numbers of its weights, a grey image has three channels
+            return FrozenClassifier(_backbone(name, weights), n_classes)
         return _for_channels(Classifier(_backbone(name, weights), n_classes), channels)
     if ":" in name:
         return _from_function(name, n_classes)
@@ -116,7 +120,14 @@ def _for_channels(network: nn.Module, channels: int) -> nn.Module:
 def _backbone(name: str, weights: str | None) -> Backbone:
     from cvcoteach.training.backbones import load_backbone
 
-    return load_backbone(name.removeprefix(BACKBONE), weights)
+    return load_backbone(name.removeprefix(BACKBONE).removeprefix(FROZEN), weights)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether building that network runs the code of someone else than this package, torchvision and timm."""
+    if not name.startswith((BACKBONE, FROZEN)):
+        return ":" in name
+    return not name.removeprefix(BACKBONE).removeprefix(FROZEN).startswith(("torchvision:", "timm:"))
 
 
 def imported(name: str, what: str = "model") -> Any:

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+HIDDEN = 256
+"""Units of a head on features."""
+
 
 class SmallNet(nn.Module):
     """A narrow residual network for images from 8 pixels up, made for short trainings on a CPU.
@@ -119,6 +122,11 @@ class _BasicBlock(nn.Module):
             shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.wider))
         y = functional.relu(self.norm1(self.conv1(x)))
         return functional.relu(self.norm2(self.conv2(y)) + shortcut)
+
+
+def feature_head(d: int, n_classes: int) -> nn.Sequential:
+    """A head with one hidden layer: features (b, 1, 1, d) or (b, d) -> logits (b, K)."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(d, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_classes))
 
 
 class GreyAsColour(nn.Module):

@@ -27,6 +27,11 @@ _LOOKED_AT = 50
 """Rows that tell a column of paths from others."""
 
 
+def is_table(location: Path) -> bool:
+    """Whether that is a file with the ending of a table."""
+    return location.suffix.lower() in TABLE_SUFFIXES and location.is_file()
+
+
 class Columns(NamedTuple):
     """One row an image."""
 
@@ -41,7 +46,7 @@ def read_columns(location: Path, path_column: str | None, label_column: str | No
 
     Raises InputError for what is no table, for columns that are not there, and where they are not obvious.
     """
-    columns = _columns(location)
+    columns = columns_of(location)
     for option, column in (("--path-column", path_column), ("--label-column", label_column)):
         if column is not None and column not in columns:
             raise InputError(f"{location.name} has no column {column!r} ({option}); {near(column, columns)}")
@@ -95,8 +100,8 @@ def _schema(location: Path) -> pa.Schema:
         raise InputError(f"{location.name} cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
 
-def _columns(location: Path) -> dict[str, bool]:
-    """Each column, and whether it holds text."""
+def columns_of(location: Path) -> dict[str, bool]:
+    """Each column of a table, and whether it holds text. Raises InputError for what is no table."""
     if location.suffix.lower() in _TEXT_SUFFIXES:
         with _csv(location) as reader:
             names = reader.schema.names
