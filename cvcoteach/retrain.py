@@ -254,7 +254,8 @@ def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
     if task.frozen is not None:
         name = task.frozen.backbone.name
         what = f"Two heads on frozen features of {name} (--model backbone:{name} fine-tunes it)"
-    return f"{what}, {recipe.epochs} epochs on {s:,} images{taken}{reviewed}{joined}."
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    return f"{what}, {epochs} on {s:,} images{taken}{reviewed}{joined}."
 
 
 def _trained(

@@ -29,7 +29,7 @@ class Retrained:
     """What Co-teaching on the corrected labels bought."""
 
     accuracy_before: float
-    """Of a pair of networks on the given labels, with as many image passes, in [0, 1]."""
+    """Of a pair of networks on the given labels, with as many image passes (or epochs, if these are given); [0, 1]."""
     accuracy_after: float
     """Of Co-teaching on the corrected ones."""
     n_train: int

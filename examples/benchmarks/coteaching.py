@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tables import markdown, publish
 from cvcoteach import noise
 from cvcoteach.crossval import FoldTrainer, IterativeCV
 from cvcoteach.final_scoring import HEAD_PASSES, FinalScoring
-from cvcoteach.storage import FoldFiles
+from cvcoteach.storage import FoldFiles, digest
 from cvcoteach.training.augment import Pixels
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.coteaching import CoTraining, Curriculum, two_networks, vanilla_curriculum
@@ -37,7 +37,7 @@ from cvcoteach.training.features import HeadTrainer
 from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, standard_of
 from cvcoteach.training.lessons import Lesson, corrected, lesson_after
-from cvcoteach.training.loop import Training, predict
+from cvcoteach.training.loop import Recipe, Training, predict
 from cvcoteach.training.memory import kept_between_batches
 
 K = 10
@@ -70,6 +70,11 @@ def given_labels(
     if kind == "feature-dependent":
         return noise.flip_by_features(true, features, float(rate), np.random.default_rng(seed))
     return noise.flip_labels(true, noise.transition(kind, float(rate), K), np.random.default_rng(seed))
+
+
+def key_of(recipe: Recipe) -> str:
+    """What was trained in another way is measured again."""
+    return digest(json.dumps(asdict(recipe)))[:8]
 
 
 class Bench:
@@ -135,7 +140,9 @@ class Bench:
         given = given_labels(name, seed, self.true, self.human, self.features)
         yield TRUE, lambda: self.plain(self.true, seed)
         yield PLAIN, lambda: self.plain(given, seed)
-        folds = FoldFiles(data.BUILD / f"coteaching-{name}-{seed}") if self.scratch else None
+        folds = None
+        if isinstance(self.trainer, TorchTrainer):
+            folds = FoldFiles(data.BUILD / f"coteaching-{name}-{seed}-{key_of(self.trainer.recipe)}")
         found = IterativeCV(seed=seed).run(self.trainer, given, n_classes=K, finished=folds)
         scoring = FinalScoring(passes=1 if self.scratch else HEAD_PASSES, seed=seed)
         scores = scoring.after(found, self.trainer, finished=folds)
@@ -158,11 +165,11 @@ class Bench:
 def measure(scratch: bool, labels: Sequence[str], seeds: Sequence[int], threads: int | None) -> None:
     """Append every result to RESULTS; those that are there are not computed again."""
     kind, bench = "scratch" if scratch else "features", Bench(scratch, threads)
+    how = {"kind": kind, "recipe": key_of(bench.recipe)}
     for seed in seeds:
         for name in labels:
-            there = {
-                (r["labels"], r["row"]): r["accuracy"] for r in results() if (r["kind"], r["seed"]) == (kind, seed)
-            }
+            of_seed = how | {"seed": seed}
+            there = {(r["labels"], r["row"]): r["accuracy"] for r in results() if of_seed.items() <= r.items()}
             if all((name, row) in there for row in (SCRATCH_ROWS if scratch else ROWS)):
                 continue
             known = {row: accuracy for (_, row), accuracy in there.items() if row == TRUE}  # of all labels the same
@@ -172,14 +179,7 @@ def measure(scratch: bool, labels: Sequence[str], seeds: Sequence[int], threads:
                 began = time.perf_counter()
                 accuracy = known.get(row) or accuracy_of()
                 seconds = time.perf_counter() - began
-                line = {
-                    "kind": kind,
-                    "labels": name,
-                    "seed": seed,
-                    "row": row,
-                    "accuracy": accuracy,
-                    "seconds": seconds,
-                }
+                line = of_seed | {"labels": name, "row": row, "accuracy": accuracy, "seconds": seconds}
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(line, flush=True)
