@@ -25,6 +25,7 @@ import pandas as pd
 from filelock import FileLock
 
 from cvcoteach._checks import BoolArray, IntArray
+from cvcoteach.storage import write_array, write_json
 from cvcoteach.training.decode import RECORD, Done, Pixels, Records, write_rows
 
 VERSION = 1
@@ -112,11 +113,9 @@ class SourceCache:
 
     def remember(self, records: Records, key: str) -> None:
         """What the files hold now, and that array KEY is theirs."""
-        with _written_whole(self.home / "index.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, records)
+        write_array(self.home / "index.npy", records)
         history = [key, *(other for other in self.history() if other != key)][:_KEPT_ARRAYS]
-        with _written_whole(self.home / "history.json") as temporary:
-            temporary.write_text(json.dumps(history), "utf-8")
+        write_json(self.home / "history.json", history)
 
     def history(self) -> list[str]:
         """Keys of this source's arrays, newest first; some may be gone."""
@@ -268,23 +267,6 @@ class Build:
     def discard(self) -> None:
         """Leave nothing."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class _written_whole:  # noqa: N801 - used as a function
-    """A temporary path beside `path`, which replaces it if the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f"{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def _read_history(file: Path) -> list[str]:
