@@ -29,11 +29,11 @@ def found() -> tuple[CrossValResult, FinalScores]:
     return result, scores
 
 
-def test_what_is_more_probably_right_than_wrong_is_selected(found) -> None:
+def test_what_is_not_flagged_is_selected(found) -> None:
     result, scores = found
     lesson = lesson_after(result, scores)
-    assert (lesson.selected == (scores.wrong < 0.5)).all()
-    assert (lesson.candidate == (result.candidate & (scores.wrong >= 0.5))).all()
+    assert (lesson.selected == ~scores.is_label_issue).all()
+    assert (lesson.candidate == (result.candidate & scores.is_label_issue)).all()
     assert lesson.noise_rate == pytest.approx(scores.wrong.mean())
     curriculum = lesson.curriculum(3, 10)
     left, paper = scores.wrong[lesson.selected].mean(), noise_left(lesson.noise_rate, 3)
@@ -82,5 +82,6 @@ def test_a_posterior_that_explains_nothing_is_not_believed(found) -> None:
     result, scores = found
     useless = replace(scores, posterior=replace(scores.posterior, fits=False))
     lesson = lesson_after(result, useless)
-    assert (lesson.selected == result.selected).all()
+    assert (lesson.selected == ~scores.is_label_issue).all()
+    assert lesson.noise_rate == result.noise_rate
     assert lesson.wrong is None

@@ -53,7 +53,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
     mode: "incv" (Chen et al., ICML 2019, algorithm 2): the images that Iterative Noisy Cross-Validation selected, then
         with a share of its candidates; "correct": then with a share of all others, each under its most probable class
         and counting as much as that one is probable; "vanilla" (Han et al., NeurIPS 2018): all images, no selection.
-    select: what S is. "posterior": the labels that are more probably right than wrong, by models that learned from S
+    select: what S is. "posterior": the labels that are not flagged, as `cvcoteach find-issues` flags them
         (`FinalScoring`); "agreement": those that the fold networks agree with, and the noise left in S by the paper.
     recipe: how the networks are trained; None: the "fast" of `RECIPES` for images, `HEAD_RECIPE` for features, which
         train a head with one hidden layer. Its epochs are of all images: S, which is smaller, gets more, until as many

@@ -9,7 +9,6 @@ import numpy as np
 from cvcoteach._checks import BoolArray, FloatArray, IntArray
 from cvcoteach.crossval import CrossValResult
 from cvcoteach.final_scoring import FinalScores
-from cvcoteach.issues import FLAG_BELOW
 from cvcoteach.training.coteaching import Curriculum, incv_curriculum, matched_epochs, vanilla_curriculum
 
 
@@ -61,18 +60,19 @@ class Lesson:
 def lesson_after(found: CrossValResult, scores: FinalScores | None, *, noise_rate: float | None = None) -> Lesson:
     """What INCV and, unless None, the final scoring make of the given labels.
 
-    With scores, S is what is more probably right than wrong, and C what INCV left undecided beside it. Without them, S
-    and C are INCV's own and all shares the paper's. Where their posterior is not believable, as on a few hundred
-    images, S and C are INCV's own too.
+    With scores, S is what is not flagged, and C what is flagged and INCV left undecided. Without them, S and C are
+    INCV's own and all shares the paper's.
 
-    noise_rate: ε̂; None: what was found.
+    noise_rate: ε̂; None: what was found, by the scores where their posterior is believable, which it is not of a few
+    hundred images.
     """
-    if scores is None or not scores.posterior.believable:
-        rate = found.noise_rate if noise_rate is None else noise_rate
-        return Lesson(found.labels, found.selected, found.candidate, rate, as_published=scores is None)
-    selected = scores.label_quality > FLAG_BELOW
-    rate = float(scores.wrong.mean()) if noise_rate is None else noise_rate
-    return Lesson(found.labels, selected, found.candidate & ~selected, rate, scores.wrong)
+    wrong = scores.wrong if scores is not None and scores.posterior.believable else None
+    if noise_rate is None:
+        noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
+    if scores is None:
+        return Lesson(found.labels, found.selected, found.candidate, noise_rate, as_published=True)
+    flagged = scores.is_label_issue
+    return Lesson(found.labels, ~flagged, found.candidate & flagged, noise_rate, wrong)
 
 
 def corrected(lesson: Lesson, suggested: IntArray, suggested_prob: FloatArray) -> Lesson:

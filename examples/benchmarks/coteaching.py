@@ -46,7 +46,7 @@ PLAIN, VANILLA, PAPER, DEFAULT, CORRECT, TRUE = ROWS = (
     "plain, noisy labels",
     "vanilla co-teaching",
     "INCV + co-teaching as published: S by agreement",
-    "INCV + co-teaching, default: S by the posterior",
+    "INCV + co-teaching, default: S is what is not flagged",
     'the same, mode "correct": all others under corrected labels',
     "plain, true labels",
 )
