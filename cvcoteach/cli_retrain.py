@@ -41,13 +41,20 @@ _FILE = click.Path(path_type=Path)
     help="As for find-issues; backbone:NAME is fine-tuned, frozen:NAME gets heads on its features.  "
     "[default: the run's]",
 )
-@click.option("--weights", metavar="default|none|FILE", help="Weights of a torchvision model to start from.")
+@click.option(
+    "--weights",
+    metavar="default|none|FILE",
+    help="Weights of the model or backbone to start from.  [default: the run's]",
+)
 @click.option(
     "--epochs", type=click.IntRange(1), help="Epochs of both networks.  [default: as many image passes as the preset's]"
 )
 @click.option("--learning-rate", type=float, metavar="RATE", help="The largest there is.  [default: the preset's]")
 @click.option(
-    "--image-size", type=click.IntRange(4), metavar="PIXELS", help="Side of the images.  [default: the run's]"
+    "--image-size",
+    type=click.IntRange(4),
+    metavar="PIXELS",
+    help="Side of the images.  [default: the run's, of the same network; else the network's]",
 )
 @click.option("--flip/--no-flip", default=None, help="Mirror images at random.  [default: colour images only]")
 @click.option("--noise-rate", type=float, metavar="SHARE", help="Share of wrong labels.  [default: the run's estimate]")

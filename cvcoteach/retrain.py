@@ -11,6 +11,7 @@ import pandas as pd
 
 from cvcoteach._checks import InputError
 from cvcoteach.retrain_task import (
+    ColumnNames,
     RetrainSettings,
     Task,
     finished_run,
@@ -84,7 +85,6 @@ def retrain(
     """
     from cvcoteach.training.coteaching import enough_epochs
     from cvcoteach.training.model_files import EXPORTS, export_model, load_model, save_model
-    from cvcoteach.training.tables import is_table
 
     settings, machine, watcher = settings or RetrainSettings(), machine or Machine(), watcher or Silent()
     for kind in exports:
@@ -92,10 +92,9 @@ def retrain(
             raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
     record = finished_run(run)
     recipe = recipe_of(settings, record)
-    location, columns = source_of(run, record, source), (path_column, label_column)
-    # where the images are no table, the columns are those of the test table, if there is one
-    of_source = columns if is_table(location) or test is None or not is_table(test) else (None, None)
-    task = prepare(run, record, location, of_source, corrections, settings, recipe, machine, watcher)
+    location = source_of(run, record, source)
+    columns, of_test = _columns_for(location, test, (path_column, label_column))
+    task = prepare(run, record, location, columns, corrections, settings, recipe, machine, watcher)
     recipe = task.inputs.recipe(recipe)
     lesson = lesson_of(task, settings, record)
     if settings.epochs is None and not recipe.milestones:
@@ -103,8 +102,8 @@ def retrain(
         recipe = enough_epochs(recipe, int(lesson.selected.sum()))
     curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
     if "features_digest" in record["identity"]:
-        watcher.note(f"The run judged features from a file; {recipe.model!r} is trained on the images themselves.")
-    tested = None if test is None else load_test_images(test, columns, task, machine, watcher)
+        watcher.note(f"The run judged features from a file, which holds no network; {recipe.model!r} is trained.")
+    tested = None if test is None else load_test_images(test, of_test, task, machine, watcher)
     identity = {
         "mode": settings.mode,
         "recipe": asdict(recipe),
@@ -129,7 +128,7 @@ def retrain(
             _write_history(folder.path / "history.csv", trained)
             folder.save(state="done", summary=about["trained"], run=str(run))
             (folder.path / CHECKPOINT).unlink(missing_ok=True)
-        model = load_model(folder.path, trusted=recipe.model)
+        model = load_model(folder.path, trusted=task.architecture(recipe))
         scores = plain_scores = None
         if tested is not None:
             pixels, truth = tested
@@ -142,6 +141,20 @@ def retrain(
         return Retrained(
             folder.path, history, folder.record["summary"], scores, plain_scores, exported, task.class_names, was_done
         )
+
+
+def _columns_for(source: Path, test: Path | None, columns: ColumnNames) -> tuple[ColumnNames, ColumnNames]:
+    """Those named, of the source and of the test: of both tables where the test has them too, else of the one table."""
+    from cvcoteach.training.tables import columns_of, is_table
+
+    nothing: ColumnNames = (None, None)
+    if test is None or not is_table(test):
+        return columns, nothing
+    if not is_table(source):
+        return nothing, columns
+    there = columns_of(test)
+    path_column, label_column = (column if column in there else None for column in columns)
+    return columns, (path_column, label_column)
 
 
 # -- training ----------------------------------------------------------------------------------------------------
@@ -196,7 +209,7 @@ def _classifier(networks: Sequence[nn.Module], task: Task, recipe: Recipe, scali
     if frozen is not None:
         networks = [with_heads(frozen.backbone, networks, frozen.center, frozen.scale, len(task.class_names))]
         scaling = Scaling(frozen.backbone.mean, frozen.backbone.std)
-    return Model(networks, recipe.model, task.class_names, task.size, task.channels, scaling, mirror)
+    return Model(networks, task.architecture(recipe), task.class_names, task.size, task.channels, scaling, mirror)
 
 
 def _plain(
@@ -253,7 +266,7 @@ def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
     what = "Two networks"
     if task.frozen is not None:
         name = task.frozen.backbone.name
-        what = f"Two heads on frozen features of {name} (--model backbone:{name} fine-tunes it)"
+        what = f"Two heads on frozen features of {name} (--model backbone:{name} would fine-tune it)"
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     return f"{what}, {epochs} on {s:,} images{taken}{reviewed}{joined}."
 

@@ -91,6 +91,13 @@ class Task:
     content_key: str
     frozen: Frozen | None = None
 
+    def architecture(self, recipe: Recipe) -> str:
+        """The classifier that comes of it, as `build_model` knows it."""
+        from cvcoteach.training.models import FROZEN
+
+        backbone = self.frozen.backbone if self.frozen else None
+        return f"{FROZEN}{backbone.name}@{backbone.size}" if backbone else recipe.model
+
 
 def finished_run(run: Path) -> dict[str, Any]:
     """The record of that run. Raises InputError where there is none, or it has not ended."""
@@ -109,20 +116,23 @@ def recipe_of(settings: RetrainSettings, record: dict[str, Any]) -> Recipe:
     gently.
     """
     from cvcoteach.training.coteaching_estimator import HEAD_RECIPE, RECIPES
-    from cvcoteach.training.models import BACKBONE, FROZEN
+    from cvcoteach.training.models import BACKBONE, FROZEN, backbone_of
     from cvcoteach.training.recipe import FINETUNE
 
     if settings.preset not in RECIPES:
         raise InputError(f"preset is {settings.preset!r}; {near(settings.preset, RECIPES)}")
     identity, base = record["identity"], RECIPES[settings.preset]
-    used = identity.get("recipe", {}) if settings.preset == "fast" else {}
+    used = dict(identity.get("recipe", {})) if settings.preset == "fast" else {}
     if settings.preset == "fast" and "backbone" in identity:
-        used = {"model": f"{FROZEN}{identity['backbone']}", "weights": record.get("weights")}
-    changes = {name: used[name] for name in ("model", "weights", "flip") if used.get(name) is not None}
-    if settings.model is not None:
-        changes.pop("weights", None)
+        used = {"model": f"{FROZEN}{identity['backbone']}"}
+    changes = {name: used[name] for name in ("model", "flip") if used.get(name) is not None}
     model = settings.model or changes.get("model", base.model)
+    if backbone_of(model)[0] == backbone_of(used.get("model", ""))[0]:
+        changes["weights"] = record.get("weights", used.get("weights"))
     if model.startswith(FROZEN):
+        if settings.preset != "fast" or settings.flip is not None:
+            option = "preset paper" if settings.preset != "fast" else "flip"
+            raise InputError(f"model is {model!r}, whose heads see features: {option} is for networks that see images.")
         base = HEAD_RECIPE
     elif model.startswith(BACKBONE) and settings.preset == "fast":
         base = FINETUNE
@@ -200,8 +210,9 @@ def prepare(
             corrections, paths, data.root.absolute(), labels, posterior.suggested, selected, candidate, class_names
         )
     backbone = _backbone(record, recipe, settings)
-    size = backbone.size if backbone else settings.image_size or _size(record, recipe, data)
-    images = _load(data, min(natural_size(data), size) if backbone else size, None, machine, watcher)
+    # as in find-issues: smaller images are scaled up by the device
+    size = min(natural_size(data), backbone.size) if backbone else settings.image_size or _size(record, recipe, data)
+    images = _load(data, size, None, machine, watcher)
     kept = np.flatnonzero(images.readable[rows] & ~corrected.excluded)
     if wrong is not None:
         wrong = np.where(corrected.reviewed, 0.0, wrong)[kept]
@@ -252,14 +263,14 @@ def _backbone(record: dict[str, Any], recipe: Recipe, settings: RetrainSettings)
     Raises InputError where its weights have changed, or cannot be kept in a classifier.
     """
     from cvcoteach.training.backbones import load_backbone
-    from cvcoteach.training.models import FROZEN
+    from cvcoteach.training.models import FROZEN, backbone_of
 
     if not recipe.model.startswith(FROZEN):
         return None
-    name, identity = recipe.model.removeprefix(FROZEN), record["identity"]
+    (name, size), identity = backbone_of(recipe.model), record["identity"]
     is_the_runs = identity.get("backbone") == name
-    size = settings.image_size or (int(identity["image_size"]) if is_the_runs else None)
-    backbone = load_backbone(name, recipe.weights, size=size)
+    used = int(identity["image_size"]) if is_the_runs else None
+    backbone = load_backbone(name, recipe.weights, size=settings.image_size or size or used)
     if not backbone.trainable:
         raise InputError(
             f"the features are those of the file {name}, whose network a classifier cannot hold; --model names another "
@@ -346,14 +357,11 @@ def load_test_images(
 ) -> tuple[Any, IntArray]:
     """The readable test images as pixels, and their classes in the numbers of the run.
 
-    columns: of paths and of labels in tables; they hold in the test table where it has them.
+    columns: of paths and of labels in a table.
     """
     from cvcoteach.training.sources import read_source
-    from cvcoteach.training.tables import columns_of, is_table
 
-    there = columns_of(test) if is_table(test) else ()
-    path_column, label_column = (column if column in there else None for column in columns)
-    data = read_source(test, path_column=path_column, label_column=label_column)
+    data = read_source(test, path_column=columns[0], label_column=columns[1])
     labels = numbers_of(data, task.class_names, str(test))
     images = _load(data, task.size, task.channels, machine, watcher)
     if images.errors:

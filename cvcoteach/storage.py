@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -32,11 +32,8 @@ class OtherRunError(InputError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write in place of `path`: there as a whole at the end, or not at all.
-
-    Raises InputError where the disk is full or the folder cannot be written; what was there stays.
-    """
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write in place of `path`: there as a whole at the end, or not at all. Raises OSError as it comes."""
     temporary = None
     try:
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL, delete=False) as file:
@@ -46,6 +43,20 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """As `written_whole`, of a run.
+
+    Raises InputError where the disk is full or the folder cannot be written; what was there stays.
+    """
+    try:
+        with written_whole(path) as file:
+            yield file
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
@@ -55,9 +66,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -66,7 +74,7 @@ def _umask() -> int:
     return current
 
 
-def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON for people (indented), atomically."""
     with replacing(path) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -311,6 +311,18 @@ def test_a_class_with_fewer_images_than_folds_is_named_and_the_rest_goes_on(tmp_
         (["--finetune"], "--backbone names the network to fine-tune"),
         (["--backbone", "torchvision:resnet18", "--features", "a.npy"], "the features come from one of them"),
         (["--preset", "auto", "--model", "small"], "preset auto chooses it"),
+        (
+            ["--backbone", "torchvision:resnet18", "--epochs", "3"],
+            "epochs is set, but heads on features are trained in a",
+        ),
+        (
+            ["--features", "a.npy", "--learning-rate", "1"],
+            "learning_rate is set, but heads on features are trained in a",
+        ),
+        (
+            ["--model", "frozen:torchvision:resnet18@32", "--weights", "none"],
+            "are trained with backbone torchvision:resnet18",
+        ),
     ],
 )
 def test_options_that_do_not_fit_get_one_sentence(tmp_path: Path, options: list[Any], sentence: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_an_unknown_device_is_refused_by_naming_those_there_are(name: str, monke
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(InputError, match=rf"device is '{name}', which this machine does not have; it has cpu\."):
         choose_device(name)
+
+
+def test_a_recorded_plan_is_gone_on_with_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    record = {"plan": asdict(Plan(dtype="bfloat16", threads=3, reason="a probe"))}
+    assert Plan.recorded({}, None) is None
+    assert Plan.recorded(record, None) == Plan.recorded(record, "cpu") == Plan(**record["plan"])
+    assert Plan.recorded(record, "cuda") is None, "another device is asked for"
+    record["plan"]["device"] = "cuda"
+    assert Plan.recorded(record, None) is None, "there is none here"
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

@@ -20,17 +20,23 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cvcoteach import runs
-from cvcoteach.cli import _Group
-from cvcoteach.cli_retrain import predict, retrain
+from cvcoteach._checks import InputError
+from cvcoteach.cli import main
 from cvcoteach.retrain import plain_epochs
 from cvcoteach.retrain_task import RetrainSettings, recipe_of
 from cvcoteach.scoring import comparison_text, score
-from cvcoteach.training.coteaching import incv_curriculum
-from cvcoteach.training.recipe import FINETUNE
+from cvcoteach.training.augment import Scaling
+from cvcoteach.training.backbones import load_backbone, with_heads
+from cvcoteach.training.coteaching import CoTraining, incv_curriculum
+from cvcoteach.training.devices import Plan
+from cvcoteach.training.extraction import extract_features
+from cvcoteach.training.inputs import features_of, standard_of
+from cvcoteach.training.model_files import Model, load_model, save_model
+from cvcoteach.training.networks import feature_head
+from cvcoteach.training.recipe import FINETUNE, Recipe
 from tests.images import CLASSES, class_folders, dataset
 
 MACHINE = ("--device", "cpu", "--threads", "1", "--precision", "float32")
-main = _Group("cvcoteach", commands={"retrain": retrain, "predict": predict})
 
 
 def call(*arguments: object) -> Result:
@@ -233,9 +239,11 @@ def test_after_a_frozen_backbone_heads_are_trained_on_the_same_features(work: Pa
     assert result.exit_code == 0, result.output + result.stderr
     assert "Two heads on frozen features of torchvision:resnet18" in result.stderr
     about = json.loads((work / "heads" / "model.json").read_text())
-    assert about["architecture"] == {"model": "frozen:torchvision:resnet18", "channels": 1, "networks": 1}
-    assert about["preprocessing"]["size"] == 32
-    top1 = json.loads((work / "heads" / "run.json").read_text())["test"]["top1"]
+    assert about["architecture"] == {"model": "frozen:torchvision:resnet18@32", "channels": 1, "networks": 1}
+    assert about["preprocessing"]["size"] == 12, "as the images are; the backbone scales them up"
+    record, history = json.loads((work / "heads" / "run.json").read_text()), pd.read_csv(work / "heads" / "history.csv")
+    assert history.stage.iloc[0] == "warm-up"
+    top1 = record["test"]["top1"]
     assert top1 > 0.6, "features of random weights tell three shapes apart, not well"
     again = call("predict", work / "heads", work / "test.npz", "-o", work / "heads.csv", "-q", *MACHINE[:4])
     assert f"{top1:.1%} of the predictions are the given label" in again.stdout
@@ -249,6 +257,35 @@ def test_after_a_frozen_backbone_heads_are_trained_on_the_same_features(work: Pa
     refused(call("retrain", work / "frozen", "-o", work / "other"), "has other weights than in the run; --weights")
 
 
+def test_a_saved_classifier_gives_images_what_its_heads_gave_their_features(tmp_path: Path) -> None:
+    pixels = dataset(24, 0.0)[0][..., None].repeat(3, axis=3)
+    backbone = load_backbone("torchvision:resnet18", "none", size=32)
+    features = extract_features(backbone, pixels, "shapes", cache_dir=tmp_path, device="cpu", threads=1)
+    center, scale = standard_of(features)
+    inputs = features_of(features, center, scale)
+    heads = [inputs.build(Recipe(), 3, seed).eval() for seed in (1, 2)]
+    with torch.inference_mode():
+        of_features = sum(head(torch.from_numpy(inputs.array)).softmax(dim=1) for head in heads) / 2
+    whole = with_heads(backbone, heads, center, scale, 3)
+    name, names = "frozen:torchvision:resnet18@32", ("a", "b", "c")
+    size, by = pixels.shape[1], Scaling(backbone.mean, backbone.std)
+    save_model(tmp_path, Model([whole], name, names, size, 3, by, False))
+    loaded = load_model(tmp_path)
+    assert not loaded.networks[0].train().body.training, "a frozen body takes no statistics"
+    of_images = loaded.predict_proba(pixels, Plan())
+    np.testing.assert_allclose(of_images, of_features.numpy(), atol=0.01)
+    assert of_images.std(axis=0).min() > 0.03, "else anything would be close"
+
+
+def test_a_backbone_used_on_another_device_is_brought_back(tmp_path: Path) -> None:
+    backbone = load_backbone("torchvision:resnet18", "none", size=32)
+    backbone.network.to(torch.float64)
+    moved: list[str] = []
+    backbone.network.cpu = lambda: moved.append("cpu") or backbone.network.float()
+    with_heads(backbone, [feature_head(512, 3)], np.zeros(512), np.ones(512), 3)
+    assert moved == ["cpu"]
+
+
 def test_what_is_trained_follows_from_how_the_run_judged() -> None:
     fine_tuned = {"identity": {"recipe": asdict(replace(FINETUNE, model="backbone:torchvision:resnet18"))}}
     assert recipe_of(RetrainSettings(), fine_tuned).learning_rate == FINETUNE.learning_rate
@@ -258,6 +295,15 @@ def test_what_is_trained_follows_from_how_the_run_judged() -> None:
     frozen = {"identity": {"backbone": "torchvision:resnet18", "image_size": 224}, "weights": "none"}
     heads = recipe_of(RetrainSettings(), frozen)
     assert (heads.model, heads.weights, heads.optimizer) == ("frozen:torchvision:resnet18", "none", "adamw")
+    fine = recipe_of(RetrainSettings(model="backbone:torchvision:resnet18"), frozen)
+    assert fine.weights == "none", "those of the run"
+    assert recipe_of(RetrainSettings(model="backbone:torchvision:resnet50"), frozen).weights is None
+    with pytest.raises(InputError, match="heads see features: flip is for networks that see images"):
+        recipe_of(RetrainSettings(flip=True), frozen)
+    with pytest.raises(InputError, match="heads see features: preset paper is for networks"):
+        recipe_of(RetrainSettings(preset="paper", model="frozen:torchvision:resnet18"), frozen)
+    absolute = {**fine_tuned, "weights": "/elsewhere/w.pth"}
+    assert recipe_of(RetrainSettings(), absolute).weights == "/elsewhere/w.pth"
     assert recipe_of(RetrainSettings(preset="paper"), frozen).model == "resnet32"
 
 
@@ -283,6 +329,29 @@ def test_a_classifier_of_another_device_is_used_on_this_one(work: Path) -> None:
     result = call("retrain", work / "run", *arguments, "--test", work / "test.npz", *MACHINE)
     assert result.exit_code == 0, result.output
     assert "On 60 test images" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_training_that_was_broken_off_goes_on_under_another_plan(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("retrain", work / "run", "-q", "--epochs", 3, "-o", work / "moving", "--device", "cpu", "--threads", 1)
+    run_epoch = CoTraining.run_epoch
+
+    def stopped(training: CoTraining) -> object:
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+        return run_epoch(training)
+
+    monkeypatch.setattr(CoTraining, "run_epoch", stopped)
+    call(*arguments, "--precision", "float32")
+    monkeypatch.undo()
+    record = json.loads((work / "moving" / "run.json").read_text())
+    assert record["state"] == "running"
+    record["plan"]["device"] = "cuda"
+    (work / "moving" / "run.json").write_text(json.dumps(record))
+    result = call(*arguments, "--precision", "float16")
+    assert result.exit_code == 0, result.output
+    assert json.loads((work / "moving" / "run.json").read_text())["plan"]["dtype"] == "float16"
+    assert len(pd.read_csv(work / "moving" / "history.csv")) == 3
 
 
 @pytest.mark.slow
@@ -312,6 +381,9 @@ def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path:
     named = call("retrain", *arguments, "--path-column", "img_b", "--label-column", "is")
     assert named.exit_code == 0, named.output
     assert "On 20 test images" in named.stdout
+    misspelt = call("retrain", *arguments, "--path-column", "img_b", "--label-column", "iz")
+    refused(misspelt, "has no column 'iz' (--label-column)")
+    refused(call("predict", tmp_path / "m", tmp_path / "none.csv"), "none.csv")
 
 
 @pytest.mark.slow

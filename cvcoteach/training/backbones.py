@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cvcoteach._checks import FloatArray, InputError, check_at_least, near
 from cvcoteach.training import models
@@ -142,14 +143,23 @@ class FrozenClassifier(nn.Module):
         super().__init__()
         d = _width(backbone)
         self.body = backbone.network
+        self.size, self.interpolation = backbone.size, backbone.interpolation
         self.register_buffer("center", torch.zeros(d))
         self.register_buffer("scale", torch.ones(d))
         self.heads = nn.ModuleList([feature_head(d, n_classes) for _ in range(n_heads)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, size, size) -> logits (b, K), the logarithm of the heads' mean probability."""
+        """(b, 3, H, W), scaled up as features are extracted -> logits (b, K): log of the heads' mean probability."""
+        if images.shape[2:] != (self.size, self.size):
+            images = scaled(images, self.size, self.interpolation)
         features = (pooled(self.body(images)) - self.center) / self.scale
         return torch.stack([head(features).float().softmax(dim=1) for head in self.heads]).mean(dim=0).log()
+
+    def train(self, mode: bool = True) -> Self:
+        """The heads alone: a frozen body has no statistics to take."""
+        super().train(mode)
+        self.body.eval()
+        return self
 
 
 def with_heads(
@@ -167,7 +177,15 @@ def with_heads(
 def _width(backbone: Backbone) -> int:
     """Features of an image."""
     with torch.inference_mode():
-        return pooled(backbone.network.eval()(torch.zeros(1, 3, backbone.size, backbone.size))).shape[1]
+        network = backbone.network.cpu().eval()  # features may have been extracted on another device
+        return pooled(network(torch.zeros(1, 3, backbone.size, backbone.size))).shape[1]
+
+
+def scaled(images: Tensor, size: int, mode: str) -> Tensor:
+    """(b, C, H, W) -> (b, C, size, size), antialiased."""
+    if mode == "nearest":
+        return functional.interpolate(images, size=(size, size), mode=mode)
+    return functional.interpolate(images, size=(size, size), mode=mode, align_corners=False, antialias=True)
 
 
 # -- where they come from ----------------------------------------------------------------------------------------

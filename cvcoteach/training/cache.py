@@ -25,7 +25,7 @@ import pandas as pd
 from filelock import FileLock
 
 from cvcoteach._checks import BoolArray, IntArray
-from cvcoteach.storage import write_array, write_json
+from cvcoteach.storage import written_whole
 from cvcoteach.training.decode import RECORD, Done, Pixels, Records, write_rows
 
 VERSION = 1
@@ -113,9 +113,11 @@ class SourceCache:
 
     def remember(self, records: Records, key: str) -> None:
         """What the files hold now, and that array KEY is theirs."""
-        write_array(self.home / "index.npy", records)
+        with written_whole(self.home / "index.npy") as file:
+            np.save(file, records)
         history = [key, *(other for other in self.history() if other != key)][:_KEPT_ARRAYS]
-        write_json(self.home / "history.json", history)
+        with written_whole(self.home / "history.json") as file:
+            file.write(json.dumps(history).encode())
 
     def history(self) -> list[str]:
         """Keys of this source's arrays, newest first; some may be gone."""

@@ -154,7 +154,7 @@ class Epoch:
     epoch: int
     """From 1."""
     stage: Literal["warm-up", "mixed"]
-    """"warm-up": batches of S alone; "mixed": with a share of C, where there is any."""
+    """"warm-up": batches of S alone; "mixed": with a share of C, where there is any; so is vanilla's from the start."""
     images: int
     """How many images both networks were shown."""
     keep_rate: float

@@ -15,11 +15,10 @@ import numpy.typing as npt
 import platformdirs
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cvcoteach._checks import InputError
 from cvcoteach.training.augment import Pixels, Scaling, as_pixels, normalise
-from cvcoteach.training.backbones import Backbone, pooled
+from cvcoteach.training.backbones import Backbone, pooled, scaled
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 from cvcoteach.training.images import CACHE_VARIABLE
 
@@ -100,10 +99,10 @@ class Extractor:
         if raw.shape[1:3] == (size, size):
             images = normalise(raw, self._scaling, self.plan)
         elif raw.device.type == "cpu":  # bytes are scaled thirty times as fast as floats there, and as Pillow does it
-            bytes_ = _scaled(raw.permute(0, 3, 1, 2), size, mode)
+            bytes_ = scaled(raw.permute(0, 3, 1, 2), size, mode)
             images = normalise(bytes_.permute(0, 2, 3, 1), self._scaling, self.plan)
         else:
-            images = _scaled(normalise(raw, self._scaling, self.plan), size, mode)
+            images = scaled(normalise(raw, self._scaling, self.plan), size, mode)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -129,13 +128,6 @@ class Extractor:
             row = first + int(np.argmin(np.isfinite(features).all(axis=1)))
             raise InputError(f"{name} answers no finite number for image {row}.")
         return features
-
-
-def _scaled(images: Tensor, size: int, mode: str) -> Tensor:
-    """(b, C, H, W) -> (b, C, size, size)."""
-    if mode == "nearest":
-        return functional.interpolate(images, size=(size, size), mode=mode)
-    return functional.interpolate(images, size=(size, size), mode=mode, align_corners=False, antialias=True)
 
 
 def _compute(extractor: Extractor, file: Path, progress: Progress | None) -> None:

@@ -15,7 +15,7 @@ from cvcoteach.crossval import stratified_parts
 from cvcoteach.training.augment import Pixels, Scaling, as_pixels, normalise, room_for, scaling_of
 from cvcoteach.training.devices import Plan, best_threads, choose_device, choose_threads, probe, set_threads
 from cvcoteach.training.loop import PRESETS, OnEpoch, Recipe, Training, fit, logits_of, predict
-from cvcoteach.training.models import build_model, check_model, preprocessing
+from cvcoteach.training.models import FROZEN, backbone_of, build_model, check_model, preprocessing
 
 _FLOOR = 1e-7  # log of a probability that float32 rounded to 0
 
@@ -48,6 +48,9 @@ class TorchTrainer:
         self._n_classes = n_classes
         self._channels = self._array.shape[3]
         self.recipe = recipe.for_channels(self._channels)
+        if recipe.model.startswith(FROZEN):
+            name, _ = backbone_of(recipe.model)
+            raise InputError(f"model is {recipe.model!r}; heads on frozen features are trained with backbone {name}.")
         check_model(recipe.model, recipe.weights)
         self._preprocessing = preprocessing(recipe.model, recipe.weights)
         self._on_epoch = on_epoch

@@ -84,12 +84,13 @@ class Inputs:
         threads: int | None = None,
         precision: str | None = None,
     ) -> Plan:
-        """How to compute: of images by a short probe (see `TorchTrainer.plan`), of features in float32."""
+        """How to compute: images as a short probe says (see `TorchTrainer.plan`), features in float32 by default."""
         if not self.are_features:
             trainer = TorchTrainer(self.array, n_classes, recipe, device=device, threads=threads, precision=precision)
             return trainer.plan
         where = choose_device(device)
-        return Plan(str(where), threads=choose_threads(threads), resident=room_for(self.array, where))
+        resident = room_for(self.array, where)
+        return Plan(str(where), precision or "float32", threads=choose_threads(threads), resident=resident)
 
     def build(self, recipe: Recipe, n_classes: int, seed: int) -> nn.Module:
         """A fresh network for them, on the CPU."""

@@ -174,7 +174,7 @@ class Training:
             step = int(torch.argmin(finite.to(torch.uint8)))
             raise InputError(
                 f"the loss is {float(record[step])} in batch {step + 1} of epoch {self.epoch + 1} at a learning rate "
-                f"of {self._rate(step, n_batches):.3g}; try a smaller one, --learning-rate."
+                f"of {self._rate(step, n_batches):.3g}; take a smaller one (--learning-rate, Recipe.learning_rate)."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,8 +191,12 @@ class Training:
         self.epoch = state["epoch"]
         for network, values in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(values)
+        fused = [group["fused"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        for group, own in zip(self._optimizer.param_groups, fused, strict=True):
+            group["fused"] = own  # of this plan, whatever the earlier one was
+        if state["scaler"]:  # empty, unless the earlier plan computed in float16
+            self._scaler.load_state_dict(state["scaler"])
 
 
 def _optimizer(networks: Sequence[nn.Module], recipe: Recipe, plan: Plan) -> torch.optim.Optimizer:

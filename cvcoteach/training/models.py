@@ -25,7 +25,8 @@ OWN = ("small", "resnet32")
 BACKBONE = "backbone:"
 """Before the name of a backbone (see `backbones.load_backbone`), to which a fresh last layer is added."""
 FROZEN = "frozen:"
-"""Before the name of a backbone that stays as it is, with two fresh heads on its features."""
+"""Before the name of a backbone that stays as it is, with two fresh heads on its features. "@96" after the name: it
+sees images of 96 pixels a side."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -120,14 +121,22 @@ def _for_channels(network: nn.Module, channels: int) -> nn.Module:
 def _backbone(name: str, weights: str | None) -> Backbone:
     from cvcoteach.training.backbones import load_backbone
 
-    return load_backbone(name.removeprefix(BACKBONE).removeprefix(FROZEN), weights)
+    bare, size = backbone_of(name)
+    return load_backbone(bare, weights, size=size)
+
+
+def backbone_of(name: str) -> tuple[str, int | None]:
+    """The backbone in the name of a model, and the size (pixels) after its "@"; of another model, its own name."""
+    whole = name.removeprefix(BACKBONE).removeprefix(FROZEN)
+    bare, _, size = whole.rpartition("@")
+    return (bare, int(size)) if bare and size.isdecimal() and whole != name else (whole, None)
 
 
 def is_foreign(name: str) -> bool:
     """Whether building that network runs the code of someone else than this package, torchvision and timm."""
     if not name.startswith((BACKBONE, FROZEN)):
         return ":" in name
-    return not name.removeprefix(BACKBONE).removeprefix(FROZEN).startswith(("torchvision:", "timm:"))
+    return not backbone_of(name)[0].startswith(("torchvision:", "timm:"))
 
 
 def imported(name: str, what: str = "model") -> Any:
@@ -184,6 +193,7 @@ def torchvision_network(name: str, pretrained: bool) -> nn.Module:
         ) from error
     if hasattr(network, "aux_logits"):  # auxiliary classifiers would keep 1,000 classes
         network.aux_logits = cast(Any, False)
+        network.transform_input = cast(Any, True)  # as with published weights, which a classifier's replace later
         for part in ("AuxLogits", "aux1", "aux2"):
             if hasattr(network, part):
                 setattr(network, part, None)

@@ -18,7 +18,7 @@ class Recipe:
     """How a network is trained."""
 
     model: str = "small"
-    """"small", "resnet32", a name of torchvision's, or "package.module:function"."""
+    """"small", "resnet32", a name of torchvision's, "package.module:function", or "backbone:" and the name of one."""
     weights: str | None = None
     """"default" (published ones), "none", a file; None: published ones where there are any."""
     epochs: int = 10

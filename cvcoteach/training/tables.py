@@ -83,6 +83,8 @@ def _csv(location: Path, columns: Sequence[str] | None = None) -> Iterator[csv.C
             ),
         ) as reader:
             yield reader
+    except OSError as error:
+        raise InputError(f"{location} cannot be read ({error.strerror or error}).") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{location.name} is no UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     except pa.ArrowInvalid as error:

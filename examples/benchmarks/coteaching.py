@@ -31,13 +31,13 @@ from cvcoteach.storage import FoldFiles, digest
 from cvcoteach.training.augment import Pixels
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.coteaching import CoTraining, Curriculum, two_networks, vanilla_curriculum
-from cvcoteach.training.coteaching_estimator import HEAD_RECIPE, RECIPES
+from cvcoteach.training.coteaching_estimator import HEAD_RECIPE
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 from cvcoteach.training.features import HeadTrainer
 from cvcoteach.training.folds import TorchTrainer
 from cvcoteach.training.inputs import Inputs, features_of, standard_of
 from cvcoteach.training.lessons import Lesson, corrected, lesson_after
-from cvcoteach.training.loop import Recipe, Training, predict
+from cvcoteach.training.loop import PRESETS, Recipe, Training, predict
 from cvcoteach.training.memory import kept_between_batches
 
 K = 10
@@ -52,6 +52,8 @@ PLAIN, VANILLA, PAPER, DEFAULT, CORRECT, TRUE = ROWS = (
 )
 SCRATCH_ROWS = (PLAIN, VANILLA, DEFAULT, TRUE)
 SCRATCH_EPOCHS = 20
+FOLDS = PRESETS["fast"].for_channels(3)
+SCRATCH, HEADS = replace(FOLDS, epochs=SCRATCH_EPOCHS), replace(HEAD_RECIPE, shift=0, flip=False)
 RESULTS = data.BUILD / "coteaching.jsonl"
 CAPTIONS = {
     "features": "On frozen features, a head with one hidden layer, mean ± deviation of three seeds:",
@@ -72,9 +74,12 @@ def given_labels(
     return noise.flip_labels(true, noise.transition(kind, float(rate), K), np.random.default_rng(seed))
 
 
-def key_of(recipe: Recipe) -> str:
+def key_of(*recipes: Recipe) -> str:
     """What was trained in another way is measured again."""
-    return digest(json.dumps(asdict(recipe)))[:8]
+    return digest(*(json.dumps(asdict(recipe)) for recipe in recipes))[:8]
+
+
+HOW = {"scratch": key_of(SCRATCH, FOLDS), "features": key_of(HEADS)}
 
 
 class Bench:
@@ -92,14 +97,14 @@ class Bench:
             images = data.load_cifar10n()
             self.inputs = Inputs(images.images, are_features=False)
             self.test = Inputs(images.test_images, are_features=False)
-            self.recipe = self.inputs.recipe(replace(RECIPES["fast"], epochs=SCRATCH_EPOCHS))
-            self.trainer = TorchTrainer(images.images, K, RECIPES["fast"], threads=threads)
+            self.recipe = SCRATCH
+            self.trainer = TorchTrainer(images.images, K, FOLDS, threads=threads)
             self.plan = self.trainer.plan
         else:
             standard = standard_of(self.features)
             self.inputs = features_of(self.features, *standard)
             self.test = features_of(features[len(self.true) :], *standard)
-            self.recipe = self.inputs.recipe(HEAD_RECIPE)
+            self.recipe = self.inputs.recipe(HEADS)
             self.trainer = HeadTrainer(self.features, K, threads=threads)
             self.plan = Plan(str(choose_device()), threads=choose_threads(threads))
 
@@ -142,7 +147,7 @@ class Bench:
         yield PLAIN, lambda: self.plain(given, seed)
         folds = None
         if isinstance(self.trainer, TorchTrainer):
-            folds = FoldFiles(data.BUILD / f"coteaching-{name}-{seed}-{key_of(self.trainer.recipe)}")
+            folds = FoldFiles(data.BUILD / f"coteaching-{name}-{seed}-{key_of(FOLDS)}")
         found = IterativeCV(seed=seed).run(self.trainer, given, n_classes=K, finished=folds)
         scoring = FinalScoring(passes=1 if self.scratch else HEAD_PASSES, seed=seed)
         scores = scoring.after(found, self.trainer, finished=folds)
@@ -164,8 +169,9 @@ class Bench:
 
 def measure(scratch: bool, labels: Sequence[str], seeds: Sequence[int], threads: int | None) -> None:
     """Append every result to RESULTS; those that are there are not computed again."""
-    kind, bench = "scratch" if scratch else "features", Bench(scratch, threads)
-    how = {"kind": kind, "recipe": key_of(bench.recipe)}
+    bench = Bench(scratch, threads)
+    kind = "scratch" if scratch else "features"
+    how = {"kind": kind, "recipe": HOW[kind]}
     for seed in seeds:
         for name in labels:
             of_seed = how | {"seed": seed}
@@ -196,7 +202,7 @@ def table(kind: str, labels: Sequence[str]) -> str:
     """Mean ± deviation over the seeds, and the share of the gap that is closed."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for r in results():
-        if r["kind"] == kind:
+        if (r["kind"], r["recipe"]) == (kind, HOW[kind]):
             found.setdefault((r["row"], r["labels"]), {})[r["seed"]] = r["accuracy"]
     shown = SCRATCH_ROWS if kind == "scratch" else ROWS
     rows: list[list[object]] = []
@@ -235,7 +241,7 @@ def cost(repeats: int = 5) -> str:
     pixels, labels = rng.integers(0, 256, (1000, 32, 32, 3), np.uint8), rng.integers(0, K, 1000)
     plan, inputs = Plan(str(choose_device()), threads=choose_threads()), Inputs(pixels, are_features=False)
     set_threads(plan.threads)
-    recipe = replace(RECIPES["fast"], epochs=100).for_channels(3)
+    recipe = replace(FOLDS, epochs=100)
     rows, scaling, on_device = np.arange(1000), inputs.scaling(recipe, np.arange(1000)), Pixels(pixels, plan)
 
     def build(seed: int):
