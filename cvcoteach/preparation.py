@@ -102,12 +102,6 @@ def _check(settings: Settings) -> None:
         raise InputError("finetune is on without a backbone; --backbone names the network to fine-tune.")
     if settings.features is not None and settings.backbone is not None:
         raise InputError("features and backbone are both given; the features come from one of them.")
-    if settings.features is not None or (settings.backbone is not None and not settings.finetune):
-        for name in _OF_NETWORKS:
-            if getattr(settings, name) is not None:
-                raise InputError(
-                    f"{name} is set, but heads on features are trained in a way of their own; leave it out."
-                )
 
 
 def _automatic(
@@ -125,9 +119,6 @@ def _automatic(
     choice = choose(len(data), natural_size(data), device, size=settings.image_size, load=load)
     watcher.note(f"preset auto takes {choice.reason}.")
     name = choice.backbone.name if choice.backbone else None
-    passed_over = [other for other in _OF_NETWORKS if name and getattr(settings, other) is not None]
-    if passed_over and not choice.finetune:
-        watcher.note(f"heads on features are trained in a way of their own: {', '.join(passed_over)} changes nothing.")
     return replace(settings, backbone=name, finetune=choice.finetune), choice.backbone
 
 
@@ -151,6 +142,9 @@ def _heads(
 ) -> FoldTrainer:
     from cvcoteach.training.features import HeadTrainer
 
+    passed_over = [name for name in _OF_NETWORKS if getattr(settings, name) is not None]
+    if passed_over:
+        watcher.note(f"heads on features are trained in a way of their own: {', '.join(passed_over)} changes nothing.")
     return HeadTrainer(
         features,
         len(data.class_names),
