@@ -312,14 +312,6 @@ def test_a_class_with_fewer_images_than_folds_is_named_and_the_rest_goes_on(tmp_
         (["--backbone", "torchvision:resnet18", "--features", "a.npy"], "the features come from one of them"),
         (["--preset", "auto", "--model", "small"], "preset auto chooses it"),
         (
-            ["--backbone", "torchvision:resnet18", "--epochs", "3"],
-            "epochs is set, but heads on features are trained in a",
-        ),
-        (
-            ["--features", "a.npy", "--learning-rate", "1"],
-            "learning_rate is set, but heads on features are trained in a",
-        ),
-        (
             ["--model", "frozen:torchvision:resnet18@32", "--weights", "none"],
             "are trained with backbone torchvision:resnet18",
         ),
@@ -329,6 +321,15 @@ def test_options_that_do_not_fit_get_one_sentence(tmp_path: Path, options: list[
     class_folders(tmp_path / "shapes", n=30)
     refused(find_issues(tmp_path / "shapes", "--output", tmp_path / "run", "--quiet", *options), sentence)
     assert not (tmp_path / "run" / "issues.csv").exists()
+
+
+def test_options_of_networks_are_said_to_change_nothing_of_heads(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=30)
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    options = ("--features", tmp_path / "features.npy", "--learning-rate", "1", "--epochs", "3", "--rounds", "1")
+    result = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", *map(str, options))
+    assert result.exit_code == 0, result.output
+    assert "epochs, learning_rate changes nothing" in result.stderr
 
 
 def test_features_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
