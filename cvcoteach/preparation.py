@@ -144,7 +144,7 @@ def _heads(
 
     passed_over = [name for name in _OF_NETWORKS if getattr(settings, name) is not None]
     if passed_over:
-        watcher.note(f"heads on features are trained in a way of their own: {', '.join(passed_over)} changes nothing.")
+        watcher.note(f"not used: {', '.join(passed_over)}; heads on features are trained in a way of their own.")
     return HeadTrainer(
         features,
         len(data.class_names),

@@ -329,7 +329,7 @@ def test_options_of_networks_are_said_to_change_nothing_of_heads(tmp_path: Path)
     options = ("--features", tmp_path / "features.npy", "--learning-rate", "1", "--epochs", "3", "--rounds", "1")
     result = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", *map(str, options))
     assert result.exit_code == 0, result.output
-    assert "epochs, learning_rate changes nothing" in result.stderr
+    assert "not used: epochs, learning_rate; heads on features" in result.stderr
 
 
 def test_features_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
