@@ -48,7 +48,7 @@ def predict(
 
     model: a folder that retrain wrote. source: as `read_source` takes it, or images without labels: a folder of
     them, at any depth, one image, a table with paths only. trusted: see `load_model`.
-    output: None: `<name>-predictions.csv` in the current folder.
+    output: a new file, or earlier predictions, which it replaces; None: `<name>-predictions.csv`, in this folder.
 
     Raises InputError, one sentence, for anything that does not fit, such as labels that the model does not know.
     """
@@ -57,6 +57,8 @@ def predict(
     from cvcoteach.training.model_files import load_model
 
     machine, watcher = machine or Machine(), watcher or Silent()
+    output = output or Path(f"{source.resolve().stem}-predictions.csv")
+    _check_output(output, source)
     loaded = load_model(model, trusted=trusted)
     data = None if ignore_labels else _labelled(source, path_column, label_column)
     labels = (
@@ -81,13 +83,30 @@ def predict(
     table = pd.DataFrame(columns)
     told = [name for name in table.columns if name not in ("path", "given_label")]
     table.loc[~images.readable, told] = np.nan
-    output = output or Path(f"{source.resolve().stem}-predictions.csv")
     with replacing(output) as file:
         table.to_csv(file, index=False, float_format="%.6f")
     right = None if labels is None else (predicted == labels)[images.readable]
     return Predictions(
         output, table, None if right is None or not len(right) else float(right.mean()), len(images.errors)
     )
+
+
+def _check_output(output: Path, source: Path) -> None:
+    """Raises InputError for a place where no file can be, and for a file of another kind: it would be lost."""
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; --output takes a file.")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{output.parent}, where the predictions are to be, is no folder; make it first.")
+    if not output.exists():
+        return
+    try:
+        with open(output, encoding="utf-8") as file:
+            header = file.readline().rstrip("\n").split(",")
+    except (OSError, UnicodeDecodeError):
+        header = []
+    ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
+    if not ours or output.samefile(source):
+        raise InputError(f"{output} is there and holds no earlier predictions; name another --output.")
 
 
 def _labelled(source: Path, path_column: str | None, label_column: str | None) -> Source | None:
@@ -104,7 +123,7 @@ def _labelled(source: Path, path_column: str | None, label_column: str | None) -
             return None
     elif source.suffix.lower() != ".npz":
         return None
-    return read_source(source, path_column=path_column, label_column=label_column)
+    return read_source(source, path_column=path_column, label_column=label_column, least_classes=1)
 
 
 def unlabelled_source(source: Path, path_column: str | None = None) -> Source:

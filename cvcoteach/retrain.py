@@ -103,6 +103,8 @@ def retrain(
     curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
     if "features_digest" in record["identity"]:
         watcher.note(f"The run judged features from a file, which holds no network; {recipe.model!r} is trained.")
+    if test is not None and test.resolve() == location.resolve():
+        watcher.note(f"{test} is what is trained on: the accuracies say how well labels are learned by heart.")
     tested = None if test is None else load_test_images(test, of_test, task, machine, watcher)
     identity = {
         "mode": settings.mode,
@@ -110,12 +112,15 @@ def retrain(
         "seed": settings.seed,
         "noise_rate": [curriculum.noise_rate, curriculum.mixed_noise_rate],
         "image_size": task.size,
-        "paths_digest": digest("\0".join(task.paths)),
-        "labels_digest": digest(lesson.labels, *task.class_names),
-        "selection_digest": digest(curriculum.selected, curriculum.candidate),
+        "trained_images_digest": digest("\0".join(task.paths)),
+        "corrected_labels_digest": digest(lesson.labels, *task.class_names),
+        "selected_images_digest": digest(curriculum.selected, curriculum.candidate),
         "images_digest": task.content_key,
     }
-    with RunFolder.open(output or default_output(run), identity) as folder:
+    output = output or default_output(run)
+    if output.resolve() == run.resolve():
+        raise InputError(f"{output} is the run itself; name another --output.")
+    with RunFolder.open(output, identity) as folder:
         was_done = folder.done
         plan = _plan(folder, task, recipe, machine)
         if not was_done:

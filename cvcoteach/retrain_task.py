@@ -361,7 +361,7 @@ def load_test_images(
     """
     from cvcoteach.training.sources import read_source
 
-    data = read_source(test, path_column=columns[0], label_column=columns[1])
+    data = read_source(test, path_column=columns[0], label_column=columns[1], least_classes=1)
     labels = numbers_of(data, task.class_names, str(test))
     images = _load(data, task.size, task.channels, machine, watcher)
     if images.errors:

@@ -190,10 +190,10 @@ class RunFolder:
         try:
             for left_by_a_killed_run in path.rglob(f".*{_PARTIAL}"):
                 left_by_a_killed_run.unlink(missing_ok=True)
-            if file.exists():
-                run = cls(path, _read(file))
+            run = cls(path, _read(file)) if file.exists() else None
+            if run is not None and run._has_results:
                 _refuse_other(path, run.record["identity"], wanted)
-            else:
+            if run is None or run.record["identity"] != wanted:
                 run = cls(path, {"format": FORMAT, "state": "running", "identity": wanted})
                 run.save()
         except BaseException:
@@ -213,6 +213,12 @@ class RunFolder:
     def done(self) -> bool:
         """Whether the run came to its end."""
         return self.record["state"] == "done"
+
+    @property
+    def _has_results(self) -> bool:
+        """Whether anything would be lost with it: a run that failed at once holds run.json alone."""
+        beside = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
+        return self.done or any(entry.name != "run.json" for entry in beside)
 
     def save(self, **changes: Any) -> None:
         """Take the changes into run.json, atomically."""
@@ -240,10 +246,14 @@ def _read(file: Path) -> Json:
 
 
 def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
-    for name in sorted(there.keys() | wanted.keys()):
+    # what was asked for before what was read: a setting may change labels and paths too
+    for name in sorted(there.keys() | wanted.keys(), key=lambda name: (name.endswith("_digest"), name)):
         old, new = there.get(name), wanted.get(name)
         if old == new:
             continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            name = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+            old, new = old.get(name), new.get(name)
         what = name.replace("_", " ")
         if name.endswith("_digest"):
             how = f"its {what.removesuffix(' digest')} have changed since"

@@ -155,6 +155,22 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     assert listed.exit_code == 0, listed.output
     assert len(pd.read_csv(work / "listed.csv")) == 30
 
+    mine = (work / "paths.csv").read_bytes()
+    for source, output, sentence in (
+        (loose, work / "paths.csv", "paths.csv is there and holds no earlier predictions"),
+        (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another --output"),
+        (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another --output"),
+        (loose, work, "is a folder; --output takes a file"),
+        (loose, work / "nowhere" / "p.csv", "nowhere, where the predictions are to be, is no folder"),
+    ):
+        refused(call("predict", folder, source, "-o", output, *MACHINE[:4]), sentence)
+    assert (work / "paths.csv").read_bytes() == mine
+    assert call("predict", folder, loose, "-o", work / "loose.csv", *MACHINE[:4]).exit_code == 0, "earlier predictions"
+
+    (work / "one" / "ring").mkdir(parents=True)
+    (work / "one" / "ring" / "0.png").write_bytes(images[0].read_bytes())
+    assert call("predict", folder, work / "one", "-o", work / "of-one.csv", *MACHINE[:4]).exit_code == 0
+
     others = work / "others"
     for name in ("bar", "star"):
         (others / name).mkdir(parents=True)
@@ -316,7 +332,12 @@ def test_excluding_another_image_is_another_retraining(work: Path) -> None:
         (work / "excluded.csv").write_text(f"path,action\n{path},excluded\n")
         result = call("retrain", work / "run", *arguments, "--corrections", work / "excluded.csv")
         assert result.exit_code == code, result.output
-    refused(result, "belongs to another run: its paths have changed since")
+    refused(result, "images have changed since")
+    other = call("retrain", work / "run", *arguments, "--learning-rate", "0.05")
+    refused(other, "belongs to another run: its learning rate is 0.1, not 0.05. ")
+    hopeless = ("retrain", work / "run", "-q", "--epochs", 1, "-o", work / "hopeless", *MACHINE)
+    refused(call(*hopeless, "--learning-rate", "1e9"), "the loss is nan")
+    assert call(*hopeless).exit_code == 0, "of a training that failed at once nothing is lost"
 
 
 @pytest.mark.slow
@@ -415,6 +436,7 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: P
     refused(call("retrain", work / "a-model"), "is a classifier that retrain wrote; it takes the run folder of find-")
     refused(call("retrain", work / "run", "--noise-rate", "1"), "noise_rate is 1.0; it is the share of wrong labels")
     refused(call("retrain", work / "run", "--export", "tflite"), "export is 'tflite'; there are onnx and torch.export")
+    refused(call("retrain", work / "run", "-o", work / "run"), "run is the run itself; name another --output")
     refused(call("retrain", work / "run", "--preset", "fats"), "preset is 'fats'; did you mean fast")
     class_folders(tmp_path / "few", n=12)
     refused(call("retrain", tmp_path / "few", "--run", work / "run"), "images of the run are not in")

@@ -83,14 +83,32 @@ def test_a_run_goes_on_under_the_same_identity(tmp_path: Path) -> None:
     ],
 )
 def test_another_runs_folder_is_refused_and_untouched(tmp_path: Path, other: dict[str, object], sentence: str) -> None:
-    with RunFolder.open(tmp_path, IDENTITY):
-        pass
+    with RunFolder.open(tmp_path, IDENTITY) as run:
+        run.folds[FoldKey(1, 1)] = np.ones((2, 2), np.float32)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(InputError, match=sentence):
         RunFolder.open(tmp_path, {**IDENTITY, **other})
     assert (tmp_path / "run.json").read_bytes() == before
     with RunFolder.open(tmp_path, IDENTITY):  # the lock was given back
         pass
+
+
+def test_a_run_that_failed_before_it_wrote_anything_is_begun_anew(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, IDENTITY) as run:
+        run.save(plan={"device": "cpu"})
+    with RunFolder.open(tmp_path, {**IDENTITY, "seed": 1}) as run:
+        assert run.record["identity"]["seed"] == 1
+        assert "plan" not in run.record
+        run.save(state="done")
+    with pytest.raises(InputError, match="its seed is 1, not 2"):
+        RunFolder.open(tmp_path, {**IDENTITY, "seed": 2})
+
+
+def test_of_settings_within_settings_the_one_that_differs_is_named(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, {"recipe": {"epochs": 3, "rate": 0.1}, "labels_digest": "x"}) as run:
+        run.save(state="done")
+    with pytest.raises(InputError, match=r"its rate is 0\.1, not 0\.2"):
+        RunFolder.open(tmp_path, {"recipe": {"epochs": 3, "rate": 0.2}, "labels_digest": "y"})
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

@@ -72,14 +72,21 @@ class Source:
         )
 
 
-def read_source(source: str | Path, *, path_column: str | None = None, label_column: str | None = None) -> Source:
+def read_source(
+    source: str | Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    least_classes: int = 2,
+) -> Source:
     """Paths and labels of a folder of class folders, a table (.csv, .tsv, .parquet) or an .npz.
 
     A folder: each folder in it is a class, with images at any depth. A table: one row an image, paths relative
     to the table's folder; the columns are found by usual names, or by what they hold, unless given. An .npz:
     the arrays `images` (see `Source.array`) and `labels` (n,).
 
-    Raises InputError, with one sentence, for anything else and for labels that are missing or of one class.
+    Raises InputError, with one sentence, for anything else, for labels that are missing, and for fewer classes than
+    `least_classes`.
     """
     location = Path(os.path.abspath(os.path.expanduser(source)))
     if not location.exists():
@@ -100,7 +107,7 @@ def read_source(source: str | Path, *, path_column: str | None = None, label_col
             f"{location.name} is of no kind that can be read; it takes a folder of class folders, "
             "a .csv, .tsv, .parquet or .npz."
         )
-    if len(result.class_names) < 2:
+    if len(result.class_names) < least_classes:
         raise InputError(
             f"{location} holds one class only ({result.class_names[0]}); a wrong label needs a second class to be seen."
         )
