@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from cvcoteach._checks import InputError
@@ -106,15 +107,16 @@ def retrain(
     if test is not None and test.resolve() == location.resolve():
         watcher.note(f"{test} is what is trained on: the accuracies say how well labels are learned by heart.")
     tested = None if test is None else load_test_images(test, of_test, task, machine, watcher)
+    left_out = np.array([curriculum.noise_rate, curriculum.mixed_noise_rate])
     identity = {
         "mode": settings.mode,
         "recipe": asdict(recipe),
         "seed": settings.seed,
-        "noise_rate": [curriculum.noise_rate, curriculum.mixed_noise_rate],
+        "noise_rate": settings.noise_rate,
         "image_size": task.size,
         "trained_images_digest": digest("\0".join(task.paths)),
         "corrected_labels_digest": digest(lesson.labels, *task.class_names),
-        "selected_images_digest": digest(curriculum.selected, curriculum.candidate),
+        "selected_images_digest": digest(curriculum.selected, curriculum.candidate, left_out),
         "images_digest": task.content_key,
     }
     output = output or default_output(run)
