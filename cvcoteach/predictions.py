@@ -105,7 +105,7 @@ def _check_output(output: Path, source: Path) -> None:
     except (OSError, UnicodeDecodeError):
         header = []
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
-    if not ours or output.samefile(source):
+    if not ours or output.resolve() == source.resolve():
         raise InputError(f"{output} is there and holds no earlier predictions; name another --output.")
 
 

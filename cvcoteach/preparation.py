@@ -160,7 +160,6 @@ def _with_backbone(
 ) -> Prepared:
     from cvcoteach.training.backbones import load_backbone
     from cvcoteach.training.devices import choose_device
-    from cvcoteach.training.extraction import extract_features
     from cvcoteach.training.images import load_images, natural_size
     from cvcoteach.training.presets import seconds_to_extract
 
@@ -175,15 +174,7 @@ def _with_backbone(
         watcher.note(
             f"the features of {len(data):,} images take about {duration(seconds)} unless they are kept from before."
         )
-    features: npt.NDArray[Any] = extract_features(
-        backbone,
-        images.pixels,
-        images.content_key,
-        device=machine.device,
-        threads=machine.threads,
-        cache_dir=machine.cache_dir,
-        progress=watcher.extracting if isinstance(watcher, ExtractionWatcher) else None,
-    )
+    features: npt.NDArray[Any] = extracted(backbone, images, machine, watcher)
     data, unreadable, readable = _readable(data, images)
     if readable is not None:
         features = features[readable]
@@ -196,6 +187,21 @@ def _with_backbone(
         "images_digest": images.content_key,
     }
     return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
+
+
+def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: Watcher) -> npt.NDArray[np.float16]:
+    """Features (n, d) of all images, by this machine or from its cache; see `extract_features`."""
+    from cvcoteach.training.extraction import extract_features
+
+    return extract_features(
+        backbone,
+        images.pixels,
+        images.content_key,
+        device=machine.device,
+        threads=machine.threads,
+        cache_dir=machine.cache_dir,
+        progress=watcher.extracting if isinstance(watcher, ExtractionWatcher) else None,
+    )
 
 
 def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:

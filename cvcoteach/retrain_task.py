@@ -12,7 +12,8 @@ import numpy as np
 from cvcoteach._checks import FloatArray, InputError, IntArray, near
 from cvcoteach.corrections import Corrected, correct
 from cvcoteach.final_scoring import verdict
-from cvcoteach.settings import ExtractionWatcher, Machine, Watcher
+from cvcoteach.preparation import extracted
+from cvcoteach.settings import Machine, Watcher
 from cvcoteach.storage import RunFolder
 
 if TYPE_CHECKING:
@@ -285,18 +286,9 @@ def _features(
     backbone: Backbone, images: Images, rows: IntArray, machine: Machine, watcher: Watcher
 ) -> tuple[Inputs, Frozen]:
     """Of these rows; taken from the cache where find-issues left them there."""
-    from cvcoteach.training.extraction import extract_features
     from cvcoteach.training.inputs import features_of, standard_of
 
-    features = extract_features(
-        backbone,
-        images.pixels,
-        images.content_key,
-        device=machine.device,
-        threads=machine.threads,
-        cache_dir=machine.cache_dir,
-        progress=watcher.extracting if isinstance(watcher, ExtractionWatcher) else None,
-    )[rows]
+    features = extracted(backbone, images, machine, watcher)[rows]
     center, scale = standard_of(features)
     return features_of(features, center, scale), Frozen(backbone, center, scale)
 

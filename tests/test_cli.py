@@ -158,7 +158,7 @@ def test_features_of_a_backbone_are_computed_once_and_train_heads(tmp_path: Path
 def stripes() -> nn.Module:
     """A backbone whose features are the pixels, coarsely."""
     network = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
-    network.preprocessing = Preprocessing(16, (0.5,) * 3, (0.25,) * 3)  # type: ignore[assignment]
+    network.preprocessing = Preprocessing(16, (0.5,) * 3, (0.25,) * 3)
     return network
 
 
@@ -174,7 +174,7 @@ def test_a_backbone_is_fine_tuned_in_the_folds(tmp_path: Path) -> None:
 def trainable() -> nn.Module:
     """A backbone of one convolution."""
     network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU())
-    network.preprocessing = Preprocessing(16, (0.5,) * 3, (0.25,) * 3)  # type: ignore[assignment]
+    network.preprocessing = Preprocessing(16, (0.5,) * 3, (0.25,) * 3)
     return network
 
 

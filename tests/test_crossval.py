@@ -227,7 +227,7 @@ def test_a_batch_trainer_gets_a_whole_round_at_once_or_nothing() -> None:
 )
 def test_labels_that_do_not_fit_get_one_sentence(labels: list[object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        IterativeCV().run(Table(np.full((3, 2), 0.5)), labels, n_classes=2)  # type: ignore[arg-type]
+        IterativeCV().run(Table(np.full((3, 2), 0.5)), labels, n_classes=2)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,6 @@ def test_settings_that_do_not_fit_get_one_sentence() -> None:
     with pytest.raises(InputError, match="remove_ratio is -1"):
         IterativeCV(remove_ratio=-1)
     with pytest.raises(InputError, match="'many'"):
-        IterativeCV(remove_ratio="many")  # type: ignore[arg-type]
+        IterativeCV(remove_ratio="many")
     with pytest.raises(InputError, match="3 images are fewer than n_folds = 4"):
         IterativeCV(n_folds=4).run(Table(np.full((3, 2), 0.5)), [0, 1, 0])

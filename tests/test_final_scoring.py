@@ -130,7 +130,7 @@ def test_wrong_labels_are_found_and_named(select: str) -> None:
     features, true, labels = blobs(900, 0.3)
     trainer = NearestMeans(features, K)
     incv = IterativeCV(n_rounds=2).run(trainer, labels)
-    scores = FinalScoring(select, n_folds=3).after(incv, trainer)  # type: ignore[arg-type]
+    scores = FinalScoring(select, n_folds=3).after(incv, trainer)
     wrong = labels != true
     assert (scores.is_label_issue == wrong).mean() > 0.93
     assert (scores.suggested[wrong] == true[wrong]).mean() > 0.93
@@ -236,7 +236,7 @@ def test_clean_labels_are_not_flagged_for_the_sake_of_recall() -> None:
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FinalScoring(**settings)  # type: ignore[arg-type]
+        FinalScoring(**settings)
 
 
 def test_agreement_without_a_selection_is_refused() -> None:

@@ -179,7 +179,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(InputError, match="which this machine does not have"):
         TorchTrainer(pixels, 3, device="tpu")
     with pytest.raises(InputError, match="it takes uint8"):
-        TorchTrainer(pixels.astype(np.float32), 3)  # type: ignore[arg-type]
+        TorchTrainer(pixels.astype(np.float32), 3)
 
 
 @pytest.mark.slow

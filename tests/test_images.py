@@ -63,7 +63,7 @@ def test_colours_can_be_taken_as_grey(tmp_path: Path, home: Path) -> None:
 def test_settings_that_do_not_fit_get_a_sentence(tmp_path: Path, options: dict[str, int], message: str) -> None:
     source = noise_images(tmp_path / "in", 2)
     with pytest.raises(InputError, match=message):
-        load_images(source, **{"size": 8, **options}, cache_dir=tmp_path)  # type: ignore[arg-type]
+        load_images(source, **{"size": 8, **options}, cache_dir=tmp_path)
 
 
 # -- what cannot be read --

@@ -134,7 +134,7 @@ def same(a: nn.Module, b: nn.Module, but: str = "-") -> bool:
 )
 def test_weights_come_from_a_file_however_they_are_wrapped(wrap: object, tmp_path: Path) -> None:
     saved = SmallNet(4, 3)
-    torch.save(wrap(saved.state_dict()), tmp_path / "w.pt")  # type: ignore[operator]
+    torch.save(wrap(saved.state_dict()), tmp_path / "w.pt")
     assert same(build_model("small", 4, 3, str(tmp_path / "w.pt")), saved)
 
 

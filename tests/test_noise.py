@@ -120,6 +120,6 @@ def test_feature_dependent_noise_has_the_rate_and_treats_like_images_alike() -> 
         ),
     ],
 )
-def test_what_does_not_fit_gets_one_sentence(call, sentence: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_does_not_fit_gets_one_sentence(call, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         call()

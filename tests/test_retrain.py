@@ -161,6 +161,7 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
         (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another --output"),
         (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another --output"),
         (loose, work, "is a folder; --output takes a file"),
+        (work / "missing", work / "loose.csv", "missing does not exist"),
         (loose, work / "nowhere" / "p.csv", "nowhere, where the predictions are to be, is no folder"),
     ):
         refused(call("predict", folder, source, "-o", output, *MACHINE[:4]), sentence)

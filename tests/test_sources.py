@@ -296,7 +296,7 @@ def test_a_broken_parquet_gets_a_sentence(pets: Path) -> None:
 
 
 def save(folder: Path, **arrays: object) -> Path:
-    np.savez(folder / "x.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "x.npz", **arrays)
     return folder / "x.npz"
 
 

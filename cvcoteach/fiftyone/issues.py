@@ -31,7 +31,10 @@ from cvcoteach.settings import Machine, Settings, Silent, Watcher
 from cvcoteach.storage import OtherRunError, digest, replacing, write_array
 
 WORK_VARIABLE = "CVCOTEACH_FIFTYONE_DIR"
-FILTERS = {"posterior": "labels more probably wrong than right", "incv": "labels that INCV did not select"}
+FILTERS = {
+    "posterior": "labels that are probably wrong: as many as give the best F1",
+    "incv": "labels that INCV did not select",
+}
 """What `find_label_issues` may flag, and how a form says it."""
 
 
@@ -51,7 +54,7 @@ def find_label_issues(
 
     samples: a dataset or view of images. label_field: a Classification; it is never written to.
     embeddings_field: a field of vectors to train heads on, instead of networks on the images.
-    filter_by: what is flagged: "posterior", labels more probably wrong than right; "incv", what was not selected.
+    filter_by: what is flagged: "posterior", as `flags_of_best_f1` says; "incv", what was not selected.
     watcher: told of every fold and epoch. Killed at any point, the same call goes on after the last finished fold.
 
     Raises InputError, one sentence, for anything that does not fit.

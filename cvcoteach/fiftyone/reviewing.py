@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ DOORS = {
 """What a key or a button does to samples."""
 
 
-class _Review(foo.Operator):
+class _Review(foo.Operator, ABC):
     """A correction of the chosen samples."""
 
     name_: str
@@ -55,9 +56,9 @@ class _Review(foo.Operator):
     def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
         """What else the correction needs."""
 
+    @abstractmethod
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
         """Do it."""
-        raise NotImplementedError
 
     @told_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:

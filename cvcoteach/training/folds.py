@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +121,7 @@ class TorchTrainer:
         validate: Callable[[], float] | None = None
         if recipe.patience is not None and len(train_idx) > 1:
             trained = _trained_on(train_labels, recipe.held_back, seed)
-            rows, labels = train_idx[~trained], train_labels[~trained]
-            validate = lambda: _log_loss(probabilities(rows), labels)  # noqa: E731
+            validate = partial(_validation_loss, probabilities, train_idx[~trained], train_labels[~trained])
 
         training = Training(
             [network], self._pixels, train_idx[trained], train_labels[trained], recipe, scaling, plan, seed=seed
@@ -167,6 +167,10 @@ def _trained_on(labels: IntArray, held_back: float, seed: int) -> npt.NDArray[np
     """(m,) whether an image is trained on; the others, a stratified share `held_back`, tell when to stop."""
     n_parts = min(len(labels), max(2, round(1 / held_back)))
     return stratified_parts(labels, n_parts, np.random.default_rng(seed)) != 0
+
+
+def _validation_loss(probabilities: Callable[[IntArray], PredProbs], rows: IntArray, labels: IntArray) -> float:
+    return _log_loss(probabilities(rows), labels)
 
 
 def _log_loss(pred_probs: PredProbs, labels: IntArray) -> float:

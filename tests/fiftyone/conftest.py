@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import importlib.util
 import os
 import shutil
@@ -44,7 +45,7 @@ if importlib.util.find_spec("fiftyone") is None:
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # FiftyOne's own, at import
-    import fiftyone  # noqa: F401
+    importlib.import_module("fiftyone")
 
 
 @dataclass
