@@ -8,33 +8,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from cvcoteach._version import __version__ as __version__
 
 _HOMES = {
-    "CoTeaching": "training.coteaching_estimator",
-    "cross_validate": "crossval",
-    "CrossValResult": "crossval",
-    "expected_precision_recall": "readout",
-    "find_issues": "runs",
-    "find_label_issues": "dropin",
-    "fit_posterior": "transition",
-    "FoldTrainer": "crossval",
-    "get_label_quality_scores": "dropin",
-    "HeadTrainer": "training.features",
-    "how_many_reviews": "reviews",
-    "InputError": "_checks",
-    "IterativeCV": "crossval",
-    "label_issues": "detection",
-    "label_posterior": "transition",
-    "LabelIssues": "issues",
-    "Machine": "runs",
-    "measured_precision_recall": "reviews",
-    "noise_transition": "transition",
-    "review_sample": "reviews",
-    "sample_weights": "issues",
-    "Settings": "runs",
-    "SklearnTrainer": "training.features",
-    "TorchTrainer": "training.folds",
+    "CoTeaching": "coteaching.estimator",
+    "cross_validate": "crossval.kfold",
+    "CrossValResult": "crossval.incv",
+    "expected_precision_recall": "issues.precision_recall",
+    "find_issues": "pipeline.find_issues",
+    "find_label_issues": "cleanlab.filter",
+    "fit_posterior": "noise_model.posterior",
+    "FoldTrainer": "crossval.trainer",
+    "get_label_quality_scores": "cleanlab.filter",
+    "HeadTrainer": "training.head_trainer",
+    "how_many_reviews": "issues.reviews",
+    "InputError": "_validation",
+    "IterativeCV": "crossval.incv",
+    "label_issues": "pipeline.in_memory",
+    "label_posterior": "noise_model.posterior",
+    "LabelIssues": "issues.label_issues",
+    "Machine": "pipeline.settings",
+    "measured_precision_recall": "issues.reviews",
+    "noise_transition": "noise_model.posterior",
+    "review_sample": "issues.reviews",
+    "sample_weights": "issues.label_issues",
+    "Settings": "pipeline.settings",
+    "SklearnTrainer": "training.sklearn_trainer",
+    "TorchTrainer": "training.torch_trainer",
 }
 
 __all__ = sorted(_HOMES)
@@ -51,27 +51,27 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from cvcoteach._checks import InputError as InputError
-    from cvcoteach.crossval import CrossValResult as CrossValResult
-    from cvcoteach.crossval import FoldTrainer as FoldTrainer
-    from cvcoteach.crossval import IterativeCV as IterativeCV
-    from cvcoteach.crossval import cross_validate as cross_validate
-    from cvcoteach.detection import label_issues as label_issues
-    from cvcoteach.dropin import find_label_issues as find_label_issues
-    from cvcoteach.dropin import get_label_quality_scores as get_label_quality_scores
-    from cvcoteach.issues import LabelIssues as LabelIssues
-    from cvcoteach.issues import sample_weights as sample_weights
-    from cvcoteach.readout import expected_precision_recall as expected_precision_recall
-    from cvcoteach.reviews import how_many_reviews as how_many_reviews
-    from cvcoteach.reviews import measured_precision_recall as measured_precision_recall
-    from cvcoteach.reviews import review_sample as review_sample
-    from cvcoteach.runs import Machine as Machine
-    from cvcoteach.runs import Settings as Settings
-    from cvcoteach.runs import find_issues as find_issues
-    from cvcoteach.training.coteaching_estimator import CoTeaching as CoTeaching
-    from cvcoteach.training.features import HeadTrainer as HeadTrainer
-    from cvcoteach.training.features import SklearnTrainer as SklearnTrainer
-    from cvcoteach.training.folds import TorchTrainer as TorchTrainer
-    from cvcoteach.transition import fit_posterior as fit_posterior
-    from cvcoteach.transition import label_posterior as label_posterior
-    from cvcoteach.transition import noise_transition as noise_transition
+    from cvcoteach._validation import InputError as InputError
+    from cvcoteach.cleanlab.filter import find_label_issues as find_label_issues
+    from cvcoteach.cleanlab.filter import get_label_quality_scores as get_label_quality_scores
+    from cvcoteach.coteaching.estimator import CoTeaching as CoTeaching
+    from cvcoteach.crossval.incv import CrossValResult as CrossValResult
+    from cvcoteach.crossval.incv import IterativeCV as IterativeCV
+    from cvcoteach.crossval.kfold import cross_validate as cross_validate
+    from cvcoteach.crossval.trainer import FoldTrainer as FoldTrainer
+    from cvcoteach.issues.label_issues import LabelIssues as LabelIssues
+    from cvcoteach.issues.label_issues import sample_weights as sample_weights
+    from cvcoteach.issues.precision_recall import expected_precision_recall as expected_precision_recall
+    from cvcoteach.issues.reviews import how_many_reviews as how_many_reviews
+    from cvcoteach.issues.reviews import measured_precision_recall as measured_precision_recall
+    from cvcoteach.issues.reviews import review_sample as review_sample
+    from cvcoteach.noise_model.posterior import fit_posterior as fit_posterior
+    from cvcoteach.noise_model.posterior import label_posterior as label_posterior
+    from cvcoteach.noise_model.posterior import noise_transition as noise_transition
+    from cvcoteach.pipeline.find_issues import find_issues as find_issues
+    from cvcoteach.pipeline.in_memory import label_issues as label_issues
+    from cvcoteach.pipeline.settings import Machine as Machine
+    from cvcoteach.pipeline.settings import Settings as Settings
+    from cvcoteach.training.head_trainer import HeadTrainer as HeadTrainer
+    from cvcoteach.training.sklearn_trainer import SklearnTrainer as SklearnTrainer
+    from cvcoteach.training.torch_trainer import TorchTrainer as TorchTrainer

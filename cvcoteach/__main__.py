@@ -1,5 +1,5 @@
 """`python -m cvcoteach` is `cvcoteach`."""
 
-from cvcoteach.cli import main
+from cvcoteach.cli.main import main
 
 main(prog_name="cvcoteach")

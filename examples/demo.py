@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cvcoteach import noise
+from cvcoteach.noise_model import simulate as noise
 
 WRONG = 0.1
 

@@ -15,15 +15,16 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_digits
 
-from cvcoteach.fiftyone import browse, corrections, export, install, runs
-from cvcoteach.fiftyone.operators import PLUGIN
+from cvcoteach.fiftyone import install
+from cvcoteach.fiftyone.app.operators import PLUGIN
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.work import browse, corrections, export
 
 
 def noisy_digits(folder: Path, share: float = 0.08) -> Path:
     """1,797 real digits as class folders, a share of them in the wrong one."""
-    from sklearn.datasets import load_digits
-
     digits, rng = load_digits(), np.random.default_rng(0)
     given = digits.target.copy()
     wrong = rng.permutation(len(given))[: round(share * len(given))]

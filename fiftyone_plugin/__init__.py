@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cvcoteach.fiftyone.operators import OPERATORS
-from cvcoteach.fiftyone.panel import LabelIssuesPanel
+from cvcoteach.fiftyone.app.operators import OPERATORS
+from cvcoteach.fiftyone.app.panel import LabelIssuesPanel
 
 
 def register(plugin: Any) -> None:

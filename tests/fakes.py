@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cvcoteach._checks import FloatArray, IntArray, PredProbs
-from cvcoteach.crossval import Fold
+from cvcoteach._validation import FloatArray, IntArray, PredProbs
+from cvcoteach.crossval.trainer import Fold
+from cvcoteach.noise_model import simulate as noise
 
 
 @dataclass
@@ -68,3 +69,12 @@ class NoisyCopier:
         cumulative = np.cumsum(self.transition, axis=1)[self.true_labels[eval_idx]]
         drawn = (rng.random(len(eval_idx))[:, None] > cumulative).sum(axis=1).clip(max=k - 1)
         return np.eye(k, dtype=np.float32)[drawn]
+
+
+def clouds(n: int, n_classes: int, wrong: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (n, 3) in K clouds, true labels, given labels with a share `wrong` flipped."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(n_classes, size=n)
+    centres = rng.normal(size=(n_classes, 3)) * 2
+    given_labels = noise.flip_labels(true, noise.transition("symmetric", wrong, n_classes), rng)
+    return centres[true] + rng.normal(size=(n, 3)), true, given_labels

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cvcoteach.training.sources import Source
+from cvcoteach.data.sources import Source
 
 
 def source_of(root: Path) -> Source:

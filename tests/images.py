@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cvcoteach._checks import IntArray
+from cvcoteach._validation import IntArray
 
 CLASSES = ("bar", "cross", "ring")
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from cvcoteach._checks import FloatArray, IntArray
-from cvcoteach.crossval import FoldTrainer
+from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.crossval.trainer import FoldTrainer
 
 
 def incv(

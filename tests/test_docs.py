@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import cvcoteach
-from cvcoteach.cli import main
+from cvcoteach.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvcoteach._checks import InputError
+from cvcoteach._validation import InputError
 
 FOLDER_NAME = "cvcoteach-label-issues"
 KEYS = "dist/index.umd.js"
@@ -98,7 +98,7 @@ def _plugin() -> Iterator[Finding]:
     import fiftyone.plugins as fop
     from fiftyone.operators.registry import OperatorRegistry
 
-    from cvcoteach.fiftyone.operators import OPERATORS, PANEL, PLUGIN
+    from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN
 
     if PLUGIN not in fop.list_downloaded_plugins():
         yield Finding(f"The plugin is not in {fo.config.plugins_dir}.", "cvcoteach fiftyone install")

@@ -16,10 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvcoteach._checks import FloatArray, InputError, check_at_least, near
-from cvcoteach.training import models
+from cvcoteach._validation import FloatArray, InputError, check_at_least, near
 from cvcoteach.training.devices import seeded
 from cvcoteach.training.networks import feature_head
+from cvcoteach.training.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+    imported,
+    last_layer,
+    load_weights,
+    oneline,
+    published_weights,
+    torchvision_network,
+)
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -53,7 +63,7 @@ def load_backbone(name: str, weights: str | None = None, *, size: int | None = N
 
     name: "torchvision:<model>", "timm:<model>" (needs the extra cvcoteach[timm]), "package.module:function" - called
         without arguments, or with `weights` if it has such a parameter; it returns a network that gives features, with
-        an optional attribute `preprocessing` (see `models.Preprocessing`) - or the path of a TorchScript or
+        an optional attribute `preprocessing` (see `Preprocessing`) - or the path of a TorchScript or
         torch.export file.
     weights: a file with a state dict (torch's, or .safetensors), loaded as weights only: nothing is unpickled. None:
         the published ones. "none": a fresh initialisation, always the same.
@@ -192,13 +202,13 @@ def scaled(images: Tensor, size: int, mode: str) -> Tensor:
 
 
 def _from_torchvision(name: str, model: str, weights: str | None) -> Backbone:
-    published = models.published_weights(model)
+    published = published_weights(model)
     if published is None and weights is None:
         raise InputError(f"torchvision has no weights for {model}; give some with --weights FILE.")
-    network = models.torchvision_network(model, pretrained=weights is None)
+    network = torchvision_network(model, pretrained=weights is None)
     if weights not in (None, "none"):
-        models.load_weights(network, Path(weights))
-    path = models.last_layer(network)[0]
+        load_weights(network, Path(weights))
+    path = last_layer(network)[0]
     network.set_submodule(path, nn.Identity())
     own = published.transforms() if published is not None else None
     return _backbone(
@@ -232,7 +242,7 @@ def _from_timm(name: str, model: str, weights: str | None) -> Backbone:
         finally:
             hub.setLevel(level)
     elif weights != "none":
-        models.load_weights(network, Path(weights))
+        load_weights(network, Path(weights))
     own = timm.data.resolve_data_config(pretrained_cfg=config)
     return _backbone(
         name,
@@ -248,22 +258,22 @@ def _bring(name: str, config: Any, error: Exception) -> str:
     hub, url = config.get("hf_hub_id"), config.get("url")
     file = f"model.safetensors of huggingface.co/{hub}" if hub else (url or "a file of its weights")
     return (
-        f"the weights of {name} could not be fetched ({models.oneline(error)}); bring {file} and give --weights FILE, "
+        f"the weights of {name} could not be fetched ({oneline(error)}); bring {file} and give --weights FILE, "
         "or start fresh with --weights none."
     )
 
 
 def _from_function(name: str, weights: str | None) -> Backbone:
-    function = models.imported(name, "backbone")
+    function = imported(name, "backbone")
     try:
         takes_weights = "weights" in inspect.signature(function).parameters
     except (TypeError, ValueError):
         takes_weights = False
     network = _called(name, function, {"weights": weights} if takes_weights else {})
     if weights not in (None, "none") and not takes_weights:
-        models.load_weights(network, Path(weights))
+        load_weights(network, Path(weights))
     own = getattr(network, "preprocessing", None)
-    if not isinstance(own, models.Preprocessing):
+    if not isinstance(own, Preprocessing):
         return _backbone(name, network)
     return _backbone(name, network, size=own.size, mean=own.mean, std=own.std)
 
@@ -272,7 +282,7 @@ def _called(name: str, function: Callable[..., Any], arguments: dict[str, Any]) 
     try:
         network = function(**arguments)
     except Exception as error:
-        raise InputError(f"{name}, called to build a backbone, raised {models.oneline(error)}.") from error
+        raise InputError(f"{name}, called to build a backbone, raised {oneline(error)}.") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} returned {type(network).__name__}; it takes a function that returns a nn.Module.")
     return network
@@ -292,7 +302,7 @@ def _from_file(name: str, weights: str | None) -> Backbone:
     except Exception as error:  # both raise all kinds
         raise InputError(
             f"{name} is no file of torch.jit.save, nor one of torch.export.save with the ending .pt2 "
-            f"({models.oneline(error)})."
+            f"({oneline(error)})."
         ) from error
     with open(file, "rb") as opened:
         digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -313,8 +323,8 @@ def _backbone(
         network,
         weights_digest(network),
         size or _DEFAULT_SIZE,
-        tuple(map(float, mean or models.IMAGENET_MEAN)),
-        tuple(map(float, std or models.IMAGENET_STD)),
+        tuple(map(float, mean or IMAGENET_MEAN)),
+        tuple(map(float, std or IMAGENET_STD)),
         interpolation if interpolation in INTERPOLATIONS else "bicubic",
         trainable=True,
     )

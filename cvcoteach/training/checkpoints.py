@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import torch
 
-from cvcoteach._checks import InputError
-from cvcoteach.storage import replacing
-from cvcoteach.training.loop import EpochReport, OnEpoch, Recipe
+from cvcoteach._files import replacing
+from cvcoteach._validation import InputError
+from cvcoteach.training.loop import EpochReport, OnEpoch
 from cvcoteach.training.memory import kept_between_batches
+from cvcoteach.training.recipe import Recipe
 
 
 class Resumable(Protocol):

@@ -18,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from cvcoteach._checks import InputError, check_at_least, near
+from cvcoteach._validation import InputError, check_at_least, near
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,11 +16,11 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
-from cvcoteach._checks import InputError
-from cvcoteach.training.augment import Pixels, Scaling, as_pixels, normalise
+from cvcoteach._validation import InputError
+from cvcoteach.data.images import CACHE_VARIABLE
 from cvcoteach.training.backbones import Backbone, pooled, scaled
+from cvcoteach.training.batches import Pixels, Scaling, as_pixels, normalise
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
-from cvcoteach.training.images import CACHE_VARIABLE
 
 Progress = Callable[[int, int, float], None]
 """Told how many images are done, of how many, and the images a second."""

@@ -15,16 +15,16 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
-from cvcoteach._checks import FloatArray, InputError, IntArray
-from cvcoteach.training.augment import Pixels, Scaling, room_for, scaling_of
-from cvcoteach.training.decode import as_pixels, squash
+from cvcoteach._validation import FloatArray, InputError, IntArray
+from cvcoteach.data.decode import as_pixels, squash
+from cvcoteach.data.images import LARGEST_SMALL_IMAGE, load_images, size_for
+from cvcoteach.data.sources import Source
+from cvcoteach.training.batches import Pixels, Scaling, room_for, scaling_of
 from cvcoteach.training.devices import Plan, choose_device, choose_threads
-from cvcoteach.training.folds import TorchTrainer
-from cvcoteach.training.images import LARGEST_SMALL_IMAGE, load_images, size_for
-from cvcoteach.training.loop import Recipe
 from cvcoteach.training.models import build_model, preprocessing
 from cvcoteach.training.networks import feature_head
-from cvcoteach.training.sources import Source
+from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.torch_trainer import TorchTrainer
 
 Kind = Literal["features", "images", "paths", "dataset"]
 

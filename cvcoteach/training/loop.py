@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvcoteach._checks import FloatArray, InputError, IntArray, PredProbs
-from cvcoteach.training.augment import Motion, Pixels, Scaling, draw_motion, normalise
+from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
+from cvcoteach.training.batches import Motion, Pixels, Scaling, draw_motion, normalise
 from cvcoteach.training.devices import Plan, seeded
-from cvcoteach.training.models import last_layer
+from cvcoteach.training.pretrained import last_layer
 from cvcoteach.training.recipe import FINETUNE as FINETUNE
 from cvcoteach.training.recipe import PRESETS as PRESETS
 from cvcoteach.training.recipe import Recipe as Recipe

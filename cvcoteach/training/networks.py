@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+OWN = ("small", "resnet32")
+"""Networks of ours, by name."""
+
 HIDDEN = 256
 """Units of a head on features."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cvcoteach._checks import InputError
+from cvcoteach._validation import InputError
 from cvcoteach.training.backbones import Backbone, load_backbone
 from cvcoteach.training.extraction import Extractor
 

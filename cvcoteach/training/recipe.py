@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cvcoteach._checks import InputError, check_at_least, near
+from cvcoteach._validation import InputError, check_at_least, near
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "piecewise", "constant")

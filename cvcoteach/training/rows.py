@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cvcoteach._checks import InputError, IntArray
+from cvcoteach._validation import InputError, IntArray
 from cvcoteach.training.devices import fits
 
 _ORDER_SEED = 0x1C5

@@ -46,7 +46,7 @@ def pytest_configure(config: Any) -> None:
         return
     import cleanlab.filter
 
-    import cvcoteach.dropin
+    import cvcoteach.cleanlab.filter
 
     theirs = cleanlab.filter.find_label_issues
 
@@ -54,7 +54,7 @@ def pytest_configure(config: Any) -> None:
     def ours(*args: Any, **kwargs: Any) -> Any:
         cleanlab.filter.find_label_issues = theirs  # ours asks cleanlab, not itself
         try:
-            return cvcoteach.dropin.find_label_issues(*args, **kwargs)
+            return cvcoteach.cleanlab.filter.find_label_issues(*args, **kwargs)
         finally:
             cleanlab.filter.find_label_issues = ours
             ours.calls += 1

@@ -24,21 +24,24 @@ import numpy as np
 import numpy.typing as npt
 from tables import markdown, publish
 
-from cvcoteach import noise
-from cvcoteach.crossval import FoldTrainer, IterativeCV
-from cvcoteach.final_scoring import HEAD_PASSES, FinalScoring
-from cvcoteach.storage import FoldFiles, digest
-from cvcoteach.training.augment import Pixels
+from cvcoteach._files import digest
+from cvcoteach.coteaching.estimator import HEAD_RECIPE
+from cvcoteach.coteaching.lesson import Lesson, corrected, lesson_after
+from cvcoteach.coteaching.training import CoTraining, Curriculum, two_networks, vanilla_curriculum
+from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
+from cvcoteach.crossval.incv import IterativeCV
+from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.noise_model import simulate as noise
+from cvcoteach.pipeline.run_folder import FoldFiles
+from cvcoteach.training.batches import Pixels
 from cvcoteach.training.checkpoints import run_to_end
-from cvcoteach.training.coteaching import CoTraining, Curriculum, two_networks, vanilla_curriculum
-from cvcoteach.training.coteaching_estimator import HEAD_RECIPE
 from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
-from cvcoteach.training.features import HeadTrainer
-from cvcoteach.training.folds import TorchTrainer
+from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.inputs import Inputs, features_of, standard_of
-from cvcoteach.training.lessons import Lesson, corrected, lesson_after
-from cvcoteach.training.loop import PRESETS, Recipe, Training, predict
+from cvcoteach.training.loop import Training, predict
 from cvcoteach.training.memory import kept_between_batches
+from cvcoteach.training.recipe import PRESETS, Recipe
+from cvcoteach.training.torch_trainer import TorchTrainer
 
 K = 10
 LABELS = ("random1", "worse", "symmetric 0.5")

@@ -23,11 +23,12 @@ from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 from tables import markdown, publish
 
-from cvcoteach import noise
-from cvcoteach.crossval import IterativeCV, cross_validate
-from cvcoteach.final_scoring import HEAD_PASSES, FinalScoring
-from cvcoteach.training.features import HeadTrainer
-from cvcoteach.transition import credited, fit_posterior
+from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
+from cvcoteach.crossval.incv import IterativeCV
+from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.noise_model import simulate as noise
+from cvcoteach.noise_model.posterior import credited, fit_posterior
+from cvcoteach.training.head_trainer import HeadTrainer
 
 K = 10
 N_FOLDS = 5

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cvcoteach.training.backbones import load_backbone
 from cvcoteach.training.devices import choose_device, set_threads
 from cvcoteach.training.extraction import Extractor, extract_features
-from cvcoteach.training.models import Preprocessing
+from cvcoteach.training.pretrained import Preprocessing
 
 N_IMAGES = 512
 TURNS = 5

@@ -22,14 +22,15 @@ from fiftyone.operators.executor import ExecutionContext, Executor
 from PIL import Image
 from tables import markdown, publish
 
-from cvcoteach.fiftyone import browse, corrections, runs
-from cvcoteach.fiftyone.export import export_corrected
-from cvcoteach.fiftyone.imports import import_label_issues
-from cvcoteach.fiftyone.labelled import read_labels
-from cvcoteach.fiftyone.operators import FindLabelIssuesOperator
-from cvcoteach.fiftyone.panel import LabelIssuesPanel
-from cvcoteach.fiftyone.reviewing import AcceptSuggestions
-from cvcoteach.issues import posterior_issues
+from cvcoteach.fiftyone.app.operators import FindLabelIssuesOperator
+from cvcoteach.fiftyone.app.panel import LabelIssuesPanel
+from cvcoteach.fiftyone.app.reviewing import AcceptSuggestions
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.labelled import read_labels
+from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work.export import export_corrected
+from cvcoteach.fiftyone.work.imports import import_label_issues
+from cvcoteach.issues.label_issues import posterior_issues
 
 SIZES = (25_000, 100_000)
 K = 10

@@ -107,8 +107,8 @@ def scores(wrong: np.ndarray, flagged: np.ndarray, doubt: np.ndarray) -> list[fl
 
 def lp_lr(output: Path, clean: np.ndarray) -> list[tuple[int, float, float]]:
     """|S|, label precision and label recall after each round, from the run folder."""
-    from cvcoteach.crossval import IterativeCV
-    from cvcoteach.storage import RunFolder
+    from cvcoteach.crossval.incv import IterativeCV
+    from cvcoteach.pipeline.run_folder import RunFolder
 
     run = RunFolder.read(output)
     with np.load(output / "probabilities.npz") as arrays:

@@ -18,8 +18,9 @@ import torch
 from tables import markdown, publish
 
 from cvcoteach import HeadTrainer, IterativeCV
-from cvcoteach._checks import IntArray, PredProbs
-from cvcoteach.crossval import Fold, stratified_parts
+from cvcoteach._validation import IntArray, PredProbs
+from cvcoteach.crossval.kfold import stratified_parts
+from cvcoteach.crossval.trainer import Fold
 
 K = 10
 REPEATS = 3

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cvcoteach import noise
-from cvcoteach.issues import posterior_issues
-from cvcoteach.readout import Interval, Readout, expected_precision_recall
-from cvcoteach.reviews import measured_precision_recall, review_sample
+from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
+from cvcoteach.issues.reviews import measured_precision_recall, review_sample
+from cvcoteach.noise_model import simulate as noise
 
 N_FOLDS, N_REVIEWS, N_SAMPLES, LEVEL = 5, 100, 10, 0.9
 RATES, SPARSITIES = (0.02, 0.1, 0.2, 0.4, 0.6), (0.0, 0.2, 0.4, 0.6)

@@ -24,10 +24,10 @@ from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, f1_score
 from tables import markdown, publish
 
-from cvcoteach import noise
-from cvcoteach.crossval import cross_validate
-from cvcoteach.training.features import HeadTrainer
-from cvcoteach.transition import fit_posterior
+from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.noise_model import simulate as noise
+from cvcoteach.noise_model.posterior import fit_posterior
+from cvcoteach.training.head_trainer import HeadTrainer
 
 RATES, SPARSITIES, SEEDS = (0.2, 0.4, 0.6), (0.0, 0.2, 0.4, 0.6), (0, 1, 2)
 LOW_RATES, LOW_SEEDS = (0.02, 0.005), (3, 4, 5)  # on seeds 0-2 the prior of the transition was chosen

@@ -93,7 +93,7 @@ def measure(tool: str, folder: Path) -> None:
     from sklearn.metrics import f1_score
 
     import cvcoteach
-    from cvcoteach.transition import fit_posterior
+    from cvcoteach.noise_model.posterior import fit_posterior
 
     def flags(given: npt.NDArray[np.int64], probs: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         if tool == "cleanlab":

@@ -19,11 +19,12 @@ import torch
 from tables import markdown, publish
 from torch.nn import functional
 
-from cvcoteach.training.augment import Pixels, normalise, scaling_of
+from cvcoteach.training.batches import Pixels, normalise, scaling_of
 from cvcoteach.training.devices import Plan, set_threads
-from cvcoteach.training.folds import TorchTrainer
-from cvcoteach.training.loop import PRESETS, Recipe, Training
+from cvcoteach.training.loop import Training
 from cvcoteach.training.models import build_model, preprocessing
+from cvcoteach.training.recipe import PRESETS, Recipe
+from cvcoteach.training.torch_trainer import TorchTrainer
 
 N_CLASSES = 10
 

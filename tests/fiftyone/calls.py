@@ -15,8 +15,8 @@ import fiftyone.operators.types as types
 from fiftyone.operators.executor import ExecutionContext, Executor
 
 from cvcoteach.fiftyone import install
-from cvcoteach.fiftyone.fields import Fields
-from cvcoteach.fiftyone.operators import PLUGIN
+from cvcoteach.fiftyone.app.operators import PLUGIN
+from cvcoteach.fiftyone.store.fields import Fields
 
 
 def execute(name: str, dataset: Any, **options: Any) -> Any:
@@ -84,7 +84,7 @@ def in_a_fresh_process(noisy: Any, *statements: str) -> subprocess.Popen[str]:
     lines = (
         "import sys",
         "import fiftyone as fo",
-        "from cvcoteach._checks import InputError",
+        "from cvcoteach._validation import InputError",
         "from cvcoteach.fiftyone import corrections",
         f"dataset = fo.load_dataset({noisy.dataset.name!r})",
         *statements,

@@ -133,7 +133,7 @@ def noisy(tmp_path: Path) -> Iterator[NoisyDataset]:
 @pytest.fixture
 def run(noisy: NoisyDataset) -> NoisyDataset:
     """The same with a finished run, whose suggestions are right."""
-    from tests.fiftyone.test_runs import imported
+    from tests.fiftyone.store.test_runs import imported
 
     imported(noisy)
     return noisy

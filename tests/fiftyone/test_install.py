@@ -13,10 +13,10 @@ import fiftyone as fo
 import pytest
 from click.testing import CliRunner
 
-from cvcoteach._checks import InputError
-from cvcoteach.cli import main
+from cvcoteach._validation import InputError
+from cvcoteach.cli.main import main
 from cvcoteach.fiftyone import install
-from cvcoteach.fiftyone.operators import PLUGIN
+from cvcoteach.fiftyone.app.operators import PLUGIN
 
 FILES = {"fiftyone.yml", "__init__.py", "requirements.txt", "README.md", "dist/index.umd.js"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvcoteach.fiftyone.operators import OPERATORS
+from cvcoteach.fiftyone.app.operators import OPERATORS
 
 FOLDER = Path(__file__).parents[2] / "fiftyone_plugin"
 README = (FOLDER / "README.md").read_text()

@@ -1,0 +1,104 @@
+"""cleanlab's CleanLearning, for any scikit-learn classifier, with our filters among its `find_label_issues_kwargs`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cleanlab.classification import CleanLearning as _CleanLearning
+
+from cvcoteach._validation import InputError, near
+from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.pipeline.in_memory import RULES, label_issues, limited_flags
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LIMITS = {"frac_noise", "num_to_remove_per_class", "min_examples_per_class"}
+_INCV = {"n_rounds", "n_folds", "progress"}
+_NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
+
+
+class CleanLearning(_CleanLearning):
+    """`cleanlab.classification.CleanLearning`; as that, unless find_label_issues_kwargs names a filter of ours.
+
+    filter_by="posterior": the classifier's probabilities by cleanlab's cross-validation, flagged by the posterior.
+    filter_by="incv": a clone of the classifier is trained by Iterative Noisy Cross-Validation; n_rounds and n_folds
+    can stand beside it. `fit` then learns without the flagged, weighted by our estimate of the noise; to learn from all
+    images instead, `clf.fit(X, labels, sample_weight=sample_weights(self.issues))`.
+    """
+
+    issues: LabelIssues
+    """What the last `find_label_issues` with a filter of ours found."""
+
+    def find_label_issues(self, X: Any = None, labels: Any = None, **options: Any) -> pd.DataFrame:
+        """Arguments and the first four columns as cleanlab's; more columns follow, see `LabelIssues.to_frame`.
+
+        Raises InputError for arguments without meaning for a filter of ours, and what cleanlab raises.
+        """
+        rule = self.find_label_issues_kwargs.get("filter_by")
+        if rule not in RULES:
+            return super().find_label_issues(X, labels, **options)
+        settings = {name: value for name, value in self.find_label_issues_kwargs.items() if name != "filter_by"}
+        for name in settings:
+            if name not in _LIMITS | _INCV:
+                raise InputError(
+                    f"find_label_issues_kwargs holds {name!r}, which has no meaning with filter_by={rule!r}; "
+                    f"{near(name, _LIMITS | _INCV)}"
+                )
+        for name in _NOISE_KNOWN:
+            if options.get(name) is not None:
+                raise InputError(f"{name} is given, but filter_by={rule!r} estimates the noise itself; leave it out.")
+        found = self._found(X, labels, rule, options, {name: settings[name] for name in settings if name in _INCV})
+        limits = {"min_examples_per_class": 10} | {name: settings[name] for name in settings if name in _LIMITS}
+        flags = limited_flags(found.labels, found.label_quality, found.is_label_issue, found.n_classes, **limits)
+        self.issues = replace(found, is_label_issue=flags)
+        self._adopt(self.issues)
+        frame = self.issues.to_frame()
+        if not options.get("save_space", False):
+            self.label_issues_df, self.label_issues_mask = frame, frame["is_label_issue"]
+        return frame
+
+    def _found(self, X: Any, labels: Any, rule: str, options: dict[str, Any], incv: dict[str, Any]) -> LabelIssues:
+        from cleanlab.count import estimate_cv_predicted_probabilities
+        from cleanlab.internal.util import force_two_dimensions
+        from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
+
+        pred_probs = options.get("pred_probs")
+        assert_valid_inputs(X, labels, pred_probs)
+        y = labels_to_array(labels)
+        self.clf_kwargs = options.get("clf_kwargs") or {}
+        if pred_probs is not None:
+            return label_issues(y, pred_probs, filter_by=rule)
+        if self._default_clf:
+            X = force_two_dimensions(X)
+        if rule == "incv":
+            from cvcoteach.training.sklearn_trainer import SklearnTrainer
+
+            if self.clf_kwargs or options.get("validation_func") is not None:
+                raise InputError(
+                    "clf_kwargs and validation_func do not reach the folds of filter_by='incv'; leave them out."
+                )
+            trainer = SklearnTrainer(self.clf, X, int(y.max()) + 1)
+            return label_issues(y, trainer=trainer, filter_by=rule, seed=self.seed or 0, **{"progress": False} | incv)
+        pred_probs = estimate_cv_predicted_probabilities(
+            X=X,
+            labels=y,
+            clf=self.clf,
+            cv_n_folds=self.cv_n_folds,
+            seed=self.seed,
+            clf_kwargs=self.clf_kwargs,
+            validation_func=options.get("validation_func"),
+        )
+        return label_issues(y, pred_probs, filter_by=rule)
+
+    def _adopt(self, issues: LabelIssues) -> None:
+        """Put our estimate of the noise where `fit` looks for cleanlab's."""
+        self.num_classes = issues.n_classes
+        counts = np.bincount(issues.labels, minlength=issues.n_classes)
+        self.ps, self.py = counts / counts.sum(), issues.prior
+        self.noise_matrix = issues.transition.T
+        self.confident_joint = issues.confident_joint
+        joint = issues.prior[:, None] * issues.transition
+        self.inverse_noise_matrix = joint / np.maximum(joint.sum(axis=0), np.finfo(float).tiny)

@@ -1,0 +1,98 @@
+"""cleanlab's Datalab finds our issues too: importing this module registers the issue type "incv".
+
+    import cvcoteach.cleanlab.datalab
+    lab = Datalab(data, label_name="label")
+    lab.find_issues(issue_types={"incv": {"pred_probs": pred_probs}})
+
+Datalab hands arguments to an issue type of others only inside `issue_types`. A saved lab needs this import again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cvcoteach._validation import InputError, as_pred_probs, near
+from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.pipeline.in_memory import SOURCES, check_rule, label_issues, one_source
+
+try:
+    from cleanlab.datalab.internal.issue_manager import IssueManager
+    from cleanlab.datalab.internal.issue_manager_factory import register
+except ImportError as error:
+    raise ImportError("Datalab needs more than cleanlab alone; pip install 'cvcoteach[datalab]' gives it.") from error
+
+
+@register
+class INCVIssueManager(IssueManager):
+    """Labels that are probably wrong, by cvcoteach.
+
+    Columns: is_incv_issue (bool), incv_score (float64 in [0, 1], probability that the label is right) and
+    incv_suggestion (the name of the most probable class).
+    """
+
+    issue_name: ClassVar[str] = "incv"
+    description: ClassVar[str] = """Labels that are more probably wrong than right, by out-of-sample predictions
+    from which the typical confusions of the given labels have been undone (cvcoteach).
+    """
+    verbosity_levels: ClassVar[dict[int, list[str]]] = {
+        0: [],
+        1: ["noise_ratio"],
+        2: ["noise_ratio_per_class"],
+        3: ["confusions", "note"],
+    }
+
+    def __init__(self, datalab: Any, **options: Any) -> None:
+        """options: as of `cvcoteach.pipeline.in_memory.label_issues`, from pred_probs on.
+
+        Checked here since Datalab swallows what `find_issues` raises. Raises InputError for an unknown option, and
+        where not exactly one of pred_probs, images, features and trainer is given.
+        """
+        super().__init__(datalab)
+        known = set(inspect.signature(label_issues).parameters) - {"labels", "class_names"}
+        for name in options:
+            if name not in known:
+                raise InputError(f"issue type incv got {name!r}; {near(name, known)}")
+        if not any(options.get(name) is not None for name in SOURCES):
+            raise InputError(
+                "issue type incv got no pred_probs, images, features or trainer; Datalab hands them on only inside "
+                'issue_types={"incv": {"pred_probs": ...}}.'
+            )
+        kind = one_source({name: options.get(name) for name in SOURCES})
+        if not datalab.has_labels:
+            raise InputError("issue type incv needs labels; Datalab takes them by label_name.")
+        n, k = len(datalab.labels), len(datalab._label_map)
+        if kind == "pred_probs":
+            as_pred_probs(options[kind], (n, k))
+        elif kind != "trainer" and len(options[kind]) != n:
+            raise InputError(f"{kind} has {len(options[kind])} rows; {n} labels need one row each.")
+        check_rule(options.get("filter_by", "posterior"))
+
+    def find_issues(self, **options: Any) -> None:
+        """Find them; sets issues, summary and info."""
+        labels = np.asarray(self.datalab.labels)
+        names = [str(name) for _, name in sorted(self.datalab._label_map.items())]
+        found = label_issues(labels, class_names=names, **options)
+        self.issues = found.to_frame()[["is_label_issue", "label_quality", "suggested_class"]].set_axis(
+            ["is_incv_issue", self.issue_score_key, "incv_suggestion"], axis="columns"
+        )
+        self.issues["incv_suggestion"] = self.issues["incv_suggestion"].astype(object)
+        self.summary = self.make_summary(score=1 - found.noise_ratio)
+        self.info = self.collect_info(found)
+
+    def collect_info(self, found: LabelIssues) -> dict[str, Any]:
+        """What Datalab keeps beside the columns, as plain lists, numbers and strings."""
+        per_class = zip(found.class_names, found.noise_ratio_per_class.tolist(), strict=True)
+        return {
+            "filter_by": found.filter_by,
+            "num_issues": found.n_issues,
+            "noise_ratio": found.noise_ratio,
+            # a class without images has no ratio, and NaN is no JSON
+            "noise_ratio_per_class": {name: None if np.isnan(ratio) else ratio for name, ratio in per_class},
+            "confusions": found.confusions().to_dict("records"),
+            "transition": found.transition.tolist(),
+            "fits": found.fits,
+            "note": found.note,
+        }

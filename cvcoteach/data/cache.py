@@ -1,0 +1,278 @@
+"""The cache folder: decoded arrays by content, and for each source what its files held when last seen.
+
+    arrays/KEY/          pixels.npy, records.npy, errors.json: whole and never changed, or not there
+    sources/SOURCE/      index.npy (each file's stat -> content digest), history.json (its arrays, newest first), used
+    sources/SOURCE/building/   an array in the making, where a killed build goes on
+
+Nothing here is worth more than the time to make it again: the folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from filelock import FileLock
+
+from cvcoteach._files import written_whole
+from cvcoteach._validation import BoolArray, IntArray
+from cvcoteach.data.decode import RECORD, Done, Pixels, Records, write_rows
+
+VERSION = 1
+"""Of the decoder and the files: with another one nothing old is found."""
+
+_STAT = ("size", "mtime", "ctime", "inode")
+_KEPT_ARRAYS = 2
+"""Arrays of a source: the newest, and the one that a run before the last change may go back to."""
+_FORGOTTEN_AFTER = 60 * 86_400
+"""Seconds without use."""
+_FLUSH_EVERY = 10.0
+"""Seconds of work that a power cut may cost."""
+_COPY_BYTES = 64 * 2**20
+
+
+class Decoded(NamedTuple):
+    """An array of the cache."""
+
+    pixels: Pixels
+    """(n, size, size, C), memory-mapped, read-only."""
+    records: Records
+    """(n,)"""
+    errors: dict[int, str]
+    """Row -> why its image cannot be read."""
+
+
+def content_key(records: Records, size: int, channels: int | None) -> str:
+    """The name of what these files hold, in this order, decoded at this size; 32 hex digits."""
+    key = hashlib.blake2b(f"{VERSION} {size} {channels or 'auto'} ".encode(), digest_size=16)
+    key.update(np.ascontiguousarray(records["digest"]).data)
+    return key.hexdigest()
+
+
+def path_hashes(paths: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each name, (n,): the same in every process."""
+    names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], dtype=object)
+    return pd.util.hash_array(names, categorize=False)
+
+
+def find(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> IntArray:
+    """Where each of `wanted` (n,) stands in `known` (m,); -1 if nowhere."""
+    if not len(known):
+        return np.full(len(wanted), -1, np.int64)
+    order = np.argsort(known, kind="stable")
+    place = np.searchsorted(known, wanted, sorter=order)
+    rows = order[np.minimum(place, len(known) - 1)]
+    return np.where(known[rows] == wanted, rows, -1)
+
+
+def same_stat(records: Records, others: Records) -> BoolArray:
+    """(n,) where path, size, times and inode are equal, of a file that exists."""
+    same = (records["path"] == others["path"]) & (records["size"] >= 0)
+    for field in _STAT:
+        same &= records[field] == others[field]
+    return same
+
+
+class SourceCache:
+    """What is kept of one source at one size."""
+
+    def __init__(self, folder: Path, location: Path, size: int, channels: int | None) -> None:
+        name = f"{VERSION} {size} {channels or 'auto'} {location}".encode("utf-8", "surrogateescape")
+        self.arrays = folder / "arrays"
+        self.home = folder / "sources" / hashlib.blake2b(name, digest_size=16).hexdigest()
+
+    def lock(self) -> FileLock:
+        """Held by the one process that builds; freed by the system when it dies."""
+        self.arrays.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "used").touch()
+        return FileLock(self.home / "lock")
+
+    def recall(self, records: Records) -> BoolArray:
+        """Fill in the digests of files unchanged since last seen; (n,) whether they are."""
+        try:
+            index = np.load(self.home / "index.npy")
+        except (OSError, ValueError, EOFError):
+            return np.zeros(len(records), np.bool_)
+        if index.dtype != RECORD or not len(index):
+            return np.zeros(len(records), np.bool_)
+        rows = find(index["path"], records["path"])
+        known = (rows >= 0) & same_stat(records, index[rows])
+        records["digest"][known] = index["digest"][rows[known]]
+        return known
+
+    def remember(self, records: Records, key: str) -> None:
+        """What the files hold now, and that array KEY is theirs."""
+        with written_whole(self.home / "index.npy") as file:
+            np.save(file, records)
+        history = [key, *(other for other in self.history() if other != key)][:_KEPT_ARRAYS]
+        with written_whole(self.home / "history.json") as file:
+            file.write(json.dumps(history).encode())
+
+    def history(self) -> list[str]:
+        """Keys of this source's arrays, newest first; some may be gone."""
+        return _read_history(self.home / "history.json")
+
+    def open(self, key: str) -> Decoded | None:
+        """Array KEY, or None where it is not whole."""
+        folder = self.arrays / key
+        try:
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+            records = np.load(folder / "records.npy")
+            errors = json.loads((folder / "errors.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError):  # someone else's hand, or a failing disk
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        with suppress(OSError):
+            (self.home / "used").touch()
+        return Decoded(pixels, records, {int(row): reason for row, reason in errors.items()})
+
+    def build(self, records: Records, size: int, channels: int) -> Build:
+        """An empty array for these files, or one that a killed build left, with what is still right of it."""
+        return Build(self.home / "building", records, size, channels)
+
+    def sweep(self) -> None:
+        """Remove sources long unused, and arrays that no source needs."""
+        # arrays first: one that is listed had its name written into a history before it came to be
+        arrays = [entry.name for entry in os.scandir(self.arrays)]
+        needed: set[str] = set()
+        for entry in os.scandir(self.home.parent):
+            source = Path(entry.path)
+            with suppress(OSError):
+                if (source / "used").stat().st_mtime < time.time() - _FORGOTTEN_AFTER:
+                    shutil.rmtree(source, ignore_errors=True)
+            needed.update(_read_history(source / "history.json"))
+        for name in arrays:
+            if name not in needed:
+                shutil.rmtree(self.arrays / name, ignore_errors=True)
+
+
+class Build:
+    """An array in the making: a file of pixels, and a log of the rows that are in it. `begin` comes first."""
+
+    LOG = np.dtype([("row", "<i8"), ("record", RECORD)])
+
+    def __init__(self, folder: Path, records: Records, size: int, channels: int) -> None:
+        self.folder = folder
+        self.pixel_file = folder / "pixels.npy"
+        self.records = records.copy()
+        self.shape = (len(records), size, size, channels)
+        self.finished = np.zeros(len(records), np.bool_)
+        self.offset = 0
+        self._waiting: list[Records] = []
+        self._flushed = time.monotonic()
+
+    def begin(self) -> None:
+        """Go on with what is left of a killed build of the same files, or start."""
+        names = hashlib.blake2b(np.ascontiguousarray(self.records["path"]).data, digest_size=16).hexdigest()
+        plan = {"version": VERSION, "shape": list(self.shape), "names": names}
+        if not self._resume(plan):
+            self._start(plan)
+        with open(self.pixel_file, "rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            self.offset = file.tell()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of an image."""
+        return int(np.prod(self.shape[1:]))
+
+    @property
+    def bytes_to_come(self) -> int:
+        """Bytes of the images that are not in it yet."""
+        return int((~self.finished).sum()) * self.row_bytes
+
+    def _resume(self, plan: dict[str, Any]) -> bool:
+        try:
+            if json.loads((self.folder / "plan.json").read_text("utf-8")) != plan:
+                return False
+            log = (self.folder / "log").read_bytes()
+        except (OSError, ValueError):
+            return False
+        entries = np.frombuffer(log[: len(log) // self.LOG.itemsize * self.LOG.itemsize], self.LOG)
+        rows = entries["row"]
+        right = same_stat(self.records[rows], entries["record"])
+        self.records[rows[right]] = entries["record"][right]
+        self.finished[rows[right]] = True
+        return True
+
+    def _start(self, plan: dict[str, Any]) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        np.lib.format.open_memmap(self.pixel_file, mode="w+", dtype=np.uint8, shape=self.shape)
+        (self.folder / "log").touch()
+        (self.folder / "plan.json").write_text(json.dumps(plan), "utf-8")
+
+    def add(self, done: Done) -> None:
+        """Rows whose pixels are written. Those that could not be read are tried again by a build that goes on."""
+        done.records["path"] = self.records["path"][done.rows]
+        self.records[done.rows] = done.records
+        self.finished[done.rows] = True
+        readable = done.records["readable"]
+        entries = np.empty(int(readable.sum()), self.LOG)
+        entries["row"], entries["record"] = done.rows[readable], done.records[readable]
+        self._waiting.append(entries)
+        if time.monotonic() - self._flushed > _FLUSH_EVERY:
+            self.flush()
+
+    def copy(self, older: Decoded) -> None:
+        """Take over the rows whose content an older array holds."""
+        if older.pixels.shape[1:] != self.shape[1:]:
+            return
+        wanted = np.flatnonzero(~self.finished & self.records["digest"].any(axis=1))
+        found = find(older.records["digest"][:, 0], self.records["digest"][wanted, 0])
+        equal = (older.records["digest"][found] == self.records["digest"][wanted]).all(axis=1)
+        here = (found >= 0) & equal & older.records["readable"][found]
+        rows, origins = wanted[here], found[here]
+        step = max(1, _COPY_BYTES // self.row_bytes)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            write_rows(self.pixel_file, self.offset, rows[part], older.pixels[origins[part]])
+            records = self.records[rows[part]]
+            records["readable"] = True
+            self.add(Done(rows[part], records, {}, False))
+
+    def flush(self) -> None:
+        """Make sure of what is finished: pixels first, then the log that says they are there."""
+        if self._waiting:
+            with open(self.pixel_file, "r+b") as file:
+                os.fsync(file.fileno())
+            with open(self.folder / "log", "ab") as file:
+                file.write(np.concatenate(self._waiting).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            self._waiting.clear()
+        self._flushed = time.monotonic()
+
+    def publish(self, folder: Path, errors: dict[int, str]) -> None:
+        """Put the whole array into its place, at once."""
+        self.flush()
+        np.save(self.folder / "records.npy", self.records)
+        (self.folder / "errors.json").write_text(json.dumps(errors), "utf-8")
+        for name in ("log", "plan.json"):
+            (self.folder / name).unlink()
+        self.folder.rename(folder)
+
+    def discard(self) -> None:
+        """Leave nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read_history(file: Path) -> list[str]:
+    try:
+        return list(map(str, json.loads(file.read_text("utf-8"))))
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,334 @@
+"""Images decoded once: a memory-mapped array on disk, reused by all folds, rounds and later runs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+from PIL import Image
+
+from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
+from cvcoteach.data.cache import VERSION, Build, Decoded, SourceCache, content_key, path_hashes
+from cvcoteach.data.decode import (
+    RECORD,
+    Done,
+    Pixels,
+    Records,
+    as_pixels,
+    decode_chunk,
+    decode_files,
+    digest_chunk,
+    squash,
+    stat_files,
+)
+from cvcoteach.data.sources import Source
+from cvcoteach.data.tables import spread
+from cvcoteach.data.workers import cpu_count, in_processes
+
+LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
+
+CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
+"""Environment variable that names the cache folder."""
+
+Progress = Callable[[int, int], None]
+"""Told how many images are done, of how many."""
+
+_PROBED = 64
+"""Images that are decoded first: they tell grey from colour, and how long the rest will take."""
+_WORTH_WORKERS = 5.0
+"""Seconds of decoding; below them worker processes cost more than they gain."""
+_CHUNK_BYTES = 32 * 2**20
+_CHUNK_SECONDS = 0.5
+_STAT_THREADS = 4
+"""They gain where files lie far away; where they lie near, nothing does."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """All images of a source, of one size."""
+
+    pixels: Pixels
+    """(n, size, size, C) uint8, C = 1 or 3; on disk, memory-mapped, for files; zeros where unreadable."""
+    readable: BoolArray
+    """(n,)"""
+    errors: dict[int, str]
+    """Row -> why its image cannot be read."""
+    content_key: str
+    """Hex digest of what all images hold, in order, with size and channels: another image, another key."""
+
+
+def load_images(
+    source: Source,
+    size: int,
+    *,
+    channels: int | None = None,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Images:
+    """The images of a source, squashed to size×size (see `to_square`), from the cache where they are in it.
+
+    channels: 1 or 3; None takes 1 if all images are grey, else 3.
+    cache_dir: else the environment's CVCOTEACH_CACHE_DIR, else the user's cache folder.
+    workers: processes that decode; None takes as many as there are CPUs for this process, or none for few images.
+
+    Only files that are new or changed (size, times, inode) are read, only content not seen before is decoded.
+
+    Raises InputError where more than half of the images cannot be read, and where the cache has no room.
+    """
+    check_at_least("size", size, 1)
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels is {channels}; it takes 1 (grey), 3 (colour) or None (as the images are).")
+    if workers is not None:
+        check_at_least("workers", workers, 1)
+    if not len(source):
+        raise InputError(f"no image of {source.location} was named; it takes one at least.")
+    if source.files is None:
+        return _load_array(source, size, channels)
+    folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
+    try:
+        decoded, key = _Loader(source, source.files, size, channels, folder.absolute(), workers, progress).load()
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {folder} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."
+        ) from error
+    return _checked(Images(decoded.pixels, decoded.records["readable"], decoded.errors, key), source)
+
+
+def natural_size(source: Source, sample: int = 256) -> int:
+    """The median short side, in pixels, of up to `sample` images evenly spread over the source; only headers are read.
+
+    Raises InputError where none of them can be read.
+    """
+    if source.array is not None:
+        return min(source.array.shape[1:3])
+    assert source.files is not None
+    sides = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for row in spread(len(source), sample).tolist():
+            try:
+                with Image.open(source.files[row]) as image:
+                    sides.append(min(image.size))
+            except Exception:  # a broken file makes a decoder raise anything; loading says what
+                continue
+    if not sides:
+        raise InputError(f"none of {min(sample, len(source)):,} images looked at in {source.location} can be read.")
+    return int(np.median(sides))
+
+
+def size_for(source: Source, own: int | None) -> int:
+    """Pixels a side: what the network was made for, else the images' own, from 8 to `LARGEST_SMALL_IMAGE`."""
+    return own or max(8, min(natural_size(source), LARGEST_SMALL_IMAGE))
+
+
+def _checked(images: Images, source: Source) -> Images:
+    n_unreadable = int((~images.readable).sum())
+    if 2 * n_unreadable > len(source):
+        first = int(np.argmin(images.readable))
+        raise InputError(
+            f"{n_unreadable:,} of {len(source):,} images in {source.location} cannot be read, "
+            f"the first is {source.paths[first]}: {images.errors[first]}."
+        )
+    return images
+
+
+# -- files --
+
+
+@dataclass(frozen=True, eq=False)
+class _Loader:
+    """One call of `load_images` for files."""
+
+    source: Source
+    files: tuple[str, ...]
+    size: int
+    channels: int | None
+    folder: Path
+    workers: int | None
+    progress: Progress | None
+
+    def load(self) -> tuple[Decoded, str]:
+        """The array of the present content and its key."""
+        cache = SourceCache(self.folder, self.source.location, self.size, self.channels)
+        records = self._stat()
+        if cache.recall(records).all():
+            key = content_key(records, self.size, self.channels)
+            if decoded := cache.open(key):
+                return decoded, key
+        with cache.lock():
+            unknown = np.flatnonzero(~cache.recall(records))  # once more: another process may have built meanwhile
+            older = [decoded for key in cache.history() if (decoded := cache.open(key))]
+            if older:
+                for done in self._in_chunks(digest_chunk, unknown, 1e-4):
+                    done.records["path"] = records["path"][done.rows]
+                    records[done.rows] = done.records
+                key = content_key(records, self.size, self.channels)
+                if decoded := cache.open(key):
+                    cache.remember(records, key)
+                    return decoded, key
+            return self._build(cache, records, older)
+
+    def _stat(self) -> Records:
+        records = np.zeros(len(self.files), RECORD)
+        records["path"] = path_hashes(self.source.paths)
+        step = 4096
+        with ThreadPoolExecutor(_STAT_THREADS) as pool:
+            parts = pool.map(
+                stat_files, [self.files[start : start + step] for start in range(0, len(self.files), step)]
+            )
+            stats = np.concatenate([np.array(part, np.int64) for part in parts])
+        for column, field in enumerate(("size", "mtime", "ctime", "inode")):
+            records[field] = stats[:, column]
+        return records
+
+    def _build(self, cache: SourceCache, records: Records, older: Sequence[Decoded]) -> tuple[Decoded, str]:
+        probed = spread(len(self.files), _PROBED).tolist()
+        started = time.perf_counter()
+        pixels = decode_files([self.files[row] for row in probed], self.size, 3, only_grey=False)[0]
+        seconds = (time.perf_counter() - started) / len(probed)
+        grey = bool((pixels == pixels[..., :1]).all())
+        # a coloured image among grey ones, none of them probed, is rare: it may cost a second start
+        if self.channels is None and grey and (made := self._decode(cache, records, older, 1, seconds)):
+            return made
+        made = self._decode(cache, records, older, self.channels or 3, seconds)
+        assert made is not None
+        return made
+
+    def _decode(
+        self, cache: SourceCache, records: Records, older: Sequence[Decoded], channels: int, seconds: float
+    ) -> tuple[Decoded, str] | None:
+        """The array with so many channels; None if it was to be grey by itself and is not."""
+        build = cache.build(records, self.size, channels)
+        errors: dict[int, str] = {}
+        only_grey = self.channels is None and channels == 1
+        try:
+            build.begin()
+            self._check_room(build)
+            for known in older:
+                build.copy(known)
+            todo = np.flatnonzero(~build.finished)
+            n_done = len(self.files) - len(todo)
+            where = (build.pixel_file, build.offset, self.size, channels, only_grey)
+            with closing(self._in_chunks(decode_chunk, todo, seconds, *where)) as chunks:
+                for done in chunks:
+                    if done.coloured:
+                        break
+                    build.add(done)
+                    errors.update(done.errors)
+                    n_done += len(done.rows)
+                    if self.progress is not None:
+                        self.progress(n_done, len(self.files))
+            if n_done < len(self.files):  # only once no worker writes into it any more
+                build.discard()
+                return None
+            key = content_key(build.records, self.size, self.channels)
+            build.flush()
+            cache.remember(build.records, key)
+            if cache.open(key) is None:
+                build.publish(cache.arrays / key, errors)
+            else:  # of another source with the same images
+                build.discard()
+            cache.sweep()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            build.discard()
+            raise self._no_room(build) from error
+        except BaseException:  # stopped by hand, most likely: the next call goes on from here
+            build.flush()
+            raise
+        decoded = cache.open(key)
+        if decoded is None:
+            raise OSError(errno.ENOENT, "an array vanished while it was made")
+        return decoded, key
+
+    def _in_chunks(
+        self, function: Callable[..., Done], rows: IntArray, seconds: float, *args: object
+    ) -> Generator[Done]:
+        """`function` on all `rows`, in this process or several; `seconds` is what a row takes, about."""
+        step = int(np.clip(_CHUNK_SECONDS / seconds, 1, min(512, max(1, _CHUNK_BYTES // self.size**2 // 3))))
+        tasks = [
+            ([self.files[row] for row in rows[start : start + step].tolist()], rows[start : start + step], *args)
+            for start in range(0, len(rows), step)
+        ]
+        few = seconds * len(rows) < _WORTH_WORKERS
+        workers = min(len(tasks), self.workers or (1 if few else cpu_count()))
+        return in_processes(function, tasks, max(1, workers))
+
+    def _check_room(self, build: Build) -> None:
+        if shutil.disk_usage(build.folder).free < build.bytes_to_come:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _no_room(self, build: Build) -> InputError:
+        free = shutil.disk_usage(self.folder).free
+        shape = "×".join(map(str, build.shape[1:]))
+        return InputError(
+            f"{self.folder} has {_bytes(free)} free, but {len(self.files):,} images of {shape} need "
+            f"{_bytes(build.bytes_to_come)}; make room, take a smaller size, or name another folder "
+            f"in {CACHE_VARIABLE}."
+        )
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+
+
+# -- arrays --
+
+
+def _load_array(source: Source, size: int, channels: int | None) -> Images:
+    array = source.array
+    assert array is not None
+    key = hashlib.blake2b(
+        f"{VERSION} {size} {channels or 'auto'} {array.shape} {array.dtype} ".encode(), digest_size=16
+    )
+    step = max(1, _CHUNK_BYTES // array[0].nbytes)
+    parts = [slice(start, start + step) for start in range(0, len(array), step)]
+    grey = True
+    for part in parts:
+        key.update(np.ascontiguousarray(array[part]).data)
+        grey = grey and bool(array.ndim == 3 or (array[part][..., :3] == array[part][..., :1]).all())
+    channels = channels or (1 if grey else 3)
+    if array.dtype == np.uint8 and array.shape[1:] == (size, size, channels):
+        pixels = array
+    else:
+        pixels = np.empty((len(array), size, size, channels), np.uint8)
+        for part in parts:
+            pixels[part] = _squares(array[part], size, channels)
+    return Images(pixels, np.ones(len(array), np.bool_), {}, key.hexdigest())
+
+
+def _squares(images: npt.NDArray[Any], size: int, channels: int) -> Pixels:
+    """(m, H, W) or (m, H, W, 1|3|4) of any kind that a `Source` holds, as (m, size, size, channels)."""
+    values = images if images.ndim == 4 else images[..., None]
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
+    elif values.dtype != np.uint8:
+        full = 65535 if values.dtype == np.uint16 else 1
+        values = (values.astype(np.float32) * np.float32(255 / full)).round().astype(np.uint8)
+    if values.shape[-1] == 4:  # on white
+        alpha = values[..., 3:].astype(np.float32) / 255
+        values = (values[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    if values.shape[1:3] == (size, size) and values.shape[-1] <= channels:
+        return np.broadcast_to(values, (*values.shape[:3], channels))
+    squares = np.empty((len(values), size, size, channels), np.uint8)
+    for i, image in enumerate(values):
+        squares[i] = as_pixels(
+            squash(Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]), size), channels
+        )
+    return squares

@@ -1,0 +1,144 @@
+"""Forms of the operators: what fits is offered, what does not is said before the button can be pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators.types as types
+
+from cvcoteach._validation import InputError
+from cvcoteach.fiftyone.app.progress import in_words
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import Fields, label_fields
+from cvcoteach.fiftyone.store.runs import DEFAULT_KEY
+from cvcoteach.fiftyone.work.staleness import changes_since
+
+
+class Form:
+    """A form in the making. `refuse` shows a sentence and disables the button."""
+
+    def __init__(self, label: str, *, submit: str | None = None, description: str | None = None) -> None:
+        """label: the title. submit: the button's text."""
+        self.inputs = types.Object()
+        options = {"submit_button_label": submit} if submit else {}
+        self._view = types.PromptView(label=label, description=description, **options)
+
+    def choice(
+        self,
+        name: str,
+        values: Sequence[str] | Mapping[str, str],
+        label: str,
+        default: str | None = None,
+        **options: Any,
+    ) -> None:
+        """A dropdown; values with labels as a mapping."""
+        view = types.DropdownView()
+        for value in values:
+            view.add_choice(value, label=values[value] if isinstance(values, Mapping) else value)
+        self.inputs.enum(name, list(values), label=label, default=default, view=view, required=False, **options)
+
+    def refuse(self, message: str, name: str = "problem") -> None:
+        """Say what does not fit."""
+        self.inputs.str(name, label=message, view=types.Error(label=message), invalid=True, error_message=message)
+
+    def note(self, text: str, name: str = "note") -> None:
+        """Something to know before pressing the button."""
+        self.inputs.view(name, types.Notice(label=text))
+
+    def check(self, test: Callable[[], Any], name: str = "problem") -> Any:
+        """The test's answer; where it raises InputError, None, and the form is refused with its sentence."""
+        try:
+            return test()
+        except InputError as error:
+            self.refuse(str(error), name)
+            return None
+
+    @property
+    def property(self) -> Any:
+        """What an operator's `resolve_input` gives back."""
+        return types.Property(self.inputs, view=self._view)
+
+
+Fill = Callable[[Any, Form, Any], None]
+
+
+def filled(label: str, **options: Any) -> Callable[[Fill], Callable[[Any, Any], Any]]:
+    """Decorates a method that fills a form: `resolve_input`. Whatever goes wrong is said in the form, which is refused.
+
+    label, options: of the `Form`. An exception that got through would leave the App with an empty form and no word.
+    """
+
+    def decorate(fill: Fill) -> Callable[[Any, Any], Any]:
+        @wraps(fill)
+        def resolve_input(self: Any, ctx: Any) -> Any:
+            form = Form(label, **options)
+            try:
+                fill(self, form, ctx)
+            except Exception as error:
+                form.refuse(in_words(error))
+            return form.property
+
+        return resolve_input
+
+    return decorate
+
+
+def dataset_of(ctx: Any) -> Any:
+    """The dataset at hand. Raises InputError where it is gone."""
+    try:
+        dataset = ctx.dataset
+    except ValueError as error:  # FiftyOne's, for a name or id that it does not find
+        raise InputError(f"the dataset {ctx.dataset_name!r} is gone; it was deleted meanwhile.") from error
+    if dataset is None:
+        raise InputError("there is no dataset; open one, or name it.")
+    return dataset
+
+
+def choose_key(form: Form, ctx: Any, label_field: str | None) -> None:
+    """The brain key of a new run about `label_field`; where it is taken, leave to replace that run."""
+    form.inputs.str("brain_key", label="Brain key", default=DEFAULT_KEY, required=False)
+    key, overwrite = ctx.params.get("brain_key") or DEFAULT_KEY, bool(ctx.params.get("overwrite"))
+    if key in ctx.dataset.list_brain_runs():
+        form.inputs.bool("overwrite", label=f"Replace the run {key!r}", default=False, required=False)
+    form.check(lambda: runs.check_key(ctx.dataset, key, label_field, overwrite=overwrite), "key_problem")
+    if overwrite and (end := runs.end_of_reviews(ctx.dataset, key)):
+        form.note(end, "end_of_reviews")
+
+
+def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
+    """A dropdown of the runs, and the one chosen; None where there is none that can be used."""
+    keys = runs.keys(dataset_of(ctx))
+    if not keys:
+        form.refuse(f"{ctx.dataset.name} has no run of find_label_issues yet; run it first.")
+        return None
+    if len(keys) > 1 or ctx.params.get("brain_key"):
+        form.choice("brain_key", keys, "Run", default=keys[0])
+    results: runs.FindLabelIssuesResults | None = form.check(
+        lambda: runs.load(ctx.dataset, ctx.params.get("brain_key") or keys[0])
+    )
+    if results is not None:
+        for number, sentence in enumerate(changes_since(ctx.dataset, results)):
+            form.note(sentence, f"stale_{number}")
+    return results
+
+
+def choose_label_field(form: Form, ctx: Any) -> str | None:
+    """A dropdown of all label fields, those that cannot be checked included: choosing one says why."""
+    usable = label_fields(ctx.dataset)
+    schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    ours = {name for key in runs.keys(ctx.dataset) for name in Fields(key)}
+    others = [
+        name for name, field in schema.items()
+        if name not in usable and name not in ours and issubclass(field.document_type, fo.Label)
+    ]  # fmt: skip
+    if not usable and not others:
+        form.refuse("the dataset has no label field; a Classification field with one label an image is needed.")
+        return None
+    default = usable[0] if usable else others[0]
+    chosen: str = ctx.params.get("label_field") or default
+    names = [*usable, *others]
+    form.choice("label_field", names if chosen in names else [*names, chosen], "Label field", default=default)
+    return chosen

@@ -1,0 +1,337 @@
+"""The operators: doors from the App, or `foo.execute_operator`, to the functions of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from cvcoteach._validation import InputError
+from cvcoteach.fiftyone.app.chosen_run import choose
+from cvcoteach.fiftyone.app.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled
+from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
+from cvcoteach.fiftyone.app.reviewing import (
+    AcceptSuggestions,
+    ApplyMarks,
+    ExcludeSamples,
+    KeepLabels,
+    ReviewAndMoveOn,
+    SetLabel,
+    UndoCorrections,
+)
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import check_label_field, label_fields
+from cvcoteach.fiftyone.store.labelled import look_quickly, vector_fields
+from cvcoteach.fiftyone.store.runs import DEFAULT_KEY
+from cvcoteach.fiftyone.work import export
+from cvcoteach.fiftyone.work.find import FILTERS, find_label_issues
+from cvcoteach.fiftyone.work.imports import import_label_issues
+from cvcoteach.fiftyone.work.retrain import RetrainForm, retrain
+from cvcoteach.fiftyone.work.tell import Tell
+from cvcoteach.pipeline.settings import Settings
+
+PLUGIN = "@cvcoteach/label_issues"
+PANEL = "label_issues"
+LONG_RUN = 2_000
+"""Images from which on training networks is delegated by default."""
+MOST_NOTES = 4
+"""More do not fit a toast."""
+_SETTINGS = {
+    "preset": "preset", "model": "model", "weights": "weights", "backbone": "backbone", "head": "head",
+    "rounds": "n_rounds", "folds": "n_folds", "epochs": "epochs", "image_size": "image_size", "seed": "seed",
+}  # fmt: skip
+"""Parameters of find_label_issues by the names of `Settings`."""
+
+
+class _Long(foo.Operator):
+    """Work that takes a while: immediate or delegated; delegated by default where it will take long."""
+
+    def resolve_execution_options(self, ctx: Any) -> foo.ExecutionOptions:
+        """As FiftyOne asks for them."""
+        return foo.ExecutionOptions(
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+            default_choice_to_delegated=_is_long(ctx),
+        )
+
+
+def _long_config(**options: Any) -> foo.OperatorConfig:
+    return foo.OperatorConfig(
+        dynamic=True,
+        execute_as_generator=True,
+        allow_immediate_execution=True,
+        allow_delegated_execution=True,
+        resolve_execution_options_on_change=True,
+        **options,
+    )
+
+
+class FindLabelIssuesOperator(_Long):
+    """Find label issues by iterative cross-validation."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return _long_config(
+            name="find_label_issues",
+            label="Find label issues",
+            description="Train by iterative noisy cross-validation and flag the labels that are probably wrong",
+            icon="rule",
+        )
+
+    def resolve_placement(self, ctx: Any) -> types.Placement:
+        """A button in the bar of the samples grid."""
+        button = types.Button(label="Find label issues", icon="rule", prompt=True)
+        return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
+
+    @filled("Find label issues", submit="Find")
+    def resolve_input(self, form: Form, ctx: Any) -> None:
+        """What to check, and how thoroughly."""
+        samples, params = _target(ctx), ctx.params
+        label_field = choose_label_field(form, ctx)
+        if label_field is not None:
+            by_embeddings = bool(params.get("embeddings_field"))
+            for number, note in enumerate(
+                form.check(lambda: look_quickly(samples, label_field, need_files=not by_embeddings)) or ()
+            ):
+                form.note(note, f"note_{number}")
+        choose_key(form, ctx, label_field)
+        form.choice("preset", ("fast", "paper", "auto"), "Preset", default="fast")
+        vectors = vector_fields(ctx.dataset)
+        if vectors:
+            form.choice("embeddings_field", vectors, "Embeddings to train heads on, instead of networks on the images")
+        backbone = "Backbone to train heads on the features of, such as torchvision:resnet18 or timm:MODEL"
+        form.inputs.str("backbone", label=backbone, required=False)
+        if params.get("backbone") and params.get("embeddings_field"):
+            form.refuse("embeddings and a backbone are both given; heads are trained on one of them.", "both")
+        form.choice("filter_by", FILTERS, "Flag", default="posterior")
+        form.inputs.int("rounds", label="Rounds", default=4, min=1, max=20, required=False)
+        form.inputs.int("epochs", label="Epochs of each training (the preset's if empty)", min=1, required=False)
+        form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
+
+    def execute(self, ctx: Any) -> Iterator[Any]:
+        """Run it, with live progress."""
+        params = ctx.params
+
+        def work(tell: Tell) -> runs.FindLabelIssuesResults:
+            samples = _target(ctx)
+            given = {name: params[param] for param, name in _SETTINGS.items() if params.get(param) not in (None, "")}
+            return find_label_issues(
+                samples,
+                params.get("label_field") or _only_label_field(ctx.dataset),
+                params.get("brain_key") or DEFAULT_KEY,
+                settings=Settings(**given),
+                embeddings_field=params.get("embeddings_field") or None,
+                filter_by=params.get("filter_by") or "posterior",
+                overwrite=bool(params.get("overwrite")),
+                watcher=ProgressWatcher(tell),
+            )
+
+        yield from with_progress(ctx, work, lambda results: _show(ctx, results))
+
+
+class ImportLabelIssuesOperator(foo.Operator):
+    """Bring in what `cvcoteach find-issues` or cleanlab found."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return foo.OperatorConfig(
+            name="import_label_issues",
+            label="Import label issues",
+            description="From a run folder of `cvcoteach find-issues`, or what cleanlab returned",
+            icon="input",
+            dynamic=True,
+            execute_as_generator=True,
+        )
+
+    @filled("Import label issues", submit="Import")
+    def resolve_input(self, form: Form, ctx: Any) -> None:
+        """Where they are."""
+        samples = _target(ctx)
+        label_field = choose_label_field(form, ctx)
+        if label_field is not None:
+            form.check(lambda: check_label_field(samples, label_field))
+        if ctx.params.get("found") is None:
+            form.inputs.str("folder", label="Run folder of `cvcoteach find-issues`", required=True)
+            folder = ctx.params.get("folder")
+            if folder and not (Path(folder).expanduser() / "run.json").exists():
+                form.refuse(f"{folder} holds no run of cvcoteach (no run.json).", "folder_problem")
+        choose_key(form, ctx, label_field)
+
+    def execute(self, ctx: Any) -> Iterator[Any]:
+        """Import them; `found` (from Python): a mask, indices, a frame, a Datalab or a LabelIssues."""
+        params = ctx.params
+        found = params.get("found")
+
+        def work(tell: Tell) -> runs.FindLabelIssuesResults:
+            if found is None and not params.get("folder"):
+                raise InputError("there is nothing to import; give `folder`, or from Python `found`.")
+            samples = _target(ctx)
+            return import_label_issues(
+                samples,
+                params.get("label_field") or _only_label_field(ctx.dataset),
+                Path(params["folder"]).expanduser() if found is None else found,
+                params.get("brain_key") or DEFAULT_KEY,
+                pred_probs=params.get("pred_probs"),
+                class_names=params.get("class_names"),
+                overwrite=bool(params.get("overwrite")),
+            )
+
+        yield from with_progress(ctx, work, lambda results: _show(ctx, results))
+
+
+class RetrainCoteaching(_Long):
+    """Train a classifier that the remaining noise cannot spoil."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return _long_config(
+            name="retrain_coteaching",
+            label="Retrain by Co-teaching",
+            description="Two networks on the corrected labels, each learning from what the other finds easy",
+            icon="model_training",
+        )
+
+    @filled("Retrain by Co-teaching", submit="Retrain")
+    def resolve_input(self, form: Form, ctx: Any) -> None:
+        """Which run, which test set."""
+        _target(ctx)
+        if choose_run(form, ctx) is not None:
+            RetrainForm.fill(form, ctx)
+
+    def execute(self, ctx: Any) -> Iterator[Any]:
+        """Train, with live progress; before and after in the toast and in the run's figures."""
+        params = ctx.params
+        yield from with_progress(
+            ctx,
+            lambda tell: retrain(_target(ctx), params.get("brain_key"), tell, **RetrainForm.options(params)),
+            lambda retrained: _tell(ctx, retrained.message, panel=True),
+        )
+
+
+class ExportCorrected(foo.Operator):
+    """Export the corrected labels."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return foo.OperatorConfig(
+            name="export_corrected",
+            label="Export corrected labels",
+            description="As a folder of class folders, a CSV or a FiftyOne dataset",
+            icon="output",
+            dynamic=True,
+            execute_as_generator=True,
+        )
+
+    @filled("Export corrected labels", submit="Export")
+    def resolve_input(self, form: Form, ctx: Any) -> None:
+        """As what, and where to."""
+        _target(ctx)
+        if choose_run(form, ctx) is None:
+            return
+        kinds = {"imagefolder": "Folder of class folders", "csv": "CSV", "dataset": "FiftyOne dataset"}
+        form.choice("kind", kinds, "As", default="imagefolder")
+        kind, to = ctx.params.get("kind") or "imagefolder", ctx.params.get("to")
+        what = {"imagefolder": "Folder", "csv": "File", "dataset": "Name of the dataset"}
+        form.inputs.str("to", label=what.get(kind, "To"), required=True)
+        if to:
+            form.check(lambda: export.check_target(kind, to))
+
+    def execute(self, ctx: Any) -> Iterator[Any]:
+        """Export and tell."""
+        params = ctx.params
+        kind, to = params.get("kind") or "imagefolder", params.get("to") or ""
+        yield from with_progress(
+            ctx,
+            lambda tell: export.export_corrected(_target(ctx), kind, to, params.get("brain_key"), tell=tell),
+            lambda n: _tell(ctx, f"{n:,} sample{'s' * (n != 1)} exported to {to}."),
+        )
+
+
+def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
+    """Open the panel on a finished run."""
+    issues = results.issues
+    message = f"{issues.n_issues:,} of {len(issues.labels):,} labels look wrong."
+    if in_app(ctx):
+        choose(ctx, results.key)
+        yield ctx.ops.reload_dataset()
+    notes = results.info["notes"]
+    more = [f"({len(notes) - MOST_NOTES:,} more notes are in the run's `info`.)"] if len(notes) > MOST_NOTES else []
+    yield from _tell(ctx, " ".join([message, *notes[:MOST_NOTES], *more]), panel=True)
+
+
+def _tell(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
+    """A toast; with `panel` the panel opened or drawn anew.
+
+    Without an App a line: delegated in the operation's progress, from Python on a terminal.
+    """
+    if not in_app(ctx):
+        say(ctx, message)
+        return
+    if panel:
+        yield from _panel_anew(ctx)
+    yield ctx.ops.notify(message, variant="success")
+
+
+def _panel_anew(ctx: Any) -> Iterator[Any]:
+    """Open the panel, or have one that is open already drawn anew."""
+    yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+    for panel in _panels(ctx.spaces):
+        yield ctx.trigger(f"{PLUGIN}/{PANEL}#refresh", params={"panel_id": panel.component_id})
+
+
+def _panels(space: Any) -> list[Any]:
+    """The panels of this kind in a layout of the App, or None where nobody knows it."""
+    if isinstance(space, fo.Panel):
+        return [space] if space.type == PANEL else []
+    return [panel for child in (space.children if space is not None else ()) for panel in _panels(child)]
+
+
+def _target(ctx: Any) -> Any:
+    """The dataset, view or selection that an operator is about: the form's choice, else what is selected, if anything.
+
+    Raises InputError where there is no dataset any more.
+    """
+    dataset_of(ctx)
+    samples = ctx.target_view()
+    if ctx.selected and not ctx.request_params.get("view_target"):
+        return samples.select(ctx.selected)
+    return samples
+
+
+def _is_long(ctx: Any) -> bool:
+    if ctx.params.get("embeddings_field"):
+        return False
+    try:
+        return len(_target(ctx)) > LONG_RUN
+    except InputError:
+        return False
+
+
+def _only_label_field(dataset: Any) -> str:
+    usable = label_fields(dataset)
+    if len(usable) != 1:
+        raise InputError(f"label_field is missing; the dataset has {', '.join(usable) or 'no Classification field'}.")
+    return usable[0]
+
+
+OPERATORS = (
+    FindLabelIssuesOperator,
+    ImportLabelIssuesOperator,
+    AcceptSuggestions,
+    KeepLabels,
+    SetLabel,
+    ExcludeSamples,
+    UndoCorrections,
+    ApplyMarks,
+    ReviewAndMoveOn,
+    RetrainCoteaching,
+    ExportCorrected,
+)

@@ -1,0 +1,318 @@
+"""The "Label issues" panel: how much is wrong, where, what to look at next, and the buttons to correct it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+import numpy as np
+
+from cvcoteach._validation import InputError
+from cvcoteach.fiftyone.app import charts, layout, texts
+from cvcoteach.fiftyone.app.chosen_run import choose, chosen_run
+from cvcoteach.fiftyone.app.layout import Action
+from cvcoteach.fiftyone.app.operators import PANEL, PLUGIN
+from cvcoteach.fiftyone.app.progress import in_words
+from cvcoteach.fiftyone.app.reviewing import DOORS, apply_marks, review_and_move_on, told
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work.figures import Headline, headline, spot_checks
+
+CARDS = 8
+CHECKS = 20
+KEYS = "**a** accept\u2003**k** keep\u2003**e** exclude\u2003**u** undo \u2013 each moves on to the next worst sample."
+HELP = f"""
+**Accept** gives a sample the suggested label, **Keep** records that the given one is right.
+
+In the grid the buttons are about the selected samples, **Undo** without any about the last action, whatever it was.
+Click = accept, Alt-click = keep, then **Apply marks**.
+
+In an open sample they are about that one only. {KEYS}
+Undo takes back its correction; where it has none, the last correction that was of one sample.
+"""
+
+_Self = TypeVar("_Self", bound="LabelIssuesPanel")
+
+
+def _telling(method: Callable[[_Self, Any], None]) -> Callable[[_Self, Any], None]:
+    """Whatever goes wrong becomes a toast: nobody sees the exception of a button."""
+
+    @wraps(method)
+    def wrapped(self: _Self, ctx: Any) -> None:
+        try:
+            method(self, ctx)
+        except Exception as error:
+            ctx.ops.notify(in_words(error), variant="error")
+
+    return wrapped
+
+
+class LabelIssuesPanel(foo.Panel):
+    """In the grid the whole picture, in the modal the open sample."""
+
+    @property
+    def config(self) -> foo.PanelConfig:
+        """As FiftyOne lists it."""
+        return foo.PanelConfig(
+            name=PANEL,
+            label="Label issues",
+            icon="rule",
+            surfaces="grid modal",
+            category=foo.Categories.CURATE,
+            help_markdown=HELP,
+        )
+
+    # -- events; after each the panel is rendered anew --
+
+    def on_load(self, ctx: Any) -> None:
+        """The marks of the grid get their looks."""
+        if not ctx.current_sample:
+            ctx.ops.set_sample_selection_style(default="green-checkmark", alt="thumbsup")
+
+    def on_unload(self, ctx: Any) -> None:
+        """As they were."""
+        ctx.ops.clear_sample_selection_style()
+
+    def on_change_dataset(self, ctx: Any) -> None:
+        """Another dataset."""
+
+    def on_change_current_sample(self, ctx: Any) -> None:
+        """Another sample is open."""
+
+    def on_change_selected(self, ctx: Any) -> None:
+        """Other samples are marked."""
+
+    def refresh(self, ctx: Any) -> None:
+        """Look again."""
+
+    @_telling
+    def choose_run(self, ctx: Any) -> None:
+        """Another run."""
+        choose(ctx, str(ctx.params["value"]))
+
+    @_telling
+    def accept(self, ctx: Any) -> None:
+        """Accept the chosen samples."""
+        self._correct(ctx, "accept")
+
+    @_telling
+    def keep(self, ctx: Any) -> None:
+        """Keep the chosen samples' labels."""
+        self._correct(ctx, "keep")
+
+    @_telling
+    def exclude(self, ctx: Any) -> None:
+        """Exclude the chosen samples."""
+        self._correct(ctx, "exclude")
+
+    @_telling
+    def set_label(self, ctx: Any) -> None:
+        """Ask for the label."""
+        params = {"brain_key": _run(ctx).key, "ids": _chosen(ctx)}
+        ctx.prompt(f"{PLUGIN}/set_label", params=params, on_success=self.refresh)
+
+    @_telling
+    def undo(self, ctx: Any) -> None:
+        """In the grid: the last correction of the selected samples, else the last action."""
+        key = chosen_run(ctx)
+        if ctx.current_sample:
+            ctx.params["brain_key"] = key
+            review_and_move_on(ctx, "undo", ctx.current_sample)
+            return
+        told(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, key, who=ctx.user_id))
+        ctx.ops.clear_selected_samples()
+
+    @_telling
+    def apply_marks(self, ctx: Any) -> None:
+        """Accept what was clicked, keep what was Alt-clicked."""
+        ctx.params["brain_key"] = chosen_run(ctx)
+        apply_marks(ctx)
+
+    @_telling
+    def open_card(self, ctx: Any) -> None:
+        """Open a sample of the queue; the App opens none outside its view."""
+        sample_id = ctx.params["sample_id"]
+        if ctx.has_custom_view and not len(ctx.view.select(sample_id)):
+            results = _run(ctx)
+            ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
+        ctx.ops.open_sample(id=sample_id)
+
+    @_telling
+    def show_left(self, ctx: Any) -> None:
+        """The work queue in the grid."""
+        results = _run(ctx)
+        ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
+
+    @_telling
+    def show_checks(self, ctx: Any) -> None:
+        """The next samples to check at random, flagged and not."""
+        results = _run(ctx)
+        checks = spot_checks(results.issues)
+        if checks is None:
+            raise InputError("no label is flagged, so there is nothing to check.")
+        done = browse.reviews(ctx.dataset, results).reviewed
+        due = checks.indices[~done[checks.indices]][:CHECKS]
+        if not len(due):
+            raise InputError("all random checks are done.")
+        ctx.ops.set_view(browse.select(results, due))
+
+    @_telling
+    def show_cell(self, ctx: Any) -> None:
+        """The samples of a cell of the matrix."""
+        results = _run(ctx)
+        ctx.ops.set_view(browse.cell(results, str(ctx.params["y"]), str(ctx.params["x"])))
+
+    @_telling
+    def show_quality(self, ctx: Any) -> None:
+        """The samples of a bar of the histogram."""
+        number = min(int(float(ctx.params["x"]) * browse.QUALITY_BINS), browse.QUALITY_BINS - 1)
+        ctx.ops.set_view(browse.quality_bin(_run(ctx), number))
+
+    @_telling
+    def show_class(self, ctx: Any) -> None:
+        """The flagged samples of a class."""
+        ctx.ops.set_view(browse.given_class(_run(ctx), str(ctx.params["y"])))
+
+    # -- what is seen --
+
+    def render(self, ctx: Any) -> types.Property:
+        """The panel as it is now, or why there is nothing to show."""
+        panel = types.Object()
+        try:
+            results = _run(ctx)
+            corrections.settle(ctx.dataset, results)
+            done = browse.reviews(ctx.dataset, results)
+            show = self._modal if ctx.current_sample else self._grid
+            show(panel, ctx, results, done)
+        except Exception as error:
+            panel = types.Object()
+            layout.title(panel, "nothing", "No label issues to show")
+            layout.paragraph(panel, "why", layout.escaped(in_words(error)))
+            find = layout.Action("find", "Find label issues", "rule", f"{PLUGIN}/find_label_issues")
+            layout.button(panel, find, variant="contained", prompt=True)
+        return types.Property(panel, view=layout.column())
+
+    def _grid(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
+        issues, figures = results.issues, headline(results, done)
+        self._run_choice(panel, ctx, results)
+        layout.title(panel, "headline", texts.headline(figures))
+        layout.figures(panel, "figures", texts.estimates(figures))
+        for number, note in enumerate(texts.notes(results, figures)):
+            layout.paragraph(panel, f"note_{number}", note)
+        self._buttons(panel, ctx)
+        layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
+        self._queue(panel, ctx, results, done, figures)
+        layout.heading(panel, "matrix_title", "Given and suggested label of the flagged" + texts.of_many(issues))
+        layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
+        layout.heading(panel, "quality_title", "Label quality")
+        layout.plot(panel, "quality", charts.histogram(*browse.quality_histogram(results)), self.show_quality)
+        layout.heading(panel, "classes_title", "Expected share of wrong labels in each class" + texts.of_many(issues))
+        flagged = np.bincount(issues.labels[issues.is_label_issue], minlength=issues.n_classes)
+        noise = charts.class_noise(issues.noise_ratio_per_class, flagged, issues.class_names)
+        layout.plot(panel, "classes", noise, self.show_class)
+
+    def _modal(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
+        rows = np.flatnonzero(results.ids == ctx.current_sample.encode())
+        if len(rows):
+            row = int(rows[0])
+            layout.title(panel, "sample", texts.sample(results, row))
+            layout.figures(panel, "sample_figures", texts.sample_figures(results, done, row))
+        else:
+            layout.title(panel, "sample", "This sample is not part of the run")
+        self._buttons(panel, ctx)
+        layout.paragraph(panel, "keys", KEYS)
+        layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
+        for path in _files(ctx.dataset, [ctx.current_sample]).values():
+            layout.picture(panel, "picture", layout.media_url(path))
+
+    def _run_choice(self, panel: Any, ctx: Any, results: FindLabelIssuesResults) -> None:
+        keys = runs.keys(ctx.dataset)
+        if len(keys) > 1:
+            view = types.DropdownView()
+            for key in keys:
+                view.add_choice(key, label=key)
+            panel.enum("brain_key", keys, label="Run", default=results.key, view=view, on_change=self.choose_run)
+
+    def _buttons(self, panel: Any, ctx: Any) -> None:
+        marks = ctx.selected_samples
+        if marks and not ctx.current_sample:
+            keep = sum(mark.get("type") == "alt" for mark in marks)
+            label = f"Apply marks: accept {len(marks) - keep}, keep {keep}"
+            layout.button(panel, Action("apply", label, "done_all", self.apply_marks), variant="contained")
+        layout.buttons(
+            panel, "buttons",
+            (
+                Action("accept", "Accept", "check", self.accept),
+                Action("keep", "Keep", "thumb_up", self.keep),
+                Action("set", "Set\u2026", "edit", self.set_label),
+                Action("exclude", "Exclude", "block", self.exclude),
+                Action("undo", "Undo", "undo", self.undo),
+            ),
+        )  # fmt: skip
+
+    def _queue(
+        self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews, figures: Headline
+    ) -> None:
+        rows = browse.queue(results, done)[:CARDS]
+        if not len(rows):
+            layout.heading(panel, "queue_title", "Every flagged label is reviewed")
+            return
+        layout.heading(panel, "queue_title", "Next to review, worst first")
+        issues = results.issues
+        ids = [sample_id.decode() for sample_id in results.ids[rows]]
+        files = _files(ctx.dataset, ids)
+        shown = []
+        for row, sample_id in zip(rows, ids, strict=True):
+            given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
+            if sample_id in files:  # it may have been deleted since
+                params = {"sample_id": sample_id}
+                shown.append(layout.Card(layout.media_url(files[sample_id]), given, suggested, params))
+        layout.cards(panel, "queue", shown, self.open_card)
+        layout.buttons(
+            panel, "shown",
+            (
+                Action("left", f"Show all {figures.n_left:,} in the grid", "grid_view", self.show_left),
+                Action("checks", f"Check {CHECKS} at random", "casino", self.show_checks),
+            ),
+        )  # fmt: skip
+
+    def _correct(self, ctx: Any, what: str) -> None:
+        key = chosen_run(ctx)
+        if ctx.current_sample:
+            ctx.params["brain_key"] = key
+            review_and_move_on(ctx, what, ctx.current_sample)
+            return
+        ids = _chosen(ctx)
+        to_keep = [mark for mark in ctx.selected_samples if mark.get("type") == "alt"] if what == "accept" else []
+        if to_keep:
+            alt = {mark["id"] for mark in to_keep}
+            ids = [sample_id for sample_id in ids if sample_id not in alt]
+            if not ids:
+                raise InputError("every selected sample is Alt-clicked, to be kept; click those to accept.")
+        told(ctx, DOORS[what](ctx.dataset, ids, key, who=ctx.user_id))
+        ctx.ops.set_selected_samples(to_keep) if to_keep else ctx.ops.clear_selected_samples()
+
+
+def _chosen(ctx: Any) -> list[str]:
+    """The open sample, in the grid the selected ones. A button without a selection must not correct a whole view."""
+    if ctx.current_sample:
+        return [ctx.current_sample]
+    if not ctx.selected:
+        raise InputError("no samples are chosen; select some in the grid, or open one.")
+    return list(ctx.selected)
+
+
+def _run(ctx: Any) -> FindLabelIssuesResults:
+    key = chosen_run(ctx)  # looks for the dataset first
+    return runs.load(ctx.dataset, key)
+
+
+def _files(dataset: Any, ids: list[str]) -> dict[str, str]:
+    """The pictures of samples: thumbnails where the dataset has a field of them; of samples that are there only."""
+    field = dataset.app_config.grid_media_field
+    found = dataset.select(ids).values(["id", field])
+    return {sample_id: path for sample_id, path in zip(*found, strict=True) if path}

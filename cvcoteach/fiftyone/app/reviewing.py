@@ -1,0 +1,287 @@
+"""Operators that correct: accept, keep, set, exclude, undo; of a selection, a view, marks in the grid, key by key."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from cvcoteach._validation import InputError
+from cvcoteach.fiftyone.app.chosen_run import chosen_run
+from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
+from cvcoteach.fiftyone.app.progress import in_app, in_words, told_in_words
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import object_ids
+from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work.actions import audit_of
+from cvcoteach.fiftyone.work.corrections import Correction
+
+DOORS = {
+    "accept": corrections.accept_suggestions,
+    "keep": corrections.keep_labels,
+    "exclude": corrections.exclude_samples,
+}
+"""What a key or a button does to samples."""
+
+
+class _Review(foo.Operator, ABC):
+    """A correction of the chosen samples."""
+
+    name_: str
+    label_: str
+    icon_: str
+    verb: str
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return foo.OperatorConfig(name=self.name_, label=self.label_, icon=self.icon_, dynamic=True)
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """Which run, and how many samples it will be."""
+        return filled(self.label_, submit=self.verb)(type(self)._fill)(self, ctx)
+
+    def _fill(self, form: Form, ctx: Any) -> None:
+        results = choose_run(form, ctx)
+        if results is not None:
+            ids, whose = chosen(ctx, results)
+            self.more_input(form, ctx, results)
+            if ids:
+                form.note(f"{len(ids):,} {whose}.")
+            else:
+                form.refuse("there is no sample to review here: select some, or choose a view with flagged ones.")
+
+    def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
+        """What else the correction needs."""
+
+    @abstractmethod
+    def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
+        """Do it."""
+
+    @told_in_words
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        """Correct the samples and tell."""
+        results = runs.load(dataset_of(ctx), ctx.params.get("brain_key"))
+        done = self.correct(ctx, chosen(ctx, results)[0])
+        told(ctx, done)
+        return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
+
+
+class AcceptSuggestions(_Review):
+    """Give the samples the labels that the run suggests."""
+
+    name_, label_, icon_, verb = "accept_suggestions", "Accept suggested labels", "check", "Accept"
+
+    def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
+        """Accept."""
+        return corrections.accept_suggestions(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
+
+
+class KeepLabels(_Review):
+    """Record that the given labels are right."""
+
+    name_, label_, icon_, verb = "keep_labels", "Keep given labels", "thumb_up", "Keep"
+
+    def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
+        """Keep."""
+        return corrections.keep_labels(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
+
+
+class ExcludeSamples(_Review):
+    """Record that the samples are of no use."""
+
+    name_, label_, icon_, verb = "exclude_samples", "Exclude samples", "block", "Exclude"
+
+    def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
+        """Exclude."""
+        return corrections.exclude_samples(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
+
+
+class SetLabel(_Review):
+    """Give the samples a label by name."""
+
+    name_, label_, icon_, verb = "set_label", "Set label", "edit", "Set"
+
+    def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
+        """The label."""
+        view = types.AutocompleteView()
+        for name in results.issues.class_names:
+            view.add_choice(name, label=name)
+        form.inputs.str("label", label="Label", required=True, view=view)
+
+    def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
+        """Set."""
+        label = ctx.params.get("label")
+        return corrections.set_label(ctx.dataset, ids, label, ctx.params.get("brain_key"), who=ctx.user_id)
+
+
+class UndoCorrections(foo.Operator):
+    """Take back the last action, or the last correction of the selected samples."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return foo.OperatorConfig(name="undo_corrections", label="Undo corrections", icon="undo", dynamic=True)
+
+    @filled("Undo corrections", submit="Undo")
+    def resolve_input(self, form: Form, ctx: Any) -> None:
+        """Of which run, and what."""
+        if choose_run(form, ctx) is None:
+            return
+        ids = _to_undo(ctx)
+        if ids is not None:
+            n = len(ids)
+            form.note(f"The last correction of {n:,} selected sample{'s' * (n != 1)}.")
+            return
+        if ctx.has_custom_view:
+            choices = {"last": "the last action", "view": "the last correction of each sample in this view"}
+            form.choice("what", choices, "Take back", default="last")
+        else:
+            form.note("The last action.")
+
+    @told_in_words
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        """Undo and tell."""
+        ids, dataset = _to_undo(ctx), dataset_of(ctx)
+        if ids is None and ctx.params.get("what") == "view":
+            ids = ctx.view.values("id")
+        done = corrections.undo_corrections(dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
+        told(ctx, done)
+        return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
+
+
+class ApplyMarks(foo.Operator):
+    """Accept what was clicked in the grid, keep what was Alt-clicked."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return foo.OperatorConfig(name="apply_marks", label="Apply marks", icon="done_all", unlisted=True)
+
+    @told_in_words
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        """Accept, keep, tell."""
+        return {"message": apply_marks(ctx)}
+
+
+class ReviewAndMoveOn(foo.Operator):
+    """One key in the modal: correct the open sample and open the next worst."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """As FiftyOne lists it."""
+        return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
+
+    @told_in_words
+    def execute(self, ctx: Any) -> dict[str, Any]:
+        """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
+        what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
+        if not in_app(ctx):
+            return review_and_move_on(ctx, what, sample_id)
+        try:
+            key = chosen_run(ctx)
+            if key is None:
+                return {}  # a dataset without a run has no such keys
+            ctx.params.setdefault("brain_key", key)
+            return review_and_move_on(ctx, what, sample_id)
+        except Exception as error:  # nobody sees that of an operator that no form has started
+            ctx.ops.notify(in_words(error), variant="error")
+            return {}
+
+
+def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
+    """The samples a correction is about, and what they are called.
+
+    In this order: those named by the parameter `ids`, those selected, the one open in the modal, and else all flagged
+    samples of the view that nobody has reviewed.
+    """
+    if ctx.params.get("ids") is not None:
+        return list(ctx.params["ids"]), "samples"
+    if ctx.selected:
+        return list(ctx.selected), "selected samples"
+    if ctx.current_sample:
+        return [ctx.current_sample], "sample, the open one"
+    where = ctx.view if ctx.has_custom_view else dataset_of(ctx)
+    return browse.unreviewed_flagged_ids(where, results), "flagged samples not yet reviewed in this view"
+
+
+def _to_undo(ctx: Any) -> list[str] | None:
+    """The samples named, else those selected; None for no samples in particular."""
+    ids = ctx.params.get("ids")
+    return list(ids) if ids is not None else list(ctx.selected) or None
+
+
+def _last_single(dataset: Any, key: str | None, sample_id: str | None) -> str:
+    """The sample that an undo in the modal is about."""
+    audit = audit_of(dataset, runs.load(dataset, key))
+    here = object_ids([sample_id] if sample_id is not None else [])
+    if audit.effective(here):
+        return str(here[0])
+    for action in audit.undoable():
+        ids = audit.samples_of(action)
+        if len(ids) == 1 and any(link["action"] == action["_id"] for link in audit.effective(ids).values()):
+            return str(ids[0])
+    raise InputError(
+        "there is no correction of this or of another single sample to take back; "
+        "in the grid, Undo takes back the last action."
+    )
+
+
+def told(ctx: Any, done: Correction) -> None:
+    """Show what was done, and the samples as they are now."""
+    ctx.ops.notify(done.message, variant="warning" if done.left_alone else "success")
+    ctx.ops.reload_samples()
+
+
+def apply_marks(ctx: Any) -> str:
+    """Accept the samples that were clicked in the grid, keep those that were Alt-clicked; what was done, a sentence."""
+    marks: dict[str, list[str]] = {"default": [], "alt": []}
+    for mark in ctx.selected_samples or [{"id": sample_id, "type": "default"} for sample_id in ctx.selected]:
+        marks[mark.get("type") or "default"].append(mark["id"])
+    if not any(marks.values()):
+        raise InputError("nothing is marked: click samples to accept, Alt-click those to keep.")
+    key, messages, refused = ctx.params.get("brain_key"), [], []
+    for kind, door in (("default", corrections.accept_suggestions), ("alt", corrections.keep_labels)):
+        if marks[kind]:
+            try:
+                messages.append(door(ctx.dataset, marks[kind], key, who=ctx.user_id).message)
+            except InputError as error:  # the other marks are none the worse for it
+                refused.append(str(error))
+    message = " ".join([*messages, *refused])
+    if not messages:
+        raise InputError(message)
+    ctx.ops.notify(message, variant="warning" if refused else "success")
+    ctx.ops.clear_selected_samples()
+    ctx.ops.reload_samples()
+    return message
+
+
+def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, Any]:
+    """Correct the sample and open the next worst; after an undo, open the sample whose correction was taken back.
+
+    An undo is about the sample, where it has a correction, else about the last correction that was of one sample: what
+    was done to many at once is not undone by a key.
+    """
+    key, who = ctx.params.get("brain_key"), ctx.user_id
+    if sample_id is None and what != "undo":
+        raise InputError("no sample is open.")
+    if what == "undo":
+        done = corrections.undo_corrections(ctx.dataset, [_last_single(ctx.dataset, key, sample_id)], key, who=who)
+        following: str | None = done.ids[0] if done.ids else sample_id
+    else:
+        if what not in DOORS:
+            raise InputError(f"what is {what!r}; there are accept, keep, exclude and undo.")
+        assert sample_id is not None
+        done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
+        results = runs.load(ctx.dataset, key)
+        view = ctx.view if ctx.has_custom_view else None
+        following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view)
+    if in_app(ctx):
+        end = " That was the last one here: every flagged label of this view is reviewed." if following is None else ""
+        ctx.ops.notify(done.message + end, variant="success")
+        if following is not None:
+            ctx.ops.open_sample(id=following)
+    return {"message": done.message, "ids": list(done.ids), "sample": sample_id, "next": following}

@@ -1,0 +1,99 @@
+"""The words of the panel: figures and sentences about a run and about a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cvcoteach.fiftyone.app.charts import MOST_CLASSES
+from cvcoteach.fiftyone.app.layout import Figure, escaped
+from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
+from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.work.browse import Reviews
+from cvcoteach.fiftyone.work.figures import LEAST_CHECKS, Headline
+from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.precision_recall import Interval, Readout
+
+
+def headline(figures: Headline) -> str:
+    """One line."""
+    return f"{figures.n_issues:,} of {figures.n_samples:,} labels look wrong"
+
+
+def estimates(figures: Headline) -> list[Figure]:
+    """Noise, precision and recall, each with its interval now and, once reviews have moved it, at first."""
+    noise = "unknown" if figures.noise_ratio is None else f"{figures.noise_ratio:.1%}"
+    now, first = figures.expected, figures.at_first
+    return [
+        Figure(noise, "of all labels wrong", "estimated noise"),
+        _estimate(now.precision, first.precision, "of the flagged wrong"),
+        _estimate(now.recall, first.recall, "of the wrong flagged"),
+    ]
+
+
+def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
+    """What else there is to know, as Markdown: why something is unknown, random checks, retraining."""
+    if figures.expected.precision is None:
+        yield figures.expected.note
+    if figures.checked is not None:
+        yield f"By **{figures.n_checked}** random checks: {'; '.join(_parts(figures.checked))}."
+    elif figures.n_checked > 1:
+        yield f"**{figures.n_checked}** random checks done; {LEAST_CHECKS} are needed to measure."
+    if "retrained" in results.info:
+        yield f"**Retrained.** {escaped(results.info['retrained'])}"
+
+
+def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
+    """What has been reviewed and what is left, as Markdown."""
+    counts = done.counts
+    parts = [f"**{int(done.reviewed.sum()):,}** reviewed"]
+    parts += [f"{counts[status]:,} {status}" for status in STATUSES if status != UNREVIEWED]
+    parts.append(f"**{int(done.left(results).sum()):,}** left")
+    return " \u00b7 ".join(parts)
+
+
+def of_many(issues: LabelIssues) -> str:
+    """Behind the heading of a chart that has no room for all classes."""
+    return f" (the worst {MOST_CLASSES} of {issues.n_classes:,} classes)" if issues.n_classes > MOST_CLASSES else ""
+
+
+def sample(results: FindLabelIssuesResults, row: int) -> str:
+    """Given and suggested label of one sample, as Markdown."""
+    given, suggested = _names(results, row)
+    return escaped(given) if given == suggested else f"{escaped(given)} \u2192 {escaped(suggested)}"
+
+
+def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int) -> list[Figure]:
+    """What is known about one sample."""
+    issues = results.issues
+    given, suggested = _names(results, row)
+    shown = [Figure(f"{issues.wrong[row]:.0%}", f"{escaped(given)} is wrong", "probability")]
+    if given != suggested:
+        shown.append(Figure(f"{issues.suggested_prob[row]:.0%}", f"{escaped(suggested)} is right", "probability"))
+    return [*shown, Figure(done.status[row].capitalize(), "review", "flagged" if issues.is_label_issue[row] else "")]
+
+
+def _estimate(now: Interval | None, first: Interval | None, what: str) -> Figure:
+    if now is None:
+        return Figure("unknown", what)
+    more = _range(now)
+    if first is not None and _range(first) != more:
+        more += f"  \nat first {_range(first)}"
+    return Figure(f"{now.estimate:.0%}", what, more)
+
+
+def _range(interval: Interval) -> str:
+    return f"{100 * interval.low:.0f}\u2013{interval.high:.0%}"
+
+
+def _parts(readout: Readout) -> list[str]:
+    parts = []
+    if readout.precision is not None:
+        parts.append(f"of the flagged **{readout.precision}** are wrong")
+    if readout.recall is not None:
+        parts.append(f"of the wrong **{readout.recall}** are flagged")
+    return parts
+
+
+def _names(results: FindLabelIssuesResults, row: int) -> tuple[str, str]:
+    issues = results.issues
+    return issues.class_names[issues.labels[row]], issues.class_names[issues.suggested[row]]

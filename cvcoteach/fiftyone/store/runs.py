@@ -1,0 +1,256 @@
+"""A run as FiftyOne's Brain knows it: saved with the dataset, loaded, renamed, deleted with every field it wrote."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+import uuid
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fiftyone.core.brain as fob
+import fiftyone.core.odm as odm
+import numpy as np
+
+from cvcoteach._validation import InputError, IntArray, near
+from cvcoteach.fiftyone.store import fields as fo_fields
+from cvcoteach.fiftyone.store.fields import Fields, Ids
+from cvcoteach.issues.label_issues import LabelIssues
+
+METHOD = "cvcoteach.label_issues"
+DEFAULT_KEY = "label_issues"
+
+
+class FindLabelIssuesConfig(fob.BrainMethodConfig):
+    """What a run was asked for."""
+
+    def __init__(
+        self,
+        label_field: str,
+        source: str = "incv",
+        settings: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """label_field: whose labels. source: "incv", a run folder, "cleanlab". run_id: made up unless given."""
+        self.label_field = label_field
+        self.source = source
+        self.settings = dict(settings or {})
+        self.run_id = run_id or uuid.uuid4().hex
+        super().__init__(**kwargs)
+
+    @property
+    def method(self) -> str:
+        """What FiftyOne lists it under."""
+        return METHOD
+
+
+class FindLabelIssues(fob.BrainMethod):
+    """What FiftyOne calls when a run is listed, renamed or deleted."""
+
+    def get_fields(self, samples: Any, key: str) -> list[str]:
+        """The label field, and those the run wrote."""
+        return [self.config.label_field, *Fields(key)]
+
+    def rename(self, samples: Any, key: str, new_key: str) -> None:
+        """Rename the fields."""
+        fo_fields.rename(samples._dataset, Fields(key), Fields(new_key))
+
+    def cleanup(self, samples: Any, key: str) -> None:
+        """Delete the fields; labels and the record of corrections stay."""
+        fo_fields.delete(samples._dataset, Fields(key))
+
+    def _validate_run(self, samples: Any, key: str, existing_info: Any) -> None:
+        self._validate_fields_match(key, "label_field", existing_info)
+
+
+class FindLabelIssuesResults(fob.BrainResults):
+    """A finished run: the label issues, and whose they are."""
+
+    def __init__(
+        self,
+        samples: Any,
+        config: FindLabelIssuesConfig,
+        key: str,
+        ids: Ids,
+        issues: LabelIssues,
+        info: Mapping[str, Any],
+        backend: Any = None,
+    ) -> None:
+        """ids: (n,) the samples, in the order of `issues`. info: figures and notes for people, as JSON."""
+        super().__init__(samples, config, key, backend=backend)
+        self._ids, self._issues, self._info = ids, issues, dict(info)
+        self.stored: Any = None
+        """The file in the database that they were last read from, once `load` knows."""
+
+    @property
+    def ids(self) -> Ids:
+        """(n,) sample ids."""
+        return self._ids
+
+    @property
+    def issues(self) -> LabelIssues:
+        """Every label's quality, flag and suggestion, as found; corrections made since do not show here."""
+        return self._issues
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Figures and notes for people."""
+        return self._info
+
+    def rows(self, ids: Sequence[str]) -> IntArray:
+        """(m,) the row of each sample in `issues`, -1 where the run did not judge it."""
+        if not len(ids):
+            return np.zeros(0, np.int64)
+        wanted = np.array(ids, dtype="S24")
+        place = np.minimum(np.searchsorted(self._ids, wanted, sorter=self._order), len(self._ids) - 1)
+        rows = self._order[place]
+        return np.where(self._ids[rows] == wanted, rows, -1)
+
+    def given(self, ids: Sequence[str]) -> list[str | None]:
+        """The label that the run judged, of each sample; None where it judged none."""
+        names = self._issues.class_names
+        return [None if row < 0 else names[self._issues.labels[row]] for row in self.rows(ids).tolist()]
+
+    @cached_property
+    def _order(self) -> IntArray:
+        return np.argsort(self._ids, kind="stable")
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of this run."""
+        return Fields(self.key)
+
+    @property
+    def packed_ids(self) -> str:
+        """`ids` as text."""
+        return base64.b64encode(zlib.compress(self._ids.tobytes())).decode()
+
+    @property
+    def packed_issues(self) -> str:
+        """`issues` as text."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "issues.npz"
+            self._issues.save(file)
+            return base64.b64encode(file.read_bytes()).decode()
+
+    def attributes(self) -> list[str]:
+        """What FiftyOne saves."""
+        return ["cls", "packed_ids", "packed_issues", "info"]
+
+    def get_meta(self) -> dict[str, Any]:
+        """Figures that can be read without loading the rest."""
+        return {"n_samples": len(self._ids), "n_issues": self._issues.n_issues}
+
+    @classmethod
+    def _from_dict(cls, d: Mapping[str, Any], samples: Any, config: Any, key: str) -> FindLabelIssuesResults:
+        ids = np.frombuffer(zlib.decompress(base64.b64decode(d["packed_ids"])), dtype="S24")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "issues.npz"
+            file.write_bytes(base64.b64decode(d["packed_issues"]))
+            issues = LabelIssues.load(file)
+        return cls(samples, config, key, ids, issues, d["info"])
+
+
+def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwrite: bool = False) -> None:
+    """Raises InputError where a run cannot be saved under `key` in the dataset as the database has it now.
+
+    label_field: of the new run; a run is replaced by one of the same field only. What a killed process left without
+    results is replaced without being asked.
+    """
+    if dataset.deleted or not odm.get_db_conn().datasets.count_documents({"_id": dataset._doc.id}):
+        raise InputError(f"the dataset {dataset.name!r} was deleted meanwhile; nothing was saved.")
+    dataset.reload()
+    if not isinstance(key, str) or not key.isidentifier():
+        raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
+    if key in dataset.list_brain_runs():
+        config = dataset.get_brain_info(key).config
+        if not isinstance(config, FindLabelIssuesConfig):
+            raise InputError(f"the brain key {key!r} belongs to a run of another kind; choose another.")
+        if label_field not in (None, config.label_field):
+            raise InputError(
+                f"the run {key!r} is about {config.label_field}, not {label_field}; choose another brain key, "
+                "or delete that run."
+            )
+        if dataset._doc.brain_methods[key].results and not overwrite:
+            raise InputError(
+                f"there is a run {key!r} already; choose another brain key, or allow it to be replaced."
+                + (f" {end}" if (end := end_of_reviews(dataset, key)) else "")
+            )
+    taken = fo_fields.foreign(dataset, Fields(key), of_a_run=key in dataset.list_brain_runs())
+    if taken:
+        raise InputError(f"the dataset has a field {taken[0]!r} that is no run's; choose another brain key.")
+
+
+def end_of_reviews(dataset: Any, key: str) -> str:
+    """What replacing the run `key` puts an end to, in a sentence; "" where there is no run, or no review."""
+    reviewed = {"$in": [status for status in fo_fields.STATUSES if status != fo_fields.UNREVIEWED]}
+    n = 0
+    if key in dataset.list_brain_runs():
+        n = dataset._sample_collection.count_documents({Fields(key).review: reviewed})
+    if not n:
+        return ""
+    return (
+        f"A new run in place of {key!r} puts an end to {n:,} review{'s' * (n != 1)}: "
+        "labels stay as corrected, and on record, but can no longer be undone."
+    )
+
+
+def save(
+    samples: Any, key: str, config: FindLabelIssuesConfig, ids: Ids, issues: LabelIssues, info: Mapping[str, Any]
+) -> FindLabelIssuesResults:
+    """Save a run and write its fields. A crash on the way leaves a run without results, and labels as they were."""
+    dataset = samples._dataset
+    if end := end_of_reviews(dataset, key):
+        info = {**info, "notes": [*info["notes"], end]}
+    method = config.build()
+    method.register_run(samples, key, overwrite=True, cleanup=True)
+    fields = Fields(key)
+    fo_fields.declare(dataset, fields)
+    fo_fields.write(dataset, fields, ids, issues)
+    info = {**info, "saved_at": fo_fields.now().isoformat()}
+    results = FindLabelIssuesResults(samples, config, key, ids, issues, info, backend=method)
+    method.save_run_results(samples, key, results)
+    return results
+
+
+def keys(dataset: Any) -> list[str]:
+    """The brain keys of the runs of this kind, newest first."""
+    found = dataset.list_brain_runs(type=FindLabelIssues)
+    return sorted(found, key=lambda key: dataset.get_brain_info(key).timestamp, reverse=True)
+
+
+def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
+    """The run `key`, or the newest.
+
+    Raises InputError where there is none, where it has not finished, or where it has become stale: its label field
+    or its own fields are gone.
+    """
+    known = keys(dataset)
+    if not known:
+        raise InputError(f"{dataset.name} has no run of find_label_issues yet; run it first.")
+    if key is None:
+        key = known[0]
+    if key not in known:
+        raise InputError(f"there is no run {key!r}; {near(key, known)}")
+    stored = dataset._doc.brain_methods[key].results  # a file in the database; every save makes a new one
+    cached = dataset._brain_cache.get(key)
+    if cached is not None and cached.stored != stored.grid_id:  # another process has replaced the run, or told more
+        del dataset._brain_cache[key]
+    results = dataset.load_brain_results(key)
+    if results is not None:
+        results.stored = stored.grid_id
+    if results is None:
+        raise InputError(
+            f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."
+        )
+    schema = dataset.get_field_schema()
+    gone = [name for name in (results.config.label_field, *Fields(key)) if name not in schema]
+    if gone:
+        raise InputError(
+            f"the run {key!r} is stale: the field {gone[0]!r} is gone. Delete the run and start a new one."
+        )
+    return results

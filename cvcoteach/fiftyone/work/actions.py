@@ -1,0 +1,137 @@
+"""Carrying corrections out: recorded first and written afterwards, a part at a time, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne
+
+from cvcoteach.fiftyone.store import fields as fo_fields
+from cvcoteach.fiftyone.store.audit import Audit, Change, Document
+from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+
+CHANGED_ELSEWHERE = "changed elsewhere meanwhile"
+"""Why a sample is left alone that somebody else changed at the same moment."""
+
+_CARRIED = "correction"
+"""Attribute of the suggested label: the link that the sample carries, the last that was written on it."""
+
+
+def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
+    """Write the corrections that are on record, but whose process was killed before it wrote them; how many links."""
+    audit = audit_of(dataset, results)
+    written = 0
+    for action, complete, links in audit.pending():
+        written += len(_write(dataset, results, audit, links))
+        if complete:
+            audit.finish(action, action["pending"])
+    return written
+
+
+class Action:
+    """An action under way: a part at a time, recorded first and written afterwards."""
+
+    def __init__(self, dataset: Any, results: FindLabelIssuesResults, what: str, who: str | None) -> None:
+        self.dataset, self.results, self.what, self.who = dataset, results, what, who
+        self.audit = audit_of(dataset, results)
+        self.ids: list[str] = []
+        """The samples that were corrected."""
+        self.left_alone: dict[str, int] = {}
+        """How many were not, by reason."""
+        self._begun: Document | None = None
+        self._part = 0
+
+    def leave(self, why: str, n: int = 1) -> None:
+        """Count samples that are left alone."""
+        if n:
+            self.left_alone[why] = self.left_alone.get(why, 0) + n
+
+    def carry_out(self, changes: Sequence[Change], lengths: Mapping[ObjectId, int]) -> None:
+        """Killed between the record and the samples, `settle` does the writing.
+
+        lengths: of the samples' chains, from before they were read. Conflicts are samples left alone.
+        """
+        if not changes:
+            return
+        if self._begun is None:
+            key, label_field = self.results.key, self.results.config.label_field
+            self._begun = self.audit.begin(self.what, key, label_field, self.who)
+        links = self.audit.append(self._begun, self._part, changes, lengths)
+        written = _write(self.dataset, self.results, self.audit, links)
+        self.audit.finish(self._begun, self._part)
+        self._part += 1
+        self.ids += [str(link["sample_id"]) for link in written]
+        self.leave(CHANGED_ELSEWHERE, len(changes) - len(written))
+
+    def took_back(self, action: Document) -> None:
+        """Every part is carried out: `action` is taken back as a whole."""
+        if self._begun is not None:
+            self.audit.took_back(self._begun, action["_id"])
+
+
+def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]) -> list[Document]:
+    """Write links on their samples: those that are written, by whoever it was. Those that no sample takes are void."""
+    if not links:
+        return []
+    matched = fo_fields.bulk_write(dataset, (_update(results, link) for link in links))
+    if matched == len(links):
+        return list(links)
+    carried = f"{results.fields.suggested}.{_CARRIED}"
+    now = {link["sample_id"]: None for link in links}
+    for sample in read_samples(dataset, list(now), (carried,)):
+        now[sample["_id"]] = (sample.get(results.fields.suggested) or {}).get(_CARRIED)
+    void = audit.void_unless_followed([link for link in links if now[link["sample_id"]] != link["_id"]])
+    return [link for link in links if link["_id"] not in void]
+
+
+def _update(results: FindLabelIssuesResults, link: Document) -> UpdateOne:
+    """Only where the sample still is what it was when it was read: nobody else's change is overwritten."""
+    fields, label_field = results.fields, results.config.label_field
+    carried = f"{fields.suggested}.{_CARRIED}"
+    values: Document = {
+        fields.review: link["new_review"],
+        carried: link["_id"],
+        "last_modified_at": fo_fields.now(),
+    }
+    if link["new"] != link["old"]:
+        values[label_field] = link["new"]
+    still = {
+        "_id": link["sample_id"],
+        label_field: link["old"],
+        fields.review: link["old_review"],
+        carried: link["seen"],
+    }
+    return UpdateOne(still, {"$set": values})
+
+
+def change_of(
+    sample: Document,
+    results: FindLabelIssuesResults,
+    new: Document | None,
+    status: str,
+    undoes: int | None = None,
+) -> Change:
+    """What becomes of a sample as it was read. undoes: the link of its chain that this takes back."""
+    fields = results.fields
+    return Change(
+        sample["_id"],
+        sample["filepath"],
+        sample.get(results.config.label_field),
+        new,
+        sample[fields.review],
+        status,
+        sample[fields.suggested].get(_CARRIED),
+        undoes,
+    )
+
+
+def read_samples(dataset: Any, ids: Sequence[ObjectId], names: Sequence[str]) -> Iterator[Document]:
+    """Samples as the database has them, with some of their fields."""
+    yield from dataset._sample_collection.find({"_id": {"$in": list(ids)}}, dict.fromkeys(names, 1))
+
+
+def audit_of(dataset: Any, results: FindLabelIssuesResults) -> Audit:
+    """The record of a run."""
+    return Audit(dataset, results.config.run_id)

@@ -1,0 +1,238 @@
+"""What others found, as a run: a run folder of `cvcoteach find-issues`, or what cleanlab returned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
+from cvcoteach.crossval.final_scoring import verdict
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import now
+from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
+from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
+from cvcoteach.fiftyone.work.verdicts import another_suggested, rows_of
+from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
+from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
+from cvcoteach.pipeline.run_folder import RunFolder
+
+
+def import_label_issues(
+    samples: Any,
+    label_field: str,
+    found: Any,
+    brain_key: str = DEFAULT_KEY,
+    *,
+    pred_probs: npt.ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> FindLabelIssuesResults:
+    """Save label issues found elsewhere as the brain run `brain_key`.
+
+    found: a `cvcoteach` run folder; a LabelIssues; what `cleanlab.filter.find_label_issues` returned (a mask or
+    indices); a frame of `CleanLearning.find_label_issues`; a Datalab, or its `get_issues("label")`. All but the folder
+    in the order of the samples that have a label.
+    pred_probs: (n, K) in that order, to get qualities and suggestions from, where `found` has none.
+    class_names: (K,) of the columns; the field's classes in lexicographic order unless given.
+
+    Raises InputError, one sentence, for anything that does not fit.
+    """
+    runs.check_key(samples._dataset, brain_key, label_field, overwrite=overwrite)
+    as_of = now().isoformat()
+    data = read_labels(samples, label_field, need_files=False)
+    if isinstance(found, str | Path):
+        data, issues, notes = issues_from_folder(Path(found), data)
+        source = str(found)
+    else:
+        issues = issues_of(found, data, pred_probs, class_names)
+        notes, source = [], "cleanlab"
+    config = FindLabelIssuesConfig(label_field, source, {})
+    info = {"notes": [*data.notes, *notes], "summary": {}, "as_of": as_of}
+    return runs.save(samples, brain_key, config, data.ids, issues, info)
+
+
+def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIssues, list[str]]:
+    """A finished `cvcoteach` run whose images are matched to the samples by path: the matched, their issues, notes.
+
+    Raises InputError for a folder that holds none, an unfinished one, and where no image or no label matches.
+    """
+    run = RunFolder.read(folder)
+    if not run.done:
+        raise InputError(f"{folder} holds an unfinished run; the command that began it goes on with it.")
+    with np.load(folder / "probabilities.npz", allow_pickle=False) as content:
+        paths, names = list(map(str, content["paths"])), tuple(map(str, content["class_names"]))
+        labels, pred_probs = content["labels"], content["pred_probs"]
+    posterior, flags = verdict(labels, pred_probs)
+    issues = another_suggested(issues_of_posterior(posterior, class_names=names, flags=flags), pred_probs)
+    rows = _match(paths, str(run.record.get("source", "")), data.paths)
+    matched = rows >= 0
+    if not matched.any():
+        raise InputError(f"no image of {folder} is among the samples; its first is {paths[0]}.")
+    picked = data.take(matched)
+    there, ours = np.array(names, dtype=object)[issues.labels[rows[matched]]], picked.names
+    same = there == ours
+    if not same.any():
+        raise InputError(f"the labels of {folder} are not those of the samples: {there[0]!r} there, {ours[0]!r} here.")
+    notes = []
+    if (missing := int((~matched).sum())) > 0:
+        notes.append(left_out(missing, f"not in {folder.name}"))
+    if (other := int((~same).sum())) > 0:
+        notes.append(left_out(other, f"with another label now than in {folder.name}"))
+    return picked.take(same), rows_of(issues, rows[matched][same]), notes
+
+
+def issues_of(
+    found: Any, data: Labelled, pred_probs: npt.ArrayLike | None, class_names: Sequence[str] | None
+) -> LabelIssues:
+    """A LabelIssues, a mask, indices, a frame of cleanlab's or a Datalab, all in the order of the labelled samples."""
+    n = len(data.ids)
+    if isinstance(found, LabelIssues):
+        if len(found.labels) != n:
+            raise InputError(f"the label issues are of {len(found.labels):,} images, but {n:,} samples have labels.")
+        if found.class_names == tuple(map(str, range(found.n_classes))) and np.array_equal(found.labels, data.labels):
+            return replace(found, class_names=data.class_names)  # they were found without names
+        _check_order("the label issues", np.array(found.class_names, dtype=object)[found.labels], data)
+        return found
+    if hasattr(found, "get_issues"):
+        found = _from_datalab(found)
+    names = tuple(class_names) if class_names is not None else data.class_names
+    labels = _relabelled(data, names)
+    base = probs = None
+    if pred_probs is not None:
+        probs = as_pred_probs(pred_probs, (n, len(names)))
+        base = posterior_issues(labels, probs, class_names=names)
+    if isinstance(found, pd.DataFrame):
+        flags, quality, suggested = _from_frame(found, data, labels, names)
+    else:
+        flags = _as_flags(np.asarray(found), n)
+        quality, suggested = np.where(flags, 0.0, 1.0), labels
+    if base is not None and probs is not None:
+        return another_suggested(replace(base, is_label_issue=flags, filter_by="cleanlab"), probs)
+    return _bare(labels, names, flags, quality, suggested)
+
+
+def _from_datalab(lab: Any) -> pd.DataFrame:
+    """Its frame of label issues. Raises InputError where it has not looked for any."""
+    try:
+        return lab.get_issues("label")
+    except ValueError as error:
+        raise InputError(
+            "the Datalab holds no label issues; find them first: lab.find_issues(pred_probs=…)."
+        ) from error
+
+
+def _match(theirs: Sequence[str], source: str, ours: Sequence[str]) -> IntArray:
+    """(n,) the row of each of our files in theirs, -1 where there is none.
+
+    By the file's place; where the run was made in another place (or on another machine), by the end of its path.
+    """
+    root = Path(source) if Path(source).is_dir() else Path(source).parent
+    places = {os.path.realpath(root / path): row for row, path in enumerate(theirs)}
+    rows = np.array([places.get(os.path.realpath(path), -1) for path in ours], np.int64)
+    if (rows >= 0).any():
+        return rows
+    depth = min(len(Path(path).parts) for path in theirs)
+    ends: dict[tuple[str, ...], int] = {}
+    for row, path in enumerate(theirs):
+        end = Path(path).parts[-depth:]
+        ends[end] = -1 if end in ends else row  # two of the same end: neither can be told
+    return np.array([ends.get(Path(path).parts[-depth:], -1) for path in ours], np.int64)
+
+
+def _relabelled(data: Labelled, names: Sequence[str]) -> IntArray:
+    missing = sorted(set(data.class_names) - set(names))
+    if missing:
+        raise InputError(f"class_names lacks {missing[0]!r}, a label of the samples.")
+    return np.array([names.index(name) for name in data.class_names], np.int64)[data.labels]
+
+
+def _as_flags(found: npt.NDArray[Any], n: int) -> BoolArray:
+    if found.dtype == np.bool_:
+        if found.shape != (n,):
+            raise InputError(f"the mask has shape {found.shape}, but {n:,} samples have labels.")
+        return found
+    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
+        raise InputError("found is neither a mask, indices, a frame of cleanlab's nor a run folder.")
+    if len(found) and not (found.min() >= 0 and found.max() < n):
+        odd = found.min() if found.min() < 0 else found.max()
+        raise InputError(f"an index is {odd}, but {n:,} samples have labels (0-{n - 1}).")
+    flags = np.zeros(n, np.bool_)
+    flags[found.astype(np.int64)] = True
+    return flags
+
+
+def _from_frame(
+    frame: pd.DataFrame, data: Labelled, labels: IntArray, names: Sequence[str]
+) -> tuple[BoolArray, FloatArray, IntArray]:
+    """Flags, qualities and suggestions (n,): CleanLearning's frame (label_quality) or Datalab's (label_score)."""
+    score = next((name for name in ("label_quality", "label_score") if name in frame), None)
+    if "is_label_issue" not in frame or score is None:
+        raise InputError(
+            f"the frame has columns {', '.join(map(str, frame))}; is_label_issue and label_quality are needed."
+        )
+    if len(frame) != len(labels):
+        raise InputError(f"the frame has {len(frame):,} rows, but {len(labels):,} samples have labels.")
+    by_number = "given_label" in frame and np.array_equal(frame["given_label"].to_numpy(), labels)
+    if "given_label" in frame and not by_number:
+        given = _numbers(frame["given_label"], names, "given_label", by_number)
+        _check_order("the frame", np.array(names, dtype=object)[given], data)
+    flags = frame["is_label_issue"].to_numpy(np.bool_)
+    quality = np.clip(frame[score].to_numpy(np.float64), 0, 1)
+    suggested = labels
+    if "predicted_label" in frame:
+        suggested = _numbers(frame["predicted_label"], names, "predicted_label", by_number)
+    return flags, quality, suggested
+
+
+def _numbers(column: pd.Series[Any], names: Sequence[str], what: str, by_number: bool) -> IntArray:
+    """Classes (n,) by number, as CleanLearning has them, or by name, as Datalab has them; a name may be a numeral."""
+    values = column.to_numpy()
+    number = {name: k for k, name in enumerate(names)}
+    if by_number or (values.dtype.kind in "iu" and not {str(value) for value in np.unique(values)} <= number.keys()):
+        numbers = values.astype(np.int64)
+    else:
+        numbers = np.array([number.get(str(value), -1) for value in values], np.int64)
+    odd = (numbers < 0) | (numbers >= len(names))
+    if odd.any():
+        raise InputError(f"{what} of the frame is {values[odd][0]}, no label of the samples; give class_names.")
+    return numbers
+
+
+def _check_order(what: str, theirs: npt.NDArray[np.object_], data: Labelled) -> None:
+    """Raises InputError where the labels are not the samples' own: then every flag would fall on a wrong sample."""
+    other = np.flatnonzero(theirs != data.names)
+    if len(other):
+        row = int(other[0])
+        raise InputError(
+            f"{what} and the samples differ in {len(other):,} labels, first in row {row}: {theirs[row]!r} there, "
+            f"{data.names[row]!r} here; the order is that of the samples with a label."
+        )
+
+
+def _bare(
+    labels: IntArray, names: Sequence[str], flags: BoolArray, quality: FloatArray, suggested: IntArray
+) -> LabelIssues:
+    """Issues of which only flags, scores and suggestions are known."""
+    k = len(names)
+    joint = np.bincount(suggested * k + labels, minlength=k * k).reshape(k, k) + 1e-3 * np.eye(k)
+    return LabelIssues(
+        labels=labels,
+        predicted=suggested,
+        label_quality=quality,
+        is_label_issue=flags,
+        suggested=suggested,
+        suggested_prob=np.where(suggested == labels, quality, 1 - quality),
+        transition=joint / joint.sum(axis=1, keepdims=True),
+        prior=joint.sum(axis=1) / joint.sum(),
+        class_names=tuple(names),
+        filter_by="cleanlab",
+        fits=False,
+        note="The scores came with the flags; they rank, but say nothing about how many labels are wrong.",
+    )

@@ -1,0 +1,239 @@
+"""Retrain on the corrected labels by Co-teaching, and say what that bought."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._validation import BoolArray, InputError, IntArray
+from cvcoteach.crossval.kfold import stratified_parts
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import EXCLUDED
+from cvcoteach.fiftyone.store.labelled import check_vector_field, left_out, stack_vectors, vector_fields
+from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work.tell import Tell
+
+if TYPE_CHECKING:
+    from cvcoteach.coteaching.estimator import CoTeaching
+
+_HELD_OUT = 5
+"""Without test samples, one in so many of the trusted samples is held out to measure on."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What Co-teaching on the corrected labels bought."""
+
+    accuracy_before: float
+    """Of a pair of networks on the given labels, with as many image passes (or epochs, if these are given); [0, 1]."""
+    accuracy_after: float
+    """Of Co-teaching on the corrected ones."""
+    n_train: int
+    n_test: int
+    folder: str | None
+    """Where the model lies, if it was to be kept."""
+    without_file: int = 0
+    """Samples left out since their file is not there."""
+
+    @property
+    def message(self) -> str:
+        """One sentence for people."""
+        kept = f" The model is in {self.folder}." if self.folder else ""
+        if self.without_file:
+            kept = f" {left_out(self.without_file, 'whose file is missing')}{kept}"
+        return (
+            f"Accuracy {self.accuracy_before:.1%} before, {self.accuracy_after:.1%} after, "
+            f"on {self.n_test:,} samples that were not trained on.{kept}"
+        )
+
+
+def retrain(
+    samples: Any,
+    brain_key: str | None,
+    tell: Tell,
+    *,
+    test_tag: str | None = None,
+    embeddings_field: str | None = None,
+    output: str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> Retrained:
+    """Train by Co-teaching on what the run selected and people corrected, beside plain networks on the given labels.
+
+    samples: a dataset or view; of it, what the run judged.
+    Trusted, and trained on from the start: what is not flagged, and what was accepted, kept or set. Flagged and not
+    reviewed are the candidates; excluded samples are left out.
+    test_tag: samples that are measured on and not trained on, by their labels as they are now; without one a fifth of
+    the trusted is held out. embeddings_field: train heads on these vectors instead of networks on the images.
+    output: a new folder for the model, of images only.
+
+    Raises InputError, one sentence, for anything that does not fit.
+    """
+    from cvcoteach.coteaching.estimator import CoTeaching
+
+    results = runs.load(samples._dataset, brain_key)
+    corrections.settle(samples._dataset, results)
+    folder = _output(output, embeddings_field)
+    data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
+    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.fits else None
+
+    def trained(start: float, label: str, **options: Any) -> CoTeaching:
+        def on_epoch(report: Any) -> None:
+            tell(start + 0.5 * report.epoch / report.n_epochs, f"{label}: epoch {report.epoch} of {report.n_epochs}")
+
+        return CoTeaching(epochs=epochs, random_state=seed, on_epoch=on_epoch, **options)
+
+    x, train, test = data.x, data.train, data.test
+    tell(0.0, "plain training on the given labels")
+    # without noise to allow for, two networks that learn from everything: plain training, with as many passes
+    before = trained(0.0, "plain training on the given labels", mode="vanilla")
+    before.fit(_take(x, train), data.given[train], noise_rate=0.0)
+    accuracy_before = float((before.predict(_take(x, test)) == data.now[test]).mean())
+    after = trained(0.5, "Co-teaching on the corrected labels")
+    after.fit(
+        _take(x, train),
+        data.now[train],
+        selected=data.trusted[train],
+        candidate=~data.trusted[train],
+        noise_rate=noise_rate,
+    )
+    accuracy_after = float((after.predict(_take(x, test)) == data.now[test]).mean())
+    if folder is not None:
+        _save(after, folder)
+    where = str(folder) if folder else None
+    retrained = Retrained(accuracy_before, accuracy_after, len(train), len(test), where, data.without_file)
+    results.info["retrained"] = retrained.message
+    results.info["accuracy"] = {"before": accuracy_before, "after": accuracy_after, "n_test": len(test)}
+    results.save()
+    return retrained
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples:
+    """The samples of a run that can be trained or measured on."""
+
+    x: Any
+    """n paths, or vectors (n, d)."""
+    given: npt.NDArray[np.str_]
+    """(n,) labels as the run found them."""
+    now: npt.NDArray[np.str_]
+    """(n,) labels as they are."""
+    trusted: BoolArray
+    """(n,)"""
+    train: IntArray
+    test: IntArray
+    without_file: int
+    """Samples left out."""
+
+    @classmethod
+    def read(
+        cls,
+        samples: Any,
+        results: runs.FindLabelIssuesResults,
+        embeddings_field: str | None,
+        tag: str | None,
+        seed: int,
+    ) -> _Samples:
+        issues, done = results.issues, browse.reviews(samples._dataset, results)
+        label_field = results.config.label_field
+        if embeddings_field:
+            check_vector_field(samples, embeddings_field)
+        columns = ["id", "filepath", f"{label_field}.label", "tags"] + ([embeddings_field] if embeddings_field else [])
+        ids, paths, labels, tags, *vectors = samples.values(columns)
+        rows = results.rows(ids)
+        usable = (rows >= 0) & np.array([label is not None for label in labels], np.bool_)
+        usable[usable] = done.status[rows[usable]] != EXCLUDED
+        if embeddings_field:
+            has, stacked = stack_vectors(vectors[0], embeddings_field)
+            usable &= has
+        there = np.array([bool(embeddings_field) or os.path.exists(path) for path in paths], np.bool_)
+        kept = np.flatnonzero(usable & there)
+        if len(kept) == 0:
+            raise InputError(
+                "no sample of the run can be trained on: all are excluded, deleted, without a label or a file."
+            )
+        rows = rows[kept]
+        x: Any = [paths[i] for i in kept]
+        if embeddings_field:
+            x = stacked[(np.cumsum(has) - 1)[kept]]
+        now = np.array([labels[i] for i in kept])
+        trusted = ~issues.is_label_issue[rows] | done.reviewed[rows]
+        tagged = np.array([tag is not None and tag in (tags[i] or []) for i in kept], np.bool_)
+        if tag is not None and not tagged.any():
+            raise InputError(f"no sample of the run has the tag {tag!r}.")
+        if tag is None:
+            numbers = np.unique(now, return_inverse=True)[1].astype(np.int64)
+            parts = stratified_parts(numbers[trusted], _HELD_OUT, np.random.default_rng(seed))
+            tagged[np.flatnonzero(trusted)[parts == 0]] = True
+        given = np.array(issues.class_names)[issues.labels[rows]]
+        train, test = np.flatnonzero(~tagged), np.flatnonzero(tagged)
+        _check(now, trusted, train, test, tag)
+        return cls(x, given, now, trusted, train, test, int((usable & ~there).sum()))
+
+
+def _check(now: npt.NDArray[np.str_], trusted: BoolArray, train: IntArray, test: IntArray, tag: str | None) -> None:
+    """Raises InputError where there is nothing to train or to measure on, or a class that could not be learned."""
+    if not len(train):
+        raise InputError(f"every sample of the run has the tag {tag!r}; none is left to train on.")
+    if not len(test):
+        raise InputError("no label is trusted yet, so there is nothing to measure on: review some, or give a test tag.")
+    classes = np.unique(now[train])
+    if len(classes) < 2:
+        raise InputError(f"the samples to train on are of one class only ({classes[0]}); a classifier needs a second.")
+    doubtful = np.setdiff1d(classes, now[train][trusted[train]])
+    if len(doubtful):
+        raise InputError(f"no label of class {str(doubtful[0])!r} is trusted; review some of its samples first.")
+
+
+class RetrainForm:
+    """What can be chosen."""
+
+    NAMES = ("test_tag", "embeddings_field", "output", "epochs", "seed")
+
+    @staticmethod
+    def fill(form: Any, ctx: Any) -> None:
+        """The inputs."""
+        tags = ctx.dataset.distinct("tags")
+        if tags:
+            form.choice("test_tag", tags, "Test samples, by tag (a fifth is held out if empty)")
+        if vectors := vector_fields(ctx.dataset):
+            form.choice("embeddings_field", vectors, "Embeddings (instead of training networks on the images)")
+        form.inputs.str("output", label="New folder to keep the model in", required=False)
+        form.check(lambda: _output(ctx.params.get("output"), ctx.params.get("embeddings_field")))
+        form.inputs.int("epochs", label="Epochs (chosen by the number of images if empty)", min=1, required=False)
+        form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
+
+    @classmethod
+    def options(cls, params: dict[str, Any]) -> dict[str, Any]:
+        """Of `retrain`."""
+        return {name: params[name] for name in cls.NAMES if params.get(name) is not None}
+
+
+def _output(output: str | None, embeddings_field: str | None) -> Path | None:
+    if not output:
+        return None
+    folder = Path(output).expanduser()
+    if embeddings_field:
+        raise InputError("a model on embeddings cannot be kept by itself; leave the folder empty.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty; name a new folder.")
+    return folder
+
+
+def _save(trained: CoTeaching, folder: Path) -> None:
+    from cvcoteach.coteaching.model_files import Model, save_model
+
+    size, _, channels = trained.input_shape_
+    recipe, names = trained.recipe_, tuple(map(str, trained.classes_))
+    mirror = recipe.tta and bool(recipe.flip)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder, Model(trained.networks_, recipe.model, names, size, channels, trained.scaling_, mirror))
+
+
+def _take(x: Any, rows: IntArray) -> Any:
+    return x[rows] if isinstance(x, np.ndarray) else [x[i] for i in rows]

@@ -1,0 +1,46 @@
+"""What has changed in a dataset since a run: samples added, removed, relabelled elsewhere."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
+from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+
+
+def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
+    """What the run does not know, a sentence each; nothing where it is up to date.
+
+    Added are the samples that came after the run began; what a run of a view left out is not counted. A sample is
+    relabelled where its label is not the one that the run judged and nobody has reviewed it. The database counts, and
+    only samples that have been modified since the run are read: a form that is resolved at every key stroke may ask.
+    """
+    n_added = dataset._sample_collection.count_documents(_later(results))
+    changes = (
+        (n_added, "added; the run knows nothing of them"),
+        (n_removed(dataset, results), "removed"),
+        (_n_relabelled(dataset, results), "relabelled elsewhere; its suggestions are not for them"),
+    )
+    return [f"Since the run {n:,} sample{' was' if n == 1 else 's were'} {what}." for n, what in changes if n > 0]
+
+
+def n_removed(dataset: Any, results: FindLabelIssuesResults) -> int:
+    """How many samples of the run are no more; the database counts."""
+    samples, judged = dataset._sample_collection, {results.fields.review: {"$in": list(STATUSES)}}
+    copies = samples.count_documents({**_later(results), **judged})  # made since, with the run's fields
+    return len(results.ids) - samples.count_documents(judged) + copies
+
+
+def _later(results: FindLabelIssuesResults) -> dict[str, Any]:
+    return {"created_at": {"$gt": datetime.fromisoformat(results.info["as_of"])}}
+
+
+def _n_relabelled(dataset: Any, results: FindLabelIssuesResults) -> int:
+    label_field, review = results.config.label_field, results.fields.review
+    query = {"last_modified_at": {"$gt": datetime.fromisoformat(results.info["saved_at"])}, review: UNREVIEWED}
+    ids, labels = [], []
+    for sample in dataset._sample_collection.find(query, {f"{label_field}.label": 1}):
+        ids.append(str(sample["_id"]))
+        labels.append((sample.get(label_field) or {}).get("label"))
+    return sum(given is not None and given != now for given, now in zip(results.given(ids), labels, strict=True))

@@ -1,0 +1,124 @@
+"""What a person decided about single images: a reviewed label is clean, an excluded image is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cvcoteach._validation import BoolArray, InputError, IntArray, near
+
+ACTIONS = ("accepted", "kept", "set", "excluded")
+NO_ACTION = ("", "unreviewed")
+
+# ours, and those of the FiftyOne plugin's exports; the first that is there counts
+_PATHS = ("path", "filepath")
+_ACTIONS = ("new_review", "review", "action")
+_LABELS = ("new", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Labels and sets as they are after the corrections."""
+
+    labels: IntArray
+    """(n,)"""
+    selected: BoolArray
+    """(n,) S, and what was reviewed."""
+    candidate: BoolArray
+    """(n,) C, less what was reviewed."""
+    excluded: BoolArray
+    """(n,) in neither, and to be left out of everything."""
+    reviewed: BoolArray
+    """(n,) whether a person accepted, kept or set the label."""
+
+    @property
+    def n_reviewed(self) -> int:
+        """How many that are."""
+        return int(self.reviewed.sum())
+
+
+def correct(
+    file: Path,
+    paths: Sequence[str],
+    root: Path,
+    labels: IntArray,
+    suggested: IntArray,
+    selected: BoolArray,
+    candidate: BoolArray,
+    class_names: Sequence[str],
+) -> Corrected:
+    """Apply the corrections in a CSV with the columns path, action and label; a later row overrules an earlier one.
+
+    action: "accepted" (the suggestion, or `label` if there is one), "kept" (the given label), "set" (`label`),
+    "excluded"; "unreviewed" or nothing takes earlier rows back. The plugin's exports are read too.
+    paths: (n,) as in the run, relative to `root`; what is decided of a path holds wherever it comes.
+    suggested: (n,) classes.
+
+    Raises InputError for a file that is no such table, an image that the run does not have, another action, a label
+    that is no class of the run, and an action that would leave an image under two labels.
+    """
+    table = _read(file)
+    places: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        places.setdefault(path, []).append(row)
+    places |= {os.path.join(root, path): rows for path, rows in places.items()}
+    number = {name: k for k, name in enumerate(class_names)}
+    decided: dict[int, tuple[str, int]] = {}
+    for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
+        rows = places.get(path, places.get(os.path.normpath(path)))
+        if rows is None:
+            raise InputError(f"{file.name}, line {line}: {path} is no image of the run.")
+        if action in NO_ACTION:
+            for row in rows:
+                decided.pop(row, None)
+            continue
+        if action not in ACTIONS:
+            raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
+        if action == "set" and not label:
+            raise InputError(f"{file.name}, line {line}: the label is missing; it takes the name of a class.")
+        if action in ("set", "accepted") and label and label not in number:
+            raise InputError(f"{file.name}, line {line}: {label!r} is no class of the run; {near(label, class_names)}")
+        if action == "set" or (action == "accepted" and label):
+            chosen = [number[label]] * len(rows)
+        else:
+            chosen = (suggested if action == "accepted" else labels)[rows].tolist()
+        if action != "excluded" and len(set(chosen)) > 1:
+            names = " and ".join(class_names[k] for k in sorted(set(chosen)))
+            raise InputError(
+                f"{file.name}, line {line}: {path} comes twice in the run and would be {names}; "
+                "say which with the action set and a label."
+            )
+        decided |= {row: (action, k) for row, k in zip(rows, chosen, strict=True)}
+
+    labels, selected, candidate = labels.copy(), selected.copy(), candidate.copy()
+    excluded, reviewed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
+    for row, (action, label) in decided.items():
+        candidate[row] = False
+        excluded[row] = action == "excluded"
+        selected[row] = reviewed[row] = not excluded[row]
+        labels[row] = label
+    return Corrected(labels, selected, candidate, excluded, reviewed)
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """Three columns of text: path, action, label."""
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file.name} cannot be read as a CSV ({str(error).splitlines()[0]}).") from error
+    found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]
+    if found[0] is None or found[1] is None:
+        raise InputError(
+            f"{file.name} has the columns {', '.join(table.columns)}; it takes path, action "
+            f"({', '.join(ACTIONS)}) and, where one is set, label."
+        )
+    if found[2] is None:
+        return table[[found[0], found[1]]].assign(label="")
+    return table[[name for name in found if name is not None]]

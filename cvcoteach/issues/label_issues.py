@@ -1,0 +1,269 @@
+"""LabelIssues: which given labels are probably wrong, what they should be, and how they get confused."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
+from cvcoteach.noise_model.posterior import Posterior, TrainedOn, fit_posterior
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLAG_BELOW = 0.5
+"""A label is flagged where it is more probably wrong than right."""
+
+_FORMAT = "cvcoteach.LabelIssues"
+_VERSION = 1
+_LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
+
+
+@dataclass(frozen=True, eq=False)
+class LabelIssues:
+    """What is known about every given label. Made by `posterior_issues` or from a finished run."""
+
+    labels: IntArray
+    """(n,) given labels, 0..K-1."""
+    predicted: IntArray
+    """(n,) the class the probabilities favour, before anything is said about noise."""
+    label_quality: FloatArray
+    """(n,) probability that the given label is right, in [0, 1]: low = doubtful."""
+    is_label_issue: BoolArray
+    """(n,) flagged as wrong."""
+    suggested: IntArray
+    """(n,) the most probable true class."""
+    suggested_prob: FloatArray
+    """(n,) its probability, in [0, 1]."""
+    transition: FloatArray
+    """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1."""
+    prior: FloatArray
+    """(K,) P(true = i), sums to 1."""
+    class_names: tuple[str, ...]
+    """(K,) the name of each class."""
+    filter_by: str
+    """The rule behind the flags: "posterior" or "incv"."""
+    fits: bool
+    """Whether the transition model explains the given labels; if not, qualities only rank, and flags are cleanlab's."""
+    note: str
+    """One sentence on how the probabilities were read."""
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return len(self.transition)
+
+    @property
+    def n_issues(self) -> int:
+        """How many labels are flagged."""
+        return int(self.is_label_issue.sum())
+
+    @property
+    def wrong(self) -> FloatArray:
+        """(n,) probability that the given label is wrong, in [0, 1]."""
+        return 1 - self.label_quality
+
+    @property
+    def noise_ratio(self) -> float:
+        """Expected share of wrong labels, in [0, 1]."""
+        return float(self.wrong.mean())
+
+    @property
+    def noise_ratio_per_class(self) -> FloatArray:
+        """(K,) expected share of wrong labels among those given each class; NaN for a class nobody gave."""
+        counts = np.bincount(self.labels, minlength=self.n_classes)
+        wrong = np.bincount(self.labels, self.wrong, minlength=self.n_classes)
+        return np.where(counts > 0, wrong / np.maximum(counts, 1), np.nan)
+
+    @property
+    def confident_joint(self) -> IntArray:
+        """(K, K) counts of given class (row) and true class (column), as cleanlab's argument of that name.
+
+        Each row sums to the images given that class. Of use where `fits`. The way into cleanlab's own tools:
+        `CleanLearning(clf, find_label_issues_kwargs={"confident_joint": issues.confident_joint})`.
+        """
+        counts = np.bincount(self.labels, minlength=self.n_classes)
+        joint = (self.prior[:, None] * self.transition).T
+        share = joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        return _round_rows(share * counts[:, None], counts)
+
+    def worst_first(self, *, flagged_only: bool = True) -> IntArray:
+        """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images."""
+        order = np.argsort(self.label_quality, kind="stable")
+        return order[self.is_label_issue[order]] if flagged_only else order
+
+    def confusions(self) -> pd.DataFrame:
+        """How often each class was given where another is more probable, most frequent first.
+
+        Columns: given, suggested (names), count (flagged labels), share (of those given the class, in [0, 1]) and
+        mean_wrong (mean probability that these are wrong). Flags without another more probable class are not counted.
+        """
+        import pandas as pd
+
+        rows = self.is_label_issue & (self.suggested != self.labels)
+        pair = self.labels[rows] * self.n_classes + self.suggested[rows]
+        pairs, index, count = np.unique(pair, return_inverse=True, return_counts=True)
+        given, suggested = np.divmod(pairs, self.n_classes)
+        names = np.asarray(self.class_names, dtype=object)
+        frame = pd.DataFrame(
+            {
+                "given": names[given],
+                "suggested": names[suggested],
+                "count": count,
+                "share": count / np.bincount(self.labels, minlength=self.n_classes)[given],
+                "mean_wrong": np.bincount(index, self.wrong[rows], minlength=len(pairs)) / count,
+            }
+        )
+        return frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an image: the four columns of cleanlab's `CleanLearning.find_label_issues`, then ours.
+
+        is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
+        suggested_prob (float64), given_class, suggested_class (categories, by name).
+        """
+        import pandas as pd
+
+        names = pd.Index(self.class_names)
+        whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
+        return pd.DataFrame(
+            {
+                "is_label_issue": self.is_label_issue,
+                "label_quality": self.label_quality,
+                "given_label": self.labels.astype(whole),
+                "predicted_label": self.predicted.astype(whole),
+                "suggested_label": self.suggested.astype(whole),
+                "suggested_prob": self.suggested_prob,
+                "given_class": pd.Categorical.from_codes(self.labels, names),
+                "suggested_class": pd.Categorical.from_codes(self.suggested, names),
+            }
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything into one file, at `path` as given; a reader sees the old file or the new one."""
+        path = Path(path)
+        arrays = {name: value for name, value in _values(self).items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in _values(self).items() if name not in arrays}
+        header = json.dumps({"format": _FORMAT, "version": _VERSION, **plain}).encode()
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            with open(partial, "xb") as file:
+                np.savez_compressed(file, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> LabelIssues:
+        """Read what `save` wrote. Raises InputError for any other file, FileNotFoundError for none."""
+        other = InputError(f"{path} is no file written by LabelIssues.save.")
+        try:
+            # opened here: numpy leaves a file open that it cannot read
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+                arrays = dict(content)
+        except OSError:
+            raise
+        except Exception as error:  # whatever a foreign file makes numpy or zipfile say
+            raise other from error
+        header = json.loads(arrays.pop("header", np.frombuffer(b"{}", np.uint8)).tobytes())
+        if header.pop("format", None) != _FORMAT:
+            raise other
+        version = header.pop("version")
+        if version != _VERSION:
+            raise InputError(f"{path} was written in format {version}; this version of cvcoteach reads {_VERSION}.")
+        return LabelIssues(**arrays, **{**header, "class_names": tuple(header["class_names"])})
+
+
+def posterior_issues(
+    labels: npt.ArrayLike,
+    pred_probs: npt.ArrayLike,
+    *,
+    class_names: Sequence[str] | None = None,
+    trained_on: TrainedOn = "noisy",
+) -> LabelIssues:
+    """Label issues by the posterior over true labels: flagged where the given label is more probably wrong than right.
+
+    labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K) out of sample, rows sum to 1.
+    class_names: (K,), or their numbers. trained_on: as of `fit_posterior`.
+
+    Raises InputError for labels, probabilities or names that do not fit.
+    """
+    return issues_of(fit_posterior(labels, pred_probs, trained_on=trained_on), class_names=class_names)
+
+
+def issues_of(
+    posterior: Posterior,
+    *,
+    class_names: Sequence[str] | None = None,
+    flags: BoolArray | None = None,
+    filter_by: str = "posterior",
+) -> LabelIssues:
+    """Label issues with the flags (n,) of the rule `filter_by`; None: the posterior's. class_names: (K,)."""
+    return LabelIssues(
+        labels=posterior.labels,
+        predicted=posterior.pred_probs.argmax(axis=1),
+        label_quality=posterior.label_quality,
+        is_label_issue=flags_of(posterior) if flags is None else flags,
+        suggested=posterior.suggested,
+        suggested_prob=posterior.suggested_prob,
+        transition=posterior.transition,
+        prior=posterior.prior,
+        class_names=_checked_names(class_names, len(posterior.prior)),
+        filter_by=filter_by,
+        fits=posterior.fits,
+        note=posterior.note,
+    )
+
+
+def flags_of(posterior: Posterior) -> BoolArray:
+    """(n,) more probably wrong than right; where the posterior does not fit, cleanlab's default flags."""
+    if posterior.fits:
+        return posterior.label_quality < FLAG_BELOW
+    from cleanlab.filter import find_label_issues
+
+    return find_label_issues(posterior.labels, posterior.pred_probs.clip(0, 1), n_jobs=1)
+
+
+def sample_weights(issues: LabelIssues) -> FloatArray:
+    """Weights (n,) >= 0 with which any classifier learns from the given labels as if they were the true ones.
+
+    P(given label right | image, label) / P(given = k | true = k), the importance weights of Liu & Tao (TPAMI 2016):
+    the first part discounts doubtful labels, the second gives classes whose labels got lost their size back. For
+    `clf.fit(X, labels, sample_weight=...)` on all images, flagged ones included.
+    """
+    kept = np.maximum(np.diag(issues.transition), _LEAST_KEPT)
+    return issues.label_quality / kept[issues.labels]
+
+
+def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ...]:
+    if names is None:
+        return tuple(map(str, range(n_classes)))
+    result = tuple(map(str, names))
+    if len(result) != n_classes:
+        raise InputError(f"class_names holds {len(result)} names, but pred_probs has columns for {n_classes} classes.")
+    if len(set(result)) != n_classes:
+        twice = next(name for name in result if result.count(name) > 1)
+        raise InputError(f"class_names holds {twice!r} twice; each class needs a name of its own.")
+    return result
+
+
+def _values(issues: LabelIssues) -> dict[str, Any]:
+    return {field.name: getattr(issues, field.name) for field in fields(issues)}
+
+
+def _round_rows(matrix: FloatArray, totals: IntArray) -> IntArray:
+    """Whole numbers near `matrix` (K, K) whose rows sum to `totals` (K,): the largest remainders are rounded up."""
+    floor = np.floor(matrix).astype(np.int64)
+    missing = totals - floor.sum(axis=1)
+    rank = np.argsort(np.argsort(floor - matrix, axis=1, kind="stable"), axis=1, kind="stable")
+    return floor + (rank < missing[:, None])

@@ -1,0 +1,216 @@
+"""For many classes, or probabilities of a clean model: tempered probabilities, passed through a sparse transition."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from cvcoteach._validation import FloatArray, IntArray
+
+Probs = npt.NDArray[np.floating]
+
+N_LIKELY = 16
+"""Classes that matter in a row: the most probable ones, besides the given."""
+
+_FLOOR = 1e-12
+_N_TUNED = 20_000
+_TINY = 1e-300
+_LEAST_NOISE = 0.01  # without any, every given label would be certain, and none worse than another
+_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+_MAX_ROUNDS = 30
+_CONVERGED = 1e-5  # nats an image
+
+
+@dataclass(frozen=True, eq=False)
+class Likely:
+    """The classes that matter in each row; the last column is the given label."""
+
+    classes: npt.NDArray[np.int32]
+    """(n, m) class numbers."""
+    logs: npt.NDArray[np.float32]
+    """(n, m) log-probabilities over that of the most probable class; -inf in a column that repeats the given label."""
+    others: npt.NDArray[np.float32]
+    """(n,) the log of the mean probability of all other classes, likewise; -inf where there are none."""
+    n_others: npt.NDArray[np.int32]
+    """(n,) how many these are."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """(n,) given labels."""
+        return self.classes[:, -1]
+
+    def __getitem__(self, rows: slice) -> Likely:
+        return Likely(self.classes[rows], self.logs[rows], self.others[rows], self.n_others[rows])
+
+    @staticmethod
+    def of(labels: IntArray, probs: Probs) -> Likely:
+        """The `N_LIKELY` most probable classes of each row of (n, K), and the given one."""
+        n, k = probs.shape
+        m = min(N_LIKELY, k)
+        rows = np.arange(n)[:, None]
+        top = np.argpartition(probs, k - m, axis=1)[:, k - m :] if m < k else np.broadcast_to(np.arange(k), (n, k))
+        classes = np.concatenate([np.sort(top, axis=1), labels[:, None]], axis=1)
+        values = probs[rows, classes].astype(np.float64)
+        highest = values.max(axis=1)
+        floor = _FLOOR * highest
+        logs = np.log(np.maximum(values, floor[:, None]) / highest[:, None])
+        repeated = classes[:, :-1] == labels[:, None]
+        logs[:, :-1][repeated] = -np.inf
+        n_others = k - m - 1 + repeated.any(axis=1)
+        mass = np.maximum(1 - values[:, :-1].sum(axis=1) - np.where(repeated.any(axis=1), 0, values[:, -1]), 0)
+        mean = np.maximum(mass / np.maximum(n_others, 1), floor)
+        others = np.where(n_others > 0, np.log(mean / highest), -np.inf)
+        return Likely(
+            classes.astype(np.int32), logs.astype(np.float32), others.astype(np.float32), n_others.astype(np.int32)
+        )
+
+    @staticmethod
+    def concatenated(parts: Sequence[Likely]) -> Likely:
+        """The rows of all parts."""
+        return Likely(
+            np.concatenate([part.classes for part in parts]),
+            np.concatenate([part.logs for part in parts]),
+            np.concatenate([part.others for part in parts]),
+            np.concatenate([part.n_others for part in parts]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TemperatureModel:
+    """P(given | image) = Σ c_k·T[k, given], c ∝ p^(1/temperature); T the counts, smoothed by one rate for all pairs."""
+
+    temperature: float
+    """What the log-probabilities are divided by."""
+    noise: float
+    """ε of the smooth transition (1 - ε)·1 + ε·given frequencies, in [0, 1]."""
+    frequency: FloatArray
+    """(K,) of the given labels."""
+    pairs: IntArray
+    """(p,) true·K + given of the pairs that occur, ascending."""
+    counts: FloatArray
+    """(p,) images expected in each."""
+    totals: FloatArray
+    """(K,) images expected in each true class."""
+    strength: float
+    """How many images the smooth transition counts for, in each class."""
+    gain: float
+    """Held-out log-likelihood of the given labels over that of the best model without noise, nats an image."""
+
+    def transition(self) -> FloatArray:
+        """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
+        k = len(self.totals)
+        result = np.tile(self.strength * self.noise * self.frequency, (k, 1))
+        result[np.diag_indices(k)] += self.strength * (1 - self.noise)
+        result.ravel()[self.pairs] += self.counts
+        result /= self.totals[:, None] + self.strength
+        return result
+
+    def prior(self) -> FloatArray:
+        """P(true = k), (K,), sums to 1."""
+        return self.totals / self.totals.sum()
+
+    def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
+        """P(true | image, given), (m, K), of some of the fitted rows."""
+        likely = Likely.of(labels, probs)
+        found = self.likely_posterior(likely)
+        others = np.maximum(1 - found.sum(axis=1), 0) / np.maximum(likely.n_others, 1)
+        result = np.repeat(others[:, None], probs.shape[1], axis=1)
+        rows = np.arange(len(labels))[:, None]
+        result[rows, likely.classes[:, :-1]] = found[:, :-1]
+        result[rows[:, 0], labels] = found[:, -1]
+        return result
+
+    def likely_posterior(self, likely: Likely) -> FloatArray:
+        """P(true | image, given), (m, columns of `likely`), of some of the fitted rows; 0 where repeated.
+
+        What a row lacks to 1 is the probability that the true class is none of these.
+        """
+        c = _tempered(likely, 1 / self.temperature)
+        cell = likely.classes.astype(np.int64) * len(self.totals) + likely.labels[:, None]
+        at = np.searchsorted(self.pairs, cell).clip(max=len(self.pairs) - 1)
+        counts = np.where(self.pairs[at] == cell, self.counts[at], 0)
+        own = np.zeros(c.shape)
+        for _ in range(3):  # to the fixed point: what an image says of T must not confirm the image
+            own, _ = _posterior(self, likely, c, counts, own)
+        return own
+
+
+def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
+    """Maximum likelihood of the given labels: temperature and smooth noise first, then T by EM.
+
+    Each image is judged by a T counted from all others (its own share is taken out), so that the likelihood is a
+    held-out one; it chooses how many images the smooth transition counts for. EM stops where a round gains
+    less than 1e-5 nats an image, after 30 rounds at the latest.
+    """
+    n = len(likely.classes)
+    frequency = (np.bincount(likely.labels, minlength=n_classes) + 1) / (n + n_classes)
+
+    some = likely[:: -(-n // _N_TUNED)]
+
+    def smooth(params: FloatArray) -> float:
+        """Loss of log 1/temperature and log ε; without the latter there is no noise."""
+        own = _tempered(some, np.exp(params[0]))[:, -1]
+        noise = min(np.exp(params[1]), 1.0) if len(params) > 1 else 0.0
+        return float(-np.log(np.maximum((1 - noise) * own + noise * frequency[some.labels], _TINY)).mean())
+
+    def best_of(starts: Iterable[tuple[float, ...]]) -> tuple[FloatArray, float]:
+        options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 80}
+        found = minimize(smooth, min(starts, key=lambda s: smooth(np.array(s))), method="Nelder-Mead", options=options)
+        return found.x, -float(found.fun)
+
+    scales = np.log([0.25, 0.5, 1, 2])
+    (log_inverse, log_noise), _ = best_of(itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6])))
+    _, without = best_of((scale,) for scale in scales)
+    inverse, noise = np.exp(log_inverse), float(np.clip(np.exp(log_noise), _LEAST_NOISE, 1))
+
+    c = _tempered(likely, inverse)
+    cell = likely.classes.astype(np.int64) * n_classes + likely.labels[:, None]
+    pairs, at = np.unique(cell, return_inverse=True)
+    at = at.reshape(cell.shape)
+    best, best_value = None, -np.inf
+    for strength in _STRENGTHS:
+        counts: FloatArray = np.zeros(len(pairs))
+        totals: FloatArray = np.zeros(n_classes)
+        own: FloatArray = np.zeros(c.shape)
+        value = -np.inf
+        for _ in range(_MAX_ROUNDS):
+            model = TemperatureModel(1 / inverse, noise, frequency, pairs, counts, totals, strength, 0.0)
+            own, likelihood = _posterior(model, likely, c, counts[at], own)
+            last, value = value, float(np.log(likelihood).mean())
+            if value < last + _CONVERGED:
+                break
+            counts = np.bincount(at.ravel(), own.ravel(), minlength=len(pairs)).astype(np.float64)
+            totals = np.bincount(pairs // n_classes, counts, minlength=n_classes).astype(np.float64)
+        if value > best_value:
+            best, best_value = model, value
+    assert best is not None
+    return replace(best, gain=best_value - without)
+
+
+def _tempered(likely: Likely, inverse: float) -> FloatArray:
+    """(n, m), what a row lacks to 1 is spread over the other classes, taken for equally probable."""
+    c = np.exp(inverse * likely.logs.astype(np.float64))
+    others = likely.n_others * np.exp(inverse * likely.others.astype(np.float64))
+    c /= (c.sum(axis=1) + others)[:, None]
+    return c
+
+
+def _posterior(
+    model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray, own: FloatArray | float = 0.0
+) -> tuple[FloatArray, FloatArray]:
+    """Posterior like `c` (n, m) and likelihood (n,); own: each image's own share in the counts, taken out."""
+    labels = likely.labels
+    smooth = np.broadcast_to(model.strength * model.noise * model.frequency[labels][:, None], c.shape).copy()
+    smooth[:, -1] += model.strength * (1 - model.noise)
+    transition = (np.maximum(counts - own, 0) + smooth) / (
+        np.maximum(model.totals[likely.classes] - own, 0) + model.strength
+    )
+    joint = c * transition
+    others = np.maximum(1 - c.sum(axis=1), 0) * model.noise * model.frequency[labels]
+    likelihood = np.maximum(joint.sum(axis=1) + others, _TINY)
+    return joint / likelihood[:, None], likelihood

@@ -1,0 +1,183 @@
+"""A run <-> one folder. Every fold's result lands there at once, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from cvcoteach._files import PARTIAL, write_array, write_json
+from cvcoteach._validation import InputError, PredProbs
+from cvcoteach.crossval.trainer import FoldKey
+
+FORMAT = 1
+
+Json = dict[str, Any]
+
+_LOCK = ".lock"
+
+
+class OtherRunError(InputError):
+    """The folder belongs to a run of other images, labels or settings."""
+
+
+class FoldFiles(MutableMapping[FoldKey, PredProbs]):
+    """The finished folds of a run, one .npy each; `IterativeCV.run(finished=…)` reads and fills it."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: made when the first fold is written."""
+        self.folder = folder
+
+    def _file(self, key: FoldKey) -> Path:
+        return self.folder / f"round-{key[0]}-fold-{key[1]}.npy"
+
+    def __getitem__(self, key: FoldKey) -> PredProbs:
+        """The probabilities of one fold. Raises KeyError where it has not finished."""
+        try:
+            return np.load(self._file(key), allow_pickle=False)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{self._file(key)} is damaged; delete it, and its fold is trained again.") from error
+
+    def __setitem__(self, key: FoldKey, value: PredProbs) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_array(self._file(key), value)
+
+    def __delitem__(self, key: FoldKey) -> None:
+        try:
+            self._file(key).unlink()
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, tuple) and self._file(FoldKey(*key)).exists()
+
+    def __iter__(self) -> Iterator[FoldKey]:
+        for file in sorted(self.folder.glob("round-*-fold-*.npy")):
+            _, number, _, fold = file.stem.split("-")
+            yield FoldKey(int(number), int(fold))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class RunFolder:
+    """One run's folder: `run.json`, the finished folds, and what the caller writes beside them.
+
+    `with RunFolder.open(path, identity) as run:` makes it, or goes on with it, and locks it meanwhile.
+    """
+
+    def __init__(self, path: Path, record: Json) -> None:
+        """Use `open` or `read`."""
+        self.path = path
+        self.record = record
+        self.folds = FoldFiles(path / "folds")
+        self._lock: filelock.BaseFileLock | None = None
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, Any]) -> RunFolder:
+        """Begin a run at `path`, or go on with the one that is there.
+
+        identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
+
+        Raises InputError, and changes nothing, where the folder holds anything else: another run or other labels
+        (OtherRunError), other files, or a run that another process is at.
+        """
+        wanted = json.loads(json.dumps(identity))
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; --output takes a folder.")
+        file = path / "run.json"
+        if not file.exists() and path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
+            raise InputError(f"{path} is not empty and holds no run of cvcoteach; name another --output.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path} could not be made: {error.strerror}.") from error
+        lock = filelock.FileLock(path / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"another process is at work in {path}; wait for it, or name another --output.") from None
+        except OSError as error:
+            raise InputError(f"{path} could not be written: {error.strerror}.") from error
+        try:
+            for left_by_a_killed_run in path.rglob(f".*{PARTIAL}"):
+                left_by_a_killed_run.unlink(missing_ok=True)
+            run = cls(path, _read(file)) if file.exists() else None
+            if run is not None and run._has_results:
+                _refuse_other(path, run.record["identity"], wanted)
+            if run is None or run.record["identity"] != wanted:
+                run = cls(path, {"format": FORMAT, "state": "running", "identity": wanted})
+                run.save()
+        except BaseException:
+            lock.release()
+            raise
+        run._lock = lock
+        return run
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        """The run at `path`, to look at. Raises InputError where there is none."""
+        if not (path / "run.json").exists():
+            raise InputError(f"{path} holds no run of cvcoteach (no run.json).")
+        return cls(path, _read(path / "run.json"))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run came to its end."""
+        return self.record["state"] == "done"
+
+    @property
+    def _has_results(self) -> bool:
+        """Whether anything would be lost with it: a run that failed at once holds run.json alone."""
+        beside = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
+        return self.done or any(entry.name != "run.json" for entry in beside)
+
+    def save(self, **changes: Any) -> None:
+        """Take the changes into run.json, atomically."""
+        self.record = {**self.record, **changes}
+        write_json(self.path / "run.json", self.record)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _read(file: Path) -> Json:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        known = record["format"]
+        record["identity"], record["state"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: {error}.") from error
+    if known != FORMAT:
+        raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
+    return dict(record)
+
+
+def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
+    # what was asked for before what was read: a setting may change labels and paths too
+    for name in sorted(there.keys() | wanted.keys(), key=lambda name: (name.endswith("_digest"), name)):
+        old, new = there.get(name), wanted.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            name = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+            old, new = old.get(name), new.get(name)
+        what = name.replace("_", " ")
+        if name.endswith("_digest"):
+            how = f"its {what.removesuffix(' digest')} have changed since"
+        else:
+            how = f"its {what} is {old!r}, not {new!r}"
+        raise OtherRunError(
+            f"{path} belongs to another run: {how}. Name another --output, or repeat the earlier command to go on with "
+            "that run."
+        )

@@ -1,0 +1,89 @@
+"""How good a classifier is on images whose labels are right, and how much better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cvcoteach._validation import IntArray, PredProbs
+
+TOP = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A classifier on test images."""
+
+    top1: float
+    """Share of right answers, in [0, 1]."""
+    top5: float | None
+    """Share with the right class among the five most probable; None with five classes or fewer."""
+    per_class: tuple[float, ...]
+    """(K,) share of right answers among the images of each class; NaN for a class without any."""
+    confusion: IntArray
+    """(K, K) images of class i that were called j."""
+
+
+def score(pred_probs: PredProbs, labels: IntArray) -> Scores:
+    """The scores of probabilities (n, K) for images of the classes `labels` (n,)."""
+    n, k = pred_probs.shape
+    predicted = pred_probs.argmax(axis=1)
+    confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
+    right, counts = np.diag(confusion), confusion.sum(axis=1)
+    per_class = np.divide(right, counts, out=np.full(k, np.nan), where=counts > 0)
+    top5 = None
+    if k > TOP:
+        best = np.argpartition(-pred_probs, TOP - 1, axis=1)[:, :TOP]
+        top5 = float((best == labels[:, None]).any(axis=1).mean())
+    return Scores(float(right.sum() / n), top5, tuple(per_class.tolist()), confusion)
+
+
+def per_class_table(ours: Scores, plain: Scores, class_names: Sequence[str]) -> pd.DataFrame:
+    """A row a class: how many images, and the share of them that each classifier gets right."""
+    return pd.DataFrame(
+        {
+            "class": list(class_names),
+            "n_images": ours.confusion.sum(axis=1),
+            "accuracy": ours.per_class,
+            "accuracy_plain": plain.per_class,
+        }
+    )
+
+
+def confusion_table(scores: Scores, class_names: Sequence[str]) -> pd.DataFrame:
+    """A row a true class, a column a predicted one."""
+    return pd.DataFrame(
+        scores.confusion, index=pd.Index(class_names, name="true \\ predicted"), columns=list(class_names)
+    )
+
+
+def figures(ours: Scores, plain: Scores) -> dict[str, Any]:
+    """For run.json: top-1 and top-5 of both."""
+    return {
+        "n_images": int(ours.confusion.sum()),
+        "top1": round(ours.top1, 4),
+        "top1_plain": round(plain.top1, 4),
+        "top5": None if ours.top5 is None else round(ours.top5, 4),
+        "top5_plain": None if plain.top5 is None else round(plain.top5, 4),
+    }
+
+
+def comparison_text(ours: Scores, plain: Scores, class_names: Sequence[str], most: int = 5) -> str:
+    """Both classifiers beside each other, and the classes where they differ most."""
+    n = int(ours.confusion.sum())
+    lines = [f"On {n:,} test images      co-teaching   plain   difference"]
+    lines.append(_line("right answer", ours.top1, plain.top1))
+    if ours.top5 is not None and plain.top5 is not None:
+        lines.append(_line("among the first five", ours.top5, plain.top5))
+    gains = np.array(ours.per_class) - np.array(plain.per_class)
+    differing = [k for k in np.argsort(-np.abs(np.nan_to_num(gains)), kind="stable").tolist() if abs(gains[k]) > 0]
+    lines += [_line(class_names[k], ours.per_class[k], plain.per_class[k]) for k in differing[:most]]
+    return "\n".join(lines)
+
+
+def _line(what: str, ours: float, plain: float) -> str:
+    return f"  {what:<22.22} {ours:>10.1%} {plain:>7.1%} {100 * (ours - plain):>+8.1f} points"

@@ -1,0 +1,136 @@
+"""Pretrained networks and their weights: torchvision's, anyone's functions, files."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from cvcoteach._validation import InputError, near
+from cvcoteach.training.networks import OWN, GreyAsColour
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network wants its images to be like."""
+
+    size: int | None
+    """Height and width it was made for, in pixels; None: any."""
+    mean: tuple[float, ...] | None
+    """Of each channel, values 0..1; None: that of the training images."""
+    std: tuple[float, ...] | None
+    """Likewise."""
+
+
+def imported(name: str, what: str = "model") -> Any:
+    """What "package.module:function" names. Raises InputError where it cannot be imported."""
+    module_name, _, function_name = name.partition(":")
+    sys.path.insert(0, "")  # a file beside the user is found, as python -m would
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
+    finally:
+        sys.path.remove("")
+
+
+def published_weights(name: str) -> Any:
+    """torchvision's default weights of that network, None where there are none."""
+    known = torchvision_models.list_models(module=torchvision_models)
+    if name not in known:
+        raise InputError(f"model is {name!r}; {near(name, (*OWN, *known))}")
+    return getattr(torchvision_models.get_model_weights(name), "DEFAULT", None)
+
+
+def torchvision_network(name: str, pretrained: bool) -> nn.Module:
+    """As torchvision builds it, without auxiliary classifiers. Raises InputError where weights cannot be fetched."""
+    weights = published_weights(name) if pretrained else None
+    # the published initialisation of these two is slow, and they ask which one is wanted
+    extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
+    try:
+        network: nn.Module = torchvision_models.get_model(name, weights=weights, **extra)
+    except (URLError, OSError, RuntimeError) as error:
+        url = getattr(weights, "url", "")
+        raise InputError(
+            f"the weights of {name} could not be fetched ({oneline(error)}); bring {url} and give --weights FILE, "
+            "or start fresh with --weights none."
+        ) from error
+    if hasattr(network, "aux_logits"):  # auxiliary classifiers would keep 1,000 classes
+        network.aux_logits = cast(Any, False)
+        network.transform_input = cast(Any, True)  # as with published weights, which a classifier's replace later
+        for part in ("AuxLogits", "aux1", "aux2"):
+            if hasattr(network, part):
+                setattr(network, part, None)
+    return network
+
+
+def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """The classifier of a network, by order of its modules: its path and itself.
+
+    Raises InputError where there is none.
+    """
+    for path, layer in reversed(list(network.named_modules())):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            return path, layer
+    raise InputError(f"{type(network).__name__} has no linear or convolutional layer to classify with.")
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Weights from a file into the network; of the last layer only if it has the same classes.
+
+    Raises InputError for a file that is none of weights, or of another network.
+    """
+    own = network.state_dict()
+    found = {_bare(key): value for key, value in _read(file).items()}
+    inner = isinstance(network, GreyAsColour)
+    found = {("network." + key if inner and not key.startswith("network.") else key): v for key, v in found.items()}
+    head = list(own)[-1].rpartition(".")[0]
+    fitting = {key: value for key, value in found.items() if key in own and own[key].shape == value.shape}
+    missing = [key for key in own if key not in fitting and key.rpartition(".")[0] != head]
+    if missing:
+        raise InputError(
+            f"{file} holds {len(found)} weights, but {len(missing)} of the network's {len(own)} are not among them in "
+            f"the same shape, {missing[0]} to begin with; it takes the weights of the same network."
+        )
+    network.load_state_dict(fitting, strict=False)
+
+
+def _bare(key: str) -> str:
+    return key.removeprefix("module.").removeprefix("_orig_mod.")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            loaded = importlib.import_module("safetensors.torch").load_file(file)
+        else:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except ImportError as error:
+        raise InputError(f"{file} needs the package safetensors to be read; pip install safetensors.") from error
+    except Exception as error:  # unpickling raises all kinds
+        raise InputError(f"{file} cannot be read as weights: {oneline(error)}.") from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise InputError(f"{file} holds {type(loaded).__name__}; it takes a state dict, names to tensors.")
+    return dict(loaded)
+
+
+def oneline(error: BaseException) -> str:
+    """An error as the part of a sentence."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

@@ -1,0 +1,47 @@
+"""Any scikit-learn classifier as a trainer of folds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from cvcoteach._validation import InputError, IntArray, PredProbs, check_at_least
+
+
+class SklearnTrainer:
+    """Any scikit-learn classifier with `predict_proba`, cloned for each fold, as a `FoldTrainer`."""
+
+    def __init__(self, estimator: Any, X: Any, n_classes: int) -> None:
+        """estimator: unfitted, stays so. X: what its `fit` takes, one row an image: an array, sparse matrix or frame.
+
+        Raises InputError for an estimator without `predict_proba`.
+        """
+        if not hasattr(estimator, "predict_proba"):
+            name = type(estimator).__name__
+            raise InputError(f"estimator is {name}, which has no predict_proba; CalibratedClassifierCV adds one.")
+        check_at_least("n_classes", n_classes, 2)
+        self._estimator, self._n_classes = estimator, n_classes
+        self._X = X if hasattr(X, "shape") else np.asarray(X)
+
+    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
+        """Fit a clone on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
+
+        Every `random_state` of the estimator and its parts comes from `seed`. A class that is not among the labels
+        gets 0.
+        """
+        answer = np.zeros((len(eval_idx), self._n_classes), np.float32)
+        present = np.unique(train_labels)
+        if len(present) == 1:  # many classifiers refuse a single class
+            answer[:, present] = 1
+            return answer
+        model = clone(self._estimator)
+        states = [name for name in model.get_params() if name == "random_state" or name.endswith("__random_state")]
+        model.set_params(**dict.fromkeys(states, seed % 2**32))
+        model.fit(self._take(train_idx), train_labels)
+        answer[:, model.classes_] = model.predict_proba(self._take(eval_idx))
+        return answer
+
+    def _take(self, idx: IntArray) -> Any:
+        return self._X.iloc[idx] if hasattr(self._X, "iloc") else self._X[idx]

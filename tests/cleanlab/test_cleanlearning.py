@@ -1,0 +1,105 @@
+"""CleanLearning: cleanlab's own where cleanlab is asked; our filters through its keyword arguments and its fit."""
+
+from __future__ import annotations
+
+import cleanlab.classification
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+
+from cvcoteach._validation import InputError
+from cvcoteach.cleanlab.cleanlearning import CleanLearning
+from cvcoteach.issues.label_issues import posterior_issues, sample_weights
+from cvcoteach.pipeline.in_memory import label_issues
+
+from ..issues.test_label_issues import noisy_data
+from .test_filter import blobs
+
+
+@pytest.mark.slow
+def test_without_a_filter_of_ours_it_is_cleanlabs():
+    x, given, _ = blobs()
+    for kwargs in ({}, {"filter_by": "both"}):
+        theirs = cleanlab.classification.CleanLearning(LogisticRegression(), seed=0, find_label_issues_kwargs=kwargs)
+        ours = CleanLearning(LogisticRegression(), seed=0, find_label_issues_kwargs=kwargs)
+        assert ours.find_label_issues(x, given).equals(theirs.find_label_issues(x, given))
+
+
+@pytest.mark.parametrize("filter_by", ["posterior", "incv"])
+def test_our_filters_find_and_fit_without_the_flagged(filter_by):
+    x, given, true = blobs(800)
+    learner = CleanLearning(LogisticRegression(), seed=0, find_label_issues_kwargs={"filter_by": filter_by})
+    frame = learner.find_label_issues(x, given)
+    theirs = cleanlab.classification.CleanLearning(LogisticRegression(), seed=0).find_label_issues(x, given)
+    assert frame.columns[:4].tolist() == theirs.columns.tolist()
+    assert frame.dtypes[:4].tolist() == theirs.dtypes.tolist()
+    assert (frame["is_label_issue"] == (given != true)).mean() > 0.9
+    learner.fit(x, given, label_issues=frame)
+    assert (learner.predict(x) == true).mean() > 0.97
+    weights = learner.get_label_issues()["sample_weight"]
+    assert (weights[frame["is_label_issue"]] == 0).all()
+    assert (weights[~frame["is_label_issue"]] > 1).all()
+
+
+def test_fit_alone_finds_by_our_filter():
+    x, given, true = blobs(800, 0.3)
+    learner = CleanLearning(LogisticRegression(), seed=0, find_label_issues_kwargs={"filter_by": "posterior"})
+    learner.fit(x, given)
+    assert learner.get_label_issues().columns[4] == "suggested_label"
+    assert (learner.predict(x) == true).mean() > 0.97
+
+
+def test_on_given_probabilities_it_flags_what_label_issues_flags():
+    given, probs, _ = noisy_data()
+    learner = CleanLearning(find_label_issues_kwargs={"filter_by": "posterior", "frac_noise": 0.5})
+    frame = learner.find_label_issues(labels=given, pred_probs=probs)
+    everything = label_issues(given, probs)
+    assert frame["is_label_issue"].sum() == round(everything.n_issues / 2)
+    assert np.array_equal(learner.issues.label_quality, everything.label_quality)
+
+
+def test_cleanlabs_own_class_takes_our_frame_weights_and_joint():
+    x, given, true = blobs(800, seed=1)
+    issues = posterior_issues(given, cross_val_predict(LogisticRegression(), x, given, method="predict_proba"))
+    assert issues.fits
+    learner = cleanlab.classification.CleanLearning(LogisticRegression())
+    learner.fit(x, given, label_issues=issues.to_frame(), sample_weight=sample_weights(issues))
+    assert (learner.predict(x) == true).mean() > 0.97
+    joined = cleanlab.classification.CleanLearning(
+        LogisticRegression(), seed=0, find_label_issues_kwargs={"confident_joint": issues.confident_joint}
+    )
+    frame = joined.find_label_issues(x, given)
+    assert np.array_equal(joined.confident_joint, issues.confident_joint)
+    doubted = issues.confident_joint.sum() - np.trace(issues.confident_joint)
+    assert 0.8 * doubted < frame["is_label_issue"].sum() <= doubted  # cleanlab flags as many as our joint has wrong
+
+
+def test_a_classifier_learns_better_from_all_labels_with_our_weights():
+    rng = np.random.default_rng(0)
+    true = rng.integers(2, size=4000)
+    x = 1.5 * true[:, None] + rng.normal(size=(4000, 2))
+    given = np.where((true == 0) & (rng.random(4000) < 0.45), 1, true)
+    plain = LogisticRegression().fit(x, given)
+    issues = posterior_issues(given, plain.predict_proba(x))
+    weighted = LogisticRegression().fit(x, given, sample_weight=sample_weights(issues))
+    assert (weighted.predict(x) == true).mean() > (plain.predict(x) == true).mean() + 0.05
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "options", "sentence"),
+    [
+        ({"n_jobs": 1}, {}, "find_label_issues_kwargs holds 'n_jobs', which has no meaning with filter_by='posterior'"),
+        ({"frac_nois": 1}, {}, "did you mean frac_noise"),
+        (
+            {},
+            {"noise_matrix": np.eye(4)},
+            "noise_matrix is given, but filter_by='posterior' estimates the noise itself",
+        ),
+    ],
+)
+def test_what_has_no_meaning_for_our_filters_is_refused(kwargs, options, sentence):
+    x, given, _ = blobs()
+    learner = CleanLearning(LogisticRegression(), find_label_issues_kwargs={"filter_by": "posterior"} | kwargs)
+    with pytest.raises(InputError, match=sentence):
+        learner.find_label_issues(x, given, **options)

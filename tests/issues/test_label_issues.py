@@ -1,0 +1,201 @@
+"""LabelIssues: what it says, the frames it gives, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.issues.label_issues import LabelIssues, flags_of, posterior_issues, sample_weights
+from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
+from cvcoteach.noise_model.posterior import fit_posterior
+
+
+def noisy_data(n: int = 600, n_classes: int = 4, rate: float = 0.2, seed: int = 0):
+    """Given labels (n,), out-of-sample-like probabilities (n, K) and true labels (n,): pair noise, a decent model."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(n_classes, size=n)
+    given = np.where(rng.random(n) < rate, (true + 1) % n_classes, true)
+    logits = 3 * (3 * np.eye(n_classes)[true] + rng.normal(size=(n, n_classes)))  # Bayes: it knows the clean posterior
+    clean = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    transition = (1 - rate) * np.eye(n_classes) + rate * np.roll(np.eye(n_classes), 1, axis=1)
+    return given, (clean @ transition).astype(np.float32), true
+
+
+def issues_of(
+    labels: list[int], quality: list[float], suggested: list[int], flags: list[bool] | None = None, k: int = 3
+) -> LabelIssues:
+    """Hand-made issues with a uniform transition off the diagonal."""
+    transition = np.full((k, k), 0.1 / (k - 1))
+    np.fill_diagonal(transition, 0.9)
+    q = np.array(quality)
+    return LabelIssues(
+        labels=np.array(labels),
+        predicted=np.array(suggested),
+        label_quality=q,
+        is_label_issue=q < 0.5 if flags is None else np.array(flags),
+        suggested=np.array(suggested),
+        suggested_prob=np.maximum(q, 1 - q),
+        transition=transition,
+        prior=np.full(k, 1 / k),
+        class_names=("cat", "dog", "owl")[:k],
+        filter_by="posterior",
+        fits=True,
+        note="",
+    )
+
+
+def test_a_label_is_flagged_where_it_is_more_probably_wrong_than_right():
+    given, probs, true = noisy_data()
+    issues = posterior_issues(given, probs)
+    assert np.array_equal(issues.is_label_issue, issues.label_quality < 0.5)
+    assert np.array_equal(issues.wrong, 1 - issues.label_quality)
+    assert (issues.is_label_issue == (given != true)).mean() > 0.95
+    assert abs(issues.noise_ratio - (given != true).mean()) < 0.04
+
+
+def test_where_the_posterior_does_not_fit_the_flags_are_cleanlabs():
+    from cleanlab.filter import find_label_issues
+
+    given, probs, _ = noisy_data()
+    unfit = replace(fit_posterior(given, probs), fits=False)
+    assert np.array_equal(flags_of(unfit), find_label_issues(given, probs, n_jobs=1))
+    assert np.array_equal(issues_of_posterior(unfit).is_label_issue, flags_of(unfit))
+
+
+def test_worst_first_lists_the_flagged_by_quality_and_ties_in_order():
+    issues = issues_of([0, 1, 2, 0], [0.4, 0.1, 0.9, 0.1], [1, 2, 2, 1])
+    assert issues.worst_first().tolist() == [1, 3, 0]
+    assert issues.worst_first(flagged_only=False).tolist() == [1, 3, 0, 2]
+    assert issues.worst_first().dtype == np.int64
+    assert issues.n_issues == 3
+
+
+def test_confusions_count_flags_by_given_and_suggested_class():
+    issues = issues_of([0, 0, 1, 0, 2, 2], [0.2, 0.4, 0.3, 0.9, 0.45, 0.8], [1, 1, 0, 0, 2, 2])
+    frame = issues.confusions()
+    assert frame.columns.tolist() == ["given", "suggested", "count", "share", "mean_wrong"]
+    assert frame[["given", "suggested", "count"]].to_numpy().tolist() == [["cat", "dog", 2], ["dog", "cat", 1]]
+    assert frame["share"].tolist() == pytest.approx([2 / 3, 1])
+    assert frame["mean_wrong"].tolist() == pytest.approx([0.7, 0.7])
+
+
+def test_confusions_of_nothing_flagged_are_an_empty_frame():
+    frame = issues_of([0, 1], [0.9, 0.8], [0, 1]).confusions()
+    assert len(frame) == 0
+    assert frame.columns.tolist() == ["given", "suggested", "count", "share", "mean_wrong"]
+
+
+def test_noise_ratio_per_class_is_that_of_the_given_class_and_nan_without_images():
+    per_class = issues_of([0, 0, 1], [0.2, 0.8, 0.9], [1, 0, 1]).noise_ratio_per_class
+    assert per_class[:2] == pytest.approx([0.5, 0.1])
+    assert np.isnan(per_class[2])
+
+
+def test_the_frame_starts_with_the_columns_and_dtypes_of_clean_learning():
+    from cleanlab.classification import CleanLearning
+
+    given, probs, _ = noisy_data()
+    theirs = CleanLearning().find_label_issues(labels=given, pred_probs=probs.astype(np.float64))
+    ours = posterior_issues(given, probs).to_frame()
+    assert ours.columns[:4].tolist() == theirs.columns.tolist()
+    assert ours.dtypes[:4].tolist() == theirs.dtypes.tolist()
+    assert ours.index.equals(theirs.index)
+    assert isinstance(ours.index, pd.RangeIndex)
+    assert np.array_equal(ours["given_label"], theirs["given_label"])
+    assert np.array_equal(ours["predicted_label"], theirs["predicted_label"])
+
+
+def test_the_frame_names_the_classes():
+    frame = issues_of([0, 2], [0.1, 0.9], [1, 2]).to_frame()
+    assert frame["given_class"].tolist() == ["cat", "owl"]
+    assert frame["suggested_class"].tolist() == ["dog", "owl"]
+    assert frame["suggested_label"].dtype == np.int16
+
+
+def test_the_confident_joint_has_the_given_counts_as_rows_in_whole_numbers():
+    given, probs, true = noisy_data(2000)
+    joint = posterior_issues(given, probs).confident_joint
+    assert joint.dtype == np.int64
+    assert np.array_equal(joint.sum(axis=1), np.bincount(given))
+    truth = np.zeros((4, 4))
+    np.add.at(truth, (given, true), 1)
+    assert np.abs(joint - truth).max() < 60
+
+
+def test_sample_weights_of_the_exact_posterior_give_every_class_its_true_size_back():
+    rng = np.random.default_rng(0)
+    true = rng.integers(2, size=100000)
+    given = np.where((true == 0) & (rng.random(100000) < 0.4), 1, true)  # class 0 loses 40 % to class 1
+    logits = 2 * (2 * np.eye(2)[true] + rng.normal(size=(100000, 2)))
+    clean = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    transition = np.array([[0.6, 0.4], [0, 1]])
+    exact = clean * transition[:, given].T
+    exact /= exact.sum(axis=1, keepdims=True)
+    issues = replace(
+        issues_of(given.tolist(), exact[np.arange(100000), given].tolist(), exact.argmax(axis=1).tolist(), k=2),
+        transition=transition,
+    )
+    total = np.bincount(given, sample_weights(issues))
+    assert np.bincount(given)[0] < 0.32 * 100000
+    assert total / 100000 == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+    given, probs, _ = noisy_data()
+    issues = posterior_issues(given, probs, class_names=["a", "b", "ç", "d"])
+    issues.save(tmp_path / "issues.npz")
+    back = LabelIssues.load(tmp_path / "issues.npz")
+    for name, value in vars(issues).items():
+        other = getattr(back, name)
+        assert np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other, name
+        assert getattr(value, "dtype", None) == getattr(other, "dtype", None), name
+    assert [path.name for path in tmp_path.iterdir()] == ["issues.npz"]
+
+
+def test_saving_keeps_the_name_it_was_given(tmp_path):
+    issues_of([0, 1], [0.1, 0.9], [1, 1]).save(tmp_path / "labels.issues")
+    assert (tmp_path / "labels.issues").exists()
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "issues.npz"
+    issues_of([0, 1], [0.1, 0.9], [1, 1]).save(path)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space"):
+        issues_of([0, 1], [0.2, 0.9], [1, 1]).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["issues.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken"])
+def test_a_foreign_file_is_refused_in_a_sentence(tmp_path, content):
+    path = tmp_path / "other.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"other\.npz is no file written by LabelIssues\.save\."):
+        LabelIssues.load(path)
+
+
+def test_an_npz_of_something_else_and_a_pickle_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(3))
+    with pytest.raises(InputError, match="no file written by"):
+        LabelIssues.load(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", header=np.array([{"format": "x"}], dtype=object))
+    with pytest.raises(InputError, match="no file written by"):
+        LabelIssues.load(tmp_path / "b.npz")
+
+
+def test_names_must_be_one_a_class_and_differ():
+    given, probs, _ = noisy_data()
+    with pytest.raises(InputError, match="class_names holds 2 names, but pred_probs has columns for 4 classes"):
+        posterior_issues(given, probs, class_names=["a", "b"])
+    with pytest.raises(InputError, match="class_names holds 'a' twice"):
+        posterior_issues(given, probs, class_names=["a", "b", "a", "c"])

@@ -1,0 +1,183 @@
+"""A run's folder: atomic writes, going on, refusing what is not its own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvcoteach import _files
+from cvcoteach._files import digest, write_json
+from cvcoteach._validation import InputError
+from cvcoteach.crossval.incv import IterativeCV
+from cvcoteach.crossval.trainer import FoldKey
+from cvcoteach.pipeline.run_folder import FoldFiles, RunFolder
+from tests.fakes import NearestMeans, clouds
+
+IDENTITY = {"seed": 0, "n_folds": 2, "labels_digest": "abc"}
+
+
+def test_a_fold_is_on_disk_the_moment_it_is_set(tmp_path: Path) -> None:
+    folds = FoldFiles(tmp_path / "folds")
+    assert FoldKey(1, 2) not in folds
+    assert len(folds) == 0
+    probs = np.array([[0.25, 0.75]], np.float32)
+    folds[FoldKey(1, 2)] = probs
+    again = FoldFiles(tmp_path / "folds")
+    assert list(again) == [FoldKey(1, 2)]
+    np.testing.assert_array_equal(again[FoldKey(1, 2)], probs)
+    del again[FoldKey(1, 2)]
+    with pytest.raises(KeyError):
+        folds[FoldKey(1, 2)]
+
+
+def test_a_damaged_fold_is_named(tmp_path: Path) -> None:
+    folds = FoldFiles(tmp_path)
+    (tmp_path / "round-1-fold-1.npy").write_bytes(b"\x93NUMPY nonsense")
+    with pytest.raises(InputError, match=r"round-1-fold-1\.npy is damaged; delete it"):
+        folds[FoldKey(1, 1)]
+
+
+def test_a_pickle_in_place_of_a_fold_is_not_opened(tmp_path: Path) -> None:
+    np.save(tmp_path / "round-1-fold-1.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="damaged"):
+        FoldFiles(tmp_path)[FoldKey(1, 1)]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run.json"
+    write_json(file, {"a": 1})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_files.os, "fsync", full)
+    with pytest.raises(InputError, match=r"run\.json could not be written: the disk is full"):
+        write_json(file, {"a": 2})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_run_goes_on_under_the_same_identity(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", IDENTITY) as run:
+        run.save(plan={"device": "cpu"})
+    with RunFolder.open(tmp_path / "run", IDENTITY) as run:
+        assert run.record["plan"] == {"device": "cpu"}
+        assert not run.done
+        run.save(state="done")
+    assert RunFolder.read(tmp_path / "run").done
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"seed": 1}, "its seed is 0, not 1"),
+        ({"labels_digest": "xyz"}, "its labels have changed since"),
+        ({"model": "small"}, "its model is None, not 'small'"),
+    ],
+)
+def test_another_runs_folder_is_refused_and_untouched(tmp_path: Path, other: dict[str, object], sentence: str) -> None:
+    with RunFolder.open(tmp_path, IDENTITY) as run:
+        run.folds[FoldKey(1, 1)] = np.ones((2, 2), np.float32)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(InputError, match=sentence):
+        RunFolder.open(tmp_path, {**IDENTITY, **other})
+    assert (tmp_path / "run.json").read_bytes() == before
+    with RunFolder.open(tmp_path, IDENTITY):  # the lock was given back
+        pass
+
+
+def test_a_run_that_failed_before_it_wrote_anything_is_begun_anew(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, IDENTITY) as run:
+        run.save(plan={"device": "cpu"})
+    with RunFolder.open(tmp_path, {**IDENTITY, "seed": 1}) as run:
+        assert run.record["identity"]["seed"] == 1
+        assert "plan" not in run.record
+        run.save(state="done")
+    with pytest.raises(InputError, match="its seed is 1, not 2"):
+        RunFolder.open(tmp_path, {**IDENTITY, "seed": 2})
+
+
+def test_of_settings_within_settings_the_one_that_differs_is_named(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, {"recipe": {"epochs": 3, "rate": 0.1}, "labels_digest": "x"}) as run:
+        run.save(state="done")
+    with pytest.raises(InputError, match=r"its rate is 0\.1, not 0\.2"):
+        RunFolder.open(tmp_path, {"recipe": {"epochs": 3, "rate": 0.2}, "labels_digest": "y"})
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        RunFolder.open(tmp_path, IDENTITY)
+    with pytest.raises(InputError, match="is a file; --output takes a folder"):
+        RunFolder.open(tmp_path / "holiday.jpg", IDENTITY)
+    with pytest.raises(InputError, match="holds no run"):
+        RunFolder.read(tmp_path)
+
+
+def test_a_damaged_or_newer_record_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        RunFolder.open(tmp_path, IDENTITY)
+    (tmp_path / "run.json").write_text(json.dumps({"format": 99, "identity": {}, "state": "done"}))
+    with pytest.raises(InputError, match="format 99"):
+        RunFolder.read(tmp_path)
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, IDENTITY), pytest.raises(InputError, match="another process is at work"):
+        RunFolder.open(tmp_path, IDENTITY)
+
+
+def test_equal_content_has_an_equal_digest_and_other_content_another() -> None:
+    a = np.arange(6).reshape(2, 3)
+    assert digest(a, "x") == digest(a.copy(), "x")
+    others = [digest(a.reshape(3, 2), "x"), digest(a + 1, "x"), digest(a.astype(np.int32), "x"), digest(a, "y")]
+    assert digest(a, "x") not in others
+    assert digest("ab", "c") != digest("a", "bc")
+
+
+@pytest.mark.slow
+def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """SIGKILL after every fold in turn, and in the middle of a write; then the run is finished."""
+    x, _, y = clouds(120, 3, 0.3, 8)
+    np.savez(tmp_path / "problem.npz", x=x, y=y)
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        import numpy as np
+        from cvcoteach import _files
+        from cvcoteach.crossval.incv import IterativeCV
+        from cvcoteach.pipeline.run_folder import RunFolder
+        from tests.fakes import NearestMeans
+        folder, when = Path(sys.argv[1]), int(sys.argv[2])
+        problem = np.load(folder / "problem.npz")
+        writes = 0
+        real = os.fsync
+        def fsync(fd):
+            global writes
+            writes += 1
+            if writes == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(fd)
+        _files.os.fsync = fsync
+        with RunFolder.open(folder / "run", {"seed": 1}) as run:
+            IterativeCV(2, seed=1).run(NearestMeans(problem["x"], 3), problem["y"], finished=run.folds)
+    """)
+    for when in (1, 2, 3, 2, 1):
+        code = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(when)], check=False).returncode
+        assert code == -9
+    with RunFolder.open(tmp_path / "run", {"seed": 1}) as run:
+        assert 0 < len(run.folds) < 4
+        resumed = IterativeCV(2, seed=1).run(NearestMeans(x, 3), y, finished=run.folds)
+        assert not list((tmp_path / "run").rglob(".*.partial"))
+    whole = IterativeCV(2, seed=1).run(NearestMeans(x, 3), y)
+    np.testing.assert_array_equal(whole.pred_probs, resumed.pred_probs)
+    np.testing.assert_array_equal(whole.selected, resumed.selected)
