@@ -40,7 +40,7 @@ class LabelIssues:
     is_label_issue: BoolArray
     """(n,) flagged as wrong."""
     suggested: IntArray
-    """(n,) the most probable true class."""
+    """(n,) the most probable true class; of a flagged label the most probable other than the given one."""
     suggested_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
     transition: FloatArray
@@ -209,13 +209,14 @@ def issues_of(
     filter_by: str = "posterior",
 ) -> LabelIssues:
     """Label issues with the flags (n,) of the rule `filter_by`; None: the posterior's. class_names: (K,)."""
+    flags = flags_of(posterior) if flags is None else flags
     return LabelIssues(
         labels=posterior.labels,
         predicted=posterior.pred_probs.argmax(axis=1),
         label_quality=posterior.label_quality,
-        is_label_issue=flags_of(posterior) if flags is None else flags,
-        suggested=posterior.suggested,
-        suggested_prob=posterior.suggested_prob,
+        is_label_issue=flags,
+        suggested=np.where(flags, posterior.alternative, posterior.suggested),
+        suggested_prob=np.where(flags, posterior.alternative_prob, posterior.suggested_prob),
         transition=posterior.transition,
         prior=posterior.prior,
         class_names=_checked_names(class_names, len(posterior.prior)),

@@ -86,21 +86,35 @@ class Posterior:
     @property
     def suggested(self) -> IntArray:
         """(n,) the most probable true class."""
-        return self._suggestions[0]
+        return self._best[0]
 
     @property
     def suggested_prob(self) -> FloatArray:
         """(n,) its probability, in [0, 1]."""
-        return self._suggestions[1]
+        return self._best[1]
+
+    @property
+    def alternative(self) -> IntArray:
+        """(n,) the most probable true class other than the given one."""
+        return self._best[2]
+
+    @property
+    def alternative_prob(self) -> FloatArray:
+        """(n,) its probability, in [0, 1]."""
+        return self._best[3]
 
     @cached_property
-    def _suggestions(self) -> tuple[IntArray, FloatArray]:
-        best, prob = np.empty(len(self.labels), np.int64), np.empty(len(self.labels))
+    def _best(self) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
+        n = len(self.labels)
+        best, prob, other, other_prob = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64), np.empty(n)
         with threadpool_limits(1, user_api="blas"):  # as in `fit_posterior`: the same to the bit with any threads
             for rows, posterior in self.rows():
-                best[rows] = posterior.argmax(axis=1)
-                prob[rows] = posterior.max(axis=1)
-        return best, prob
+                each = np.arange(len(posterior))
+                best[rows], prob[rows] = posterior.argmax(axis=1), posterior.max(axis=1)
+                posterior[each, self.labels[rows]] = -1
+                other[rows] = posterior.argmax(axis=1)
+                other_prob[rows] = posterior[each, other[rows]]
+        return best, prob, other, other_prob
 
     def rows(self) -> Iterator[tuple[slice, FloatArray]]:
         """The posterior P(true = k | image, given label), chunk by chunk: the rows, and (rows, K) that sum to 1."""
