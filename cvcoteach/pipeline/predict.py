@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._files import replacing
+from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
+from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retrain_task import numbers_of
-from cvcoteach.pipeline.settings import Machine, Silent, Watcher
+from cvcoteach.pipeline.settings import Machine
 
 if TYPE_CHECKING:
     from cvcoteach.data.sources import Source
@@ -56,7 +58,7 @@ def predict(
     from cvcoteach.data.images import load_images
     from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 
-    machine, watcher = machine or Machine(), watcher or Silent()
+    machine, progress = machine or Machine(), RunProgress(watcher)
     output = output or Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=trusted)
@@ -66,9 +68,9 @@ def predict(
     )
     data = data or unlabelled_source(source, path_column)
     for sentence in data.notes:
-        watcher.note(sentence)
+        progress.note(sentence)
     images = load_images(
-        data, loaded.size, channels=loaded.channels, cache_dir=machine.cache_dir, progress=watcher.reading
+        data, loaded.size, channels=loaded.channels, cache_dir=machine.cache_dir, progress=progress.reading
     )
     plan = Plan(str(choose_device(machine.device)), threads=choose_threads(machine.threads))
     set_threads(plan.threads)

@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._files import digest
+from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.final_scoring import HEAD_PASSES
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.sources import Source, read_source
+from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
-from cvcoteach.pipeline.settings import ExtractionWatcher, Machine, Settings, Watcher
+from cvcoteach.pipeline.settings import Machine, Settings
 
 if TYPE_CHECKING:
     from cvcoteach.data.images import Images
-    from cvcoteach.data.sources import Source
     from cvcoteach.training.backbones import Backbone
     from cvcoteach.training.recipe import Recipe
 
@@ -53,24 +55,25 @@ class _OnRows:
 
 
 def prepare(
-    source: Path,
+    source: Path | Source,
     settings: Settings,
     machine: Machine,
     path_column: str | None,
     label_column: str | None,
-    watcher: Watcher,
+    watcher: RunProgress,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
     Raises InputError, one sentence, for anything that does not fit.
     """
-    from cvcoteach.data.sources import read_source
     from cvcoteach.training.devices import choose_device
 
     started = time.perf_counter()
     choose_device(machine.device)  # what cannot work is told before a million images are read
     _check(settings)
-    data = read_source(source, path_column=path_column, label_column=label_column)
+    if not isinstance(source, Source):
+        source = read_source(source, path_column=path_column, label_column=label_column)
+    data = source
     identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
     backbone = None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
@@ -106,7 +109,7 @@ def _check(settings: Settings) -> None:
 
 
 def _automatic(
-    data: Source, settings: Settings, machine: Machine, watcher: Watcher
+    data: Source, settings: Settings, machine: Machine, watcher: RunProgress
 ) -> tuple[Settings, Backbone | None]:
     from cvcoteach.data.images import natural_size
     from cvcoteach.training.backbones import load_backbone
@@ -123,7 +126,7 @@ def _automatic(
     return replace(settings, backbone=name, finetune=choice.finetune), choice.backbone
 
 
-def _with_features(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:
+def _with_features(data: Source, settings: Settings, machine: Machine, watcher: RunProgress) -> Prepared:
     from cvcoteach.training.head_trainer import load_features
 
     assert settings.features is not None
@@ -139,7 +142,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, watcher: 
 
 
 def _heads(
-    features: npt.NDArray[Any], data: Source, settings: Settings, machine: Machine, watcher: Watcher
+    features: npt.NDArray[Any], data: Source, settings: Settings, machine: Machine, watcher: RunProgress
 ) -> FoldTrainer:
     from cvcoteach.training.head_trainer import HeadTrainer
 
@@ -157,7 +160,7 @@ def _heads(
 
 
 def _with_backbone(
-    data: Source, settings: Settings, machine: Machine, watcher: Watcher, backbone: Backbone | None
+    data: Source, settings: Settings, machine: Machine, watcher: RunProgress, backbone: Backbone | None
 ) -> Prepared:
     from cvcoteach.data.images import load_images, natural_size
     from cvcoteach.training.backbones import load_backbone
@@ -190,7 +193,7 @@ def _with_backbone(
     return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
 
 
-def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: Watcher) -> npt.NDArray[np.float16]:
+def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: RunProgress) -> npt.NDArray[np.float16]:
     """Features (n, d) of all images, by this machine or from its cache; see `extract_features`."""
     from cvcoteach.training.extraction import extract_features
 
@@ -201,11 +204,11 @@ def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: Wat
         device=machine.device,
         threads=machine.threads,
         cache_dir=machine.cache_dir,
-        progress=watcher.extracting if isinstance(watcher, ExtractionWatcher) else None,
+        progress=watcher.extracting,
     )
 
 
-def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:
+def _with_images(data: Source, settings: Settings, machine: Machine, watcher: RunProgress) -> Prepared:
     from cvcoteach.data.images import load_images, size_for
     from cvcoteach.training.devices import Plan
     from cvcoteach.training.models import preprocessing
@@ -277,10 +280,3 @@ def rare_classes(data: Source, n_folds: int) -> list[str]:
         "folds: some model never sees the class, so look at its images yourself."
         for k in np.flatnonzero(counts < n_folds)
     ]
-
-
-def duration(seconds: float) -> str:
-    """For people: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._files import digest, replacing
+from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
+from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retrain_task import (
     ColumnNames,
-    RetrainSettings,
     Task,
     finished_run,
     lesson_of,
@@ -25,7 +26,7 @@ from cvcoteach.pipeline.retrain_task import (
 )
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.scores import Scores, confusion_table, figures, per_class_table, score
-from cvcoteach.pipeline.settings import Machine, Silent, Watcher
+from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,7 +89,7 @@ def retrain(
     from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
     from cvcoteach.coteaching.training import enough_epochs
 
-    settings, machine, watcher = settings or RetrainSettings(), machine or Machine(), watcher or Silent()
+    settings, machine, told = settings or RetrainSettings(), machine or Machine(), RunProgress(watcher)
     for kind in exports:
         if kind not in EXPORTS:
             raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
@@ -96,7 +97,7 @@ def retrain(
     recipe = recipe_of(settings, record)
     location = source_of(run, record, source)
     columns, of_test = _columns_for(location, test, (path_column, label_column))
-    task = prepare(run, record, location, columns, corrections, settings, recipe, machine, watcher)
+    task = prepare(run, record, location, columns, corrections, settings, recipe, machine, told)
     recipe = task.inputs.recipe(recipe)
     lesson = lesson_of(task, settings, record)
     if settings.epochs is None and not recipe.milestones:
@@ -104,10 +105,10 @@ def retrain(
         recipe = enough_epochs(recipe, int(lesson.selected.sum()))
     curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
     if "features_digest" in record["identity"]:
-        watcher.note(f"The run judged features from a file, which holds no network; {recipe.model!r} is trained.")
+        told.note(f"The run judged features from a file, which holds no network; {recipe.model!r} is trained.")
     if test is not None and test.resolve() == location.resolve():
-        watcher.note(f"{test} is what is trained on: the accuracies say how well labels are learned by heart.")
-    tested = None if test is None else load_test_images(test, of_test, task, machine, watcher)
+        told.note(f"{test} is what is trained on: the accuracies say how well labels are learned by heart.")
+    tested = None if test is None else load_test_images(test, of_test, task, machine, told)
     left_out = np.array([curriculum.noise_rate, curriculum.mixed_noise_rate])
     identity = {
         "mode": settings.mode,
@@ -127,10 +128,10 @@ def retrain(
         was_done = folder.done
         plan = _plan(folder, task, recipe, machine)
         if not was_done:
-            watcher.note(_opening(curriculum, task, recipe))
+            told.note(_opening(curriculum, task, recipe))
             if (folder.path / CHECKPOINT).exists():
-                watcher.note("Going on from the last epoch that was finished.")
-            model, trained = _train_pair(folder.path, task, lesson, curriculum, recipe, plan, settings.seed, watcher)
+                told.note("Going on from the last epoch that was finished.")
+            model, trained = _train_pair(folder.path, task, lesson, curriculum, recipe, plan, settings.seed, told)
             about = {"trained": _trained(lesson, curriculum, settings, recipe, task)}
             save_model(folder.path, model, about=about)
             _write_history(folder.path / "history.csv", trained)
@@ -141,7 +142,7 @@ def retrain(
         if tested is not None:
             pixels, truth = tested
             scores = score(model.predict_proba(pixels, plan), truth)
-            plain = _plain(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
+            plain = _plain(folder.path, task, curriculum, recipe, plan, settings.seed, told)
             plain_scores = score(plain.predict_proba(pixels, plan), truth)
             _write_scores(folder, scores, plain_scores, task.class_names)
         exported = tuple([export_model(model, folder.path, kind) for kind in exports])
@@ -189,7 +190,7 @@ def _train_pair(
     recipe: Recipe,
     plan: Plan,
     seed: int,
-    watcher: Watcher,
+    watcher: RunProgress,
 ) -> tuple[Model, list[Epoch]]:
     from cvcoteach.coteaching.training import CoTraining, two_networks
     from cvcoteach.training.checkpoints import run_to_end
@@ -227,7 +228,7 @@ def _plain(
     recipe: Recipe,
     plan: Plan,
     seed: int,
-    watcher: Watcher,
+    watcher: RunProgress,
 ) -> Model:
     """One network on all given labels, with as many image passes; trained once, then kept in the folder."""
     from cvcoteach.coteaching.model_files import load_weights, save_weights

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, near
-from cvcoteach.crossval.final_scoring import verdict
 from cvcoteach.issues.corrections import Corrected, correct
 from cvcoteach.pipeline.prepare import extracted
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.results import ARRAYS, RunResults
 from cvcoteach.pipeline.run_folder import RunFolder
-from cvcoteach.pipeline.settings import Machine, Watcher
+from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 if TYPE_CHECKING:
     from cvcoteach.coteaching.lesson import Lesson
@@ -27,32 +28,6 @@ if TYPE_CHECKING:
 
 ColumnNames = tuple[str | None, str | None]
 """Of the paths and of the labels in a table; None: found by itself."""
-
-
-@dataclass(frozen=True)
-class RetrainSettings:
-    """Everything that decides the result, beside the run, the images and the corrections."""
-
-    mode: Literal["incv", "correct", "vanilla"] = "incv"
-    select: Literal["flags", "agreement"] | None = None
-    """What S is, and how wrong it may be: what the run did not flag, and its probabilities; or what INCV selected, and
-    what the paper says. None: "flags", with the preset "paper" "agreement"."""
-    preset: str = "fast"
-    model: str | None = None
-    """None: the run's own, else the preset's."""
-    weights: str | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    image_size: int | None = None
-    flip: bool | None = None
-    noise_rate: float | None = None
-    """ε̂ of all labels, in [0, 1); None: the run's, less what was corrected."""
-    seed: int = 0
-
-    @property
-    def selection(self) -> str:
-        """`select`, decided."""
-        return self.select or ("agreement" if self.preset == "paper" else "flags")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +80,7 @@ def finished_run(run: Path) -> dict[str, Any]:
     folder = RunFolder.read(run)
     if (run / "model.json").exists():
         raise InputError(f"{run} is a classifier that retrain wrote; it takes the run folder of find-issues.")
-    if not folder.done or not (run / "probabilities.npz").exists():
+    if not folder.done or not (run / ARRAYS).exists():
         raise InputError(f"{run} is not finished; run its find-issues again, which goes on from where it stopped.")
     return folder.record
 
@@ -166,7 +141,7 @@ def prepare(
     settings: RetrainSettings,
     recipe: Recipe,
     machine: Machine,
-    watcher: Watcher,
+    watcher: RunProgress,
 ) -> Task:
     """Read the run, its images and what was corrected.
 
@@ -176,12 +151,15 @@ def prepare(
     from cvcoteach.data.sources import read_source
     from cvcoteach.training.inputs import Inputs
 
-    with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
-        labels, paths = arrays["labels"].astype(np.int64), tuple(arrays["paths"].tolist())
-        class_names = tuple(arrays["class_names"].tolist())
-        selected, candidate = arrays["selected"], arrays["candidate"]
-        posterior, flags = verdict(labels, arrays["pred_probs"])
-    wrong = posterior.wrong if settings.selection == "flags" and posterior.believable else None
+    results = RunResults.load(run)
+    issues, flags = results.issues(), results.issues().is_label_issue
+    labels, paths, class_names = results.labels, results.paths, results.class_names
+    selected, candidate = results.selected, results.candidate
+    # the most probable class, which of a flagged label may be the given one
+    is_given = issues.label_quality > issues.suggested_prob
+    likely = np.where(is_given, labels, issues.suggested)
+    likely_prob = np.where(is_given, issues.label_quality, issues.suggested_prob)
+    wrong = issues.wrong if settings.selection == "flags" and results.believable else None
     if settings.selection == "flags":
         selected = ~flags
         candidate = candidate & flags
@@ -208,7 +186,7 @@ def prepare(
         corrected = Corrected(labels, selected, candidate, nothing, nothing)
     else:
         corrected = correct(
-            corrections, paths, data.root.absolute(), labels, posterior.suggested, selected, candidate, class_names
+            corrections, paths, data.root.absolute(), labels, issues.suggested, selected, candidate, class_names
         )
     backbone = _backbone(record, recipe, settings)
     # as in find-issues: smaller images are scaled up by the device
@@ -237,8 +215,8 @@ def prepare(
         labels[kept],
         corrected,
         wrong,
-        posterior.suggested[kept],
-        posterior.suggested_prob[kept],
+        likely[kept],
+        likely_prob[kept],
         class_names,
         size,
         int(images.pixels.shape[3]),
@@ -284,7 +262,7 @@ def _backbone(record: dict[str, Any], recipe: Recipe, settings: RetrainSettings)
 
 
 def _features(
-    backbone: Backbone, images: Images, rows: IntArray, machine: Machine, watcher: Watcher
+    backbone: Backbone, images: Images, rows: IntArray, machine: Machine, watcher: RunProgress
 ) -> tuple[Inputs, Frozen]:
     """Of these rows; taken from the cache where find-issues left them there."""
     from cvcoteach.training.inputs import features_of, standard_of
@@ -294,7 +272,7 @@ def _features(
     return features_of(features, center, scale), Frozen(backbone, center, scale)
 
 
-def _load(data: Source, size: int, channels: int | None, machine: Machine, watcher: Watcher) -> Images:
+def _load(data: Source, size: int, channels: int | None, machine: Machine, watcher: RunProgress) -> Images:
     from cvcoteach.data.images import load_images
 
     return load_images(data, size, channels=channels, cache_dir=machine.cache_dir, progress=watcher.reading)
@@ -346,7 +324,7 @@ def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> 
 
 
 def load_test_images(
-    test: Path, columns: ColumnNames, task: Task, machine: Machine, watcher: Watcher
+    test: Path, columns: ColumnNames, task: Task, machine: Machine, watcher: RunProgress
 ) -> tuple[Any, IntArray]:
     """The readable test images as pixels, and their classes in the numbers of the run.
 

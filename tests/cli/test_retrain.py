@@ -25,8 +25,9 @@ from cvcoteach.coteaching.model_files import Model, load_model, save_model
 from cvcoteach.coteaching.training import CoTraining, incv_curriculum
 from cvcoteach.pipeline import find_issues as runs
 from cvcoteach.pipeline.retrain import plain_epochs
-from cvcoteach.pipeline.retrain_task import RetrainSettings, recipe_of
+from cvcoteach.pipeline.retrain_task import recipe_of
 from cvcoteach.pipeline.scores import comparison_text, score
+from cvcoteach.pipeline.settings import RetrainSettings
 from cvcoteach.training.backbones import load_backbone, with_heads
 from cvcoteach.training.batches import Scaling
 from cvcoteach.training.devices import Plan

@@ -9,7 +9,8 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.issues.corrections import Corrected
-from cvcoteach.pipeline.retrain_task import RetrainSettings, Task, lesson_of
+from cvcoteach.pipeline.retrain_task import Task, lesson_of
+from cvcoteach.pipeline.settings import RetrainSettings
 
 RECORD = {"rounds": [{"noise_rate": 0.4}]}
 

@@ -15,9 +15,11 @@ from typing import Any
 import fiftyone as fo
 from tqdm import tqdm
 
+from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.work.tell import Tell
 
+_ROOM = {"reading images": (0.0, 0.05), "computing features": (0.05, 0.5)}  # share of the whole
 _LEAST_PAUSE = 0.3  # seconds between two tellings: the database or browser has other things to do
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,13 @@ class ProgressWatcher:
         """Kept, and shown."""
         self.notes.append(sentence)
         self._say(self._share, sentence)
+
+    def progress(self, update: Progress) -> None:
+        """Turn how far a stage has come into the share done."""
+        if update.stage not in _ROOM and self._base is None:
+            self._base = max(self._share, 0.05)
+        begin, end = _ROOM.get(update.stage, (self._base or 0.0, 0.99))
+        self._say(begin + (end - begin) * update.done / update.total, f"{update.stage}: {update.message}")
 
     def reading(self, done: int, total: int) -> None:
         """Images decoded so far."""

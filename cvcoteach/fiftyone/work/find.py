@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ import pandas as pd
 import platformdirs
 
 from cvcoteach._files import digest, replacing, write_array
+from cvcoteach._progress import Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.fiftyone.store import runs
@@ -28,8 +28,9 @@ from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, Fi
 from cvcoteach.fiftyone.work.verdicts import another_suggested
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline import find_issues as pipeline
+from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.run_folder import OtherRunError
-from cvcoteach.pipeline.settings import Machine, Settings, Silent, Watcher
+from cvcoteach.pipeline.settings import Machine, Settings
 
 WORK_VARIABLE = "CVCOTEACH_FIFTYONE_DIR"
 FILTERS = {
@@ -88,7 +89,7 @@ def find_label_issues(
             raise InputError(str(error).replace(str(source), dataset.name)) from error
         kept, issues = data.take(_readable_rows(data, outcome)), _issues(outcome, data, filter_by)
         if outcome.unreadable:
-            watcher.note(left_out(outcome.unreadable, "that could not be read"))
+            watcher.note(left_out(len(outcome.unreadable), "that could not be read"))
         # hours later: another may have taken it meanwhile
         runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
@@ -119,8 +120,8 @@ class _Noting:
         return getattr(self.watcher, name)
 
 
-def _run(source: Path, folder: Path, settings: Settings, machine: Machine | None, watcher: Watcher) -> pipeline.Outcome:
-    def find() -> pipeline.Outcome:
+def _run(source: Path, folder: Path, settings: Settings, machine: Machine | None, watcher: Watcher) -> RunResults:
+    def find() -> RunResults:
         return pipeline.find_issues(
             source, folder, settings, machine, path_column="path", label_column="label", watcher=watcher
         )
@@ -133,12 +134,11 @@ def _run(source: Path, folder: Path, settings: Settings, machine: Machine | None
         return find()
 
 
-def _issues(outcome: pipeline.Outcome, data: Labelled, filter_by: str) -> LabelIssues:
-    issues = replace(outcome.issues, class_names=data.class_names)
+def _issues(outcome: RunResults, data: Labelled, filter_by: str) -> LabelIssues:
+    issues = replace(outcome.issues(), class_names=data.class_names)
     if filter_by == "incv":
-        issues = replace(issues, is_label_issue=~outcome.result.selected, filter_by="incv")
-    with np.load(outcome.folder / "probabilities.npz", allow_pickle=False) as arrays:
-        return another_suggested(issues, arrays["pred_probs"])
+        issues = replace(issues, is_label_issue=~outcome.selected, filter_by="incv")
+    return another_suggested(issues, outcome.pred_probs)
 
 
 def _check_repeats(data: Labelled) -> None:
@@ -174,11 +174,9 @@ def _write_source(file: Path, data: Labelled) -> Path:
     return file
 
 
-def _readable_rows(data: Labelled, outcome: pipeline.Outcome) -> npt.NDArray[np.bool_]:
+def _readable_rows(data: Labelled, outcome: RunResults) -> npt.NDArray[np.bool_]:
     """(n,) the samples that the run judged, in its order."""
     rows = np.ones(len(data.paths), np.bool_)
     if outcome.unreadable:
-        with open(outcome.folder / "unreadable.csv", newline="", encoding="utf-8") as file:
-            unreadable = {line["path"] for line in csv.DictReader(file)}
-        rows = np.array([path not in unreadable for path in data.paths], np.bool_)
+        rows = np.array([path not in outcome.unreadable for path in data.paths], np.bool_)
     return rows

@@ -13,15 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
-from cvcoteach.crossval.final_scoring import verdict
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.fiftyone.work.verdicts import another_suggested, rows_of
 from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
-from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
-from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.results import RunResults
 
 
 def import_label_issues(
@@ -63,15 +61,9 @@ def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIss
 
     Raises InputError for a folder that holds none, an unfinished one, and where no image or no label matches.
     """
-    run = RunFolder.read(folder)
-    if not run.done:
-        raise InputError(f"{folder} holds an unfinished run; the command that began it goes on with it.")
-    with np.load(folder / "probabilities.npz", allow_pickle=False) as content:
-        paths, names = list(map(str, content["paths"])), tuple(map(str, content["class_names"]))
-        labels, pred_probs = content["labels"], content["pred_probs"]
-    posterior, flags = verdict(labels, pred_probs)
-    issues = another_suggested(issues_of_posterior(posterior, class_names=names, flags=flags), pred_probs)
-    rows = _match(paths, str(run.record.get("source", "")), data.paths)
+    results = RunResults.load(folder)
+    issues, paths, names = results.issues(), results.paths, results.class_names
+    rows = _match(paths, results.source, data.paths)
     matched = rows >= 0
     if not matched.any():
         raise InputError(f"no image of {folder} is among the samples; its first is {paths[0]}.")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from cvcoteach._progress import Progress
 from cvcoteach.crossval.trainer import FoldKey, FoldProgress
 from cvcoteach.fiftyone.app import progress
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, with_progress
-from cvcoteach.pipeline.settings import ExtractionWatcher
 from tests.fiftyone.calls import context, in_the_app
 from tests.fiftyone.work.test_find import with_embeddings
 
@@ -58,8 +58,16 @@ def test_the_share_rises_from_reading_to_the_end(n_rounds: int, n_final: int, ke
     assert (f"round 1 of {n_rounds}, fold 1 of 2: kept from before" in labels) == (kept > 0)
 
 
-def test_it_is_told_of_features_too() -> None:
-    assert isinstance(ProgressWatcher(lambda share, label: None), ExtractionWatcher)
+def test_the_share_is_that_of_the_whole_run_and_the_label_says_what_is_done() -> None:
+    told: list[tuple[float, str]] = []
+    watcher = ProgressWatcher(lambda share, label: told.append((share, label)))
+    for stage in ("reading images", "computing features", "training"):
+        for done in (0, 50, 100):
+            watcher.progress(Progress(stage, done, 100, f"{done} of 100"))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(0.99)
+    assert [label for _, label in told][4] == "computing features: 50 of 100"
 
 
 def test_the_browser_is_told_while_the_work_goes_on_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:

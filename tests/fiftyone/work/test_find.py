@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvcoteach._progress import Progress, Silent
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app.progress import ProgressWatcher
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.labelled import read_labels
 from cvcoteach.fiftyone.work.find import find_label_issues
-from cvcoteach.pipeline.settings import Settings, Silent
+from cvcoteach.pipeline.settings import Settings
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
@@ -35,21 +36,24 @@ def with_embeddings(noisy: Any) -> Any:
 class Killer(Silent):
     """Stops the run when the second round begins."""
 
-    def fold(self, progress: Any) -> None:
+    def progress(self, update: Progress) -> None:
         """As a killed process would."""
-        if progress.state == "start" and progress.key.round == 2:
+        if update.stage == "training" and update.message.startswith("round 2"):
             raise KeyboardInterrupt
 
 
 class Recorder(Silent):
-    """Remembers what became of each fold."""
+    """Remembers which folds were trained, by round and number."""
 
     def __init__(self) -> None:
-        self.states: list[str] = []
+        self.trained: set[tuple[int, int]] = set()
 
-    def fold(self, progress: Any) -> None:
-        """One state after the other."""
-        self.states.append(progress.state)
+    def progress(self, update: Progress) -> None:
+        """Read them off the message."""
+        found = re.match(r"round (\d+) of \d+, folds? (\d+)(?: to (\d+))? of", update.message)
+        if found:
+            first, last = int(found[2]), int(found[3] or found[2])
+            self.trained |= {(int(found[1]), fold) for fold in range(first, last + 1)}
 
 
 @pytest.mark.slow
@@ -92,10 +96,11 @@ def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> 
     assert set(noisy.dataset.get_field_schema()) == schema
     recorder = Recorder()
     find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, **options)
-    assert recorder.states.count("kept") >= 1
+    assert recorder.trained
+    assert (1, 1) not in recorder.trained
     recorder = Recorder()
     find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, overwrite=True, **options)
-    assert recorder.states.count("kept") == 0  # a finished run leaves nothing behind
+    assert (1, 1) in recorder.trained  # a finished run leaves nothing behind
 
 
 def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> None:
@@ -175,7 +180,7 @@ def test_images_changed_since_a_run_was_killed_make_it_begin_anew(noisy: Any) ->
     Image.fromarray(np.full((12, 12), 7, np.uint8)).save(file)
     recorder = Recorder()
     results = find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=recorder)
-    assert recorder.states.count("kept") == 0
+    assert (1, 1) in recorder.trained
     assert "The images have changed since the run that was broken off, so it begins anew." in results.info["notes"]
 
 
