@@ -14,7 +14,8 @@ from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 from cvcoteach._validation import InputError, near
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.pipeline.in_memory import RULES, label_issues
+from cvcoteach.pipeline.in_memory import label_issues
+from cvcoteach.pipeline.settings import RULES
 from cvcoteach.training.sklearn_trainer import SklearnTrainer
 
 if TYPE_CHECKING:

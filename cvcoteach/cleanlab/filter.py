@@ -16,8 +16,8 @@ from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, c
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
-from cvcoteach.pipeline.in_memory import RULES, Evidence, flagged
-from cvcoteach.pipeline.settings import InMemorySettings
+from cvcoteach.pipeline.in_memory import Evidence, flagged
+from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
 CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 

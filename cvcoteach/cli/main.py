@@ -32,7 +32,7 @@ class _Group(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo(
-                "\nStopped. What is finished is kept; the same command goes on from there:\n  "
+                "\nInterrupted. What is finished is kept; the same command resumes from there:\n  "
                 + shlex.join(["cvcoteach", *sys.argv[1:]]),
                 err=True,
             )

@@ -41,7 +41,6 @@ def find_issues(
     settings: Settings | None = None,
     machine: Machine | None = None,
     *,
-    name: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     watcher: Watcher | None = None,
@@ -49,12 +48,12 @@ def find_issues(
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
     Args:
-        source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`.
+        source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`, whose
+            `location` is what the run's record and page call it.
         output: created, or continued where it holds an unfinished run of the same images, labels and settings.
             None: `<name>-issues` in the current folder.
         settings: what decides the result.
         machine: where to compute.
-        name: what the run's record and page call the images; None: where they are.
         path_column: column of image paths in a table; None: auto-detected.
         label_column: column of given labels in a table; None: auto-detected.
         watcher: follows the run.
@@ -70,7 +69,7 @@ def find_issues(
     for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
         progress.note(sentence)
 
-    named = name or str(given.location if isinstance(given, Source) else given)
+    named = str(given.location if isinstance(given, Source) else given)
     with RunFolder.open(Path(output) if output else default_output(named), prepared.identity) as run:
         if run.done:
             return replace(RunResults.load(run.path), was_done=True)
@@ -81,7 +80,7 @@ def find_issues(
         scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
         progress.plan(len(data), _folds_of_rounds(incv, scoring))
         results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock)
-        _write_gallery(run.path / "issues.html", name or data.location.name, results, data)
+        _write_gallery(run.path / "issues.html", data.location.name, results, data)
         results.save(run)
         return results
 
@@ -110,6 +109,8 @@ def _cross_validated(
         rounds=tuple(rounds),
         summary=report.summary(issues, rounds, len(prepared.unreadable)),
         unreadable=prepared.unreadable,
+        alternative=scores.posterior.alternative,
+        alternative_prob=scores.posterior.alternative_prob,
         believable=scores.posterior.believable,
         found=issues,
     )

@@ -19,11 +19,10 @@ from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.issues.label_issues import LabelIssues, flags_of, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
-from cvcoteach.pipeline.settings import InMemorySettings
+from cvcoteach.pipeline.settings import RULES, InMemorySettings
 from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.torch_trainer import TorchTrainer
 
-RULES = ("posterior", "incv")
 KINDS = ("pred_probs", "images", "features", "trainer")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,24 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._files import replacing, write_arrays
-from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.settings import RULES
 
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
 
-_IN_ARRAYS = ("paths", "pred_probs", "pred_probs_round_1", "selected", "candidate", "round", "believable")
+_IN_ARRAYS = (
+    "paths",
+    "pred_probs",
+    "pred_probs_round_1",
+    "selected",
+    "candidate",
+    "round",
+    "alternative",
+    "alternative_prob",
+    "believable",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +60,19 @@ class RunResults:
     """The figures of the run, for people and machines; see `report.summary`."""
     unreadable: Mapping[str, str]
     """Path -> why, of the images that were left out because they could not be read."""
+    alternative: IntArray
+    """(n,) the most probable true class other than the given one."""
+    alternative_prob: FloatArray
+    """(n,) its probability, in [0, 1]."""
     believable: bool
     """Whether label qualities are probabilities, not only a ranking."""
     found: LabelIssues
-    """What is known about every label; `issues()` gives it."""
+    """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False
     """The folder held the finished run already; nothing was computed or written."""
+
+    def __repr__(self) -> str:
+        return f"RunResults({str(self.folder)!r}, {self.found!r})"
 
     @property
     def labels(self) -> IntArray:
@@ -71,9 +89,40 @@ class RunResults:
         """(n,) taken for wrong beyond use by the rounds."""
         return ~(self.selected | self.candidate)
 
-    def issues(self) -> LabelIssues:
-        """Return the flags, qualities and suggestions of the run, to the bit."""
-        return self.found
+    @property
+    def likely(self) -> IntArray:
+        """(n,) the most probable true class, which of a flagged label may be the given one."""
+        return np.where(self._given_is_likely, self.labels, self.alternative)
+
+    @property
+    def likely_prob(self) -> FloatArray:
+        """(n,) its probability, in [0, 1]."""
+        return np.where(self._given_is_likely, self.found.label_quality, self.alternative_prob)
+
+    @property
+    def _given_is_likely(self) -> BoolArray:
+        own, other = self.found.label_quality, self.alternative_prob
+        return (own > other) | ((own == other) & (self.labels < self.alternative))
+
+    def issues(self, filter_by: str = "posterior") -> LabelIssues:
+        """Return the label issues: to the bit the flags, qualities and suggestions of the run.
+
+        filter_by: "posterior" for the flags of the run, or "incv" for every image that the rounds did not select.
+
+        Raises InputError for another rule.
+        """
+        if filter_by not in RULES:
+            raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), RULES)}")
+        if filter_by == self.found.filter_by:
+            return self.found
+        flags = ~self.selected
+        return replace(
+            self.found,
+            is_label_issue=flags,
+            suggested=np.where(flags, self.alternative, self.likely),
+            suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
+            filter_by=filter_by,
+        )
 
     def worst_first(self) -> IntArray:
         """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""

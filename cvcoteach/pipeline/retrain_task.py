@@ -155,10 +155,6 @@ def prepare(
     issues, flags = results.issues(), results.issues().is_label_issue
     labels, paths, class_names = results.labels, results.paths, results.class_names
     selected, candidate = results.selected, results.candidate
-    # the most probable class, which of a flagged label may be the given one
-    is_given = issues.label_quality > issues.suggested_prob
-    likely = np.where(is_given, labels, issues.suggested)
-    likely_prob = np.where(is_given, issues.label_quality, issues.suggested_prob)
     wrong = issues.wrong if settings.selection == "flags" and results.believable else None
     if settings.selection == "flags":
         selected = ~flags
@@ -215,8 +211,8 @@ def prepare(
         labels[kept],
         corrected,
         wrong,
-        likely[kept],
-        likely_prob[kept],
+        results.likely[kept],
+        results.likely_prob[kept],
         class_names,
         size,
         int(images.pixels.shape[3]),

@@ -8,6 +8,9 @@ from typing import Literal
 
 from cvcoteach.crossval.final_scoring import Select
 
+RULES = ("posterior", "incv")
+"""What may flag a label: its probability of being wrong, or that INCV did not select it."""
+
 
 @dataclass(frozen=True)
 class Settings:

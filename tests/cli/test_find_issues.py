@@ -277,7 +277,7 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "the same command goes on from there" in errors
+    assert "the same command resumes from there" in errors
     assert "cvcoteach find-issues" in errors
     assert "Traceback" not in errors
 

@@ -25,7 +25,6 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels, read_vectors
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
-from cvcoteach.fiftyone.work.verdicts import another_suggested
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline import find_issues as pipeline
 from cvcoteach.pipeline.results import RunResults
@@ -135,10 +134,7 @@ def _run(source: Path, folder: Path, settings: Settings, machine: Machine | None
 
 
 def _issues(outcome: RunResults, data: Labelled, filter_by: str) -> LabelIssues:
-    issues = replace(outcome.issues(), class_names=data.class_names)
-    if filter_by == "incv":
-        issues = replace(issues, is_label_issue=~outcome.selected, filter_by="incv")
-    return another_suggested(issues, outcome.pred_probs)
+    return replace(outcome.issues(filter_by), class_names=data.class_names)
 
 
 def _check_repeats(data: Labelled) -> None:
