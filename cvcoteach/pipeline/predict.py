@@ -35,9 +35,9 @@ class Predictions:
 
 
 def predict(
-    model: Path,
-    source: Path,
-    output: Path | None = None,
+    model: str | Path,
+    source: str | Path,
+    output: str | Path | None = None,
     machine: Machine | None = None,
     *,
     trusted: str | None = None,
@@ -59,7 +59,8 @@ def predict(
     from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 
     machine, progress = machine or Machine(), RunProgress(watcher)
-    output = output or Path(f"{source.resolve().stem}-predictions.csv")
+    model, source = Path(model), Path(source)
+    output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=trusted)
     data = None if ignore_labels else _labelled(source, path_column, label_column)

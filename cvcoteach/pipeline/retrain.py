@@ -65,16 +65,16 @@ def default_output(run: Path) -> Path:
 
 
 def retrain(
-    run: Path,
-    output: Path | None = None,
+    run: str | Path,
+    output: str | Path | None = None,
     settings: RetrainSettings | None = None,
     machine: Machine | None = None,
     *,
-    source: Path | None = None,
+    source: str | Path | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
-    corrections: Path | None = None,
-    test: Path | None = None,
+    corrections: str | Path | None = None,
+    test: str | Path | None = None,
     exports: Sequence[str] = (),
     watcher: Watcher | None = None,
 ) -> Retrained:
@@ -89,6 +89,7 @@ def retrain(
     from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
     from cvcoteach.coteaching.training import enough_epochs
 
+    run, (output, source, corrections, test) = Path(run), map(_path, (output, source, corrections, test))
     settings, machine, told = settings or RetrainSettings(), machine or Machine(), RunProgress(watcher)
     for kind in exports:
         if kind not in EXPORTS:
@@ -150,6 +151,10 @@ def retrain(
         return Retrained(
             folder.path, history, folder.record["summary"], scores, plain_scores, exported, task.class_names, was_done
         )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _columns_for(source: Path, test: Path | None, columns: ColumnNames) -> tuple[ColumnNames, ColumnNames]:

@@ -116,3 +116,7 @@ class Machine:
     """"float32", "bfloat16" or "float16"; None: the fastest, by a probe."""
     cache_dir: Path | None = None
     """Where decoded images and features are kept; None: the user's cache."""
+
+    def __post_init__(self) -> None:
+        if self.cache_dir is not None:  # may be given as text
+            object.__setattr__(self, "cache_dir", Path(self.cache_dir))
