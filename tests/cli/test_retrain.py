@@ -24,6 +24,7 @@ from cvcoteach.cli.main import main
 from cvcoteach.coteaching.model_files import Model, load_model, save_model
 from cvcoteach.coteaching.training import CoTraining, incv_curriculum
 from cvcoteach.pipeline import find_issues as runs
+from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.retrain import plain_epochs
 from cvcoteach.pipeline.retrain_task import recipe_of
 from cvcoteach.pipeline.scores import comparison_text, score
@@ -136,7 +137,7 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     (loose / "broken.png").write_bytes(b"no image")
     result = call("predict", folder, loose, "-o", work / "loose.csv", *MACHINE[:4])
     assert result.exit_code == 0, result.output
-    assert "1 images cannot be read" in result.stdout
+    assert "1 image cannot be read; its row is empty." in result.stdout
     table = pd.read_csv(work / "loose.csv")
     assert list(table) == ["path", "predicted_label", "probability", *(f"p:{name}" for name in CLASSES)]
     assert len(table) == 31
@@ -412,7 +413,8 @@ def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path:
 @pytest.mark.slow
 def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # whether the posterior of so few images can be believed is chance
-    monkeypatch.setattr("cvcoteach.noise_model.posterior.Posterior.believable", True)
+    load = RunResults.load
+    monkeypatch.setattr(RunResults, "load", lambda folder: replace(load(folder), believable=True))
     arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
     result = call("retrain", *arguments)
     assert result.exit_code == 0, result.output
