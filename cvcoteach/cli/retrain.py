@@ -90,9 +90,8 @@ def retrain(
     """
     from cvcoteach.cli.display import Display, Quiet
     from cvcoteach.pipeline.retrain import retrain as carry_out
-    from cvcoteach.pipeline.retrain_task import RetrainSettings
     from cvcoteach.pipeline.scores import comparison_text, figures
-    from cvcoteach.pipeline.settings import Machine
+    from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
     display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
     try:

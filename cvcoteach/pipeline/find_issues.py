@@ -77,7 +77,7 @@ def find_issues(
     """
     settings, machine, watcher = settings or Settings(), machine or Machine(), watcher or Silent()
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
-    prepared = prepare(source, settings, machine, path_column, label_column, watcher)
+    prepared = prepare(source, settings, machine, watcher, path_column=path_column, label_column=label_column)
     data = prepared.source
     n_classes = len(data.class_names)
     for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):

@@ -18,7 +18,7 @@ class Settings:
     """Everything that decides the result of a run, beside the images and labels themselves."""
 
     preset: str = "fast"
-    """"fast", "paper", or "auto": see `training.presets.choose`."""
+    """"fast", "paper", or "auto": see `training.auto_preset.choose`."""
     model: str | None = None
     weights: str | None = None
     epochs: int | None = None
@@ -42,6 +42,40 @@ class Settings:
     n_folds: int = 2
     remove_ratio: float | Literal["auto"] = "auto"
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """Everything that decides the result of `retrain`, beside the run, the images and the corrections."""
+
+    mode: Literal["incv", "correct", "vanilla"] = "incv"
+    """What joins S later: the candidates; all others under corrected labels; everything from the start."""
+    select: Literal["flags", "agreement"] | None = None
+    """What S is, and how wrong it may be: what the run did not flag, and its probabilities; or what INCV selected, and
+    what the paper says. None: "flags", with the preset "paper" "agreement"."""
+    preset: str = "fast"
+    """"fast" or "paper"."""
+    model: str | None = None
+    """None: the run's own, else the preset's."""
+    weights: str | None = None
+    """Weights to start from; None: the run's own, for the same network."""
+    epochs: int | None = None
+    """Epochs of both networks; None: as many image passes as the preset's."""
+    learning_rate: float | None = None
+    """Peak learning rate; None: the preset's."""
+    image_size: int | None = None
+    """Pixels a side; None: the run's, for the same network, else the network's."""
+    flip: bool | None = None
+    """Mirror images at random; None: colour images only."""
+    noise_rate: float | None = None
+    """ε̂ of all labels, in [0, 1); None: the run's, less what was corrected."""
+    seed: int = 0
+    """Of both networks and their batches."""
+
+    @property
+    def selection(self) -> str:
+        """`select`, decided."""
+        return self.select or ("agreement" if self.preset == "paper" else "flags")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 import numpy as np
@@ -27,9 +27,11 @@ from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels, r
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.fiftyone.work.verdicts import another_suggested
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.pipeline import find_issues as pipeline
 from cvcoteach.pipeline.run_folder import OtherRunError
 from cvcoteach.pipeline.settings import Machine, Settings, Silent, Watcher
+
+if TYPE_CHECKING:
+    from cvcoteach.pipeline import find_issues as pipeline
 
 WORK_VARIABLE = "CVCOTEACH_FIFTYONE_DIR"
 FILTERS = {
@@ -120,6 +122,8 @@ class _Noting:
 
 
 def _run(source: Path, folder: Path, settings: Settings, machine: Machine | None, watcher: Watcher) -> pipeline.Outcome:
+    from cvcoteach.pipeline import find_issues as pipeline
+
     def find() -> pipeline.Outcome:
         return pipeline.find_issues(
             source, folder, settings, machine, path_column="path", label_column="label", watcher=watcher
