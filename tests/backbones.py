@@ -74,7 +74,16 @@ def no_network() -> int:
 def backbone_of(network: nn.Module, size: int = 8) -> Backbone:
     """The network as a backbone for images as they are."""
     zero, one = (0.0,) * 3, (1.0,) * 3
-    return Backbone("fake", network.eval(), weights_digest(network), size, zero, one, "bilinear", True)
+    return Backbone(
+        name="fake",
+        network=network.eval(),
+        digest=weights_digest(network),
+        size=size,
+        mean=zero,
+        std=one,
+        interpolation="bilinear",
+        trainable=True,
+    )
 
 
 def images(n: int = 300, size: int = 8, channels: int = 3) -> np.ndarray:

@@ -114,9 +114,18 @@ class CoTraining:
         report = self._training.run_epoch()
         kept, left_out, agreement, images = self._exchange.take_record()
         stage: Literal["warm-up", "mixed"] = "warm-up" if epoch < self._curriculum.warmup else "mixed"
-        rate = self._exchange.rate(epoch)
-        speed = report.images_per_second
-        self.history.append(Epoch(epoch + 1, stage, images, rate, kept, left_out, agreement, speed))
+        self.history.append(
+            Epoch(
+                epoch=epoch + 1,
+                stage=stage,
+                images=images,
+                keep_rate=self._exchange.rate(epoch),
+                loss_kept=kept,
+                loss_left_out=left_out,
+                agreement=agreement,
+                images_per_second=report.images_per_second,
+            )
+        )
         return report
 
     def state_dict(self) -> dict[str, Any]:

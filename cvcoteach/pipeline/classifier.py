@@ -33,10 +33,13 @@ class ClassifierTraining:
     """Trains classifiers in a folder, where a killed training resumes from its last epoch."""
 
     folder: Path
+    """Holds checkpoints and the plain network's weights."""
     data: RetrainingSet
+    """n images or features, with their labels."""
     task: CoTeachingTask
     """What the pair is trained on, and how; of the same images."""
     plan: ComputePlan
+    """How both trainings are computed."""
 
     def pair(self, watcher: Watcher) -> tuple[Model, list[Epoch]]:
         """Train two networks by Co-teaching.

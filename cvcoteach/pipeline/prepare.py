@@ -56,7 +56,9 @@ class _OnRows:
     """A trainer for some rows of its images: image i of the run is row `rows[i]`."""
 
     trainer: FoldTrainer
+    """For all rows."""
     rows: IntArray
+    """(n,) rows of the run's images."""
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         return self.trainer.fit_predict(self.rows[train_idx], train_labels, self.rows[eval_idx], seed)

@@ -87,6 +87,7 @@ class FrozenBackbone:
     """A backbone that stays as it is; heads are trained on its features."""
 
     backbone: Backbone
+    """Computes the features."""
     standard: Standardisation
     """Of its features."""
 

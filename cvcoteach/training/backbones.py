@@ -329,13 +329,13 @@ def _backbone(
     interpolation: str | None = None,
 ) -> Backbone:
     return Backbone(
-        name,
-        network,
-        weights_digest(network),
-        size or _DEFAULT_SIZE,
-        tuple(map(float, mean or IMAGENET_MEAN)),
-        tuple(map(float, std or IMAGENET_STD)),
-        interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        name=name,
+        network=network,
+        digest=weights_digest(network),
+        size=size or _DEFAULT_SIZE,
+        mean=tuple(map(float, mean or IMAGENET_MEAN)),
+        std=tuple(map(float, std or IMAGENET_STD)),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
         trainable=True,
     )
 

@@ -55,6 +55,7 @@ class ImageInputs:
     pixels: npt.NDArray[np.uint8]
     """(N, size, size, C) uint8, an array or a memory map."""
     models: ModelFactory
+    """Builds its networks."""
     rows: IntArray | None = None
     """(n,) the images that are meant; None: all of them."""
 
