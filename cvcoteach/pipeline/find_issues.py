@@ -64,7 +64,7 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given = Path(source) if isinstance(source, str) else source
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
-    prepared = prepare(given, settings, machine, path_column, label_column, progress)
+    prepared = prepare(given, settings, machine, progress, path_column=path_column, label_column=label_column)
     data = prepared.source
     for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
         progress.note(sentence)

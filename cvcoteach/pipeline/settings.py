@@ -17,7 +17,7 @@ class Settings:
     """Everything that decides the result of `find_issues`, beside the images and labels themselves."""
 
     preset: str = "fast"
-    """"fast", "paper", or "auto": see `training.presets.choose`."""
+    """"fast", "paper", or "auto": see `training.auto_preset.choose`."""
     model: str | None = None
     """Network that is trained; None: the preset's."""
     weights: str | None = None

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from cvcoteach.cli.main import main
-from cvcoteach.training.presets import BACKBONES
+from cvcoteach.training.auto_preset import BACKBONES
 from cvcoteach.training.pretrained import Preprocessing
 from tests.images import CLASSES, class_folders, dataset
 
@@ -215,7 +215,7 @@ def test_preset_auto_takes_a_backbone_for_larger_images_and_measures_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_folders(tmp_path / "shapes")
-    monkeypatch.setattr("cvcoteach.training.presets.SMALL_IMAGE", 4)
+    monkeypatch.setattr("cvcoteach.training.auto_preset.SMALL_IMAGE", 4)
     monkeypatch.setitem(BACKBONES, "cpu", f"{HERE}:stripes")
     result = find_issues(tmp_path / "shapes", "--preset", "auto", "--output", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 0, result.output

@@ -65,7 +65,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counted], None]:
     """Put a trainer in place of networks; the source is taken as it is."""
 
     def put(trainer: Counted) -> None:
-        def prepare(source: Any, settings: Settings, *_: Any) -> Prepared:
+        def prepare(source: Any, settings: Settings, *_: Any, **__: Any) -> Prepared:
             data = source if isinstance(source, Source) else source_of()[0]
             return Prepared(data, {}, {"seed": settings.seed}, lambda run: trainer, 1)
 

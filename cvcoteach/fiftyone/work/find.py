@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 import numpy as np
@@ -26,10 +26,12 @@ from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels, read_vectors
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.pipeline import find_issues as pipeline
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.run_folder import OtherRunError
 from cvcoteach.pipeline.settings import Machine, Settings
+
+if TYPE_CHECKING:
+    pass
 
 WORK_VARIABLE = "CVCOTEACH_FIFTYONE_DIR"
 FILTERS = {
@@ -120,6 +122,8 @@ class _Noting:
 
 
 def _run(source: Path, folder: Path, settings: Settings, machine: Machine | None, watcher: Watcher) -> RunResults:
+    from cvcoteach.pipeline import find_issues as pipeline
+
     def find() -> RunResults:
         return pipeline.find_issues(
             source, folder, settings, machine, path_column="path", label_column="label", watcher=watcher

@@ -226,13 +226,10 @@ def _output(output: str | None, embeddings_field: str | None) -> Path | None:
 
 
 def _save(trained: CoTeaching, folder: Path) -> None:
-    from cvcoteach.coteaching.model_files import Model, save_model
+    from cvcoteach.coteaching.model_files import save_model
 
-    size, _, channels = trained.input_shape_
-    recipe, names = trained.recipe_, tuple(map(str, trained.classes_))
-    mirror = recipe.tta and bool(recipe.flip)
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(folder, Model(trained.networks_, recipe.model, names, size, channels, trained.scaling_, mirror))
+    save_model(folder, trained.to_model())
 
 
 def _take(x: Any, rows: IntArray) -> Any:
