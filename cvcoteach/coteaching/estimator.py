@@ -158,7 +158,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         codes = codes.astype(np.int64)
         k = len(self.classes_)
         if k < 2:
-            raise InputError(f"y holds a single class ({self.classes_[0]!r}); a classifier needs a second one.")
+            raise InputError(f"y holds only one class ({self.classes_[0]!r}); a classifier needs a second one.")
         given = _Given(None if selected is None else _chosen(selected, candidate, len(codes)), noise_rate)
         pace = Pace(self.warmup, self.ramp)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
