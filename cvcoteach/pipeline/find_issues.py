@@ -20,6 +20,7 @@ from cvcoteach.crossval.final_scoring import FinalScores, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.noise_model.posterior import Posterior
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import prepare, rare_classes
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -42,6 +43,8 @@ class Outcome:
 
     folder: Path
     result: CrossValResult
+    posterior: Posterior
+    """Of the final scoring's probabilities; what other flags than the run's own are judged by."""
     issues: LabelIssues
     """The verdict on every label, after the final scoring."""
     table: pd.DataFrame
@@ -59,8 +62,8 @@ def default_output(source: Path) -> Path:
 
 
 def find_issues(
-    source: Path,
-    output: Path | None = None,
+    source: str | Path | Source,
+    output: str | Path | None = None,
     settings: Settings | None = None,
     machine: Machine | None = None,
     *,
@@ -70,12 +73,14 @@ def find_issues(
 ) -> Outcome:
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
-    source: a folder of class folders, a CSV or Parquet, or an .npz (see `read_source`).
+    source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`.
     output: made, or gone on with where it holds an unfinished run of the same images, labels and settings.
 
     Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, watcher = settings or Settings(), machine or Machine(), watcher or Silent()
+    if isinstance(source, str):
+        source = Path(source)
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
     prepared = prepare(source, settings, machine, path_column, label_column, watcher)
     data = prepared.source
@@ -83,14 +88,15 @@ def find_issues(
     for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
         watcher.note(sentence)
 
-    with RunFolder.open(output or default_output(source), prepared.identity) as run:
+    where = source if isinstance(source, Path) else data.location
+    with RunFolder.open(Path(output or default_output(where)), prepared.identity) as run:
         was_done = run.done
         if not was_done:
             _write_unreadable(run.path, prepared.unreadable)
             weights = settings.weights  # where they lay; what is in them decides, and is in the identity
             if weights is not None and Path(weights).is_file():
                 weights = str(Path(weights).absolute())
-            run.save(source=str(source), weights=weights, machine=_machine_record(), versions=_versions())
+            run.save(source=str(where), weights=weights, machine=_machine_record(), versions=_versions())
         clock = _Clock(run, watcher)
         if not was_done:
             clock.record("reading", prepared.seconds_reading)
@@ -104,7 +110,7 @@ def find_issues(
         if not was_done:
             _write_results(run, result, scores, table, data)
             run.save(state="done", rounds=report.round_figures(result), summary=summary)
-        return Outcome(run.path, result, issues, table, summary, len(prepared.unreadable), was_done)
+        return Outcome(run.path, result, scores.posterior, issues, table, summary, len(prepared.unreadable), was_done)
 
 
 class _Clock:

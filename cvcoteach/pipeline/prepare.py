@@ -53,7 +53,7 @@ class _OnRows:
 
 
 def prepare(
-    source: Path,
+    source: Path | Source,
     settings: Settings,
     machine: Machine,
     path_column: str | None,
@@ -64,13 +64,15 @@ def prepare(
 
     Raises InputError, one sentence, for anything that does not fit.
     """
-    from cvcoteach.data.sources import read_source
+    from cvcoteach.data.sources import Source, read_source
     from cvcoteach.training.devices import choose_device
 
     started = time.perf_counter()
     choose_device(machine.device)  # what cannot work is told before a million images are read
     _check(settings)
-    data = read_source(source, path_column=path_column, label_column=label_column)
+    data = source
+    if not isinstance(data, Source):
+        data = read_source(data, path_column=path_column, label_column=label_column)
     identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
     backbone = None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:

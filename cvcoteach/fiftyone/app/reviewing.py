@@ -12,7 +12,7 @@ import fiftyone.operators.types as types
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app.chosen_run import chosen_run
 from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
-from cvcoteach.fiftyone.app.progress import in_app, in_words, told_in_words
+from cvcoteach.fiftyone.app.progress import errors_in_words, in_app, in_words
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import object_ids
 from cvcoteach.fiftyone.work import browse, corrections
@@ -61,7 +61,7 @@ class _Review(foo.Operator, ABC):
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
         """Do it."""
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Correct the samples and tell."""
         results = runs.load(dataset_of(ctx), ctx.params.get("brain_key"))
@@ -142,7 +142,7 @@ class UndoCorrections(foo.Operator):
         else:
             form.note("The last action.")
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Undo and tell."""
         ids, dataset = _to_undo(ctx), dataset_of(ctx)
@@ -161,7 +161,7 @@ class ApplyMarks(foo.Operator):
         """As FiftyOne lists it."""
         return foo.OperatorConfig(name="apply_marks", label="Apply marks", icon="done_all", unlisted=True)
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Accept, keep, tell."""
         return {"message": apply_marks(ctx)}
@@ -175,7 +175,7 @@ class ReviewAndMoveOn(foo.Operator):
         """As FiftyOne lists it."""
         return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
         """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
         what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample

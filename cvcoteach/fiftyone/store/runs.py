@@ -22,6 +22,8 @@ from cvcoteach.issues.label_issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
 DEFAULT_KEY = "label_issues"
+_SAVED_MODULE = "cvcoteach.fiftyone.runs"
+"""Saved runs name their classes in this module, so that moving the code does not orphan them."""
 
 
 class FindLabelIssuesConfig(fob.BrainMethodConfig):
@@ -44,8 +46,13 @@ class FindLabelIssuesConfig(fob.BrainMethodConfig):
 
     @property
     def method(self) -> str:
-        """What FiftyOne lists it under."""
+        """The method that FiftyOne lists it under."""
         return METHOD
+
+    @property
+    def cls(self) -> str:
+        """The name that is saved; `build` and loading look it up."""
+        return f"{_SAVED_MODULE}.{type(self).__name__}"
 
 
 class FindLabelIssues(fob.BrainMethod):
@@ -75,6 +82,7 @@ class FindLabelIssuesResults(fob.BrainResults):
         samples: Any,
         config: FindLabelIssuesConfig,
         key: str,
+        *,
         ids: Ids,
         issues: LabelIssues,
         info: Mapping[str, Any],
@@ -85,6 +93,11 @@ class FindLabelIssuesResults(fob.BrainResults):
         self._ids, self._issues, self._info = ids, issues, dict(info)
         self.stored: Any = None
         """The file in the database that they were last read from, once `load` knows."""
+
+    @property
+    def cls(self) -> str:
+        """The name that is saved; loading looks it up."""
+        return f"{_SAVED_MODULE}.{type(self).__name__}"
 
     @property
     def ids(self) -> Ids:
@@ -152,7 +165,7 @@ class FindLabelIssuesResults(fob.BrainResults):
             file = Path(folder) / "issues.npz"
             file.write_bytes(base64.b64decode(d["packed_issues"]))
             issues = LabelIssues.load(file)
-        return cls(samples, config, key, ids, issues, d["info"])
+        return cls(samples, config, key, ids=ids, issues=issues, info=d["info"])
 
 
 def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwrite: bool = False) -> None:
@@ -212,7 +225,7 @@ def save(
     fo_fields.declare(dataset, fields)
     fo_fields.write(dataset, fields, ids, issues)
     info = {**info, "saved_at": fo_fields.now().isoformat()}
-    results = FindLabelIssuesResults(samples, config, key, ids, issues, info, backend=method)
+    results = FindLabelIssuesResults(samples, config, key, ids=ids, issues=issues, info=info, backend=method)
     method.save_run_results(samples, key, results)
     return results
 

@@ -12,18 +12,18 @@ import fiftyone as fo
 import pandas as pd
 
 from cvcoteach._files import replacing
+from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import InputError, near
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.audit import COLUMNS
 from cvcoteach.fiftyone.store.fields import EXCLUDED, Fields
 from cvcoteach.fiftyone.work import corrections
-from cvcoteach.fiftyone.work.tell import Tell
 
 KINDS = ("imagefolder", "csv", "dataset")
 
 
 def export_corrected(
-    samples: Any, kind: str, to: str, brain_key: str | None = None, *, tell: Tell | None = None
+    samples: Any, kind: str, to: str, brain_key: str | None = None, *, on_progress: OnProgress | None = None
 ) -> int:
     """Export the labels as they are now, corrections included; how many samples that are.
 
@@ -40,7 +40,7 @@ def export_corrected(
     if len(view) == 0:
         raise InputError("there is no sample with a label to export.")
     if kind == "imagefolder":
-        return _to_folder(view, results, Path(to).expanduser(), tell or (lambda share, label: None))
+        return _to_folder(view, results, Path(to).expanduser(), on_progress or (lambda update: None))
     if kind == "csv":
         return _to_csv(view, results, Path(to).expanduser())
     return _to_dataset(view, results, to)
@@ -82,7 +82,7 @@ def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
     return samples.match(labelled & (here(results.fields.review) != EXCLUDED))
 
 
-def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, tell: Tell) -> int:
+def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on_progress: OnProgress) -> int:
     ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
@@ -94,7 +94,7 @@ def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, te
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
-            tell(number / len(ids), f"copying images: {number:,} of {len(ids):,}")
+            on_progress(Progress("copying images", number, len(ids)))
             _copy(path, partial / label, sample_id)
         if folder.exists():
             folder.rmdir()

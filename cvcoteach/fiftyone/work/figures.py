@@ -11,7 +11,7 @@ from cvcoteach._validation import BoolArray
 from cvcoteach.fiftyone.store.fields import UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.browse import Reviews
-from cvcoteach.fiftyone.work.verdicts import rows_of
+from cvcoteach.fiftyone.work.subset import issues_of_rows
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
 from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall, review_sample
@@ -85,7 +85,7 @@ def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray)
     flagged = issues.is_label_issue
     hits, misses = int(was_wrong[flagged].sum()), int(was_wrong[~flagged].sum())
     n, n_rest = int(flagged.sum()), int((flagged & ~reviewed).sum())
-    rest = expected_precision_recall(rows_of(issues, ~reviewed)) if n_rest else None
+    rest = expected_precision_recall(issues_of_rows(issues, ~reviewed)) if n_rest else None
     if n == 0:
         return expected_precision_recall(issues)
     if rest is not None and rest.precision is None:

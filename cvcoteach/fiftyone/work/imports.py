@@ -18,9 +18,10 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
-from cvcoteach.fiftyone.work.verdicts import another_suggested, rows_of
-from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
+from cvcoteach.fiftyone.work.subset import issues_of_rows
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
+from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.pipeline.run_folder import RunFolder
 
 
@@ -70,7 +71,7 @@ def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIss
         paths, names = list(map(str, content["paths"])), tuple(map(str, content["class_names"]))
         labels, pred_probs = content["labels"], content["pred_probs"]
     posterior, flags = verdict(labels, pred_probs)
-    issues = another_suggested(issues_of_posterior(posterior, class_names=names, flags=flags), pred_probs)
+    issues = issues_of_posterior(posterior, class_names=names, flags=flags)
     rows = _match(paths, str(run.record.get("source", "")), data.paths)
     matched = rows >= 0
     if not matched.any():
@@ -85,7 +86,7 @@ def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIss
         notes.append(left_out(missing, f"not in {folder.name}"))
     if (other := int((~same).sum())) > 0:
         notes.append(left_out(other, f"with another label now than in {folder.name}"))
-    return picked.take(same), rows_of(issues, rows[matched][same]), notes
+    return picked.take(same), issues_of_rows(issues, rows[matched][same]), notes
 
 
 def issues_of(
@@ -104,17 +105,16 @@ def issues_of(
         found = _from_datalab(found)
     names = tuple(class_names) if class_names is not None else data.class_names
     labels = _relabelled(data, names)
-    base = probs = None
+    posterior = None
     if pred_probs is not None:
-        probs = as_pred_probs(pred_probs, (n, len(names)))
-        base = posterior_issues(labels, probs, class_names=names)
+        posterior = fit_posterior(labels, as_pred_probs(pred_probs, (n, len(names))))
     if isinstance(found, pd.DataFrame):
         flags, quality, suggested = _from_frame(found, data, labels, names)
     else:
         flags = _as_flags(np.asarray(found), n)
         quality, suggested = np.where(flags, 0.0, 1.0), labels
-    if base is not None and probs is not None:
-        return another_suggested(replace(base, is_label_issue=flags, filter_by="cleanlab"), probs)
+    if posterior is not None:
+        return issues_of_posterior(posterior, class_names=names, flags=flags, filter_by="cleanlab")
     return _bare(labels, names, flags, quality, suggested)
 
 

@@ -135,7 +135,7 @@ def test_an_error_nobody_foresaw_is_a_toast_with_its_name(noisy: Any, monkeypatc
     assert told[-2][1]["progress"] == 1
     [(variant, message)] = toasts(told)
     assert variant == "error"
-    assert message.startswith("KeyError: 'something' (the whole traceback is in the log")
+    assert message.startswith("KeyError: 'something' (the full traceback is in the log")
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_an_error_nobody_foresaw_in_a_correction_has_words(noisy: Any, monkeypat
         raise KeyError("something")
 
     monkeypatch.setattr(corrections, "accept_suggestions", broken)
-    with pytest.raises(ExecutionError, match=r"KeyError: 'something' .the whole traceback is in the log"):
+    with pytest.raises(ExecutionError, match=r"KeyError: 'something' .the full traceback is in the log"):
         execute("accept_suggestions", noisy.dataset, selected=noisy.wrong_ids[:1])
 
 
@@ -265,7 +265,9 @@ def test_an_export_to_a_taken_place_is_said_in_the_form(noisy: Any, tmp_path: Pa
 
 
 def test_an_import_of_nothing_is_refused(noisy: Any, tmp_path: Path) -> None:
-    assert "holds no run of cvcoteach" in form("import_label_issues", noisy.dataset, params={"folder": str(tmp_path)})
+    assert "is not a run folder of cvcoteach" in form(
+        "import_label_issues", noisy.dataset, params={"folder": str(tmp_path)}
+    )
     [(variant, message)] = toasts(in_the_app("import_label_issues", noisy.dataset))
     assert (variant, "nothing to import" in message) == ("error", True)
 
@@ -291,7 +293,7 @@ def test_two_runs_of_the_same_at_once_are_refused(noisy: Any, monkeypatch: pytes
 
     monkeypatch.setattr(issues, "_run", twice)
     execute("find_label_issues", noisy.dataset, **options)
-    assert told[1:] == [("error", f"the same run of {noisy.dataset.name} is under way already; wait for it to end.")]
+    assert told[1:] == [("error", f"the same run of {noisy.dataset.name} is already under way; wait for it to end.")]
     assert runs.keys(noisy.dataset) == ["label_issues"]
 
 

@@ -39,7 +39,7 @@ def test_the_plugin_registers_everything_without_an_error() -> None:
 
 @pytest.mark.slow
 def test_importing_the_operators_loads_no_torch() -> None:
-    script = "import sys, cvcoteach.fiftyone.operators, cvcoteach.fiftyone.panel; print('torch' in sys.modules)"
+    script = "import sys, cvcoteach.fiftyone.app.operators, cvcoteach.fiftyone.app.panel; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.strip().endswith("False")
 

@@ -210,3 +210,27 @@ def test_a_run_renamed_in_vain_is_not_replaced_over_a_field_of_somebody_elses(no
     noisy.dataset.rename_brain_run("label_issues", "mine")
     with pytest.raises(InputError, match="has a field 'mine_review' that is no run's"):
         imported(noisy, "mine", overwrite=True)
+
+
+def test_saved_runs_name_classes_in_a_module_that_stays(noisy: Any) -> None:
+    imported(noisy)
+    config = noisy.dataset._doc.brain_methods["label_issues"].config
+    assert config["cls"] == "cvcoteach.fiftyone.runs.FindLabelIssuesConfig"
+
+
+@pytest.mark.parametrize("module", ["cvcoteach.fiftyone.runs", "cvcoteach.fiftyone.store.runs"])
+def test_a_run_saved_when_the_code_lay_elsewhere_loads_renames_and_deletes(
+    noisy: Any, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    schema = set(noisy.dataset.get_field_schema())
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_SAVED_MODULE", module)
+        imported(noisy)
+    noisy.dataset._brain_cache.clear()
+    noisy.dataset.reload()
+    assert noisy.dataset._doc.brain_methods["label_issues"].config["cls"] == f"{module}.FindLabelIssuesConfig"
+    assert runs.load(noisy.dataset).issues.n_issues == 12
+    noisy.dataset.rename_brain_run("label_issues", "mine")
+    assert runs.load(noisy.dataset, "mine").fields.review in noisy.dataset.get_field_schema()
+    noisy.dataset.delete_brain_run("mine")
+    assert set(noisy.dataset.get_field_schema()) == schema

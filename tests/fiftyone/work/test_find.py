@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
+from cvcoteach.crossval.trainer import FoldKey
 from cvcoteach.fiftyone.app.progress import ProgressWatcher
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.labelled import read_labels
-from cvcoteach.fiftyone.work.find import find_label_issues
-from cvcoteach.pipeline.settings import Settings, Silent
+from cvcoteach.fiftyone.work.find import find_label_issues, source_of
+from cvcoteach.pipeline.settings import Settings
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
@@ -32,24 +34,16 @@ def with_embeddings(noisy: Any) -> Any:
     return noisy
 
 
-class Killer(Silent):
-    """Stops the run when the second round begins."""
+class Killer:
+    """Stops the run once a third of the training is done, when the first folds are finished."""
 
-    def fold(self, progress: Any) -> None:
-        """As a killed process would."""
-        if progress.state == "start" and progress.key.round == 2:
+    def note(self, sentence: str) -> None:
+        """Nothing to do with it."""
+
+    def progress(self, update: Progress) -> None:
+        """Die as a killed process would."""
+        if update.stage == "training" and update.done / update.total > 1 / 3:
             raise KeyboardInterrupt
-
-
-class Recorder(Silent):
-    """Remembers what became of each fold."""
-
-    def __init__(self) -> None:
-        self.states: list[str] = []
-
-    def fold(self, progress: Any) -> None:
-        """One state after the other."""
-        self.states.append(progress.state)
 
 
 @pytest.mark.slow
@@ -82,7 +76,7 @@ def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> None:
+def test_a_killed_run_leaves_the_labels_and_resumes_where_it_was(noisy: Any, trained_folds: list[FoldKey]) -> None:
     with_embeddings(noisy)
     before, schema = noisy.raw_labels(), set(noisy.dataset.get_field_schema())
     options = {"settings": QUICK, "embeddings_field": "embedding"}
@@ -90,12 +84,16 @@ def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> 
         find_label_issues(noisy.dataset, "ground_truth", watcher=Killer(), **options)
     assert noisy.raw_labels() == before
     assert set(noisy.dataset.get_field_schema()) == schema
-    recorder = Recorder()
-    find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, **options)
-    assert recorder.states.count("kept") >= 1
-    recorder = Recorder()
-    find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, overwrite=True, **options)
-    assert recorder.states.count("kept") == 0  # a finished run leaves nothing behind
+    kept = set(trained_folds)
+    assert len(kept) >= 1
+    trained_folds.clear()
+    find_label_issues(noisy.dataset, "ground_truth", **options)
+    rest = set(trained_folds)
+    assert len(rest) >= 1
+    assert not kept & rest
+    trained_folds.clear()
+    find_label_issues(noisy.dataset, "ground_truth", overwrite=True, **options)
+    assert set(trained_folds) == kept | rest  # a finished run leaves nothing behind
 
 
 def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> None:
@@ -167,16 +165,18 @@ def test_an_error_of_the_run_speaks_of_the_dataset_not_of_a_file_nobody_knows(no
 
 
 @pytest.mark.slow
-def test_images_changed_since_a_run_was_killed_make_it_begin_anew(noisy: Any) -> None:
+def test_images_changed_since_a_run_was_killed_make_it_start_over(noisy: Any, trained_folds: list[FoldKey]) -> None:
     settings = Settings(n_rounds=2, epochs=1)
     with pytest.raises(KeyboardInterrupt):
         find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=Killer())
     file = Path(noisy.dataset.first().filepath)
     Image.fromarray(np.full((12, 12), 7, np.uint8)).save(file)
-    recorder = Recorder()
-    results = find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=recorder)
-    assert recorder.states.count("kept") == 0
-    assert "The images have changed since the run that was broken off, so it begins anew." in results.info["notes"]
+    before = set(trained_folds)
+    trained_folds.clear()
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=settings)
+    assert before <= set(trained_folds)
+    assert results.info["notes"].count("The images have changed since the interrupted run, so it starts over.") == 1
+    assert len(results.info["notes"]) == len(set(results.info["notes"]))
 
 
 @pytest.mark.slow
@@ -187,3 +187,39 @@ def test_a_class_without_any_embedding_is_no_class_of_the_run(noisy: Any) -> Non
     results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
     assert results.issues.class_names == ("cross", "ring")
     assert len(results.ids) == 60 - len(bars)
+
+
+def test_samples_become_a_source_with_their_own_classes_and_files(noisy: Any) -> None:
+    source = source_of(read_labels(noisy.dataset, "ground_truth"), noisy.dataset.name)
+    assert source.class_names == CLASSES
+    assert source.files == tuple(noisy.dataset.values("filepath"))
+    assert [source.class_names[k] for k in source.labels] == noisy.labels()
+    assert source.notes == ()
+
+
+def test_a_file_shown_by_two_samples_is_noted(noisy: Any) -> None:
+    noisy.dataset.add_sample(noisy.dataset.first().copy())
+    [note] = source_of(read_labels(noisy.dataset, "ground_truth"), "photos").notes
+    assert note.startswith("1 sample shows the file of another sample; a wrong label is hard to see")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [CLASSES, ("10", "9", "n/a")])
+def test_the_summary_of_a_run_names_classes_whatever_they_are_called(noisy: Any, names: tuple[str, ...]) -> None:
+    with_embeddings(noisy)
+    noisy.dataset.set_values("ground_truth.label", [names[CLASSES.index(label)] for label in noisy.labels()])
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
+    assert results.issues.class_names == tuple(sorted(names))
+    confusions = results.info["summary"]["confusions"]
+    assert len(confusions) >= 1
+    assert {pair["given"] for pair in confusions} | {pair["predicted"] for pair in confusions} <= set(names)
+
+
+@pytest.mark.slow
+def test_every_label_flagged_by_incv_gets_another_suggestion(noisy: Any) -> None:
+    with_embeddings(noisy)
+    options = {"settings": Settings(n_rounds=1), "embeddings_field": "embedding"}
+    issues = find_label_issues(noisy.dataset, "ground_truth", filter_by="incv", **options).issues
+    assert issues.filter_by == "incv"
+    assert issues.n_issues >= 12
+    assert (issues.suggested != issues.labels)[issues.is_label_issue].all()
