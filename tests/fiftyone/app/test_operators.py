@@ -239,7 +239,7 @@ def test_an_export_as_csv_that_was_killed_is_done_by_the_same_call(
             export.export_corrected(noisy.dataset, "csv", str(to))
     assert len(list(tmp_path.glob("out*"))) == n_written
     assert export.export_corrected(noisy.dataset, "csv", str(to)) == 60
-    with pytest.raises(InputError, match=r"out.csv is there already"):
+    with pytest.raises(InputError, match=r"out.csv already exists"):
         export.export_corrected(noisy.dataset, "csv", str(to))
 
 
@@ -318,7 +318,7 @@ def test_a_key_undoes_presses_one_by_one_and_never_what_was_done_to_many(noisy: 
     execute("accept_suggestions", noisy.dataset, selected=many)
     undo = {"current_sample": three, "params": {"what": "undo"}}
     assert [execute("review_and_move_on", noisy.dataset, **undo)["next"] for _ in range(2)] == [two, one]
-    with pytest.raises(Exception, match="no correction of this or of another single sample"):
+    with pytest.raises(Exception, match="no correction of this or another single sample"):
         execute("review_and_move_on", noisy.dataset, **undo)
     assert {i for i, value in status(noisy).items() if value != "unreviewed"} == set(many)
 

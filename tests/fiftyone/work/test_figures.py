@@ -64,7 +64,7 @@ def test_the_panel_tells_the_interval_of_now_and_the_one_at_first() -> None:
     _, precision, _ = texts.estimates(headline(SimpleNamespace(issues=issues), all_flagged))
     share = f"{wrong[issues.is_label_issue].mean():.0%}"
     assert precision.value == share
-    assert precision.more.startswith(f"{share[:-1]}\u2013{share}  \nat first ")
+    assert precision.more.startswith(f"{share[:-1]}\u2013{share}  \nbefore reviews ")
 
 
 def test_with_everything_reviewed_recall_is_the_truth_too() -> None:

@@ -127,7 +127,7 @@ def test_what_cannot_be_checked_is_refused_in_a_sentence(noisy: Any, prepare: An
 
 
 def test_embeddings_that_are_not_there_are_refused(noisy: Any) -> None:
-    with pytest.raises(InputError, match="'nothing' is no field of vectors"):
+    with pytest.raises(InputError, match="'nothing' is not a field of vectors"):
         find_label_issues(noisy.dataset, "ground_truth", embeddings_field="nothing")
     noisy.dataset.add_sample_field("empty", fo.VectorField)
     with pytest.raises(InputError, match="no labelled sample has a vector in 'empty'"):
@@ -137,7 +137,7 @@ def test_embeddings_that_are_not_there_are_refused(noisy: Any) -> None:
 def test_all_files_missing_is_said_once(noisy: Any) -> None:
     for path in noisy.dataset.values("filepath"):
         Path(path).unlink()
-    with pytest.raises(InputError, match="no file of the 60 samples is there"):
+    with pytest.raises(InputError, match="none of the files of 60 samples exists"):
         find_label_issues(noisy.dataset, "ground_truth")
     assert runs.keys(noisy.dataset) == []
 

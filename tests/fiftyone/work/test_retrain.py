@@ -106,7 +106,7 @@ def test_where_nothing_can_be_learned_or_measured_a_sentence_says_so(noisy: Any)
         retrain(noisy.dataset, "none", test_tag="everything", **on)
     with pytest.raises(InputError, match=r"all of one class \(ring\)"):
         retrain(noisy.dataset.match(fo.ViewField("ground_truth.label") == "ring"), "none", **on)
-    with pytest.raises(InputError, match="'filepath' is no field of vectors"):
+    with pytest.raises(InputError, match="'filepath' is not a field of vectors"):
         retrain(noisy.dataset, "none", embeddings_field="filepath")
 
 
