@@ -171,7 +171,7 @@ def _as_flags(found: npt.NDArray[Any], n: int) -> BoolArray:
 def _from_frame(
     frame: pd.DataFrame, data: Labelled, labels: IntArray, names: Sequence[str]
 ) -> tuple[BoolArray, FloatArray, IntArray]:
-    """Return flags, qualities and suggestions (n,): CleanLearning's frame (label_quality) or Datalab's (label_score)."""
+    """Return flags, qualities, suggestions (n,): CleanLearning's frame (label_quality) or Datalab's (label_score)."""
     score = next((name for name in ("label_quality", "label_score") if name in frame), None)
     if "is_label_issue" not in frame or score is None:
         raise InputError(
