@@ -19,7 +19,7 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.labelled import read_labels
 from cvcoteach.fiftyone.work.find import find_label_issues, source_of
-from cvcoteach.pipeline.settings import Settings
+from cvcoteach.pipeline.settings import Machine, Settings
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
@@ -54,8 +54,9 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     before = made.raw_labels()
     shares: list[float] = []
     settings = Settings(n_rounds=2, epochs=20)  # few images, few batches an epoch
+    machine = Machine(precision="bfloat16", threads=1)  # a busy machine would measure, and choose, another
     watcher = ProgressWatcher(lambda share, label: shares.append(share))
-    results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
+    results = find_label_issues(made.dataset, "ground_truth", settings=settings, machine=machine, watcher=watcher)
     flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
     found = len(flagged & set(made.wrong_ids))
     assert found >= 12  # of 24
@@ -94,17 +95,6 @@ def test_a_killed_run_leaves_the_labels_and_resumes_where_it_was(noisy: Any, tra
     trained_folds.clear()
     find_label_issues(noisy.dataset, "ground_truth", overwrite=True, **options)
     assert set(trained_folds) == kept | rest  # a finished run leaves nothing behind
-
-
-def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> None:
-    ids = noisy.ids
-    sample = noisy.dataset[ids[0]]
-    sample["ground_truth"] = None
-    sample.save()
-    Path(noisy.dataset[ids[1]].filepath).unlink()
-    data = read_labels(noisy.dataset, "ground_truth")
-    assert [sample_id.decode() for sample_id in data.ids] == ids[2:]
-    assert data.notes == ["1 sample without a label was left out.", "1 sample whose file is missing was left out."]
 
 
 @pytest.mark.parametrize(
