@@ -95,7 +95,7 @@ def find_label_issues(
         kept, issues = data.take(_judged(data, outcome)), _issues(outcome, filter_by)
         if outcome.unreadable:
             keeping.note(left_out(outcome.unreadable, "that could not be read"))
-        # hours later: another may have taken it meanwhile
+        # hours later: somebody else may have taken the key
         runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
         config = FindLabelIssuesConfig(
@@ -178,7 +178,7 @@ def _judged(data: Labelled, outcome: Outcome) -> npt.NDArray[np.bool_]:
 
 @contextmanager
 def _work_folder(dataset: Any, identity: str) -> Iterator[Path]:
-    """Yield the run's folder until it is finished, locked meanwhile; the lock ends with the process, in any case."""
+    """Yield the folder of the run while it is under way, locked; the lock ends with the process, however that ends."""
     base = os.environ.get(WORK_VARIABLE) or Path(platformdirs.user_data_dir("cvcoteach")) / "fiftyone"
     folder = Path(base) / str(dataset._doc.id) / identity[:16]
     folder.mkdir(parents=True, exist_ok=True)
