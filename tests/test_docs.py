@@ -1,6 +1,6 @@
 """The documentation is true: its examples run, its help is the program's, its files exist.
 
-Run as a script, this writes the README's help anew.
+Run as a script, this rewrites docs/cli.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cvcoteach.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-HELP = re.compile(r"(<!-- help: ([\w -]+) -->\n```text\n)(.*?)(```)", re.DOTALL)
+SCRIPT = Path(__file__).relative_to(ROOT)
+CLI = ROOT / "docs" / "cli.md"
 
 
 def help_of(command: str) -> str:
@@ -32,18 +33,25 @@ def help_of(command: str) -> str:
 
 
 def commands(group: click.Group = main, prefix: str = "") -> list[str]:
-    """All commands, groups' own included, as one types them."""
-    found = []
+    """All groups and commands, as one types them; "" is the program itself."""
+    found = [prefix.strip()]
     for name, command in group.commands.items():
         found += commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else [prefix + name]
     return found
 
 
-def test_the_readme_shows_the_help_of_every_command_as_it_is() -> None:
-    shown = {command: text for _, command, text, _ in HELP.findall(README.read_text())}
-    assert set(shown) == set(commands())
-    for command, text in shown.items():
-        assert text == help_of(command), f"run: python {Path(__file__).relative_to(ROOT)}"
+def cli_page() -> str:
+    """docs/cli.md as it should be."""
+    sections = [f"## {f'cvcoteach {name}'.strip()}\n\n```text\n{help_of(name)}```\n" for name in commands()]
+    return "\n".join(
+        ["# The command line\n", f"What `--help` prints; `python {SCRIPT}` rewrites this page.\n", *sections]
+    )
+
+
+def test_the_page_of_the_command_line_shows_the_help_of_every_command_as_it_is() -> None:
+    for name in ("find-issues", "retrain", "predict", "fiftyone install", "fiftyone doctor"):
+        assert name in commands()
+    assert CLI.read_text() == cli_page(), f"run: python {SCRIPT}"
 
 
 def test_the_python_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +66,7 @@ def test_the_python_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("examples/**/*.md")), ids=lambda p: p.name
+    "page", [*sorted(ROOT.glob("*.md")), CLI, *sorted(ROOT.glob("examples/**/*.md"))], ids=lambda p: p.name
 )
 def test_every_link_to_a_file_of_the_project_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
@@ -94,4 +102,4 @@ def test_every_public_name_is_there() -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(HELP.sub(lambda m: m[1] + help_of(m[2]) + m[4], README.read_text()))
+    CLI.write_text(cli_page())
