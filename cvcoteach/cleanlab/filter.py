@@ -55,7 +55,7 @@ def find_label_issues(
     features: (n, d) embeddings: a linear head is trained on them;
     trainer: anything with `fit_predict`, see `cvcoteach.crossval.incv.FoldTrainer`.
     filter_by: a method of cleanlab's (with `pred_probs`), or
-        "posterior" - the given label is more probably wrong than right; the default without `pred_probs`,
+        "posterior" - as many of the most probably wrong as give the best expected F1; the default without `pred_probs`,
         "incv" - not selected by Iterative Noisy Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where
         there is nothing to iterate, that is: the prediction is another class.
     return_indices_ranked_by: a score of cleanlab's, or "posterior".
@@ -67,8 +67,8 @@ def find_label_issues(
     each; `confident_joint` and `multi_label` have none there and are refused.
 
     Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
-    these, worst first. Warns where the posterior does not fit: then self-confidence ranks and cleanlab's default
-    flags. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
+    these, worst first. Warns where the labels carry no signal: then nothing is flagged, and self-confidence
+    ranks. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -109,7 +109,7 @@ def find_label_issues(
     verdict = judge(labels, sources, rule, None, Plan(n_rounds, n_folds, seed, progress))
     posterior = verdict.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
-        _say_if_unfit(posterior)
+        _warn_without_signal(posterior)
     flags = limited_flags(
         posterior.labels,
         verdict.label_quality,
@@ -166,13 +166,13 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
 
 def _quality(labels: Any, pred_probs: Any) -> FloatArray:
     posterior = fit_posterior(labels, pred_probs)
-    _say_if_unfit(posterior, stacklevel=4)
+    _warn_without_signal(posterior, stacklevel=4)
     return posterior.label_quality
 
 
-def _say_if_unfit(posterior: Posterior, stacklevel: int = 3) -> None:
-    """A mask or a score cannot carry the note that the posterior fell back."""
-    if not posterior.fits:
+def _warn_without_signal(posterior: Posterior, stacklevel: int = 3) -> None:
+    """Warn that there is no signal: a mask or a score cannot carry the note."""
+    if not posterior.has_signal:
         warnings.warn(posterior.note, stacklevel=stacklevel)
 
 

@@ -63,10 +63,9 @@ def lesson_after(found: CrossValResult, scores: FinalScores | None, *, noise_rat
     With scores, S is what is not flagged, and C what is flagged and INCV left undecided. Without them, S and C are
     INCV's own and all shares the paper's.
 
-    noise_rate: ε̂; None: what was found, by the scores where their posterior is believable, which it is not of a few
-    hundred images.
+    noise_rate: ε̂; None: what was found, by the scores where their posterior has a signal.
     """
-    wrong = scores.wrong if scores is not None and scores.posterior.believable else None
+    wrong = scores.wrong if scores is not None and scores.posterior.has_signal else None
     if noise_rate is None:
         noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
     if scores is None:

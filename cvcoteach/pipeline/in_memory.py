@@ -14,7 +14,8 @@ from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScores, FinalScor
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer, OnFold
-from cvcoteach.issues.label_issues import LabelIssues, flags_of, issues_of
+from cvcoteach.issues.flags import flags_of
+from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
 RULES = ("posterior", "incv")

@@ -86,7 +86,7 @@ def summary(result: CrossValResult, issues: LabelIssues, table: pd.DataFrame) ->
         "n_images": len(table),
         "n_classes": issues.n_classes,
         "n_issues": int(table["is_label_issue"].sum()),
-        "noise_rate": round(issues.noise_ratio, 4) if issues.fits else None,
+        "noise_rate": round(issues.noise_ratio, 4) if issues.has_signal else None,
         "noise_rate_round_1": round(result.noise_rate, 4),
         "confusions": confusions(table),
         "rounds": round_figures(result),

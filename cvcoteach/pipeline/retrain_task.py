@@ -181,7 +181,7 @@ def prepare(
         class_names = tuple(arrays["class_names"].tolist())
         selected, candidate = arrays["selected"], arrays["candidate"]
         posterior, flags = verdict(labels, arrays["pred_probs"])
-    wrong = posterior.wrong if settings.selection == "flags" and posterior.believable else None
+    wrong = posterior.wrong if settings.selection == "flags" and posterior.has_signal else None
     if settings.selection == "flags":
         selected = ~flags
         candidate = candidate & flags

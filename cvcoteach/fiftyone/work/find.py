@@ -55,7 +55,7 @@ def find_label_issues(
 
     samples: a dataset or view of images. label_field: a Classification; it is never written to.
     embeddings_field: a field of vectors to train heads on, instead of networks on the images.
-    filter_by: what is flagged: "posterior", as `flags_of_best_f1` says; "incv", what was not selected.
+    filter_by: what is flagged: "posterior", for the best expected F1; "incv", what was not selected.
     watcher: told of every fold and epoch. Killed at any point, the same call goes on after the last finished fold.
 
     Raises InputError, one sentence, for anything that does not fit.

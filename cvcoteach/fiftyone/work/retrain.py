@@ -80,7 +80,7 @@ def retrain(
     corrections.settle(samples._dataset, results)
     folder = _output(output, embeddings_field)
     data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
-    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.fits else None
+    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.has_signal else None
 
     def trained(start: float, label: str, **options: Any) -> CoTeaching:
         def on_epoch(report: Any) -> None:
