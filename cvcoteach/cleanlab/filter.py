@@ -88,7 +88,7 @@ def find_label_issues(
     Raises:
         InputError: a ValueError, for what does not fit; and what cleanlab raises.
 
-    Warns where the posterior does not fit: then self-confidence ranks and cleanlab's default flags.
+    Warns where the labels carry no signal: then nothing is flagged, and self-confidence ranks.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -129,7 +129,7 @@ def find_label_issues(
     found = flagged(labels, evidence, InMemorySettings(rule, n_rounds, n_folds, seed), progress=progress)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
-        _warn_if_unfit(posterior)
+        _warn_without_signal(posterior)
     flags = limited_flags(
         posterior.labels,
         posterior.label_quality,
@@ -190,13 +190,13 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
 
 def _quality(labels: Any, pred_probs: Any) -> FloatArray:
     posterior = fit_posterior(labels, pred_probs)
-    _warn_if_unfit(posterior, stacklevel=4)
+    _warn_without_signal(posterior, stacklevel=4)
     return posterior.label_quality
 
 
-def _warn_if_unfit(posterior: Posterior, stacklevel: int = 3) -> None:
-    """Warn that the posterior fell back: a mask or a score cannot carry its note."""
-    if not posterior.fits:
+def _warn_without_signal(posterior: Posterior, stacklevel: int = 3) -> None:
+    """Warn that there is no signal: a mask or a score cannot carry the note."""
+    if not posterior.has_signal:
         warnings.warn(posterior.note, stacklevel=stacklevel)
 
 

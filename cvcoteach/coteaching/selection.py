@@ -77,10 +77,10 @@ def selection_after(found: CrossValResult, scores: FinalScores | None, *, noise_
     Args:
         found: The result of INCV.
         scores: The final scores; None: select as published.
-        noise_rate: ε̂; None: as estimated, by the scores if their posterior is believable (for a few hundred images
+        noise_rate: ε̂; None: as estimated, by the scores if their posterior has a signal (for a few dozen images
             it may not be).
     """
-    wrong = scores.wrong if scores is not None and scores.posterior.believable else None
+    wrong = scores.wrong if scores is not None and scores.posterior.has_signal else None
     if noise_rate is None:
         noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
     if scores is None:

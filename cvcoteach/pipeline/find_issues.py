@@ -111,7 +111,6 @@ def _cross_validated(
         unreadable=prepared.unreadable,
         alternative=scores.posterior.alternative,
         alternative_prob=scores.posterior.alternative_prob,
-        believable=scores.posterior.believable,
         found=issues,
     )
 

@@ -16,7 +16,8 @@ from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldTrainer
-from cvcoteach.issues.label_issues import LabelIssues, flags_of, issues_of
+from cvcoteach.issues.flags import flags_of
+from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings

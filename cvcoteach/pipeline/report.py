@@ -48,7 +48,7 @@ def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadab
         "n_images": len(issues.labels),
         "n_classes": issues.n_classes,
         "n_issues": issues.n_issues,
-        "noise_rate": round(issues.noise_ratio, 4) if issues.fits else None,
+        "noise_rate": round(issues.noise_ratio, 4) if issues.has_signal else None,
         "noise_rate_round_1": rounds[0]["noise_rate"],
         "confusions": [
             {"given": given, "suggested": suggested, "count": int(count)}

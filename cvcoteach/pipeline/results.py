@@ -30,7 +30,6 @@ _IN_ARRAYS = (
     "round",
     "alternative",
     "alternative_prob",
-    "believable",
 )
 
 
@@ -64,8 +63,6 @@ class RunResults:
     """(n,) the most probable true class other than the given one."""
     alternative_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
-    believable: bool
-    """Whether label qualities are probabilities, not only a ranking."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False

@@ -24,7 +24,7 @@ def found() -> tuple[CrossValResult, FinalScores]:
     trainer = NearestMeans(features, 3)
     result = IterativeCV(2, seed=0).run(trainer, given)
     scores = FinalScoring(n_folds=3, repeats=1).after(result, trainer)
-    assert scores.posterior.fits
+    assert scores.posterior.has_signal
     assert scores.posterior.held_out_gain > 0
     return result, scores
 
