@@ -43,7 +43,7 @@ def find_label_issues(
     images: Any = None,
     features: npt.ArrayLike | None = None,
     trainer: FoldTrainer | None = None,
-    n_rounds: int = 4,
+    n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
     progress: bool | OnProgress = True,
@@ -63,9 +63,9 @@ def find_label_issues(
         return_indices_ranked_by: a score of cleanlab's, or "posterior".
         rank_by_kwargs: as cleanlab's.
         filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`: the
-            given label is more probably wrong than right; or "incv": not selected by Iterative Noisy Cross-Validation
-            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
-            another class.
+            given label is probably wrong, by rounds of cross-validation whose models learn only from labels that are
+            probably right; or "incv": not selected by the published Iterative Noisy Cross-Validation (Chen et al., ICML
+            2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is another class.
         frac_noise: as cleanlab's.
         num_to_remove_per_class: as cleanlab's.
         min_examples_per_class: as cleanlab's.
@@ -76,8 +76,8 @@ def find_label_issues(
         images: (n, H, W, C) pixels, 0..255; a network is trained on them, fold by fold.
         features: (n, d) embeddings; a linear head is trained on them.
         trainer: anything with `fit_predict`, see `cvcoteach.FoldTrainer`.
-        n_rounds: rounds of INCV.
-        n_folds: folds; None: 2 for INCV as in the paper, else 5.
+        n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
+        n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 

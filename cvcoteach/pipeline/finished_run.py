@@ -42,7 +42,7 @@ class FinishedRun:
 
     @property
     def noise_rate(self) -> float:
-        """ε̂, as the first round of INCV estimated it, in [0, 1)."""
+        """ε̂, as round 1 estimated it, in [0, 1)."""
         return float(self.record["rounds"][0]["noise_rate"])
 
     @property

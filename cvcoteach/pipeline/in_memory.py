@@ -12,9 +12,6 @@ import numpy.typing as npt
 
 from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, InputError, IntArray, as_labels, near
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
-from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.issues.flags import flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
@@ -69,7 +66,7 @@ def label_issues(
     trainer: FoldTrainer | None = None,
     filter_by: str = "posterior",
     class_names: Sequence[str] | None = None,
-    n_rounds: int = 4,
+    n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
     progress: bool | OnProgress = True,
@@ -82,15 +79,17 @@ def label_issues(
         images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
         features: (n, d) embeddings, on which linear heads are trained;
         trainer: a `FoldTrainer`.
-        filter_by: "posterior" flags what is probably wrong - with anything to train on, after a final scoring by models
-            that learned only from labels taken for right, or corrected (`FinalScoring`); "incv" what Iterative Noisy
-            Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction is another
-            class.
+        filter_by: "posterior" flags what is probably wrong. With anything to train on, the probabilities come from
+            rounds of cross-validation whose models learn only from labels that are probably right, or corrected
+            (`IterativeCV`). "incv" flags what the published Iterative Noisy Cross-Validation does not select; on
+            `pred_probs`, where there is nothing to iterate: where the prediction is another class.
         class_names: (K,), in the order of the numbers.
-        n_rounds: rounds of INCV.
-        n_folds: folds; None: 2 for INCV as in the paper, else 5.
+        n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
+        n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
+
+    The command `cvcoteach find-issues` gives the same answer for the same trainer and seed.
 
     Raises:
         InputError: for what does not fit, and where not exactly one source is given.
@@ -99,20 +98,6 @@ def label_issues(
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed)
     found = flagged(labels, evidence, settings, class_names, progress)
     return issues_of(found.posterior, class_names=found.class_names, flags=found.flags, filter_by=filter_by)
-
-
-def label_issues_from(
-    result: CrossValResult, *, filter_by: str = "posterior", class_names: Sequence[str] | None = None
-) -> LabelIssues:
-    """Return the label issues of a finished INCV run.
-
-    Qualities and suggestions are the posterior's, from the probabilities of round 1: those of all images, each by
-    a model of the same kind. Flags: "posterior", or "incv" for every image that INCV did not select.
-    """
-    check_rule(filter_by)
-    posterior = fit_posterior(result.labels, result.rounds[0].pred_probs)
-    flags = ~result.selected if filter_by == "incv" else flags_of(posterior)
-    return issues_of(posterior, class_names=class_names, flags=flags, filter_by=filter_by)
 
 
 def flagged(
@@ -129,21 +114,11 @@ def flagged(
     y, names = encode_labels(labels, class_names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(evidence, len(names))
+    rounds = settings.cross_validation
     with _shown(progress) as shown:
-        if settings.filter_by == "incv":
-            n_folds = 2 if settings.n_folds is None else settings.n_folds
-            incv = IterativeCV(settings.n_rounds, n_folds, seed=settings.seed)
-            shown.plan(len(y), [incv.n_folds] * incv.n_rounds)
-            result = incv.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
-            return Flagged(fit_posterior(y, result.rounds[0].pred_probs), ~result.selected, names)
-        n_folds, seed = 5 if settings.n_folds is None else settings.n_folds, settings.seed
-        # heads cost seconds: more passes are worth them
-        passes = HEAD_PASSES if evidence.kind == "features" else 1
-        scoring = FinalScoring(n_folds=n_folds, passes=passes, seed=seed)
-        shown.plan(len(y), [n_folds] * (1 + passes))
-        probs = cross_validate(trainer, y, n_folds=n_folds, seed=seed, n_classes=len(names), on_fold=shown.fold)
-        scores = scoring.run(trainer, y, probs, on_fold=shown.fold)
-    return Flagged(scores.posterior, scores.is_label_issue, names)
+        shown.plan(len(y), rounds.folds(len(y)))
+        result = rounds.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
+    return Flagged(result.posterior, result.flags, names)
 
 
 def _by_pred_probs(

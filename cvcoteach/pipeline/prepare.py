@@ -15,7 +15,6 @@ import numpy.typing as npt
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.final_scoring import HEAD_PASSES
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.sources import Source, read_source
@@ -47,8 +46,6 @@ class Prepared:
     """Everything that decides the result, for run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
     """Returns the trainer, with the compute plan that the folder records."""
-    passes: int
-    """Passes of the final scoring, if the user did not set them."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
 
@@ -94,8 +91,7 @@ def prepare(
     data = source
     if not isinstance(data, Source):
         data = read_source(data, path_column=path_column, label_column=label_column)
-    identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
-    backbone = None
+    incv, backbone = settings.cross_validation, None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
         settings, backbone = _automatic(data, settings, machine, progress)
     if settings.features is not None:
@@ -105,14 +101,14 @@ def prepare(
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
     kept = prepared.source
-    passes = (settings.passes or prepared.passes) if settings.select == "posterior" else 1
-    identity |= {"repeats": settings.repeats, "passes": passes}
+    identity: dict[str, Any] = {"select": incv.select, "folds": incv.folds(len(kept)), "seed": incv.seed}
+    if incv.select == "agreement":
+        identity |= {"remove_ratio": incv.remove_ratio}
     labels_digest = digest(kept.labels, *kept.class_names)
     paths_digest = digest("\0".join(kept.paths))
     return replace(
         prepared,
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
-        passes=passes,
         seconds_reading=time.perf_counter() - started,
     )
 
@@ -151,7 +147,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, progress:
         )
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer, HEAD_PASSES)
+    return Prepared(data, {}, identity, lambda run: trainer)
 
 
 def _heads(
@@ -196,7 +192,7 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
+    return Prepared(data, unreadable, identity, lambda run: trainer)
 
 
 def extracted(backbone: Backbone, images: Images, machine: Machine, progress: RunProgress) -> npt.NDArray[np.float16]:
@@ -237,13 +233,14 @@ def _with_images(
         if plan is None and not run.done:
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
-                trainings = settings.n_rounds * settings.n_folds * 0.6 + 4 * settings.repeats * (settings.passes or 1)
+                # each is on all images but one part, about
+                trainings = sum(n_folds - 1 for n_folds in settings.cross_validation.folds(len(data)))
                 seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
                 progress.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, 1)
+    return Prepared(data, unreadable, identity, make_trainer)
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
@@ -276,11 +273,11 @@ def _recipe(settings: Settings) -> Recipe:
     return replace(base, model=model.with_weights(settings.weights), **changes)
 
 
-def rare_classes(data: Source, n_folds: int) -> list[str]:
-    """Return a sentence for each class that some fold will not see."""
+def lone_images(data: Source) -> list[str]:
+    """Return a sentence for each class with a single image."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
     return [
-        f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the {n_folds} "
-        "folds: some model never sees the class, so look at its images yourself."
-        for k in np.flatnonzero(counts < n_folds)
+        f"class {data.class_names[k]!r} has 1 image: the models that score it never see the class, so look at it "
+        "yourself."
+        for k in np.flatnonzero(counts == 1)
     ]

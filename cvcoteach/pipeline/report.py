@@ -11,6 +11,7 @@ import pandas as pd
 
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.noise_model.posterior import NO_SIGNAL
 
 MOST_CONFUSIONS = 5
 """Pairs of classes in a summary."""
@@ -22,7 +23,12 @@ def counted(n: int, noun: str) -> str:
 
 
 def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
-    """Return a record per round: how many were scored, kept, dropped; agreement and ε̂."""
+    """Return a record per round, the same for either rule of `IterativeCV`.
+
+    `scored`, `kept` (joined S), `dropped` (left S, or the candidates), `selected` (S) and `candidate` count images;
+    `corrected` counts those of S that are learned as another class than the given one; `agreement` and `noise_rate` are
+    shares of the scored.
+    """
     return [
         {
             "round": number,
@@ -31,6 +37,7 @@ def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
             "dropped": len(r.dropped),
             "selected": int(r.selected.sum()),
             "candidate": int(r.candidate.sum()),
+            "corrected": int((r.learned != result.labels)[r.selected].sum()),
             "agreement": round(r.agreement, 4),
             "noise_rate": round(r.noise_rate, 4),
         }
@@ -64,8 +71,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     n, wrong = summary["n_images"], summary["n_issues"]
     lines = [
         f"{wrong:,} of {counted(n, 'label')} {'looks' if wrong == 1 else 'look'} wrong ({wrong / n:.1%}).",
-        "The noise rate cannot be estimated, and the flags are cleanlab's: no model of the noise explains the labels. "
-        "More images or a pretrained backbone would help."
+        f"{NO_SIGNAL}, so the noise rate cannot be estimated. More images or a pretrained backbone would help."
         if summary["noise_rate"] is None
         else f"Estimated noise rate: {summary['noise_rate']:.1%} (the expected share of wrong labels).",
     ]
