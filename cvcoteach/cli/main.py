@@ -132,6 +132,19 @@ def main() -> None:
     help="Passes of the final scoring: with two or more, models learn from labels that the posterior corrected.  "
     "[default: 2 for heads, 1 for networks]",
 )
+@click.option(
+    "--flag-for",
+    type=click.Choice(["f1", "precision", "recall"]),
+    default="f1",
+    show_default=True,
+    help="What flags are good at: the best expected F1, or an expected precision or recall of 90%.",
+)
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Flag every label that is wrong with at least this probability instead.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: what the process may use]")

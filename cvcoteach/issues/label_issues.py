@@ -58,6 +58,11 @@ class LabelIssues:
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
 
     @property
+    def fits(self) -> bool:
+        """`has_signal`, by its former name."""
+        return self.has_signal
+
+    @property
     def n_classes(self) -> int:
         """K."""
         return len(self.transition)

@@ -19,7 +19,7 @@ from cvcoteach._version import __version__
 from cvcoteach.crossval.final_scoring import FinalScores, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress
-from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import prepare, rare_classes
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -76,6 +76,7 @@ def find_issues(
     Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, watcher = settings or Settings(), machine or Machine(), watcher or Silent()
+    rule = settings.flag_rule
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
     prepared = prepare(source, settings, machine, path_column, label_column, watcher)
     data = prepared.source
@@ -98,10 +99,10 @@ def find_issues(
         result = incv.run(trainer, data.labels, n_classes=n_classes, finished=run.folds, on_fold=clock.fold)
         scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
         scores = scoring.after(result, trainer, finished=run.folds, on_fold=clock.fold)
-        issues = scores.issues(data.class_names)
+        issues = issues_of(scores.posterior, class_names=data.class_names, rule=rule)
         table = report.issue_table(result, issues, data.paths)
         summary = report.summary(result, issues, table) | {"n_unreadable": len(prepared.unreadable)}
-        if not was_done:
+        if not was_done or run.record["summary"].get("flag_for", "") != issues.flag_for:
             _write_results(run, result, scores, table, data)
             run.save(state="done", rounds=report.round_figures(result), summary=summary)
         return Outcome(run.path, result, issues, table, summary, len(prepared.unreadable), was_done)

@@ -13,6 +13,7 @@ import pandas as pd
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.summary import figures, sentences
 
 ISSUE_COLUMNS = (
     "path",
@@ -83,10 +84,7 @@ def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
 def summary(result: CrossValResult, issues: LabelIssues, table: pd.DataFrame) -> dict[str, Any]:
     """The figures of a run, for people and machines."""
     return {
-        "n_images": len(table),
-        "n_classes": issues.n_classes,
-        "n_issues": int(table["is_label_issue"].sum()),
-        "noise_rate": round(issues.noise_ratio, 4) if issues.has_signal else None,
+        **figures(issues),
         "noise_rate_round_1": round(result.noise_rate, 4),
         "confusions": confusions(table),
         "rounds": round_figures(result),
@@ -95,14 +93,7 @@ def summary(result: CrossValResult, issues: LabelIssues, table: pd.DataFrame) ->
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The short summary that `find-issues` ends with."""
-    n = summary["n_images"]
-    lines = [
-        f"{summary['n_issues']:,} of {n:,} labels look wrong ({summary['n_issues'] / n:.1%}).",
-        "The noise rate cannot be told, and the flags are cleanlab's: no model of the noise explains the labels. "
-        "More images, or --backbone, would help."
-        if summary["noise_rate"] is None
-        else f"Estimated noise rate: {summary['noise_rate']:.1%} (the expected share of wrong labels).",
-    ]
+    lines = sentences(summary)
     if summary["confusions"]:
         lines.append("Most often:")
         width = max(len(c["given"]) for c in summary["confusions"])

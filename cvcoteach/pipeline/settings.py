@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from cvcoteach.crossval.final_scoring import Select
 from cvcoteach.crossval.trainer import FoldProgress
+from cvcoteach.issues.flags import FlagFor, FlagRule
 
 if TYPE_CHECKING:
     from cvcoteach.training.loop import EpochReport
@@ -42,6 +43,15 @@ class Settings:
     n_folds: int = 2
     remove_ratio: float | Literal["auto"] = "auto"
     seed: int = 0
+    flag_for: FlagFor = "f1"
+    """What flags are good at; see `FlagRule`. No part of a run's identity: another goal trains nothing again."""
+    min_probability: float | None = None
+    """Flag every label at least this probably wrong instead; likewise."""
+
+    @property
+    def flag_rule(self) -> FlagRule:
+        """The rule behind the flags. Raises InputError for a goal or probability that does not fit."""
+        return FlagRule(self.flag_for, self.min_probability)
 
 
 @dataclass(frozen=True)

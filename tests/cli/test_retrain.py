@@ -410,8 +410,8 @@ def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path:
 
 @pytest.mark.slow
 def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # whether the posterior of so few images can be believed is chance
-    monkeypatch.setattr("cvcoteach.noise_model.posterior.Posterior.believable", True)
+    # whether so few images carry a signal is chance
+    monkeypatch.setattr("cvcoteach.noise_model.posterior.Posterior.has_signal", True)
     arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
     result = call("retrain", *arguments)
     assert result.exit_code == 0, result.output

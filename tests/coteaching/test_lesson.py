@@ -24,8 +24,8 @@ def found() -> tuple[CrossValResult, FinalScores]:
     trainer = NearestMeans(features, 3)
     result = IterativeCV(2, seed=0).run(trainer, given)
     scores = FinalScoring(n_folds=3, repeats=1).after(result, trainer)
-    assert scores.posterior.fits
-    assert scores.posterior.held_out_gain > 0
+    assert scores.posterior.has_signal
+    assert scores.posterior.signal.standard_errors > 10
     return result, scores
 
 
@@ -81,9 +81,9 @@ def test_without_probabilities_nothing_is_corrected(found) -> None:
     assert corrected(lesson, scores.suggested, scores.suggested_prob) is lesson
 
 
-def test_a_posterior_that_explains_nothing_is_not_believed(found) -> None:
+def test_a_posterior_without_a_signal_is_not_believed(found) -> None:
     result, scores = found
-    useless = replace(scores, posterior=replace(scores.posterior, fits=False))
+    useless = replace(scores, posterior=replace(scores.posterior, signal=replace(scores.posterior.signal, share=0.0)))
     lesson = lesson_after(result, useless)
     assert (lesson.selected == ~scores.is_label_issue).all()
     assert lesson.noise_rate == result.noise_rate
