@@ -31,6 +31,7 @@ _HOMES = {
     "measured_precision_recall": "issues.reviews",
     "noise_transition": "noise_model.posterior",
     "review_sample": "issues.reviews",
+    "RunResults": "pipeline.results",
     "sample_weights": "issues.label_issues",
     "Settings": "pipeline.settings",
     "SklearnTrainer": "training.sklearn_trainer",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from cvcoteach.noise_model.posterior import noise_transition as noise_transition
     from cvcoteach.pipeline.find_issues import find_issues as find_issues
     from cvcoteach.pipeline.in_memory import label_issues as label_issues
+    from cvcoteach.pipeline.results import RunResults as RunResults
     from cvcoteach.pipeline.settings import Machine as Machine
     from cvcoteach.pipeline.settings import Settings as Settings
     from cvcoteach.training.head_trainer import HeadTrainer as HeadTrainer

@@ -22,7 +22,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write in place of `path`: there as a whole at the end, or not at all. Raises OSError as it comes."""
+    """Open a file to write in place of `path`: it appears as a whole at the end, or not at all. Raises OSError."""
     temporary = None
     try:
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False) as file:
@@ -39,7 +39,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """As `written_whole`, of a run.
+    """Open a file of a run to write in place of `path`, as `written_whole` does.
 
     Raises InputError where the disk is full or the folder cannot be written; what was there stays.
     """
@@ -49,8 +49,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
-                f"{path} could not be written: the disk is full. Free some room and run the same command again: "
-                "it goes on from the last finished fold."
+                f"{path} could not be written: the disk is full. Free some space and repeat the same call: it "
+                "resumes from the last finished fold."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
@@ -82,7 +82,7 @@ def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
 
 
 def digest(*parts: npt.NDArray[Any] | str) -> str:
-    """A short fingerprint of arrays and strings: equal content, equal digest."""
+    """Return a short fingerprint of arrays and strings: equal content, equal digest."""
     result = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, str):

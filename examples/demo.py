@@ -57,7 +57,7 @@ def main() -> None:
     print(f"  {len(flagged & planted) / len(flagged):.0%} of what was flagged is a planted error,")
     print(f"  {len(planted & set(worst)) / len(planted):.0%} of the {len(planted)} most doubtful are planted errors.")
     print("\nThe most doubtful:")
-    print(issues.head(5)[["path", "given_label", "predicted_label", "label_quality"]].to_string(index=False))
+    print(issues.head(5)[["path", "given_label", "suggested_label", "label_quality"]].to_string(index=False))
     print(f"\nLook at them: {run / 'issues.html'}")
     print("Next, your own images, a folder of class folders or a CSV:\n  .venv/bin/cvcoteach find-issues YOUR_IMAGES")
 

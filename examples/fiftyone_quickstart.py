@@ -2,8 +2,7 @@
 
     python examples/fiftyone_quickstart.py FOLDER [--backbone NAME] [--export FOLDER]
 
-Without a folder it takes scikit-learn's handwritten digits and writes some of them under a wrong name. The
-dataset stays in FiftyOne, corrections included; the next time it is gone on with.
+Without a folder it uses handwritten digits with some wrong labels. Corrections stay in FiftyOne for the next call.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from cvcoteach.fiftyone.work import browse, corrections, export
 
 
 def noisy_digits(folder: Path, share: float = 0.08) -> Path:
-    """1,797 real digits as class folders, a share of them in the wrong one."""
+    """Write 1,797 real digits as class folders, a share of them in the wrong one."""
     digits, rng = load_digits(), np.random.default_rng(0)
     given = digits.target.copy()
     wrong = rng.permutation(len(given))[: round(share * len(given))]
@@ -39,10 +38,10 @@ def noisy_digits(folder: Path, share: float = 0.08) -> Path:
 def main() -> None:
     """Read, find, look and correct, export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="one folder a class")
-    parser.add_argument("--backbone", help="train heads on its features, such as torchvision:resnet18")
-    parser.add_argument("--export", type=Path, help="where the corrected images go in the end")
-    parser.add_argument("--no-app", action="store_true", help="accept every suggestion without looking")
+    parser.add_argument("folder", type=Path, nargs="?", help="one folder per class")
+    parser.add_argument("--backbone", help="train heads on its features, e.g. torchvision:resnet18")
+    parser.add_argument("--export", type=Path, help="new folder for the corrected images")
+    parser.add_argument("--no-app", action="store_true", help="accept every suggestion unseen")
     options = parser.parse_args()
     if options.export:
         export.check_target("imagefolder", str(options.export))  # before anything is trained
@@ -64,10 +63,10 @@ def main() -> None:
     print(f"{len(left):,} to review. The most doubtful:")
     for sample in left.limit(5):
         suggested, wrong = sample[results.fields.suggested].label, sample[results.fields.wrong]
-        print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, wrong with {wrong:.0%}")
+        print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, {wrong:.0%} likely wrong")
 
     if not options.no_app:
-        print("Open the panel “Label issues”; in a sample: a accepts, k keeps, e excludes, u undoes.")
+        print("Open the panel “Label issues”; in a sample, a accepts, k keeps, e excludes, u undoes.")
         fo.launch_app(dataset).wait()
     elif len(left):
         call("accept_suggestions", ids=left.values("id"))

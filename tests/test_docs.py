@@ -1,6 +1,6 @@
 """The documentation is true: its examples run, its help is the program's, its files exist.
 
-Run as a script, this writes the README's help anew.
+Run as a script, this rewrites docs/cli.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cvcoteach.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-HELP = re.compile(r"(<!-- help: ([\w -]+) -->\n```text\n)(.*?)(```)", re.DOTALL)
+SCRIPT = Path(__file__).relative_to(ROOT)
+CLI = ROOT / "docs" / "cli.md"
 
 
 def help_of(command: str) -> str:
@@ -32,33 +33,55 @@ def help_of(command: str) -> str:
 
 
 def commands(group: click.Group = main, prefix: str = "") -> list[str]:
-    """All commands, groups' own included, as one types them."""
-    found = []
+    """All groups and commands, as one types them; "" is the program itself."""
+    found = [prefix.strip()]
     for name, command in group.commands.items():
         found += commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else [prefix + name]
     return found
 
 
-def test_the_readme_shows_the_help_of_every_command_as_it_is() -> None:
-    shown = {command: text for _, command, text, _ in HELP.findall(README.read_text())}
-    assert set(shown) == set(commands())
-    for command, text in shown.items():
-        assert text == help_of(command), f"run: python {Path(__file__).relative_to(ROOT)}"
+def cli_page() -> str:
+    """docs/cli.md as it should be."""
+    sections = [f"## {f'cvcoteach {name}'.strip()}\n\n```text\n{help_of(name)}```\n" for name in commands()]
+    return "\n".join(
+        ["# The command line\n", f"What `--help` prints; `python {SCRIPT}` rewrites this page.\n", *sections]
+    )
 
 
-def test_the_python_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def test_the_page_of_the_command_line_shows_the_help_of_every_command_as_it_is() -> None:
+    for name in ("find-issues", "retrain", "predict", "fiftyone install", "fiftyone doctor"):
+        assert name in commands()
+    assert CLI.read_text() == cli_page(), f"run: python {SCRIPT}"
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=lambda page: page.name)
+def test_the_python_examples_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     runnable = [block for block in blocks if "import" in block]
     assert runnable
     for block in runnable:
-        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
-    found = re.search(r"(\d+) suspect, (\d+) of them wrong", capsys.readouterr().out)
-    assert found
-    assert int(found[2]) > 95
+        exec(compile(block, page.name, "exec"), {"__name__": "example"})
+    if page != README:
+        found = re.search(r"(\d+) suspect, (\d+) of them wrong", capsys.readouterr().out)
+        assert found
+        assert int(found[2]) > 95
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    assert len(README.read_text().splitlines()) < 130
+
+
+def test_the_page_on_the_house_names_every_room_and_module_of_the_root() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for entry in sorted((ROOT / "cvcoteach").iterdir()):
+        name = entry.stem
+        if name.startswith("__") or entry.suffix not in ("", ".py"):
+            continue
+        assert f"`{name}/`" in page if entry.is_dir() else f"`{name}`" in page, name
 
 
 @pytest.mark.parametrize(
-    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("examples/**/*.md")), ids=lambda p: p.name
+    "page", [*sorted(ROOT.glob("*.md")), CLI, *sorted(ROOT.glob("examples/**/*.md"))], ids=lambda p: p.name
 )
 def test_every_link_to_a_file_of_the_project_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
@@ -94,4 +117,4 @@ def test_every_public_name_is_there() -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(HELP.sub(lambda m: m[1] + help_of(m[2]) + m[4], README.read_text()))
+    CLI.write_text(cli_page())

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cleanlab.classification import CleanLearning as _CleanLearning
+from cleanlab.count import estimate_cv_predicted_probabilities
+from cleanlab.internal.util import force_two_dimensions
+from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 
 from cvcoteach._validation import InputError, near
+from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.pipeline.in_memory import RULES, label_issues, limited_flags
+from cvcoteach.pipeline.in_memory import label_issues
+from cvcoteach.pipeline.settings import RULES
+from cvcoteach.training.sklearn_trainer import SklearnTrainer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +27,7 @@ _NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
 
 
 class CleanLearning(_CleanLearning):
-    """`cleanlab.classification.CleanLearning`; as that, unless find_label_issues_kwargs names a filter of ours.
+    """Works as `cleanlab.classification.CleanLearning`, unless find_label_issues_kwargs names a filter of ours.
 
     filter_by="posterior": the classifier's probabilities by cleanlab's cross-validation, flagged by the posterior.
     filter_by="incv": a clone of the classifier is trained by Iterative Noisy Cross-Validation; n_rounds and n_folds
@@ -33,7 +39,7 @@ class CleanLearning(_CleanLearning):
     """What the last `find_label_issues` with a filter of ours found."""
 
     def find_label_issues(self, X: Any = None, labels: Any = None, **options: Any) -> pd.DataFrame:
-        """Arguments and the first four columns as cleanlab's; more columns follow, see `LabelIssues.to_frame`.
+        """Find label issues; arguments and the first four columns are cleanlab's, more follow (`LabelIssues.to_frame`).
 
         Raises InputError for arguments without meaning for a filter of ours, and what cleanlab raises.
         """
@@ -61,10 +67,6 @@ class CleanLearning(_CleanLearning):
         return frame
 
     def _found(self, X: Any, labels: Any, rule: str, options: dict[str, Any], incv: dict[str, Any]) -> LabelIssues:
-        from cleanlab.count import estimate_cv_predicted_probabilities
-        from cleanlab.internal.util import force_two_dimensions
-        from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
-
         pred_probs = options.get("pred_probs")
         assert_valid_inputs(X, labels, pred_probs)
         y = labels_to_array(labels)
@@ -74,8 +76,6 @@ class CleanLearning(_CleanLearning):
         if self._default_clf:
             X = force_two_dimensions(X)
         if rule == "incv":
-            from cvcoteach.training.sklearn_trainer import SklearnTrainer
-
             if self.clf_kwargs or options.get("validation_func") is not None:
                 raise InputError(
                     "clf_kwargs and validation_func do not reach the folds of filter_by='incv'; leave them out."

@@ -1,4 +1,4 @@
-"""cleanlab's Datalab finds our issues too: importing this module registers the issue type "incv".
+"""Our issues in cleanlab's Datalab: importing this module registers the issue type "incv".
 
     import cvcoteach.cleanlab.datalab
     lab = Datalab(data, label_name="label")
@@ -16,7 +16,7 @@ import numpy as np
 
 from cvcoteach._validation import InputError, as_pred_probs, near
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.pipeline.in_memory import SOURCES, check_rule, label_issues, one_source
+from cvcoteach.pipeline.in_memory import KINDS, Evidence, check_rule, label_issues
 
 try:
     from cleanlab.datalab.internal.issue_manager import IssueManager
@@ -30,11 +30,11 @@ class INCVIssueManager(IssueManager):
     """Labels that are probably wrong, by cvcoteach.
 
     Columns: is_incv_issue (bool), incv_score (float64 in [0, 1], probability that the label is right) and
-    incv_suggestion (the name of the most probable class).
+    incv_suggestion (the name of the suggested class: for an issue always another than the given one).
     """
 
     issue_name: ClassVar[str] = "incv"
-    description: ClassVar[str] = """Labels that are more probably wrong than right, by out-of-sample predictions
+    description: ClassVar[str] = """Labels that are probably wrong, by out-of-sample predictions
     from which the typical confusions of the given labels have been undone (cvcoteach).
     """
     verbosity_levels: ClassVar[dict[int, list[str]]] = {
@@ -45,22 +45,24 @@ class INCVIssueManager(IssueManager):
     }
 
     def __init__(self, datalab: Any, **options: Any) -> None:
-        """options: as of `cvcoteach.pipeline.in_memory.label_issues`, from pred_probs on.
+        """Check the options, which are those of `cvcoteach.label_issues` from pred_probs on.
 
-        Checked here since Datalab swallows what `find_issues` raises. Raises InputError for an unknown option, and
-        where not exactly one of pred_probs, images, features and trainer is given.
+        They are checked here since Datalab swallows what `find_issues` raises.
+
+        Raises InputError for an unknown option, and where not exactly one of pred_probs, images, features and trainer
+        is given.
         """
         super().__init__(datalab)
         known = set(inspect.signature(label_issues).parameters) - {"labels", "class_names"}
         for name in options:
             if name not in known:
                 raise InputError(f"issue type incv got {name!r}; {near(name, known)}")
-        if not any(options.get(name) is not None for name in SOURCES):
+        if not any(options.get(name) is not None for name in KINDS):
             raise InputError(
                 "issue type incv got no pred_probs, images, features or trainer; Datalab hands them on only inside "
                 'issue_types={"incv": {"pred_probs": ...}}.'
             )
-        kind = one_source({name: options.get(name) for name in SOURCES})
+        kind = Evidence.of({name: options.get(name) for name in KINDS}).kind
         if not datalab.has_labels:
             raise InputError("issue type incv needs labels; Datalab takes them by label_name.")
         n, k = len(datalab.labels), len(datalab._label_map)
@@ -71,7 +73,7 @@ class INCVIssueManager(IssueManager):
         check_rule(options.get("filter_by", "posterior"))
 
     def find_issues(self, **options: Any) -> None:
-        """Find them; sets issues, summary and info."""
+        """Find label issues; sets issues, summary and info."""
         labels = np.asarray(self.datalab.labels)
         names = [str(name) for _, name in sorted(self.datalab._label_map.items())]
         found = label_issues(labels, class_names=names, **options)
@@ -85,7 +87,7 @@ class INCVIssueManager(IssueManager):
         self.info = self.collect_info(found)
 
     def collect_info(self, found: LabelIssues) -> dict[str, Any]:
-        """What Datalab keeps beside the columns, as plain lists, numbers and strings."""
+        """Return what Datalab keeps beside the columns, as plain lists, numbers and strings."""
         per_class = zip(found.class_names, found.noise_ratio_per_class.tolist(), strict=True)
         return {
             "filter_by": found.filter_by,

@@ -6,14 +6,19 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import cleanlab.filter
+import cleanlab.rank
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
-from cvcoteach.crossval.trainer import FoldTrainer, OnFold
+from cvcoteach.cleanlab.limits import limited_flags
+from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.issues.flags import FlagFor, FlagRule
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
-from cvcoteach.pipeline.in_memory import RULES, Plan, judge, limited_flags, one_source
-from cvcoteach.pipeline.in_memory import label_issues_from as label_issues_from
+from cvcoteach.pipeline.in_memory import Evidence, flagged
+from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
 CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
@@ -42,33 +47,54 @@ def find_label_issues(
     n_rounds: int = 4,
     n_folds: int | None = None,
     seed: int = 0,
-    progress: bool | OnFold = True,
+    flag_for: FlagFor = "f1",
+    min_probability: float | None = None,
+    progress: bool | OnProgress = True,
 ) -> BoolArray | IntArray:
-    """`cleanlab.filter.find_label_issues`, from images too and with better answers where asked for.
+    """Answer as `cleanlab.filter.find_label_issues`; from images too, and with better answers where asked for.
 
     With `pred_probs` and nothing that cleanlab does not know, this is cleanlab's answer: its values, dtypes, order,
     warnings and exceptions, since it is cleanlab that is called.
-
-    labels: (n,) given labels, 0..K-1. With `images`, `features` or `trainer` any labels, also names.
-    pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
-    images: (n, H, W, C) pixels, 0..255: a network is trained on them, fold by fold;
-    features: (n, d) embeddings: a linear head is trained on them;
-    trainer: anything with `fit_predict`, see `cvcoteach.crossval.incv.FoldTrainer`.
-    filter_by: a method of cleanlab's (with `pred_probs`), or
-        "posterior" - as many of the most probably wrong as give the best expected F1; the default without `pred_probs`,
-        "incv" - not selected by Iterative Noisy Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where
-        there is nothing to iterate, that is: the prediction is another class.
-    return_indices_ranked_by: a score of cleanlab's, or "posterior".
-    n_rounds: of INCV. n_folds: 2 for INCV as in the paper, else 5. seed: of splits and trainings.
-    progress: a bar on stderr, none, or a function told of every fold.
 
     With a `filter_by` of ours cleanlab's options keep their meaning: `frac_noise` leaves the worst share of the flags,
     `num_to_remove_per_class` flags exactly so many of each given class, `min_examples_per_class` stay unflagged in
     each; `confident_joint` and `multi_label` have none there and are refused.
 
-    Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
-    these, worst first. Warns where the labels carry no signal: then nothing is flagged, and self-confidence
-    ranks. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
+    Args:
+        labels: (n,) given labels, 0..K-1. With `images`, `features` or `trainer` any labels, also names.
+        pred_probs: (n, K) out-of-sample probabilities. Instead of them one of `images`, `features` and `trainer`.
+        return_indices_ranked_by: a score of cleanlab's, or "posterior".
+        rank_by_kwargs: as cleanlab's.
+        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`:
+            probably wrong, as many labels as serve `flag_for` best; or "incv": not selected by Iterative Noisy Cross-Validation
+            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
+            another class.
+        frac_noise: as cleanlab's.
+        num_to_remove_per_class: as cleanlab's.
+        min_examples_per_class: as cleanlab's.
+        confident_joint: as cleanlab's.
+        n_jobs: as cleanlab's.
+        verbose: as cleanlab's.
+        multi_label: as cleanlab's.
+        images: (n, H, W, C) pixels, 0..255; a network is trained on them, fold by fold.
+        features: (n, d) embeddings; a linear head is trained on them.
+        trainer: anything with `fit_predict`, see `cvcoteach.FoldTrainer`.
+        n_rounds: rounds of INCV.
+        n_folds: folds; None: 2 for INCV as in the paper, else 5.
+        seed: of splits and trainings.
+        flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
+            90 %.
+        min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
+        progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
+
+    Returns:
+        A mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of these,
+        worst first.
+
+    Raises:
+        InputError: a ValueError, for what does not fit; and what cleanlab raises.
+
+    Warns where the labels carry no signal: then nothing is flagged, and self-confidence ranks.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -92,28 +118,29 @@ def find_label_issues(
         flags = _cleanlab(labels, pred_probs, n_jobs, options)
         return _worst_first(flags, _quality(labels, pred_probs))
 
-    kind, rule = one_source(sources), filter_by or "posterior"
+    evidence, rule = Evidence.of(sources), filter_by or "posterior"
     if rule not in RULES:
         raise InputError(
             f"filter_by is {rule!r}, cleanlab's way with pred_probs; "
-            f"with {kind} it takes {' or '.join(map(repr, RULES))}."
+            f"with {evidence.kind} it takes {' or '.join(map(repr, RULES))}."
         )
     if multi_label:
-        raise InputError(f"multi_label is True, but filter_by={rule!r} takes one label an image; leave filter_by out.")
+        raise InputError(f"multi_label is True, but filter_by={rule!r} takes one label per image; leave filter_by out.")
     if confident_joint is not None:
         raise InputError(f"confident_joint is given, but filter_by={rule!r} estimates the noise itself; leave it out.")
     if n_jobs is not None:
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    verdict = judge(labels, sources, rule, None, Plan(n_rounds, n_folds, seed, progress))
-    posterior = verdict.posterior
+    settings = InMemorySettings(rule, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
+    found = flagged(labels, evidence, settings, progress=progress)
+    posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)
     flags = limited_flags(
         posterior.labels,
-        verdict.label_quality,
-        verdict.flags,
+        posterior.label_quality,
+        found.flags,
         posterior.pred_probs.shape[1],
         frac_noise=frac_noise,
         num_to_remove_per_class=num_to_remove_per_class,
@@ -124,11 +151,9 @@ def find_label_issues(
     if return_indices_ranked_by is None:
         return flags
     if return_indices_ranked_by == "posterior":
-        return _worst_first(flags, verdict.label_quality)
-    from cleanlab.rank import order_label_issues
-
+        return _worst_first(flags, posterior.label_quality)
     ranking = {"rank_by": return_indices_ranked_by, "rank_by_kwargs": rank_by_kwargs or {}}
-    return order_label_issues(flags, posterior.labels, np.clip(posterior.pred_probs, 0, 1), **ranking)
+    return cleanlab.rank.order_label_issues(flags, posterior.labels, np.clip(posterior.pred_probs, 0, 1), **ranking)
 
 
 def get_label_quality_scores(
@@ -138,11 +163,19 @@ def get_label_quality_scores(
     method: str = "self_confidence",
     adjust_pred_probs: bool = False,
 ) -> npt.NDArray[np.floating]:
-    """`cleanlab.rank.get_label_quality_scores`; method="posterior" is the probability that the given label is right.
+    """Answer as `cleanlab.rank.get_label_quality_scores`, with one more method.
 
-    Returns (n,), in [0, 1], low = doubtful.
+    Args:
+        labels: (n,) given labels, 0..K-1.
+        pred_probs: (n, K) out-of-sample probabilities.
+        method: a method of cleanlab's, or "posterior": the probability that the given label is right.
+        adjust_pred_probs: as cleanlab's.
 
-    Raises InputError where adjust_pred_probs is asked for with "posterior", which weighs the classes itself.
+    Returns:
+        (n,) scores in [0, 1]; low is doubtful.
+
+    Raises:
+        InputError: where adjust_pred_probs is asked for with "posterior", which weighs the classes itself.
     """
     if method == "posterior":
         if adjust_pred_probs:
@@ -150,18 +183,16 @@ def get_label_quality_scores(
                 "adjust_pred_probs is True, but method='posterior' weighs the classes itself; leave it out."
             )
         return _quality(labels, pred_probs)
-    from cleanlab.rank import get_label_quality_scores as scores
-
-    return scores(labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs)
+    return cleanlab.rank.get_label_quality_scores(
+        labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs
+    )
 
 
 def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[str, Any]) -> Any:
-    from cleanlab.filter import find_label_issues as cleanlab_find_label_issues
-
-    # with `verbose` cleanlab tells of its processes; who asks to hear that shall
+    # with `verbose` cleanlab tells of its processes; who asks for that shall read it
     if n_jobs is None and not options["verbose"] and getattr(pred_probs, "size", _SMALL + 1) <= _SMALL:
         n_jobs = 1
-    return cleanlab_find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
+    return cleanlab.filter.find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
 
 
 def _quality(labels: Any, pred_probs: Any) -> FloatArray:
@@ -181,7 +212,7 @@ def _check_ranking(ranking: str | None, kwargs: dict[str, Any] | None, multi_lab
     if ranking is not None and ranking not in known:
         raise InputError(f"return_indices_ranked_by is {ranking!r}; {near(str(ranking), known)}")
     if ranking == "posterior" and multi_label:
-        raise InputError("multi_label is True, but the ranking by posterior takes one label an image.")
+        raise InputError("multi_label is True, but the ranking by posterior takes one label per image.")
     if ranking == "posterior" and kwargs:
         raise InputError(f"rank_by_kwargs is {kwargs}, but the ranking by posterior has no options; leave it out.")
 

@@ -11,16 +11,18 @@ from cvcoteach._validation import InputError
 
 @click.group()
 def fiftyone() -> None:
-    """Label issues in the FiftyOne App."""
+    """Set up the plugin for the FiftyOne App."""
 
 
 @fiftyone.command()
 @click.option("--copy", is_flag=True, help="Copy the plugin's files instead of linking to them.")
 @click.option(
-    "--plugins-dir", type=click.Path(path_type=Path, file_okay=False), help="[default: FiftyOne's plugin folder]"
+    "--plugins-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to put the plugin into.  [default: FiftyOne's plugin folder]",
 )
 def install(copy: bool, plugins_dir: Path | None) -> None:
-    """Put the plugin into FiftyOne's plugin folder."""
+    """Install the plugin into FiftyOne's plugin folder."""
     from cvcoteach.fiftyone import install as installing
 
     target = installing.install(plugins_dir or _plugins_dir(), copy=copy)
@@ -29,7 +31,7 @@ def install(copy: bool, plugins_dir: Path | None) -> None:
 
 @fiftyone.command()
 def doctor() -> None:
-    """Check versions, database and plugin, and say what to do."""
+    """Check versions, database and plugin, and say how to fix what is wrong."""
     from cvcoteach.fiftyone import install as installing
 
     bad = False
@@ -46,5 +48,5 @@ def _plugins_dir() -> Path:
     try:
         import fiftyone as fo
     except ModuleNotFoundError:
-        raise InputError('FiftyOne is not installed; `pip install "cvcoteach[fiftyone]"` brings it.') from None
+        raise InputError('FiftyOne is not installed; run `pip install "cvcoteach[fiftyone]"`.') from None
     return Path(fo.config.plugins_dir)

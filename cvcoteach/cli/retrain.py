@@ -1,31 +1,36 @@
-"""The commands retrain and predict: parse, call, print."""
+"""`cvcoteach retrain`."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-_FILE = click.Path(path_type=Path)
+from cvcoteach.cli import options
+from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
 @click.command()
-@click.argument("source", type=_FILE)
-@click.option("--run", type=_FILE, help="Run folder of find-issues, where SOURCE names the images instead.")
-@click.option("-o", "--output", type=_FILE, help="Folder of the classifier.  [default: NAME-model beside the run]")
-@click.option("--path-column", metavar="NAME", help="Column of image paths in a table.  [default: found by itself]")
-@click.option("--label-column", metavar="NAME", help="Column of labels in a table.  [default: found by itself]")
-@click.option("--corrections", type=_FILE, help="CSV: path, action (accepted, kept, set, excluded), label.")
-@click.option("--test", type=_FILE, help="Images with right labels, to compare with plain training on.")
+@click.argument("source", type=options.PATH)
+@click.option("--run", type=options.PATH, help="Run folder of find-issues, if SOURCE is the images instead.")
+@click.option(
+    "-o", "--output", type=options.PATH, help="Folder of the classifier.  [default: NAME-model beside the run]"
+)
+@options.path_column
+@options.label_column
+@click.option(
+    "--corrections", type=options.PATH, help="CSV with the columns path, action (accepted, kept, set, excluded), label."
+)
+@click.option("--test", type=options.PATH, help="Images with right labels on which to compare with plain training.")
 @click.option(
     "--mode",
     default="incv",
     show_default=True,
     type=click.Choice(["incv", "correct", "vanilla"]),
-    help="What joins what counts as clean: candidates; all others under corrected labels; everything from the start.",
+    help="What joins the clean images later: INCV's candidates; all others under corrected labels; or everything from "
+    "the start.",
 )
 @click.option(
     "--select",
@@ -44,28 +49,27 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--weights",
     metavar="default|none|FILE",
-    help="Weights of the model or backbone to start from.  [default: the run's]",
+    help="Weights to start the model or backbone from.  [default: the run's]",
 )
 @click.option(
     "--epochs", type=click.IntRange(1), help="Epochs of both networks.  [default: as many image passes as the preset's]"
 )
-@click.option("--learning-rate", type=float, metavar="RATE", help="The largest there is.  [default: the preset's]")
+@options.learning_rate
 @click.option(
     "--image-size",
     type=click.IntRange(4),
     metavar="PIXELS",
-    help="Side of the images.  [default: the run's, of the same network; else the network's]",
+    help="Width and height that images are scaled to.  [default: the run's, for the same network; else the network's]",
 )
-@click.option("--flip/--no-flip", default=None, help="Mirror images at random.  [default: colour images only]")
+@options.flip
 @click.option("--noise-rate", type=float, metavar="SHARE", help="Share of wrong labels.  [default: the run's estimate]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result (on a CPU).")
-@click.option("--export", "exports", multiple=True, metavar="onnx|torch.export", help="Write that too; repeatable.")
-@click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: what the process may use]")
-@click.option("--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a probe]")
-@click.option("--cache-dir", type=_FILE, help="Where decoded images are kept.  [default: the user's cache]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.seed
+@click.option(
+    "--export", "exports", multiple=True, metavar="onnx|torch.export", help="Export the classifier too; repeatable."
+)
+@options.machine()
+@options.as_json
+@options.quiet
 def retrain(
     source: Path,
     run: Path | None,
@@ -75,32 +79,26 @@ def retrain(
     corrections: Path | None,
     test: Path | None,
     exports: tuple[str, ...],
-    device: str | None,
-    threads: int | None,
-    precision: str | None,
-    cache_dir: Path | None,
+    machine: Machine,
     as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train a classifier that the remaining label noise cannot spoil, by Co-teaching.
+    """Train a classifier that withstands the remaining label noise, by Co-teaching.
 
-    SOURCE is a run folder of find-issues; with --run, the images of that run, where they have moved. Killed at any
-    point, the same command goes on from the last epoch.
+    SOURCE is a run folder of find-issues; with --run, the images of that run, if they have moved. If interrupted at any
+    point, the same command resumes from the last epoch.
     """
-    from cvcoteach.cli.display import Display, Quiet
+    from cvcoteach.pipeline.report import counted
     from cvcoteach.pipeline.retrain import retrain as carry_out
-    from cvcoteach.pipeline.retrain_task import RetrainSettings
     from cvcoteach.pipeline.scores import comparison_text, figures
-    from cvcoteach.pipeline.settings import Machine
 
-    display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
-    try:
+    with options.shown(quiet) as display:
         result = carry_out(
             run or source,
             output,
             RetrainSettings(**settings),
-            Machine(device, threads, precision, cache_dir),
+            machine,
             source=source if run else None,
             path_column=path_column,
             label_column=label_column,
@@ -109,8 +107,6 @@ def retrain(
             exports=exports,
             watcher=display,
         )
-    finally:
-        display.close()
     if result.was_done:
         display.note(f"{result.folder} holds this classifier already; it was not trained again.")
     both = None if result.scores is None or result.plain_scores is None else (result.scores, result.plain_scores)
@@ -119,57 +115,11 @@ def retrain(
         click.echo(json.dumps({"folder": str(result.folder), **result.summary, "test": test_figures}))
         return
     last = result.history[-1]
-    click.echo(
-        f"Trained on {result.summary['selected']:,} images taken for clean and {result.summary['candidate']:,} "
-        f"candidates; the two networks agree on {last.agreement:.1%}."
-    )
+    clean, candidates = counted(result.summary["selected"], "image"), counted(result.summary["candidate"], "candidate")
+    click.echo(f"Trained on {clean} taken for clean and {candidates}; the two networks agree on {last.agreement:.1%}.")
     if both:
         click.echo(comparison_text(*both, result.class_names))
     click.echo(f"\nClassifier: {result.folder} (model.safetensors, model.json, history.csv)")
     for file in result.exported:
         click.echo(f"Exported: {file}")
     click.echo(f"Next: cvcoteach predict {result.folder} IMAGES")
-
-
-@click.command()
-@click.argument("model", type=_FILE)
-@click.argument("source", type=_FILE)
-@click.option("-o", "--output", type=_FILE, help="The CSV.  [default: NAME-predictions.csv, NAME as SOURCE's]")
-@click.option("--path-column", metavar="NAME", help="Column of image paths in a table.  [default: found by itself]")
-@click.option("--label-column", metavar="NAME", help="Column of labels in a table.  [default: found by itself]")
-@click.option("--ignore-labels", is_flag=True, help="Take SOURCE for images without labels.")
-@click.option("--model", "trusted", metavar="NAME", help="Your own package.module:function that MODEL was built with.")
-@click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: what the process may use]")
-@click.option("--cache-dir", type=_FILE, help="Where decoded images are kept.  [default: the user's cache]")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def predict(
-    model: Path,
-    source: Path,
-    output: Path | None,
-    device: str | None,
-    threads: int | None,
-    cache_dir: Path | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
-    """Predict the classes of the images of SOURCE with the classifier in the folder MODEL; writes a CSV.
-
-    SOURCE is anything that find-issues takes, a folder of images without labels, or one image.
-    """
-    from cvcoteach.cli.display import Display, Quiet
-    from cvcoteach.pipeline.predict import predict as carry_out
-    from cvcoteach.pipeline.settings import Machine
-
-    display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
-    try:
-        result = carry_out(
-            model, source, output, Machine(device, threads, cache_dir=cache_dir), watcher=display, **options
-        )
-    finally:
-        display.close()
-    if result.accuracy is not None:
-        click.echo(f"{result.accuracy:.1%} of the predictions are the given label.")
-    if result.unreadable:
-        click.echo(f"{result.unreadable:,} images cannot be read; their rows are empty.")
-    click.echo(f"Predictions: {result.file} ({len(result.table):,} images)")

@@ -1,9 +1,9 @@
-"""Co-teaching with scikit-learn's manners."""
+"""Co-teaching as a scikit-learn classifier."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,63 +13,74 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
-from cvcoteach.coteaching.lesson import Lesson, corrected, lesson_after
-from cvcoteach.coteaching.training import (
-    CoTraining,
-    check_noise_rate,
-    enough_epochs,
-    two_networks,
-)
+from cvcoteach.coteaching.curriculum import Pace, check_noise_rate
+from cvcoteach.coteaching.model_files import ImageFormat, Model
+from cvcoteach.coteaching.presets import COTEACHING_PRESETS, HEAD_RECIPE
+from cvcoteach.coteaching.selection import Selection, corrected, selection_after
+from cvcoteach.coteaching.training import CoTeachingTask, enough_epochs, with_epochs
 from cvcoteach.crossval.agreement import noise_rate_from_agreement
 from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.noise_model.posterior import fit_posterior
-from cvcoteach.training import inputs
-from cvcoteach.training.batches import room_for
+from cvcoteach.training.batches import BatchSource, DeviceImages, FeatureBatches, ImageBatches, room_for
 from cvcoteach.training.checkpoints import run_to_end
-from cvcoteach.training.devices import Plan, set_threads
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import set_threads
+from cvcoteach.training.estimator_inputs import images_of, kind_of, labels_of_dataset
 from cvcoteach.training.head_trainer import HeadTrainer
-from cvcoteach.training.inputs import Inputs, features_of, images_of, kind_of, standard_of
+from cvcoteach.training.inputs import FeatureInputs, ImageInputs, Inputs
 from cvcoteach.training.loop import OnEpoch, predict
-from cvcoteach.training.models import preprocessing
-from cvcoteach.training.recipe import PRESETS, Recipe
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.normalisation import Scaling
+from cvcoteach.training.presets import PRESETS
+from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.standardisation import Standardisation
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 MODES = ("incv", "correct", "vanilla")
 SELECTIONS = ("posterior", "agreement")
 
-RECIPES = {
-    "fast": PRESETS["fast"],
-    # Chen et al. 2019, Co-teaching on CIFAR-10: 200 epochs; the rates are those of the Keras example that they built on
-    "paper": replace(PRESETS["paper"], epochs=200, milestones=((80, 1e-1), (120, 1e-2), (160, 1e-3), (180, 5e-4))),
-}
-HEAD_RECIPE = Recipe(
-    epochs=12, batch_size=128, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, shift=0, flip=False, tta=False
-)
-
 
 class CoTeaching(ClassifierMixin, BaseEstimator):
-    """A classifier that learns from noisy labels: two networks, each taught what its peer finds easy.
+    """A classifier that learns from noisy labels: two networks, each trained on what its peer finds easy.
 
-    mode: "incv" (Chen et al., ICML 2019, algorithm 2): the images that Iterative Noisy Cross-Validation selected, then
-        with a share of its candidates; "correct": then with a share of all others, each under its most probable class
-        and counting as much as that one is probable; "vanilla" (Han et al., NeurIPS 2018): all images, no selection.
-    select: what S is. "posterior": the labels that are not flagged, as `cvcoteach find-issues` flags them
-        (`FinalScoring`); "agreement": those that the fold networks agree with, and the noise left in S by the paper.
-    recipe: how the networks are trained; None: the "fast" of `RECIPES` for images, `HEAD_RECIPE` for features, which
-        train a head with one hidden layer. Its epochs are of all images: S, which is smaller, gets more, until as many
-        images were shown. A recipe with milestones is left as it is. epochs: so many, of S.
-    warmup, ramp: E0 and E_k, in epochs; None scales the published 40 (80 above 60 % noise) and 10 of 200.
-    n_rounds, n_folds: of INCV, where it is needed: n_rounds·n_folds trainings, then five of the final scoring; of
-        features these are heads, trained in seconds. fold_recipe: how their networks are trained, of images; None: as
-        `recipe`, or "fast". The published one is `PRESETS["paper"]`, 50 epochs.
-    image_size: pixels a side; None: the model's, or the images' own.
-    device, threads: chosen by themselves if None. random_state: same numbers, same result, on a CPU.
-    on_epoch: told after each epoch.
+    Args:
+        mode: "incv" (Chen et al., algorithm 2): train on the images that Iterative Noisy Cross-Validation selected,
+            later with a share of its candidates. "correct": later with a share of all others, each under its most
+            probable class, weighted by the probability of that class. "vanilla" (Han et al.): train on all images.
+        select: What S is. "posterior": the labels that are not flagged, as `cvcoteach find-issues` flags them
+            (`FinalScoring`). "agreement": those that the fold networks agree with; the noise left in S is the paper's.
+        recipe: How the networks are trained. None: "fast" of `COTEACHING_PRESETS` for images; `HEAD_RECIPE` for
+            features, for heads with one hidden layer. Its epochs count all images: S, which is smaller, gets more
+            epochs, until as many images were shown. A recipe with milestones is left as it is.
+        epochs: Epochs of S, in place of the recipe's.
+        warmup: E0, epochs of S alone; None: a fifth of the epochs (40 of 200), two fifths above 60 % noise.
+        ramp: E_k, epochs until the keep rate is lowest; None: a twentieth of the epochs (10 of 200).
+        n_rounds: Rounds of INCV, if it is needed: n_rounds·n_folds trainings, then five of the final scoring. For
+            features these train heads, in seconds.
+        n_folds: Folds of each round.
+        fold_recipe: How the networks of the folds are trained, for images. None: as `recipe`, or "fast". The published
+            one is `PRESETS["paper"]`, 50 epochs.
+        image_size: Height and width, pixels; None: the model's, or that of the images.
+        device: Such as "cuda" or "cpu"; None: the best available.
+        threads: CPU threads; None: as many as are fastest.
+        random_state: The same number gives the same result, on a CPU.
+        on_epoch: Called after each epoch.
 
-    classes_: (K,). networks_: the two. selected_, candidate_: (n,) masks. noise_rate_: ε̂. history_: an `Epoch` each.
-    cross_validation_, scores_: what INCV and the final scoring found, None where they were not run.
+    Attributes:
+        classes_: (K,) labels.
+        networks_: The two networks.
+        selected_: (n,) mask, S.
+        candidate_: (n,) mask, C.
+        noise_rate_: ε̂.
+        history_: An `Epoch` per epoch.
+        cross_validation_: What INCV found; None if it was not needed.
+        scores_: What the final scoring found; None if it was not needed.
+
+    References:
+        Chen et al., "Understanding and Utilizing Deep Neural Networks Trained with Noisy Labels", ICML 2019.
+        Han et al., "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", NeurIPS 2018.
     """
 
     def __init__(
@@ -114,15 +125,18 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         candidate: npt.ArrayLike | None = None,
         noise_rate: float | None = None,
     ) -> Self:
-        """Train on images or features X with labels y of any kind, (n,).
+        """Train on images or features X with labels y of any kind.
 
-        X: images (n, H, W) or (n, H, W, C), a list of paths, a torch Dataset (with y=None, of tuples with a label), or
-            features (n, d).
-        selected, candidate: S and C, masks (n,) or indices; INCV finds them where `selected` is None. With `selected`
-            alone nothing joins S.
-        noise_rate: ε̂ of all labels, in [0, 1); None: what INCV found, or for a given S what its size says.
+        Args:
+            X: Images (n, H, W) or (n, H, W, C), a list of paths, a torch Dataset (with y=None: of tuples with a
+                label), or features (n, d).
+            y: (n,) labels.
+            selected: S, a mask (n,) or indices; None: INCV finds S and C.
+            candidate: C, likewise; None: nothing joins a given S.
+            noise_rate: ε̂ of all labels, in [0, 1); None: INCV's estimate, or what the size of a given S implies.
 
-        Raises InputError, a ValueError, for anything that does not fit.
+        Raises:
+            InputError: Anything does not fit; it is a ValueError.
         """
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; {near(str(self.mode), MODES)}")
@@ -133,136 +147,140 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         if candidate is not None and selected is None:
             raise InputError("candidate is given without selected; candidates join a selected set.")
         if selected is not None and self.mode != "incv":
-            does = "finds itself what to correct" if self.mode == "correct" else "selects nothing"
+            does = "finds by itself what to correct" if self.mode == "correct" else "selects nothing"
             raise InputError(f"selected is given, but mode {self.mode!r} {does}; take mode 'incv'.")
         if self.mode == "correct" and self.select == "agreement":
             raise InputError("mode is 'correct', which corrects by the posterior; take select 'posterior'.")
+        self.standard_: Standardisation | None = None
+        self.scaling_: Scaling | None = None
         data, labels = self._fit_inputs(X, y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         codes = codes.astype(np.int64)
-        n, k = len(codes), len(self.classes_)
+        k = len(self.classes_)
         if k < 2:
-            raise InputError(f"y holds one class only ({self.classes_[0]!r}); a classifier needs a second class.")
-        chosen = None if selected is None else _chosen(selected, candidate, n)
+            raise InputError(f"y holds only one class ({self.classes_[0]!r}); a classifier needs a second one.")
+        given = _Given(None if selected is None else _chosen(selected, candidate, len(codes)), noise_rate)
+        pace = Pace(self.warmup, self.ramp)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         recipe = self._recipe(data)
         self._plan = self._make_plan(data, recipe, k)
 
         self.cross_validation_: CrossValResult | None = None
         self.scores_: FinalScores | None = None
-        lesson = self._lesson(data, codes, k, seed, chosen, noise_rate)
-        self.selected_, self.candidate_, self.noise_rate_ = lesson.selected, lesson.candidate, lesson.noise_rate
-        if self.epochs is None and not recipe.milestones:
-            recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * n, warmup=self.warmup))
-            if self.recipe is None:
-                recipe = enough_epochs(recipe, int(lesson.selected.sum()))
-        curriculum = lesson.curriculum(k, recipe.epochs, warmup=self.warmup, ramp=self.ramp)
-        rows = curriculum.rows
-        scaling = data.scaling(recipe, curriculum.selected)
-        networks = two_networks(lambda number: data.build(recipe, k, number), self._plan, seed)
-        set_threads(self._plan.threads)
-        training = CoTraining(
-            networks,
-            data.on(self._plan),
-            lesson.labels[rows],
-            curriculum,
-            recipe,
-            scaling,
-            self._plan,
-            weights=None if lesson.weights is None else lesson.weights[rows],
-            seed=seed,
+        selection = self._select(data, codes, seed, given)
+        self.selected_, self.candidate_, self.noise_rate_ = (
+            selection.selected,
+            selection.candidate,
+            selection.noise_rate,
         )
+        if self.epochs is None:
+            recipe = with_epochs(recipe, selection, pace=pace, settle=self.recipe is None)
+        curriculum = selection.curriculum(k, recipe.epochs, pace=pace)
+        set_threads(self._plan.threads)
+        training = CoTeachingTask(data, selection, k, recipe, curriculum, seed).start(self._plan)
         run_to_end(training, on_epoch=self.on_epoch)
         self.networks_ = list(training.networks)
         self.history_ = training.history
-        self.recipe_, self.scaling_ = recipe, scaling
+        self.recipe_ = recipe
+        if isinstance(training.source, ImageBatches):
+            self.scaling_ = training.source.scaling
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:
-        """Class probabilities (n, K): the mean of both networks'."""
+        """Return class probabilities (n, K), averaged over both networks."""
         check_is_fitted(self, "networks_")
-        data = self._inputs(X)
-        if data.shape != self.input_shape_:
-            raise InputError(
-                f"X holds inputs of shape {data.shape}; those that were trained on had {self.input_shape_}."
-            )
+        batches = self._batches(X)
         set_threads(self._plan.threads)
-        plan = replace(self._plan, resident=room_for(data.array, self._plan.torch_device))
-        mirror = self.recipe_.tta and bool(self.recipe_.flip)
-        rows = np.arange(len(data))
-        probs = predict(self.networks_, data.on(plan), rows, self.scaling_, plan, mirror=mirror).astype(np.float64)
+        rows = np.arange(len(batches))
+        probs = predict(self.networks_, batches, rows, mirror=self.recipe_.mirrors_predictions).astype(np.float64)
         return probs / probs.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The most probable class of each, (n,)."""
+        """Return the most probable class (n,) of each input."""
         probs = self.predict_proba(X)
         result: npt.NDArray[Any] = self.classes_[probs.argmax(axis=1)]
         return result
 
-    # -- what fit is made of --
+    def to_model(self) -> Model:
+        """Return the fitted classifier as a `Model`, which can be saved and exported.
+
+        Raises:
+            InputError: It was trained on features, which no image classifier takes.
+        """
+        check_is_fitted(self, "networks_")
+        if self.scaling_ is None:
+            raise InputError("the classifier was trained on features; a model takes images.")
+        size, _, channels = self.input_shape_
+        names, recipe = tuple(map(str, self.classes_)), self.recipe_
+        images = ImageFormat(size, channels, self.scaling_)
+        return Model(self.networks_, recipe.model, names, images, recipe.mirrors_predictions)
+
+    # -- the parts of fit --
 
     def _fit_inputs(self, X: Any, y: Any) -> tuple[Inputs, npt.NDArray[Any]]:
-        """X ready for training, and y (n,)."""
+        """Return X ready for training, and y (n,)."""
         kind = kind_of(X)
         if kind == "features":
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
             check_classification_targets(y)
-            self.center_, self.scale_ = standard_of(X)
-            data = features_of(X, self.center_, self.scale_)
-        else:
-            if y is None and kind == "dataset":
-                y = inputs.labels_of_dataset(X)
-            if y is None:
-                raise InputError("y is missing; it takes one label for each image.")
-            y = column_or_1d(y, warn=True)
-            check_classification_targets(y)
-            check_consistent_length(X, y)
-            own_size = preprocessing((self.recipe or RECIPES["fast"]).model).size
-            data = images_of(X, kind, self.image_size, None, own_size=own_size)
-        self.input_shape_ = data.shape
-        self._features = data.are_features
-        return data, y
+            self.standard_ = Standardisation.of(X)
+            self.input_shape_ = X.shape[1:]
+            return FeatureInputs(self.standard_.applied(X)), y
+        if y is None and kind == "dataset":
+            y = labels_of_dataset(X)
+        if y is None:
+            raise InputError("y is missing; it takes one label per image.")
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        check_consistent_length(X, y)
+        models = ModelFactory((self.recipe or COTEACHING_PRESETS["fast"]).model)
+        pixels = images_of(X, kind, self.image_size, own_size=models.preprocessing.size)
+        self.input_shape_ = pixels.shape[1:]
+        return ImageInputs(pixels, models), y
 
-    def _inputs(self, X: Any) -> Inputs:
-        kind = kind_of(X)
-        if self._features:
+    def _batches(self, X: Any) -> BatchSource:
+        """Return X as batches to predict."""
+        kind, standard, scaling = kind_of(X), self.standard_, self.scaling_
+        device = self._plan.torch_device
+        if standard is not None:
             X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-            return features_of(X, self.center_, self.scale_)
+            features = standard.applied(X)
+            return FeatureBatches(features, replace(self._plan, resident=room_for(features, device)))
         if kind == "features":
-            raise InputError("X holds features, but images were trained on.")
-        return images_of(X, kind, self.input_shape_[0], self.input_shape_[2])
+            raise InputError("X holds features, but the classifier was trained on images.")
+        pixels = images_of(X, kind, self.input_shape_[0], self.input_shape_[2])
+        if pixels.shape[1:] != self.input_shape_:
+            raise InputError(
+                f"X holds images of shape {pixels.shape[1:]}, but those trained on have shape {self.input_shape_}."
+            )
+        assert scaling is not None
+        return ImageBatches(DeviceImages(pixels, replace(self._plan, resident=room_for(pixels, device))), scaling)
 
     def _recipe(self, data: Inputs) -> Recipe:
-        recipe = self.recipe or (HEAD_RECIPE if data.are_features else RECIPES["fast"])
+        default = HEAD_RECIPE if isinstance(data, FeatureInputs) else COTEACHING_PRESETS["fast"]
+        recipe = self.recipe or default
         if self.epochs is not None:
             recipe = replace(recipe, epochs=self.epochs)
-        return data.recipe(recipe)
+        return data.adapted(recipe)
 
-    def _make_plan(self, data: Inputs, recipe: Recipe, n_classes: int) -> Plan:
+    def _make_plan(self, data: Inputs, recipe: Recipe, n_classes: int) -> ComputePlan:
         return data.plan(recipe, n_classes, device=self.device, threads=self.threads)
 
     def _trainer(self, data: Inputs, n_classes: int) -> FoldTrainer:
-        if data.are_features:
-            features = data.array.reshape(len(data), -1)
-            return HeadTrainer(features, n_classes, device=self.device, threads=self.threads)
+        if isinstance(data, FeatureInputs):
+            return HeadTrainer(data.features, n_classes, device=self.device, threads=self.threads)
+        assert isinstance(data, ImageInputs)
         folds = self.fold_recipe or self.recipe or enough_epochs(PRESETS["fast"], len(data) // 2)
-        return TorchTrainer(data.array, n_classes, folds, plan=self._plan)
+        models = data.models if folds.model == data.models.spec else None
+        return TorchTrainer(data.pixels, n_classes, folds, plan=self._plan, models=models)
 
-    def _lesson(
-        self,
-        data: Inputs,
-        labels: IntArray,
-        n_classes: int,
-        seed: int,
-        chosen: tuple[BoolArray, BoolArray] | None,
-        noise_rate: float | None,
-    ) -> Lesson:
-        """What is taught, by what INCV and the final scoring find of it, where it is not given."""
-        everything = np.ones(len(labels), np.bool_)
-        if self.mode == "vanilla" and noise_rate is not None:
-            return Lesson(labels, everything, ~everything, noise_rate)
-        if chosen is not None and self.mode == "incv":
-            return self._given_lesson(labels, n_classes, chosen, noise_rate)
+    def _select(self, data: Inputs, labels: IntArray, seed: int, given: _Given) -> Selection:
+        """Return S and C, by INCV and the final scoring unless they are given."""
+        n_classes = len(self.classes_)
+        if self.mode == "vanilla" and given.noise_rate is not None:
+            return Selection.of_everything(labels, given.noise_rate)
+        if given.sets is not None and self.mode == "incv":
+            return self._given_selection(labels, given.sets, given.noise_rate)
 
         trainer = self._trainer(data, n_classes)
         n_rounds = 1 if self.mode == "vanilla" else self.n_rounds
@@ -271,42 +289,53 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         if self.mode == "vanilla":
             posterior = fit_posterior(labels, found.rounds[0].pred_probs)
             rate = float(posterior.wrong.mean()) if posterior.has_signal else found.noise_rate
-            return Lesson(labels, everything, ~everything, rate)
+            return Selection.of_everything(labels, rate)
         if self.select == "posterior":
-            passes = HEAD_PASSES if data.are_features else 1
+            passes = HEAD_PASSES if isinstance(data, FeatureInputs) else 1
             self.scores_ = FinalScoring(self.select, passes=passes, seed=seed).after(found, trainer)
-        lesson = lesson_after(found, self.scores_, noise_rate=noise_rate)
-        # of a class that nothing was selected of: noisy is better than never seen
-        missing = (np.bincount(labels[lesson.selected], minlength=n_classes) == 0)[labels]
-        lesson = replace(lesson, selected=lesson.selected | missing, candidate=lesson.candidate & ~missing)
+        selection = selection_after(found, self.scores_, noise_rate=given.noise_rate)
+        # if nothing of a class was selected: noisy is better than never seen
+        missing = (np.bincount(labels[selection.selected], minlength=n_classes) == 0)[labels]
+        selection = replace(selection, selected=selection.selected | missing, candidate=selection.candidate & ~missing)
         if self.mode == "correct":
-            if lesson.wrong is None or self.scores_ is None:
+            if selection.wrong is None or self.scores_ is None:
                 raise InputError(
-                    f"the {len(labels):,} labels do not tell which of them are wrong, so that none can be corrected; "
+                    f"the {len(labels):,} labels do not tell which of them are wrong, so none can be corrected; "
                     "take mode 'incv'."
                 )
-            lesson = corrected(lesson, self.scores_.suggested, self.scores_.suggested_prob)
-        return lesson
+            selection = corrected(selection, self.scores_.suggested, self.scores_.suggested_prob)
+        return selection
 
-    def _given_lesson(
-        self, labels: IntArray, n_classes: int, chosen: tuple[BoolArray, BoolArray], noise_rate: float | None
-    ) -> Lesson:
-        selected, candidate = chosen
+    def _given_selection(
+        self, labels: IntArray, sets: tuple[BoolArray, BoolArray], noise_rate: float | None
+    ) -> Selection:
+        selected, candidate = sets
         _check_classes(labels[selected], self.classes_)
         if noise_rate is None:
             # S is what agreed: its share of all, read as INCV reads the agreement of its first round
-            noise_rate = noise_rate_from_agreement(float(selected.mean()), n_classes)
-        return Lesson(labels, selected, candidate, noise_rate, as_published=self.select == "agreement")
+            noise_rate = noise_rate_from_agreement(float(selected.mean()), len(self.classes_))
+        return Selection(labels, selected, candidate, noise_rate, as_published=self.select == "agreement")
+
+
+class _Given(NamedTuple):
+    """What the caller of `fit` knows already."""
+
+    sets: tuple[BoolArray, BoolArray] | None
+    """S and C as masks (n,)."""
+    noise_rate: float | None
+    """ε̂, in [0, 1)."""
 
 
 def _chosen(selected: npt.ArrayLike, candidate: npt.ArrayLike | None, n: int) -> tuple[BoolArray, BoolArray]:
-    """S and C as masks (n,)."""
+    """Return S and C as masks (n,)."""
     s = _mask("selected", selected, n)
     c = np.zeros(n, np.bool_) if candidate is None else _mask("candidate", candidate, n)
     if not s.any():
         raise InputError("selected is empty; there is nothing to train on.")
     if (s & c).any():
-        raise InputError(f"image {int(np.argmax(s & c))} is both selected and candidate; it takes one of them.")
+        raise InputError(
+            f"image {int(np.argmax(s & c))} is both selected and candidate; an image can only be one of them."
+        )
     return s, c
 
 
@@ -320,7 +349,7 @@ def _mask(name: str, which: npt.ArrayLike, n: int) -> BoolArray:
     if array.size == 0:
         return mask
     if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n:
-        raise InputError(f"{name} is no mask (n,) and holds no indices 0-{n - 1}; it takes one of them.")
+        raise InputError(f"{name} is neither a mask ({n},) nor indices in 0-{n - 1}; it takes one of them.")
     mask[array] = True
     return mask
 

@@ -1,4 +1,4 @@
-"""A trained classifier <-> one folder: weights as safetensors, everything else as JSON; nothing is unpickled."""
+"""A trained classifier in a folder: weights as safetensors, everything else as JSON; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -20,14 +20,28 @@ from torch import Tensor, nn
 
 from cvcoteach._files import replacing, write_json
 from cvcoteach._validation import InputError, PredProbs
-from cvcoteach.training.batches import Pixels, Scaling, room_for
-from cvcoteach.training.devices import Plan
+from cvcoteach.training.batches import DeviceImages, ImageBatches, room_for
+from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.loop import logits_of, predict
-from cvcoteach.training.models import build_model, is_foreign
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.normalisation import Scaling
 
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 EXPORTS = {"onnx": "model.onnx", "torch.export": "model.pt2"}
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The images that a classifier takes."""
+
+    size: int
+    """Height and width, pixels, to which whole images are squashed."""
+    channels: int
+    """1 or 3."""
+    scaling: Scaling
+    """Normalises them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,41 +49,41 @@ class Model:
     """A classifier of images: one network or several, whose probabilities are averaged."""
 
     networks: Sequence[nn.Module]
-    architecture: str
-    """As `build_model` knows it."""
+    """At least one."""
+    spec: ModelSpec
+    """What each network is; its weights do not matter."""
     class_names: tuple[str, ...]
-    """K."""
-    size: int
-    """Pixels a side, to which whole images are squashed."""
-    channels: int
-    """1 or 3."""
-    scaling: Scaling
+    """(K,) names."""
+    images: ImageFormat
+    """What it takes."""
     mirror: bool
-    """Whether a prediction is the mean over an image and its mirror image."""
+    """Whether predictions are averaged over an image and its mirror image."""
 
-    def predict_proba(self, pixels: npt.NDArray[np.uint8], plan: Plan) -> PredProbs:
-        """Class probabilities (n, K) of images (n, size, size, channels)."""
+    def predict_proba(self, pixels: npt.NDArray[np.uint8], plan: ComputePlan) -> PredProbs:
+        """Return class probabilities (n, K) of images (n, size, size, channels)."""
         plan = replace(plan, resident=room_for(pixels, plan.torch_device))
-        networks = [net.to(plan.torch_device).to(memory_format=plan.memory_format) for net in self.networks]
+        networks = [plan.placed(network) for network in self.networks]
         rows = np.arange(len(pixels))
         if not len(rows):
             return np.zeros((0, len(self.class_names)), np.float32)
-        return predict(networks, Pixels(pixels, plan), rows, self.scaling, plan, mirror=self.mirror)
+        source = ImageBatches(DeviceImages(pixels, plan), self.images.scaling)
+        return predict(networks, source, rows, mirror=self.mirror)
 
 
 def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Mapping[str, Any] | None = None) -> None:
-    """Write the weights and, with `about` in it, model.json; each file atomically."""
+    """Write the weights and model.json, which also holds what is in `about`; each file atomically."""
+    images = model.images
     save_weights(folder / weights, model.networks)
     content = {
         "format": FORMAT,
-        "architecture": {"model": model.architecture, "channels": model.channels, "networks": len(model.networks)},
+        "architecture": {"model": str(model.spec), "channels": images.channels, "networks": len(model.networks)},
         "classes": list(model.class_names),
         "preprocessing": {
-            "size": model.size,
+            "size": images.size,
             "resize": "the whole image, squashed and antialiased",
-            "channels": model.channels,
-            "mean": list(model.scaling.mean),
-            "std": list(model.scaling.std),
+            "channels": images.channels,
+            "mean": list(images.scaling.mean),
+            "std": list(images.scaling.std),
             "mirror": model.mirror,
         },
         **(about or {}),
@@ -78,36 +92,43 @@ def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Map
 
 
 def load_model(folder: Path, *, trusted: str | None = None) -> Model:
-    """The classifier in that folder, on the CPU.
+    """Load the classifier from a folder, onto the CPU.
 
-    trusted: "package.module:function" if the model was built by one: a file may not choose whose code is run.
+    Args:
+        folder: What `save_model` wrote.
+        trusted: The model's text (see `ModelSpec`) if it runs code of the user: a file may not choose whose code runs.
 
-    Raises InputError where there is none, where a file is damaged, and where weights and model.json do not fit.
+    Raises:
+        InputError: There is no classifier, a file is damaged, or weights and model.json do not fit each other.
     """
     file = folder / ABOUT
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         known = content["format"]
-        name, n_networks = content["architecture"]["model"], int(content["architecture"]["networks"])
+        spec, n_networks = (
+            ModelSpec.parse(content["architecture"]["model"], "none"),
+            int(content["architecture"]["networks"]),
+        )
         before = content["preprocessing"]
         scaling = Scaling(tuple(map(float, before["mean"])), tuple(map(float, before["std"])))
-        size, channels, mirror = int(before["size"]), int(before["channels"]), bool(before["mirror"])
+        images, mirror = ImageFormat(int(before["size"]), int(before["channels"]), scaling), bool(before["mirror"])
         classes = tuple(map(str, content["classes"]))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no model of cvcoteach (no {ABOUT}).") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
-    if is_foreign(name) and name != trusted:
-        raise InputError(f"{file} asks for the code of {name!r}; if that is yours, name it yourself: --model {name}.")
-    networks = [build_model(name, len(classes), channels, "none") for _ in range(n_networks)]
+    if spec.is_foreign and str(spec) != trusted:
+        raise InputError(f"{file} asks to run the code of {str(spec)!r}; if that is yours, confirm it: --model {spec}.")
+    models = ModelFactory(spec)
+    networks = [models.build(len(classes), images.channels) for _ in range(n_networks)]
     load_weights(folder / WEIGHTS, networks, len(classes))
-    return Model(networks, name, classes, size, channels, scaling, mirror)
+    return Model(networks, spec, classes, images, mirror)
 
 
 def save_weights(file: Path, networks: Sequence[nn.Module]) -> None:
-    """All weights of the networks, `0.` before those of the first, atomically."""
+    """Write all weights of the networks, those of the first prefixed with `0.`, atomically."""
     tensors = {
         f"{number}.{key}": value.detach().cpu().contiguous().clone()
         for number, network in enumerate(networks)
@@ -118,9 +139,10 @@ def save_weights(file: Path, networks: Sequence[nn.Module]) -> None:
 
 
 def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> None:
-    """Fill the networks with what `save_weights` wrote.
+    """Load into the networks what `save_weights` wrote.
 
-    Raises InputError where the file is missing, damaged, or of other networks or other classes.
+    Raises:
+        InputError: The file is missing or damaged, or belongs to other networks or other classes.
     """
     try:
         found = safetensors.torch.load_file(file)
@@ -137,7 +159,7 @@ def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> N
         if odd is not None:
             there, here = tuple(part[odd].shape), tuple(own[odd].shape)
             if there[1:] == here[1:] and here[0] == n_classes:
-                raise InputError(f"{file} is a model of {there[0]} classes, but {n_classes} are asked of it.")
+                raise InputError(f"{file} is a model of {there[0]} classes, but {n_classes} are expected.")
             raise InputError(f"{file} has {odd} of shape {there}, but the network has {here}.")
         network.load_state_dict(part)
 
@@ -146,7 +168,7 @@ def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> N
 
 
 class Whole(nn.Module):
-    """From pixels to probabilities: scaling, all networks, the mirror image, their mean."""
+    """From pixels to probabilities: scaling, all networks, mirror images, and their mean."""
 
     factor: Tensor
     offset: Tensor
@@ -155,13 +177,14 @@ class Whole(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(model.networks)
         self._mirror = model.mirror
-        # numbers of its own: `normalise` remembers tensors, and an exporter's tensors are no numbers
-        mean, std = torch.tensor(model.scaling.mean), torch.tensor(model.scaling.std)
+        # its own tensors: `normalise` caches them, and an exporter's tensors have no values
+        scaling = model.images.scaling
+        mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
         self.register_buffer("factor", 1 / (255 * std))
         self.register_buffer("offset", -mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (b, size, size, channels) -> probabilities (b, K)."""
+        """Return probabilities (b, K) of uint8 images (b, size, size, channels)."""
         inputs = torch.addcmul(self.offset, images.to(torch.float32), self.factor).permute(0, 3, 1, 2)
         views = [inputs, inputs.flip(3)] if self._mirror else [inputs]
         answers = [logits_of(network(view)).softmax(dim=1) for network in self.networks for view in views]
@@ -171,19 +194,20 @@ class Whole(nn.Module):
 def export_model(model: Model, folder: Path, kind: str) -> Path:
     """Write `model.onnx` or `model.pt2` (torch.export): uint8 images (b, size, size, channels) -> probabilities (b, K).
 
-    Raises InputError for another kind, and where a package that ONNX needs is missing.
+    Raises:
+        InputError: The kind is unknown, or a package that ONNX needs is missing.
     """
     if kind not in EXPORTS:
-        raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
-    file = folder / EXPORTS[kind]
-    # copies: an exporter may leave its own tensors in what it traces
+        raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
+    file, images = folder / EXPORTS[kind], model.images
+    # copies, since an exporter may leave its own tensors in what it traces
     whole = Whole(replace(model, networks=[copy.deepcopy(network).cpu() for network in model.networks])).eval()
     whole = whole.to(memory_format=torch.contiguous_format)
-    example = torch.zeros((2, model.size, model.size, model.channels), dtype=torch.uint8)
+    example = torch.zeros((2, images.size, images.size, images.channels), dtype=torch.uint8)
     dynamic = {"images": {0: torch.export.Dim("n", min=1)}}
     if kind == "torch.export":
         program = torch.export.export(whole, (example,), dynamic_shapes=dynamic)
-        content = io.BytesIO()  # a temporary file by another name would draw a warning
+        content = io.BytesIO()  # a temporary file with another ending would cause a warning
         torch.export.save(program, content)
         with replacing(file) as out:
             out.write(content.getbuffer())

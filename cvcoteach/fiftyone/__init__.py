@@ -1,5 +1,5 @@
 """Find, browse, correct and retrain inside FiftyOne. Needs `pip install "cvcoteach[fiftyone]"`.
 
-The functions of `issues`, `imports`, `corrections`, `browse`, `retrain` and `export` work on a dataset or view and need
-no App; `operators` and `panel` are the App's doors to them.
+`work` holds functions on a dataset or view that need no App (`find`, `imports`, `browse`, `corrections`, `retrain`,
+`export`), `app` the operators and the panel that call them, and `store` what they keep in FiftyOne's database.
 """

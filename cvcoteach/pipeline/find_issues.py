@@ -5,129 +5,151 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from cvcoteach._files import replacing, write_arrays
-from cvcoteach._validation import IntArray
+from cvcoteach._files import replacing
+from cvcoteach._progress import Watcher
 from cvcoteach._version import __version__
-from cvcoteach.crossval.final_scoring import FinalScores, FinalScoring
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
-from cvcoteach.crossval.trainer import FoldProgress
-from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.crossval.final_scoring import FinalScoring
+from cvcoteach.crossval.incv import IterativeCV
+from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
+from cvcoteach.data.sources import Source
+from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.pipeline import report
-from cvcoteach.pipeline.prepare import prepare, rare_classes
+from cvcoteach.pipeline.prepare import Prepared, prepare, rare_classes
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.results import RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
-from cvcoteach.pipeline.settings import ExtractionWatcher as ExtractionWatcher
-from cvcoteach.pipeline.settings import Machine as Machine
-from cvcoteach.pipeline.settings import Settings as Settings
-from cvcoteach.pipeline.settings import Silent as Silent
-from cvcoteach.pipeline.settings import Watcher as Watcher
+from cvcoteach.pipeline.settings import Machine, Settings
 
-if TYPE_CHECKING:
-    from cvcoteach.data.sources import Source
+IN_GALLERY = 120
+"""Images in issues.html."""
 
-IN_GALLERY = 120  # images in issues.html
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A finished run."""
-
-    folder: Path
-    result: CrossValResult
-    issues: LabelIssues
-    """The verdict on every label, after the final scoring."""
-    table: pd.DataFrame
-    """Every image, worst first: the content of issues.csv."""
-    summary: dict[str, Any]
-    unreadable: int
-    """Images left out because they could not be read."""
-    was_done: bool
-    """The folder held the finished run already; nothing was computed or written."""
-
-
-def default_output(source: Path) -> Path:
-    """`<name>-issues` in the current folder."""
-    return Path(f"{source.resolve().stem}-issues")
+def default_output(source: str | Path) -> Path:
+    """Return `<name>-issues` in the current folder."""
+    return Path(f"{Path(source).resolve().stem}-issues")
 
 
 def find_issues(
-    source: Path,
-    output: Path | None = None,
+    source: str | Path | Source,
+    output: str | Path | None = None,
     settings: Settings | None = None,
     machine: Machine | None = None,
     *,
     path_column: str | None = None,
     label_column: str | None = None,
     watcher: Watcher | None = None,
-) -> Outcome:
+) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
-    source: a folder of class folders, a CSV or Parquet, or an .npz (see `read_source`).
-    output: made, or gone on with where it holds an unfinished run of the same images, labels and settings.
+    Args:
+        source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`, whose
+            `location` is what the run's record and page call it.
+        output: created, or continued where it holds an unfinished run of the same images, labels and settings.
+            None: `<name>-issues` in the current folder.
+        settings: what decides the result.
+        machine: where to compute.
+        path_column: column of image paths in a table; None: auto-detected.
+        label_column: column of given labels in a table; None: auto-detected.
+        watcher: follows the run.
 
-    Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
+    Raises:
+        InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
-    settings, machine, watcher = settings or Settings(), machine or Machine(), watcher or Silent()
-    rule = settings.flag_rule
+    settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
+    given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
-    prepared = prepare(source, settings, machine, path_column, label_column, watcher)
+    prepared = prepare(given, settings, machine, progress, path_column=path_column, label_column=label_column)
     data = prepared.source
-    n_classes = len(data.class_names)
     for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
-        watcher.note(sentence)
+        progress.note(sentence)
 
-    with RunFolder.open(output or default_output(source), prepared.identity) as run:
-        was_done = run.done
-        if not was_done:
-            _write_unreadable(run.path, prepared.unreadable)
-            weights = settings.weights  # where they lay; what is in them decides, and is in the identity
-            if weights is not None and Path(weights).is_file():
-                weights = str(Path(weights).absolute())
-            run.save(source=str(source), weights=weights, machine=_machine_record(), versions=_versions())
-        clock = _Clock(run, watcher)
-        if not was_done:
-            clock.record("reading", prepared.seconds_reading)
-        trainer = prepared.make_trainer(run)
-        result = incv.run(trainer, data.labels, n_classes=n_classes, finished=run.folds, on_fold=clock.fold)
+    named = str(given.location if isinstance(given, Source) else given)
+    with RunFolder.open(Path(output) if output else default_output(named), prepared.identity) as run:
+        if run.done:
+            results = RunResults.load(run.path)
+            if results.found.flag_for != str(rule):
+                results = results.flagged_by(rule)
+                _save(results, run, data)
+            return replace(results, was_done=True)
+        write_unreadable(run.path, prepared.unreadable)
+        run.save(source=named, weights=_weights(settings), machine=_machine_record(), versions=_versions())
+        clock = _Clock(run, progress)
+        clock.record("reading", prepared.seconds_reading)
         scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
-        scores = scoring.after(result, trainer, finished=run.folds, on_fold=clock.fold)
-        issues = issues_of(scores.posterior, class_names=data.class_names, rule=rule)
-        table = report.issue_table(result, issues, data.paths)
-        summary = report.summary(result, issues, table) | {"n_unreadable": len(prepared.unreadable)}
-        if not was_done or run.record["summary"].get("flag_for", "") != issues.flag_for:
-            _write_results(run, result, scores, table, data)
-            run.save(state="done", rounds=report.round_figures(result), summary=summary)
-        return Outcome(run.path, result, issues, table, summary, len(prepared.unreadable), was_done)
+        progress.plan(len(data), _folds_of_rounds(incv, scoring))
+        results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock).flagged_by(rule)
+        _save(results, run, data)
+        return results
+
+
+def _save(results: RunResults, run: RunFolder, data: Source) -> None:
+    _write_gallery(run.path / "issues.html", data.location.name, results, data)
+    results.save(run)
+
+
+def _folds_of_rounds(incv: IterativeCV, scoring: FinalScoring) -> list[int]:
+    n_passes = scoring.n_trainings // (scoring.n_folds * scoring.repeats)
+    return [incv.n_folds] * incv.n_rounds + [scoring.n_folds * scoring.repeats] * n_passes
+
+
+def _cross_validated(
+    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, scoring: FinalScoring, clock: _Clock
+) -> RunResults:
+    data, run = prepared.source, clock.run
+    result = incv.run(trainer, data.labels, n_classes=len(data.class_names), finished=run.folds, on_fold=clock.fold)
+    scores = scoring.after(result, trainer, finished=run.folds, on_fold=clock.fold)
+    issues, rounds = scores.issues(data.class_names), report.round_figures(result)
+    return RunResults(
+        folder=run.path,
+        source=run.record["source"],
+        paths=data.paths,
+        pred_probs=scores.pred_probs,
+        pred_probs_round_1=result.rounds[0].pred_probs,
+        selected=result.selected,
+        candidate=result.candidate,
+        round=result.last_round,
+        rounds=tuple(rounds),
+        summary=report.summary(issues, rounds, len(prepared.unreadable)),
+        unreadable=prepared.unreadable,
+        alternative=scores.posterior.alternative,
+        alternative_prob=scores.posterior.alternative_prob,
+        found=issues,
+    )
 
 
 class _Clock:
     """Writes into run.json how long each part took, and hands the progress on."""
 
-    def __init__(self, run: RunFolder, watcher: Watcher) -> None:
-        self.run, self.watcher = run, watcher
+    def __init__(self, run: RunFolder, progress: RunProgress) -> None:
+        self.run, self.progress = run, progress
         self.started = time.perf_counter()
 
     def record(self, what: str, seconds: float, **figures: Any) -> None:
         timings = [*self.run.record.get("timings", []), {"what": what, "seconds": round(seconds, 3), **figures}]
         self.run.save(timings=timings)
 
-    def fold(self, progress: FoldProgress) -> None:
-        if progress.state == "start":
+    def fold(self, event: FoldProgress) -> None:
+        if event.state == "start":
             self.started = time.perf_counter()
-        elif progress.state == "done":
+        elif event.state == "done":
             seconds = time.perf_counter() - self.started
             self.started = time.perf_counter()
-            name = f"round {progress.key.round}, fold {progress.key.fold}"
-            self.record(name, seconds, n_train=progress.n_train, n_eval=progress.n_eval)
-        self.watcher.fold(progress)
+            name = f"round {event.key.round}, fold {event.key.fold}"
+            self.record(name, seconds, n_train=event.n_train, n_eval=event.n_eval)
+        self.progress.fold(event)
+
+
+def _weights(settings: Settings) -> str | None:
+    """Where they lay; what is in them decides the result, and is part of the run's identity."""
+    if settings.weights is not None and Path(settings.weights).is_file():
+        return str(Path(settings.weights).absolute())
+    return settings.weights
 
 
 def _versions() -> dict[str, str]:
@@ -144,43 +166,12 @@ def _machine_record() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine()}
 
 
-def _write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
-    if not unreadable:
-        return
-    table = pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())})
-    with replacing(folder / "unreadable.csv") as file:
-        table.to_csv(file, index=False)
-
-
-def _write_results(
-    run: RunFolder, result: CrossValResult, scores: FinalScores, table: pd.DataFrame, data: Source
-) -> None:
-    with replacing(run.path / "issues.csv") as file:
-        table.to_csv(file, index=False, float_format="%.6f")
-    write_arrays(
-        run.path / "probabilities.npz",
-        pred_probs=scores.pred_probs,
-        label_quality=scores.label_quality,
-        suggested=scores.suggested,
-        pred_probs_round_1=result.rounds[0].pred_probs,
-        labels=result.labels,
-        class_names=np.array(data.class_names),
-        paths=np.array(data.paths),
-        selected=result.selected,
-        candidate=result.candidate,
-        dropped=result.dropped,
-        round=result.last_round,
-    )
-    _write_gallery(run.path / "issues.html", report.worst_first(result, scores.label_quality)[:IN_GALLERY], table, data)
-
-
-def _write_gallery(file: Path, rows: IntArray, table: pd.DataFrame, data: Source) -> None:
-    from cvcoteach.data.thumbnails import thumbnails
-
+def _write_gallery(file: Path, name: str, results: RunResults, data: Source) -> None:
+    rows, table = results.worst_first()[:IN_GALLERY], results.table()
     lead = (
-        f"{table['is_label_issue'].sum():,} of {len(table):,} labels look wrong. The {len(rows)} most doubtful: "
-        "the given label, the more probable one, and the probability that the given one is right."
+        f"{results.summary['n_issues']:,} of {report.counted(len(table), 'label')} look wrong. The {len(rows):,} most "
+        "doubtful: the given label, the suggested one, and the probability that the given one is right."
     )
-    page = report.gallery_html(f"Label issues in {data.location.name}", lead, table, thumbnails(data, rows))
+    page = report.gallery_html(f"Label issues in {name}", lead, table, thumbnails(data, rows))
     with replacing(file) as out:
         out.write(page.encode())

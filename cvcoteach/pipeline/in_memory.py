@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_labels, check_at_least, near
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
+from cvcoteach._progress import OnProgress
+from cvcoteach._validation import BoolArray, InputError, IntArray, as_labels, near
+from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
-from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer, OnFold
-from cvcoteach.issues.flags import flags_of
+from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
+from cvcoteach.pipeline.settings import RULES, InMemorySettings
+from cvcoteach.training.head_trainer import HeadTrainer
+from cvcoteach.training.torch_trainer import TorchTrainer
 
-RULES = ("posterior", "incv")
-SOURCES = ("pred_probs", "images", "features", "trainer")
+KINDS = ("pred_probs", "images", "features", "trainer")
+
+
+class Evidence(NamedTuple):
+    """What the probabilities of the images are, or come from."""
+
+    kind: str
+    """One of `KINDS`."""
+    value: Any
+    """Probabilities (n, K), images (n, H, W, C), features (n, d), or a `FoldTrainer`."""
+
+    @classmethod
+    def of(cls, sources: Mapping[str, Any]) -> Evidence:
+        """Return the one of `sources`, by kind, that is not None.
+
+        Raises InputError where there is none, or more than one.
+        """
+        given = [cls(kind, value) for kind, value in sources.items() if value is not None]
+        if not given:
+            raise InputError("pred_probs is missing; give it, or images, features or a trainer to get it from.")
+        if len(given) > 1:
+            names = " and ".join(each.kind for each in given)
+            raise InputError(f"{names} are given; the probabilities come from one of them.")
+        return given[0]
+
+
+class Flagged(NamedTuple):
+    """The posterior and its flags, before suggestions are made of them."""
+
+    posterior: Posterior
+    flags: BoolArray
+    """(n,) flagged as wrong."""
+    class_names: Sequence[str] | None
+    """(K,), or None where nobody named them."""
 
 
 def label_issues(
@@ -34,210 +72,133 @@ def label_issues(
     n_rounds: int = 4,
     n_folds: int | None = None,
     seed: int = 0,
-    progress: bool | OnFold = True,
+    flag_for: FlagFor = "f1",
+    min_probability: float | None = None,
+    progress: bool | OnProgress = True,
 ) -> LabelIssues:
-    """All that `find_label_issues` knows, in one object: qualities, flags, suggestions, the transition.
+    """Find label issues: all that `find_label_issues` knows, in one object.
 
-    labels: (n,) class numbers 0..K-1, or names. class_names: (K,), in the order of the numbers.
-    pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
-    images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
-    features: (n, d) embeddings, on which linear heads are trained;
-    trainer: a `FoldTrainer`.
-    filter_by: "posterior" flags what is probably wrong - with anything to train on, after a last scoring by models that
-        learned only from labels taken for right, or corrected (`FinalScoring`); "incv" what Iterative Noisy
-        Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction is another
-        class.
-    n_rounds: of INCV. n_folds: 2 for INCV as in the paper, else 5. seed: of splits and trainings.
-    progress: a bar on stderr, nothing, or a function told of every fold.
+    Args:
+        labels: (n,) class numbers 0..K-1, or names.
+        pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
+        images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
+        features: (n, d) embeddings, on which linear heads are trained;
+        trainer: a `FoldTrainer`.
+        filter_by: "posterior" flags what is probably wrong - with anything to train on, after a final scoring by models
+            that learned only from labels taken for right, or corrected (`FinalScoring`); "incv" what Iterative Noisy
+            Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction is another
+            class.
+        class_names: (K,), in the order of the numbers.
+        n_rounds: rounds of INCV.
+        n_folds: folds; None: 2 for INCV as in the paper, else 5.
+        seed: of splits and trainings.
+        flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
+            90 %.
+        min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
+        progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 
-    Raises InputError for what does not fit, and where not exactly one source is given.
+    Raises:
+        InputError: for what does not fit, and where not exactly one source is given.
     """
-    sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
-    return judge(labels, sources, filter_by, class_names, Plan(n_rounds, n_folds, seed, progress)).issues()
+    evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
+    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
+    found = flagged(labels, evidence, settings, class_names, progress)
+    return issues_of(
+        found.posterior,
+        class_names=found.class_names,
+        flags=found.flags,
+        filter_by=filter_by,
+        rule=settings.flag_rule,
+    )
 
 
 def label_issues_from(
     result: CrossValResult, *, filter_by: str = "posterior", class_names: Sequence[str] | None = None
 ) -> LabelIssues:
-    """The label issues of a finished INCV run.
+    """Return the label issues of a finished INCV run.
 
     Qualities and suggestions are the posterior's, from the probabilities of round 1: those of all images, each by
     a model of the same kind. Flags: "posterior", or "incv" for every image that INCV did not select.
     """
     check_rule(filter_by)
     posterior = fit_posterior(result.labels, result.rounds[0].pred_probs)
-    return Verdict(posterior, None, None if filter_by == "posterior" else ~result.selected, class_names).issues()
+    flags = ~result.selected if filter_by == "incv" else flags_of(posterior)
+    return issues_of(posterior, class_names=class_names, flags=flags, filter_by=filter_by)
 
 
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """What was found out about every label, before the suggestions and tables of LabelIssues are made of it."""
-
-    posterior: Posterior
-    scores: FinalScores | None = None
-    """Of the final scoring, where there was a trainer to train them."""
-    incv_flags: BoolArray | None = None
-    """(n,) INCV's flags, where these were asked for."""
-    class_names: Sequence[str] | None = None
-
-    @property
-    def label_quality(self) -> FloatArray:
-        """(n,) probability that the given label is right, in [0, 1]."""
-        return self.posterior.label_quality if self.scores is None else self.scores.label_quality
-
-    @property
-    def flags(self) -> BoolArray:
-        """(n,) flagged as wrong."""
-        if self.incv_flags is not None:
-            return self.incv_flags
-        return flags_of(self.posterior) if self.scores is None else self.scores.is_label_issue
-
-    def issues(self) -> LabelIssues:
-        """All of it."""
-        if self.scores is not None:
-            return self.scores.issues(self.class_names)
-        rule = "posterior" if self.incv_flags is None else "incv"
-        return issues_of(self.posterior, class_names=self.class_names, flags=self.flags, filter_by=rule)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How models are trained where there is a trainer."""
-
-    n_rounds: int = 4
-    """Of INCV."""
-    n_folds: int | None = None
-    """None: the paper's 2 for INCV, 5 for the posterior."""
-    seed: int = 0
-    progress: bool | OnFold = True
-
-
-def judge(
+def flagged(
     labels: npt.ArrayLike,
-    sources: Mapping[str, Any],
-    filter_by: str,
-    class_names: Sequence[str] | None,
-    plan: Plan,
-) -> Verdict:
-    """As `label_issues`. sources: pred_probs, images, features and trainer by name, None for those not given."""
-    kind = one_source(sources)
-    check_rule(filter_by)
-    if kind == "pred_probs":
-        return _judge_pred_probs(labels, sources[kind], filter_by, class_names)
+    evidence: Evidence,
+    settings: InMemorySettings,
+    class_names: Sequence[str] | None = None,
+    progress: bool | OnProgress = False,
+) -> Flagged:
+    """Fit the posterior and flag labels; arguments and errors as of `label_issues`."""
+    check_rule(settings.filter_by)
+    if evidence.kind == "pred_probs":
+        return _by_pred_probs(labels, evidence.value, settings, class_names)
     y, names = encode_labels(labels, class_names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
-    trainer = trainer_of(kind, sources[kind], len(names))
-    if filter_by == "incv":
-        incv = IterativeCV(plan.n_rounds, plan.n_folds or 2, seed=plan.seed)
-        with _Progress(plan.progress, incv.n_rounds * incv.n_folds) as on_fold:
-            result = incv.run(trainer, y, n_classes=len(names), on_fold=on_fold)
-        return Verdict(fit_posterior(y, result.rounds[0].pred_probs), None, ~result.selected, names)
+    trainer = trainer_of(evidence, len(names))
+    with _shown(progress) as shown:
+        if settings.filter_by == "incv":
+            n_folds = 2 if settings.n_folds is None else settings.n_folds
+            incv = IterativeCV(settings.n_rounds, n_folds, seed=settings.seed)
+            shown.plan(len(y), [incv.n_folds] * incv.n_rounds)
+            result = incv.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
+            return Flagged(fit_posterior(y, result.rounds[0].pred_probs), ~result.selected, names)
+        n_folds, seed = 5 if settings.n_folds is None else settings.n_folds, settings.seed
+        # heads cost seconds: more passes are worth them
+        passes = HEAD_PASSES if evidence.kind == "features" else 1
+        scoring = FinalScoring(n_folds=n_folds, passes=passes, seed=seed)
+        shown.plan(len(y), [n_folds] * (1 + passes))
+        probs = cross_validate(trainer, y, n_folds=n_folds, seed=seed, n_classes=len(names), on_fold=shown.fold)
+        scores = scoring.run(trainer, y, probs, on_fold=shown.fold)
+    return Flagged(scores.posterior, flags_of(scores.posterior, settings.flag_rule), names)
 
-    n_folds = 5 if plan.n_folds is None else plan.n_folds
-    # heads cost seconds: more passes are worth them
-    scoring = FinalScoring(n_folds=n_folds, passes=HEAD_PASSES if kind == "features" else 1, seed=plan.seed)
-    with _Progress(plan.progress, n_folds + scoring.n_trainings) as on_fold:
-        probs = cross_validate(trainer, y, n_folds=n_folds, seed=plan.seed, n_classes=len(names), on_fold=on_fold)
-        scores = scoring.run(trainer, y, probs, on_fold=on_fold)
-    return Verdict(scores.posterior, scores, None, names)
 
-
-def _judge_pred_probs(
-    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, filter_by: str, class_names: Sequence[str] | None
-) -> Verdict:
+def _by_pred_probs(
+    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, settings: InMemorySettings, class_names: Sequence[str] | None
+) -> Flagged:
     # neither is converted here: a copy of something large is what memory runs out of
     probs, array = np.asarray(pred_probs), np.asarray(labels)
     if array.dtype.kind not in "iuf":
         array, class_names = encode_labels(array, class_names)
     posterior = fit_posterior(array, probs)
     y = posterior.labels
-    disagrees = probs[np.arange(len(y)), y] < probs.max(axis=1) if filter_by == "incv" else None
-    return Verdict(posterior, None, disagrees, class_names)
-
-
-def limited_flags(
-    labels: IntArray,
-    quality: FloatArray,
-    flags: BoolArray,
-    n_classes: int,
-    *,
-    frac_noise: float = 1.0,
-    num_to_remove_per_class: Iterable[int] | None = None,
-    min_examples_per_class: int = 1,
-) -> BoolArray:
-    """The flags (n,) that remain under cleanlab's options; those of the lowest quality (n,) go first.
-
-    frac_noise: in [0, 1], share of the flags that stays.
-    num_to_remove_per_class: (K,) flags so many of the images given each class, instead of the rule's.
-    min_examples_per_class: so many of each class stay unflagged, all if it has fewer.
-
-    Raises InputError where an option does not fit, or frac_noise and num_to_remove_per_class contradict each other.
-    """
-    if not 0 <= frac_noise <= 1:
-        raise InputError(f"frac_noise is {frac_noise}; it is the share of the flags that stays, from 0 to 1.")
-    check_at_least("min_examples_per_class", min_examples_per_class, 0)
-    room = np.maximum(np.bincount(labels, minlength=n_classes) - min_examples_per_class, 0)
-    if num_to_remove_per_class is not None:
-        if frac_noise != 1:
-            raise InputError("frac_noise and num_to_remove_per_class are both given; the second says how many already.")
-        numbers = np.asarray(list(num_to_remove_per_class))
-        if numbers.shape != (n_classes,) or numbers.dtype.kind not in "iu" or (numbers < 0).any():
-            raise InputError(
-                f"num_to_remove_per_class is {numbers.tolist()}; it takes one whole number from 0 on for each of the "
-                f"{n_classes} classes."
-            )
-        room = np.minimum(numbers, room)
-        flags = np.ones(len(labels), np.bool_)
-    worst = np.flatnonzero(flags)
-    if frac_noise < 1 or (np.bincount(labels[worst], minlength=n_classes) > room).any():
-        worst = worst[np.argsort(quality[worst], kind="stable")]
-        worst = worst[: round(frac_noise * len(worst))]
-        worst = worst[_place_in_class(labels[worst], n_classes) < room[labels[worst]]]
-    result = np.zeros(len(labels), np.bool_)
-    result[worst] = True
-    return result
-
-
-def one_source(sources: Mapping[str, Any]) -> str:
-    """The name of the one source that is not None. Raises InputError where there is none, or more than one."""
-    given = [name for name, value in sources.items() if value is not None]
-    if not given:
-        raise InputError("pred_probs is missing; give it, or images, features or a trainer to get it from.")
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} are given; the probabilities come from one of them.")
-    return given[0]
+    disagrees = settings.filter_by == "incv"
+    flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior, settings.flag_rule)
+    return Flagged(posterior, flags, class_names)
 
 
 def check_rule(filter_by: str) -> None:
-    """Raises InputError for a rule that is not ours."""
+    """Raise InputError for a rule that is not ours."""
     if filter_by not in RULES:
         raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), RULES)}")
 
 
-def trainer_of(kind: str, source: Any, n_classes: int) -> FoldTrainer:
-    """The trainer for images (n, H, W, C), features (n, d), or the trainer that was given."""
-    if kind == "images":
-        from cvcoteach.training.torch_trainer import TorchTrainer
-
-        return TorchTrainer(np.asarray(source), n_classes)
-    if kind == "features":
-        from cvcoteach.training.head_trainer import HeadTrainer
-
-        return HeadTrainer(np.asarray(source), n_classes)
-    if not callable(getattr(source, "fit_predict", None)):
-        raise InputError(f"trainer is a {type(source).__name__}; it takes an object with fit_predict, see FoldTrainer.")
-    trainer: FoldTrainer = source
+def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
+    """Return the trainer for images (n, H, W, C) or features (n, d), or the trainer that was given."""
+    if evidence.kind == "images":
+        return TorchTrainer(np.asarray(evidence.value), n_classes)
+    if evidence.kind == "features":
+        return HeadTrainer(np.asarray(evidence.value), n_classes)
+    trainer: FoldTrainer = evidence.value
+    if not callable(getattr(trainer, "fit_predict", None)):
+        raise InputError(
+            f"trainer is a {type(trainer).__name__}; it takes an object with fit_predict, see FoldTrainer."
+        )
     return trainer
 
 
 def encode_labels(
     labels: npt.ArrayLike, class_names: Sequence[str] | None = None
 ) -> tuple[IntArray, tuple[str, ...] | None]:
-    """Labels as int64 (n,) and the class names, None where neither labels nor the caller name them.
+    """Return labels as int64 (n,) and the class names, None where neither labels nor the caller name them.
 
     Whole numbers stay what they are. Names are numbered in the order of class_names, else lexicographically.
 
-    Raises InputError for a label that is no class name, and what `as_labels` refuses.
+    Raises InputError for a label that is not a class name, and what `as_labels` refuses.
     """
     array = np.asarray(labels)
     if array.ndim != 1 or not len(array) or array.dtype.kind in "iuf":
@@ -249,37 +210,17 @@ def encode_labels(
     unknown = [name for name in found.tolist() if name not in place]
     if unknown:
         first = int(np.argmax(array.astype(str) == unknown[0]))
-        raise InputError(f"labels[{first}] is {unknown[0]!r}, no class name; {near(unknown[0], names)}")
+        raise InputError(f"labels[{first}] is {unknown[0]!r}, not a class name; {near(unknown[0], names)}")
     return as_labels(np.array([place[name] for name in found.tolist()])[index], len(names))[0], names
 
 
-def _place_in_class(labels: IntArray, n_classes: int) -> IntArray:
-    """(n,) how many of the same class stand before each label."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels, minlength=n_classes)
-    place = np.empty(len(labels), np.int64)
-    place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return place
-
-
-class _Progress:
-    """Whom to tell of every fold: the caller's function, a bar on stderr, or nobody."""
-
-    def __init__(self, progress: bool | OnFold, n_trainings: int) -> None:
-        self._callback = progress if callable(progress) else None
-        self._bar: Any = None
-        if progress is True:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=n_trainings, desc="INCV", unit="fold", leave=False)
-
-    def __enter__(self) -> OnFold | None:
-        return self._callback if self._bar is None else self._advance
-
-    def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _advance(self, told: FoldProgress) -> None:
-        if told.state != "start":
-            self._bar.update()
+@contextmanager
+def _shown(progress: bool | OnProgress) -> Iterator[RunProgress]:
+    if progress is not True:
+        yield RunProgress(Calling(progress) if callable(progress) else None)
+        return
+    bar = Bar(sys.stderr)
+    try:
+        yield RunProgress(bar)
+    finally:
+        bar.close()

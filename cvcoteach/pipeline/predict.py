@@ -1,41 +1,47 @@
-"""What a saved classifier says about images, with or without labels."""
+"""Predictions of a saved classifier, for images with or without labels."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from cvcoteach._files import replacing
+from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
-from cvcoteach.pipeline.retrain_task import numbers_of
-from cvcoteach.pipeline.settings import Machine, Silent, Watcher
-
-if TYPE_CHECKING:
-    from cvcoteach.data.sources import Source
+from cvcoteach.coteaching.model_files import load_model
+from cvcoteach.data.images import load_images
+from cvcoteach.data.sources import IMAGE_SUFFIXES, Source, read_source
+from cvcoteach.data.tables import PATH_COLUMNS, TABLE_SUFFIXES, columns_of, read_columns
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.retraining_set import numbers_of
+from cvcoteach.pipeline.settings import Machine
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import choose_device, choose_threads, set_threads
+from cvcoteach.training.estimator_inputs import unlabelled
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The answers, and where they were written."""
+    """Predictions, and where they were written."""
 
     file: Path
+    """The CSV."""
     table: pd.DataFrame
-    """An image a row: path, given_label (where there are labels), predicted_label, probability, a column a class."""
+    """One row per image: path, given_label (if any), predicted_label, probability, and p:NAME per class."""
     accuracy: float | None
-    """Share whose prediction is the given label, of the readable; None without labels."""
+    """Share of readable images whose prediction is the given label, in [0, 1]; None without labels."""
     unreadable: int
     """Images without a prediction."""
 
 
 def predict(
-    model: Path,
-    source: Path,
-    output: Path | None = None,
+    model: str | Path,
+    source: str | Path,
+    output: str | Path | None = None,
     machine: Machine | None = None,
     *,
     trusted: str | None = None,
@@ -44,33 +50,42 @@ def predict(
     ignore_labels: bool = False,
     watcher: Watcher | None = None,
 ) -> Predictions:
-    """Predict the classes of the images of `source`, and write them to a CSV.
+    """Predict the classes of images, and write them to a CSV.
 
-    model: a folder that retrain wrote. source: as `read_source` takes it, or images without labels: a folder of
-    them, at any depth, one image, a table with paths only. trusted: see `load_model`.
-    output: a new file, or earlier predictions, which it replaces; None: `<name>-predictions.csv`, in this folder.
+    Args:
+        model: A folder that retrain wrote.
+        source: As `read_source` takes it, or images without labels: a folder of them at any depth, one image, or a
+            table with paths only.
+        output: A new file, or earlier predictions, which are replaced; None: `<name>-predictions.csv` in the current
+            folder.
+        machine: Where to compute; None: chosen.
+        trusted: See `load_model`.
+        path_column: Column of image paths in a table; None: auto-detected.
+        label_column: Column of labels in a table; None: auto-detected.
+        ignore_labels: Whether to treat the source as images without labels.
+        watcher: Follows the reading.
 
-    Raises InputError, one sentence, for anything that does not fit, such as labels that the model does not know.
+    Raises:
+        InputError: Anything does not fit, such as labels that the model does not know.
     """
-    from cvcoteach.coteaching.model_files import load_model
-    from cvcoteach.data.images import load_images
-    from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
-
-    machine, watcher = machine or Machine(), watcher or Silent()
-    output = output or Path(f"{source.resolve().stem}-predictions.csv")
+    machine, progress = machine or Machine(), RunProgress(watcher)
+    model, source = Path(model), Path(source)
+    output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=trusted)
     data = None if ignore_labels else _labelled(source, path_column, label_column)
-    labels = (
-        None if data is None else numbers_of(data, loaded.class_names, f"{source} (--ignore-labels passes over it)")
-    )
+    labels = None if data is None else numbers_of(data, loaded.class_names, f"{source} (--ignore-labels ignores it)")
     data = data or unlabelled_source(source, path_column)
     for sentence in data.notes:
-        watcher.note(sentence)
+        progress.note(sentence)
     images = load_images(
-        data, loaded.size, channels=loaded.channels, cache_dir=machine.cache_dir, progress=watcher.reading
+        data,
+        loaded.images.size,
+        channels=loaded.images.channels,
+        cache_dir=machine.cache_dir,
+        progress=progress.reading,
     )
-    plan = Plan(str(choose_device(machine.device)), threads=choose_threads(machine.threads))
+    plan = ComputePlan(str(choose_device(machine.device)), threads=choose_threads(machine.threads))
     set_threads(plan.threads)
     probs = loaded.predict_proba(images.pixels, plan)
     predicted, names = probs.argmax(axis=1), np.array(loaded.class_names, dtype=object)
@@ -81,8 +96,8 @@ def predict(
     columns["probability"] = probs.max(axis=1)
     columns |= {f"p:{name}": probs[:, k] for k, name in enumerate(loaded.class_names)}
     table = pd.DataFrame(columns)
-    told = [name for name in table.columns if name not in ("path", "given_label")]
-    table.loc[~images.readable, told] = np.nan
+    predictions = [name for name in table.columns if name not in ("path", "given_label")]
+    table.loc[~images.readable, predictions] = np.nan
     with replacing(output) as file:
         table.to_csv(file, index=False, float_format="%.6f")
     right = None if labels is None else (predicted == labels)[images.readable]
@@ -92,11 +107,11 @@ def predict(
 
 
 def _check_output(output: Path, source: Path) -> None:
-    """Raises InputError for a place where no file can be, and for a file of another kind: it would be lost."""
+    """Raise InputError if no file can be written there, or if a file of another kind would be lost."""
     if output.is_dir():
         raise InputError(f"{output} is a folder; --output takes a file.")
     if not output.absolute().parent.is_dir():
-        raise InputError(f"{output.parent}, where the predictions are to be, is no folder; make it first.")
+        raise InputError(f"{output.parent}, the folder for the predictions, does not exist; create it first.")
     if not output.exists():
         return
     try:
@@ -106,14 +121,11 @@ def _check_output(output: Path, source: Path) -> None:
         header = []
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
     if not ours or output.resolve() == source.resolve():
-        raise InputError(f"{output} is there and holds no earlier predictions; name another --output.")
+        raise InputError(f"{output} exists and holds no earlier predictions; name another --output.")
 
 
 def _labelled(source: Path, path_column: str | None, label_column: str | None) -> Source | None:
-    """The source with its labels, None where it holds images without any."""
-    from cvcoteach.data.sources import read_source
-    from cvcoteach.data.tables import TABLE_SUFFIXES, columns_of
-
+    """Return the source with its labels, None if it has none."""
     if source.is_dir():
         folders = [entry for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith(".")]
         if not folders:
@@ -127,14 +139,11 @@ def _labelled(source: Path, path_column: str | None, label_column: str | None) -
 
 
 def unlabelled_source(source: Path, path_column: str | None = None) -> Source:
-    """Images without labels: a folder of them, at any depth, one image, a table with a column of paths.
+    """Return images without labels: a folder of them at any depth, one image, or a table with a column of paths.
 
-    Raises InputError where there are none.
+    Raises:
+        InputError: There are none.
     """
-    from cvcoteach.data.sources import IMAGE_SUFFIXES, read_source
-    from cvcoteach.data.tables import PATH_COLUMNS, TABLE_SUFFIXES, columns_of, read_columns
-    from cvcoteach.training.inputs import unlabelled
-
     location = source.absolute()
     suffix = location.suffix.lower()
     if not location.exists():

@@ -1,4 +1,4 @@
-"""From what the user named to images or features with labels, and a trainer over them. Nothing is trained here."""
+"""From a source and settings to images or features with labels, and a trainer for them. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -7,80 +7,103 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._files import digest
+from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.final_scoring import HEAD_PASSES
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.images import Images, load_images, natural_size, size_for
+from cvcoteach.data.sources import Source, read_source
+from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
-from cvcoteach.pipeline.settings import ExtractionWatcher, Machine, Settings, Watcher
-
-if TYPE_CHECKING:
-    from cvcoteach.data.images import Images
-    from cvcoteach.data.sources import Source
-    from cvcoteach.training.backbones import Backbone
-    from cvcoteach.training.recipe import Recipe
+from cvcoteach.pipeline.settings import Machine, Settings
+from cvcoteach.training.auto_preset import choose, seconds_to_extract
+from cvcoteach.training.backbones import Backbone, load_backbone
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import choose_device
+from cvcoteach.training.extraction import extract_features
+from cvcoteach.training.head_trainer import HeadTrainer, load_features
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.presets import FINETUNE, PRESETS
+from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.torch_trainer import TorchTrainer
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Images or features with labels, and the trainer over them, before anything is trained."""
+    """Images or features with labels, and a trainer for them, before anything is trained."""
 
     source: Source
+    """Without unreadable images."""
     unreadable: Mapping[str, str]
-    """Path -> why."""
+    """Path -> why it was left out."""
     identity: dict[str, Any]
-    """What decides the result, as it goes into run.json."""
+    """Everything that decides the result, for run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
+    """Returns the trainer, with the compute plan that the folder records."""
     passes: int
-    """Of the final scoring, unless the user said so."""
+    """Passes of the final scoring, if the user did not set them."""
     seconds_reading: float = 0.0
+    """Time that decoding and feature extraction took, seconds."""
 
 
 @dataclass(frozen=True, eq=False)
 class _OnRows:
-    """A trainer over some rows of its images: image i of the run is row `rows[i]`."""
+    """A trainer for some rows of its images: image i of the run is row `rows[i]`."""
 
     trainer: FoldTrainer
+    """For all rows."""
     rows: IntArray
+    """(n,) rows of the run's images."""
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         return self.trainer.fit_predict(self.rows[train_idx], train_labels, self.rows[eval_idx], seed)
 
 
 def prepare(
-    source: Path,
+    source: Path | Source,
     settings: Settings,
     machine: Machine,
-    path_column: str | None,
-    label_column: str | None,
-    watcher: Watcher,
+    progress: RunProgress,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
-    Raises InputError, one sentence, for anything that does not fit.
-    """
-    from cvcoteach.data.sources import read_source
-    from cvcoteach.training.devices import choose_device
+    Args:
+        source: Images with labels, or where to read them.
+        settings: What decides the result.
+        machine: Where to compute.
+        progress: Follows the reading.
+        path_column: Column of image paths in a table; None: auto-detected.
+        label_column: Column of labels in a table; None: auto-detected.
 
+    Raises:
+        InputError: Anything does not fit.
+    """
     started = time.perf_counter()
-    choose_device(machine.device)  # what cannot work is told before a million images are read
+    choose_device(machine.device)  # fails before a million images are read
     _check(settings)
-    data = read_source(source, path_column=path_column, label_column=label_column)
+    data = source
+    if not isinstance(data, Source):
+        data = read_source(data, path_column=path_column, label_column=label_column)
     identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
     backbone = None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
-        settings, backbone = _automatic(data, settings, machine, watcher)
+        settings, backbone = _automatic(data, settings, machine, progress)
     if settings.features is not None:
-        prepared = _with_features(data, settings, machine, watcher)
+        prepared = _with_features(data, settings, machine, progress)
     elif settings.backbone is not None and not settings.finetune:
-        prepared = _with_backbone(data, settings, machine, watcher, backbone)
+        prepared = _with_backbone(data, settings, machine, progress, backbone)
     else:
-        prepared = _with_images(data, settings, machine, watcher)
+        prepared = _with_images(data, settings, machine, progress, backbone)
     kept = prepared.source
     passes = (settings.passes or prepared.passes) if settings.select == "posterior" else 1
     identity |= {"repeats": settings.repeats, "passes": passes}
@@ -95,91 +118,77 @@ def prepare(
 
 
 _OF_NETWORKS = ("epochs", "learning_rate", "flip", "patience")
-"""Settings that say how networks are trained on images, and nothing of heads on features."""
+"""Settings of networks on images that heads on features ignore."""
 
 
 def _check(settings: Settings) -> None:
     if settings.finetune and settings.backbone is None:
-        raise InputError("finetune is on without a backbone; --backbone names the network to fine-tune.")
+        raise InputError("finetune is set without a backbone; name the network to fine-tune with --backbone.")
     if settings.features is not None and settings.backbone is not None:
-        raise InputError("features and backbone are both given; the features come from one of them.")
+        raise InputError("features and backbone are both given; features come from only one of them.")
 
 
 def _automatic(
-    data: Source, settings: Settings, machine: Machine, watcher: Watcher
+    data: Source, settings: Settings, machine: Machine, progress: RunProgress
 ) -> tuple[Settings, Backbone | None]:
-    from cvcoteach.data.images import natural_size
-    from cvcoteach.training.backbones import load_backbone
-    from cvcoteach.training.devices import choose_device
-    from cvcoteach.training.presets import choose
-
     if settings.model is not None:
-        raise InputError(f"model is {settings.model!r}, but preset auto chooses it; leave one of them out.")
+        raise InputError(f"model is {settings.model!r}, but preset auto chooses the model; leave one of them out.")
     device = choose_device(machine.device)
     load = partial(load_backbone, weights=settings.weights)
     choice = choose(len(data), natural_size(data), device, size=settings.image_size, load=load)
-    watcher.note(f"preset auto takes {choice.reason}.")
+    progress.note(f"preset auto takes {choice.reason}.")
     name = choice.backbone.name if choice.backbone else None
     return replace(settings, backbone=name, finetune=choice.finetune), choice.backbone
 
 
-def _with_features(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:
-    from cvcoteach.training.head_trainer import load_features
-
+def _with_features(data: Source, settings: Settings, machine: Machine, progress: RunProgress) -> Prepared:
     assert settings.features is not None
     features = load_features(settings.features)
     if len(features) != len(data.labels):
         raise InputError(
             f"{settings.features} has {len(features):,} rows, but the source has {len(data.labels):,} images; "
-            "it takes one row an image, in the order of the source."
+            "it takes one row per image, in the order of the source."
         )
-    trainer = _heads(features, data, settings, machine, watcher)
+    trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
     return Prepared(data, {}, identity, lambda run: trainer, HEAD_PASSES)
 
 
 def _heads(
-    features: npt.NDArray[Any], data: Source, settings: Settings, machine: Machine, watcher: Watcher
+    features: npt.NDArray[Any], data: Source, settings: Settings, machine: Machine, progress: RunProgress
 ) -> FoldTrainer:
-    from cvcoteach.training.head_trainer import HeadTrainer
-
-    passed_over = [name for name in _OF_NETWORKS if getattr(settings, name) is not None]
-    if passed_over:
-        watcher.note(f"not used: {', '.join(passed_over)}; heads on features are trained in a way of their own.")
+    ignored = [name for name in _OF_NETWORKS if getattr(settings, name) is not None]
+    if ignored:
+        progress.note(f"ignored for heads on features: {', '.join(ignored)}.")
     return HeadTrainer(
         features,
         len(data.class_names),
         settings.head,
         device=machine.device,
         threads=machine.threads,
-        on_epoch=watcher.epoch,
+        on_epoch=progress.epoch,
     )
 
 
 def _with_backbone(
-    data: Source, settings: Settings, machine: Machine, watcher: Watcher, backbone: Backbone | None
+    data: Source, settings: Settings, machine: Machine, progress: RunProgress, backbone: Backbone | None
 ) -> Prepared:
-    from cvcoteach.data.images import load_images, natural_size
-    from cvcoteach.training.backbones import load_backbone
-    from cvcoteach.training.devices import choose_device
-    from cvcoteach.training.presets import seconds_to_extract
-
     assert settings.backbone is not None
     if backbone is None:
         backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size)
-    # smaller images are scaled up by the device: on disk they stay small
+    # smaller images are scaled up on the device, so that they stay small on disk
     size = min(natural_size(data), backbone.size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
+    images = load_images(data, size, cache_dir=machine.cache_dir, progress=progress.reading)
     if settings.preset == "auto":
         seconds = seconds_to_extract(backbone, images.pixels, choose_device(machine.device))
-        watcher.note(
-            f"the features of {len(data):,} images take about {duration(seconds)} unless they are kept from before."
+        progress.note(
+            f"the features of {len(data):,} images take about {duration(seconds)} unless they are in the cache."
         )
-    features: npt.NDArray[Any] = extracted(backbone, images, machine, watcher)
+    features: npt.NDArray[Any] = extracted(backbone, images, machine, progress)
     data, unreadable, readable = _readable(data, images)
     if readable is not None:
         features = features[readable]
-    trainer = _heads(features, data, settings, machine, watcher)
+    trainer = _heads(features, data, settings, machine, progress)
     identity = {
         "head": settings.head,
         "backbone": settings.backbone,
@@ -190,10 +199,8 @@ def _with_backbone(
     return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
 
 
-def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: Watcher) -> npt.NDArray[np.float16]:
-    """Features (n, d) of all images, by this machine or from its cache; see `extract_features`."""
-    from cvcoteach.training.extraction import extract_features
-
+def extracted(backbone: Backbone, images: Images, machine: Machine, progress: RunProgress) -> npt.NDArray[np.float16]:
+    """Return features (n, d) of all images, computed or from the cache; see `extract_features`."""
     return extract_features(
         backbone,
         images.pixels,
@@ -201,86 +208,79 @@ def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: Wat
         device=machine.device,
         threads=machine.threads,
         cache_dir=machine.cache_dir,
-        progress=watcher.extracting if isinstance(watcher, ExtractionWatcher) else None,
+        progress=progress.extracting,
     )
 
 
-def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Watcher) -> Prepared:
-    from cvcoteach.data.images import load_images, size_for
-    from cvcoteach.training.devices import Plan
-    from cvcoteach.training.models import preprocessing
-    from cvcoteach.training.torch_trainer import TorchTrainer
-
+def _with_images(
+    data: Source, settings: Settings, machine: Machine, progress: RunProgress, backbone: Backbone | None
+) -> Prepared:
     recipe = _recipe(settings)
-    size = settings.image_size or size_for(data, preprocessing(recipe.model, recipe.weights).size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
+    models = ModelFactory(recipe.model, backbone)
+    size = settings.image_size or size_for(data, models.preprocessing.size)
+    images = load_images(data, size, cache_dir=machine.cache_dir, progress=progress.reading)
     data, unreadable, readable = _readable(data, images)
 
     def make_trainer(run: RunFolder) -> FoldTrainer:
-        plan = Plan.recorded(run.record, machine.device)
+        plan = ComputePlan.recorded(run.record, machine.device)
         trainer = TorchTrainer(
             images.pixels,
             len(data.class_names),
             recipe,
             device=machine.device,
             plan=plan,
+            models=models,
             threads=machine.threads,
             precision=machine.precision,
-            on_epoch=watcher.epoch,
+            on_epoch=progress.epoch,
         )
         if plan is None and not run.done:
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
                 trainings = settings.n_rounds * settings.n_folds * 0.6 + 4 * settings.repeats * (settings.passes or 1)
                 seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
-                watcher.note(f"all trainings together take about {duration(seconds)}.")
+                progress.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)
 
-    identity = {"recipe": asdict(recipe), "image_size": size, "images_digest": images.content_key}
+    identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
     return Prepared(data, unreadable, identity, make_trainer, 1)
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
-    """The source without unreadable images, these with the reasons, and the rows that are left (None: all)."""
+    """Return the source without unreadable images, why each is unreadable, and the remaining rows (None: all)."""
     unreadable = {data.paths[i]: reason for i, reason in images.errors.items()}
     if not unreadable:
         return data, unreadable, None
     rows = np.flatnonzero(images.readable)
     data = data.subset(rows)
     if len(np.unique(data.labels)) < 2:
-        raise InputError(f"{data.root} has readable images of one class only; a wrong label needs a second class.")
+        raise InputError(
+            f"{data.root} has readable images of a single class; a label can only be wrong if there is a second one."
+        )
     return data, unreadable, rows
 
 
 def _recipe(settings: Settings) -> Recipe:
-    """The preset, with what the user set himself in its place."""
-    from cvcoteach.training.models import BACKBONE
-    from cvcoteach.training.recipe import FINETUNE, PRESETS
-
+    """Return the preset, overruled by what the user set."""
     changes = {
         name: getattr(settings, name)
-        for name in ("model", "weights", "epochs", "learning_rate", "flip", "patience")
+        for name in ("epochs", "learning_rate", "flip", "patience")
         if getattr(settings, name) is not None
     }
     if settings.finetune:
-        return replace(FINETUNE, **changes | {"model": f"{BACKBONE}{settings.backbone}"})
+        return replace(FINETUNE, model=ModelSpec.parse(f"backbone:{settings.backbone}", settings.weights), **changes)
     if settings.preset != "auto" and settings.preset not in PRESETS:
-        raise InputError(f"preset is {settings.preset!r}; there are {', '.join(PRESETS)}, auto.")
-    return replace(PRESETS["fast" if settings.preset == "auto" else settings.preset], **changes)
+        raise InputError(f"preset is {settings.preset!r}; it takes {', '.join(PRESETS)} or auto.")
+    base = PRESETS["fast" if settings.preset == "auto" else settings.preset]
+    model = base.model if settings.model is None else ModelSpec.parse(settings.model)
+    return replace(base, model=model.with_weights(settings.weights), **changes)
 
 
 def rare_classes(data: Source, n_folds: int) -> list[str]:
-    """A sentence for each class that some fold will not see."""
+    """Return a sentence for each class that some fold will not see."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
     return [
         f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the {n_folds} "
         "folds: some model never sees the class, so look at its images yourself."
         for k in np.flatnonzero(counts < n_folds)
     ]
-
-
-def duration(seconds: float) -> str:
-    """For people: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

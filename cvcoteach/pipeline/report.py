@@ -1,4 +1,4 @@
-"""Results -> tables and text. Nothing here is printed or written by itself."""
+"""Results -> figures and text. Nothing here is printed or written."""
 
 from __future__ import annotations
 
@@ -7,65 +7,23 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures, sentences
 
-ISSUE_COLUMNS = (
-    "path",
-    "given_label",
-    "predicted_label",
-    "label_quality",
-    "is_label_issue",
-    "set",
-    "round",
-)
+MOST_CONFUSIONS = 5
+"""Pairs of classes in a summary."""
 
 
-def worst_first(result: CrossValResult, label_quality: FloatArray) -> IntArray:
-    """All images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
-    return np.lexsort((result.selected, label_quality))
-
-
-def issue_table(result: CrossValResult, issues: LabelIssues, paths: Sequence[str]) -> pd.DataFrame:
-    """Every image, worst first, with the columns of `issues.csv`.
-
-    `predicted_label` is the most probable true class, `label_quality` the probability that the given label is right.
-    `set` says where INCV left the image, `round` which round judged it last.
-    """
-    names = np.asarray(issues.class_names, dtype=object)
-    where = np.select([result.selected, result.candidate], ["selected", "candidate"], "dropped")
-    table = pd.DataFrame(
-        {
-            "path": np.asarray(paths, dtype=object),
-            "given_label": names[issues.labels],
-            "predicted_label": names[issues.suggested],
-            "label_quality": issues.label_quality,
-            "is_label_issue": issues.is_label_issue,
-            "set": where,
-            "round": result.last_round,
-        }
-    )
-    return table.iloc[worst_first(result, issues.label_quality)].reset_index(drop=True)
-
-
-def confusions(table: pd.DataFrame, most: int = 5) -> list[dict[str, Any]]:
-    """The most frequent pairs given -> predicted among the flagged, with their counts."""
-    flagged = table[table["is_label_issue"] & (table["given_label"] != table["predicted_label"])]
-    counts = flagged.groupby(["given_label", "predicted_label"]).size().rename("count").reset_index()
-    counts = counts.sort_values("count", ascending=False, kind="stable").head(most)
-    return [
-        {"given": given, "predicted": predicted, "count": int(count)}
-        for given, predicted, count in counts.itertuples(index=False)
-    ]
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: 1 image, 1,200 images."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
-    """One line a round: how many were scored, kept, dropped; agreement and ε̂."""
+    """Return a record per round: how many were scored, kept, dropped; agreement and ε̂."""
     return [
         {
             "round": number,
@@ -81,24 +39,37 @@ def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
     ]
 
 
-def summary(result: CrossValResult, issues: LabelIssues, table: pd.DataFrame) -> dict[str, Any]:
-    """The figures of a run, for people and machines."""
+def confusions(issues: LabelIssues) -> list[dict[str, Any]]:
+    """Return the most frequent pairs given -> suggested among the flagged labels, with their counts."""
+    pairs = issues.confusions().head(MOST_CONFUSIONS)
+    return [
+        {"given": given, "suggested": suggested, "count": int(count)}
+        for given, suggested, count in pairs[["given", "suggested", "count"]].itertuples(index=False)
+    ]
+
+
+def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadable: int) -> dict[str, Any]:
+    """Return the figures of a run, for people and machines: those of `issues.summary.figures`, and more.
+
+    rounds: as `round_figures`.
+    """
     return {
         **figures(issues),
-        "noise_rate_round_1": round(result.noise_rate, 4),
-        "confusions": confusions(table),
-        "rounds": round_figures(result),
+        "noise_rate_round_1": rounds[0]["noise_rate"],
+        "confusions": confusions(issues),
+        "rounds": [dict(record) for record in rounds],
+        "n_unreadable": n_unreadable,
     }
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
-    """The short summary that `find-issues` ends with."""
+    """Return the short summary that `find-issues` ends with."""
     lines = sentences(summary)
     if summary["confusions"]:
         lines.append("Most often:")
         width = max(len(c["given"]) for c in summary["confusions"])
         lines += [
-            f"  {c['given']:<{width}} looks like {c['predicted']}  ({c['count']:,})" for c in summary["confusions"]
+            f"  {c['given']:<{width}} looks like {c['suggested']}  ({c['count']:,})" for c in summary["confusions"]
         ]
     return "\n".join(lines)
 
@@ -118,9 +89,11 @@ figcaption { overflow-wrap: anywhere; font-size: 12px; }
 
 
 def gallery_html(title: str, lead: str, table: pd.DataFrame, thumbnails: Sequence[bytes | None]) -> str:
-    """A page of its own with the first rows of an issue table as pictures: given label, predicted label, quality.
+    """Return a self-contained page with the first rows of an issue table as pictures.
 
-    table: as `issue_table`; thumbnails: PNG bytes of its first rows (None where there is no picture).
+    Below each are the given label, the suggested one and the label quality.
+
+    table: as `RunResults.table`; thumbnails: PNG bytes of its first rows (None where there is no picture).
     """
     figures = []
     for row, png in zip(table.itertuples(index=False), thumbnails, strict=False):
@@ -129,7 +102,7 @@ def gallery_html(title: str, lead: str, table: pd.DataFrame, thumbnails: Sequenc
         )
         figures.append(
             f'<figure>{picture}<figcaption><span class="given">{html.escape(str(row.given_label))}</span> '
-            f'<span class="seen">{html.escape(str(row.predicted_label))}</span> {row.label_quality:.3f}'
+            f'<span class="seen">{html.escape(str(row.suggested_label))}</span> {row.label_quality:.3f}'
             f'<br><span class="file">{html.escape(str(row.path))}</span></figcaption></figure>'
         )
     return (

@@ -1,301 +1,242 @@
-"""From a finished run to a retrained classifier: corrections, Co-teaching, and what it bought."""
+"""Retrain a classifier on a finished run: corrections, Co-teaching, and what they bring on test images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cvcoteach._files import digest, replacing
+from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
-from cvcoteach.pipeline.retrain_task import (
-    ColumnNames,
-    RetrainSettings,
-    Task,
-    finished_run,
-    lesson_of,
+from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
+from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
+from cvcoteach.data.tables import columns_of, is_table
+from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, architecture, epochs_of, plan_of
+from cvcoteach.pipeline.finished_run import FinishedRun
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.retrain_recipe import recipe_of
+from cvcoteach.pipeline.retraining_set import (
+    NamedSource,
+    RetrainingSet,
+    RetrainRequest,
     load_test_images,
-    prepare,
-    recipe_of,
-    source_of,
+    read_retraining_set,
+    selection_of,
 )
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.scores import Scores, confusion_table, figures, per_class_table, score
-from cvcoteach.pipeline.settings import Machine, Silent, Watcher
+from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from cvcoteach.coteaching.lesson import Lesson
-    from cvcoteach.coteaching.model_files import Model
-    from cvcoteach.coteaching.training import Curriculum, Epoch
-    from cvcoteach.training.batches import Scaling
-    from cvcoteach.training.devices import Plan
-    from cvcoteach.training.recipe import Recipe
-
-CHECKPOINT, PLAIN_CHECKPOINT, PLAIN_WEIGHTS = "checkpoint.pt", "plain.checkpoint.pt", "plain.safetensors"
+_HISTORY = "history.csv"
 
 
 @dataclass(frozen=True, eq=False)
-class Retrained:
+class RetrainedClassifier:
     """A retrained classifier in its folder."""
 
     folder: Path
+    """Holds model.safetensors, model.json, history.csv and, with test images, the scores."""
     history: tuple[Epoch, ...]
+    """One record per epoch."""
     summary: dict[str, Any]
+    """What was trained on, and how; as in run.json."""
     scores: Scores | None
-    """On the test images, if any."""
+    """On the test images; None without any."""
     plain_scores: Scores | None
-    """Of a plain network: the same images under the given labels, without corrections, and as many image passes."""
+    """Of a plain network on the same images under the given labels, uncorrected, with as many image passes."""
     exported: tuple[Path, ...]
+    """Files of exported networks."""
     class_names: tuple[str, ...]
+    """(K,) names."""
     was_done: bool
-    """The folder held the finished model already; nothing was trained again."""
+    """Whether the folder held the finished classifier already, so that nothing was trained."""
 
 
 def default_output(run: Path) -> Path:
-    """`<run>-model` beside the run."""
+    """Return `<run>-model` beside the run."""
     run = run.resolve()
     return run.with_name(f"{run.name.removesuffix('-issues')}-model")
 
 
 def retrain(
-    run: Path,
-    output: Path | None = None,
+    run: str | Path,
+    output: str | Path | None = None,
     settings: RetrainSettings | None = None,
     machine: Machine | None = None,
     *,
-    source: Path | None = None,
+    source: str | Path | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
-    corrections: Path | None = None,
-    test: Path | None = None,
+    corrections: str | Path | None = None,
+    test: str | Path | None = None,
     exports: Sequence[str] = (),
     watcher: Watcher | None = None,
-) -> Retrained:
-    """Retrain on what the run selected, by Co-teaching; the classifier is in the folder `output`.
+) -> RetrainedClassifier:
+    """Retrain by Co-teaching on what a run selected, and save the classifier in a folder.
 
-    run: a finished folder of find-issues. source: its images; None: where the run found them. corrections: see
-        `correct`. test: images with right labels, as `read_source` takes them. exports: "onnx", "torch.export".
-    output: made, or gone on with where an unfinished retraining of the same run, settings and corrections is.
+    Args:
+        run: The folder of a finished find-issues.
+        output: The folder of the classifier; an unfinished retraining of the same run, settings and corrections
+            resumes there. None: `default_output`.
+        settings: How to retrain; None: the defaults.
+        machine: Where to compute; None: chosen.
+        source: The images of the run; None: where the run found them.
+        path_column: Column of image paths in a table; None: auto-detected.
+        label_column: Column of labels in a table; None: auto-detected.
+        corrections: What people decided about labels, see `correct`.
+        test: Images with right labels, as `read_source` takes them, to measure the classifier on.
+        exports: "onnx", "torch.export".
+        watcher: Follows the run.
 
-    Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
+    Raises:
+        InputError: Anything does not fit; existing files stay.
     """
-    from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
-    from cvcoteach.coteaching.training import enough_epochs
-
-    settings, machine, watcher = settings or RetrainSettings(), machine or Machine(), watcher or Silent()
+    run, (output, source, corrections, test) = Path(run), map(_path, (output, source, corrections, test))
+    settings, machine, progress = settings or RetrainSettings(), machine or Machine(), RunProgress(watcher)
     for kind in exports:
         if kind not in EXPORTS:
-            raise InputError(f"export is {kind!r}; there are {' and '.join(EXPORTS)}.")
-    record = finished_run(run)
-    recipe = recipe_of(settings, record)
-    location = source_of(run, record, source)
-    columns, of_test = _columns_for(location, test, (path_column, label_column))
-    task = prepare(run, record, location, columns, corrections, settings, recipe, machine, watcher)
-    recipe = task.inputs.recipe(recipe)
-    lesson = lesson_of(task, settings, record)
-    if settings.epochs is None and not recipe.milestones:
-        recipe = replace(recipe, epochs=lesson.epochs(recipe.epochs * len(task.rows)))
-        recipe = enough_epochs(recipe, int(lesson.selected.sum()))
-    curriculum = lesson.curriculum(len(task.class_names), recipe.epochs)
-    if "features_digest" in record["identity"]:
-        watcher.note(f"The run judged features from a file, which holds no network; {recipe.model!r} is trained.")
-    if test is not None and test.resolve() == location.resolve():
-        watcher.note(f"{test} is what is trained on: the accuracies say how well labels are learned by heart.")
-    tested = None if test is None else load_test_images(test, of_test, task, machine, watcher)
-    left_out = np.array([curriculum.noise_rate, curriculum.mixed_noise_rate])
-    identity = {
-        "mode": settings.mode,
-        "recipe": asdict(recipe),
-        "seed": settings.seed,
-        "noise_rate": settings.noise_rate,
-        "image_size": task.size,
-        "trained_images_digest": digest("\0".join(task.paths)),
-        "corrected_labels_digest": digest(lesson.labels, *task.class_names),
-        "selected_images_digest": digest(curriculum.selected, curriculum.candidate, left_out),
-        "images_digest": task.content_key,
-    }
+            raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
+    finished = FinishedRun.read(run)
+    recipe = recipe_of(settings, finished.record)
+    images, test_images = _named_sources(_location(finished, source), test, path_column, label_column)
+    request = RetrainRequest(finished, images, corrections, settings, recipe.model)
+    data = read_retraining_set(request, machine, progress)
+    recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
+    selection = selection_of(data, settings, finished.noise_rate)
+    if settings.epochs is None:
+        recipe = with_epochs(recipe, selection)
+    curriculum = selection.curriculum(n_classes, recipe.epochs)
+    task = CoTeachingTask(data.inputs, selection, n_classes, recipe, curriculum, settings.seed)
+    if "features_digest" in finished.identity:
+        progress.note(f"The run used features from a file, which holds no network; {str(recipe.model)!r} is trained.")
+    tested = None
+    if test_images is not None:
+        if test_images.location.resolve() == images.location.resolve():
+            progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
+        tested = load_test_images(test_images, data, machine, progress)
     output = output or default_output(run)
     if output.resolve() == run.resolve():
         raise InputError(f"{output} is the run itself; name another --output.")
-    with RunFolder.open(output, identity) as folder:
+    with RunFolder.open(output, _identity(settings, data, task)) as folder:
         was_done = folder.done
-        plan = _plan(folder, task, recipe, machine)
-        if not was_done:
-            watcher.note(_opening(curriculum, task, recipe))
+        training = ClassifierTraining(folder.path, data, task, plan_of(folder, task, machine))
+        if was_done:
+            model = load_model(folder.path, trusted=str(architecture(data, recipe)))
+        else:
+            progress.note(_opening(data, task))
             if (folder.path / CHECKPOINT).exists():
-                watcher.note("Going on from the last epoch that was finished.")
-            model, trained = _train_pair(folder.path, task, lesson, curriculum, recipe, plan, settings.seed, watcher)
-            about = {"trained": _trained(lesson, curriculum, settings, recipe, task)}
-            save_model(folder.path, model, about=about)
-            _write_history(folder.path / "history.csv", trained)
-            folder.save(state="done", summary=about["trained"], run=str(run))
+                progress.note("Resuming from the last finished epoch.")
+            model, history = training.pair(progress)
+            summary = _summary(settings, data, task)
+            save_model(folder.path, model, about={"trained": summary})
+            _write_history(folder.path / _HISTORY, history)
+            folder.save(state="done", summary=summary, run=str(run))
             (folder.path / CHECKPOINT).unlink(missing_ok=True)
-        model = load_model(folder.path, trusted=task.architecture(recipe))
         scores = plain_scores = None
         if tested is not None:
             pixels, truth = tested
-            scores = score(model.predict_proba(pixels, plan), truth)
-            plain = _plain(folder.path, task, curriculum, recipe, plan, settings.seed, watcher)
-            plain_scores = score(plain.predict_proba(pixels, plan), truth)
-            _write_scores(folder, scores, plain_scores, task.class_names)
-        exported = tuple([export_model(model, folder.path, kind) for kind in exports])
-        history = _read_history(folder.path / "history.csv")
-        return Retrained(
-            folder.path, history, folder.record["summary"], scores, plain_scores, exported, task.class_names, was_done
+            scores = score(model.predict_proba(pixels, training.plan), truth)
+            plain_scores = score(training.plain(progress).predict_proba(pixels, training.plan), truth)
+            _write_scores(folder, scores, plain_scores, data.class_names)
+        return RetrainedClassifier(
+            folder=folder.path,
+            history=_read_history(folder.path / _HISTORY),
+            summary=folder.record["summary"],
+            scores=scores,
+            plain_scores=plain_scores,
+            exported=tuple([export_model(model, folder.path, kind) for kind in exports]),
+            class_names=data.class_names,
+            was_done=was_done,
         )
 
 
-def _columns_for(source: Path, test: Path | None, columns: ColumnNames) -> tuple[ColumnNames, ColumnNames]:
-    """Those named, of the source and of the test: of both tables where the test has them too, else of the one table."""
-    from cvcoteach.data.tables import columns_of, is_table
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
-    nothing: ColumnNames = (None, None)
-    if test is None or not is_table(test):
-        return columns, nothing
+
+def _location(run: FinishedRun, source: Path | None) -> Path:
+    """Return where the images of the run are: in `source`, else where the run found them.
+
+    Raises:
+        InputError: They have moved.
+    """
+    location = source or Path(run.record.get("source", ""))
+    if source is None and not location.exists():
+        raise InputError(
+            f"{location}, where the run found its images, is not there; name them: "
+            f"cvcoteach retrain SOURCE --run {run.results.folder}."
+        )
+    return location
+
+
+def _named_sources(
+    source: Path, test: Path | None, path_column: str | None, label_column: str | None
+) -> tuple[NamedSource, NamedSource | None]:
+    """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
+    if test is None:
+        return NamedSource(source, path_column, label_column), None
+    if not is_table(test):
+        return NamedSource(source, path_column, label_column), NamedSource(test)
     if not is_table(source):
-        return nothing, columns
+        return NamedSource(source), NamedSource(test, path_column, label_column)
     there = columns_of(test)
-    path_column, label_column = (column if column in there else None for column in columns)
-    return columns, (path_column, label_column)
+    columns = (column if column in there else None for column in (path_column, label_column))
+    return NamedSource(source, path_column, label_column), NamedSource(test, *columns)
 
 
-# -- training ----------------------------------------------------------------------------------------------------
+def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:
+    """Return everything that decides the result, for run.json."""
+    curriculum = task.curriculum
+    left_out = np.array([curriculum.noise_rate, curriculum.mixed_noise_rate])
+    return {
+        "mode": settings.mode,
+        "recipe": task.recipe.as_record(),
+        "seed": settings.seed,
+        "noise_rate": settings.noise_rate,
+        "image_size": data.images.size,
+        "trained_images_digest": digest("\0".join(data.paths)),
+        "corrected_labels_digest": digest(task.selection.labels, *data.class_names),
+        "selected_images_digest": digest(curriculum.selected, curriculum.candidate, left_out),
+        "images_digest": data.images.content_key,
+    }
 
 
-def _plan(folder: RunFolder, task: Task, recipe: Recipe, machine: Machine) -> Plan:
-    from cvcoteach.training.devices import Plan, set_threads
-
-    plan = Plan.recorded(folder.record, machine.device)
-    if plan is None:
-        k = len(task.class_names)
-        plan = task.inputs.plan(recipe, k, device=machine.device, threads=machine.threads, precision=machine.precision)
-        if not folder.done:
-            folder.save(plan=asdict(plan))
-    set_threads(plan.threads)
-    return plan
-
-
-def _train_pair(
-    folder: Path,
-    task: Task,
-    lesson: Lesson,
-    curriculum: Curriculum,
-    recipe: Recipe,
-    plan: Plan,
-    seed: int,
-    watcher: Watcher,
-) -> tuple[Model, list[Epoch]]:
-    from cvcoteach.coteaching.training import CoTraining, two_networks
-    from cvcoteach.training.checkpoints import run_to_end
-
-    data, k = task.inputs, len(task.class_names)
-    scaling = data.scaling(recipe, task.rows[curriculum.selected])
-    networks = two_networks(lambda number: data.build(recipe, k, number), plan, seed)
-    rows = curriculum.rows
-    targets, weights = lesson.labels[rows], None if lesson.weights is None else lesson.weights[rows]
-    in_pixels = replace(curriculum, selected=task.rows[curriculum.selected], candidate=task.rows[curriculum.candidate])
-    training = CoTraining(
-        networks, data.on(plan), targets, in_pixels, recipe, scaling, plan, weights=weights, seed=seed
-    )
-    run_to_end(training, folder / CHECKPOINT, watcher.epoch)
-    return _classifier(networks, task, recipe, scaling), training.history
-
-
-def _classifier(networks: Sequence[nn.Module], task: Task, recipe: Recipe, scaling: Scaling) -> Model:
-    """What was trained, as a classifier of images; heads get their backbone back."""
-    from cvcoteach.coteaching.model_files import Model
-    from cvcoteach.training.backbones import with_heads
-    from cvcoteach.training.batches import Scaling
-
-    mirror, frozen = recipe.tta and bool(recipe.flip), task.frozen
-    if frozen is not None:
-        networks = [with_heads(frozen.backbone, networks, frozen.center, frozen.scale, len(task.class_names))]
-        scaling = Scaling(frozen.backbone.mean, frozen.backbone.std)
-    return Model(networks, task.architecture(recipe), task.class_names, task.size, task.channels, scaling, mirror)
-
-
-def _plain(
-    folder: Path,
-    task: Task,
-    curriculum: Curriculum,
-    recipe: Recipe,
-    plan: Plan,
-    seed: int,
-    watcher: Watcher,
-) -> Model:
-    """One network on all given labels, with as many image passes; trained once, then kept in the folder."""
-    from cvcoteach.coteaching.model_files import load_weights, save_weights
-    from cvcoteach.training.checkpoints import run_to_end
-    from cvcoteach.training.loop import Training
-
-    data, k, file = task.inputs, len(task.class_names), folder / PLAIN_WEIGHTS
-    scaling = data.scaling(recipe, task.rows)
-    network = data.build(recipe, k, seed)
-    if file.exists():
-        load_weights(file, [network], k)
-    else:
-        epochs = plain_epochs(curriculum, recipe.epochs, len(task.rows))
-        factor = epochs / recipe.epochs
-        milestones = tuple([(round(epoch * factor), rate) for epoch, rate in recipe.milestones])
-        watcher.note(f"For comparison: one plain network on all {len(task.rows):,} given labels, {epochs} epochs.")
-        network = network.to(plan.torch_device).to(memory_format=plan.memory_format)
-        training = Training(
-            [network],
-            data.on(plan),
-            task.rows,
-            task.given,
-            replace(recipe, epochs=epochs, milestones=milestones),
-            scaling,
-            plan,
-            seed=seed,
-        )
-        run_to_end(training, folder / PLAIN_CHECKPOINT, watcher.epoch)
-        save_weights(file, [network])
-        (folder / PLAIN_CHECKPOINT).unlink(missing_ok=True)
-    return _classifier([network], task, recipe, scaling)
-
-
-def plain_epochs(curriculum: Curriculum, epochs: int, n: int) -> int:
-    """Epochs over n images that are as many image passes as the curriculum's, one at least."""
-    return max(1, round(curriculum.passes(epochs) / n))
-
-
-def _opening(curriculum: Curriculum, task: Task, recipe: Recipe) -> str:
-    s, c = len(curriculum.selected), len(curriculum.candidate)
-    reviewed = f" ({task.corrected.n_reviewed:,} reviewed)" if task.corrected.n_reviewed else ""
-    joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
-    taken = "" if s == len(task.rows) else " taken for clean"
-    what = "Two networks"
-    if task.frozen is not None:
-        name = task.frozen.backbone.name
-        what = f"Two heads on frozen features of {name} (--model backbone:{name} would fine-tune it)"
-    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    return f"{what}, {epochs} on {s:,} images{taken}{reviewed}{joined}."
-
-
-def _trained(
-    lesson: Lesson, curriculum: Curriculum, settings: RetrainSettings, recipe: Recipe, task: Task
-) -> dict[str, Any]:
+def _summary(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:
+    """Return what was trained on, and how, for people and machines."""
+    curriculum = task.curriculum
     return {
         "mode": settings.mode,
         "seed": settings.seed,
-        "recipe": asdict(recipe),
+        "recipe": task.recipe.as_record(),
         "selected": len(curriculum.selected),
         "candidate": len(curriculum.candidate),
-        "reviewed": task.corrected.n_reviewed,
-        "noise_rate": lesson.noise_rate,
+        "reviewed": data.corrected.n_reviewed,
+        "noise_rate": task.selection.noise_rate,
         "noise_left_out": curriculum.noise_rate,
         "noise_left_out_mixed": curriculum.mixed_noise_rate,
         "warmup": curriculum.warmup,
         "ramp": curriculum.ramp,
-        "image_passes": curriculum.passes(recipe.epochs),
+        "image_passes": curriculum.passes(task.recipe.epochs),
     }
+
+
+def _opening(data: RetrainingSet, task: CoTeachingTask) -> str:
+    """Return one sentence on what is about to be trained."""
+    curriculum, n_reviewed = task.curriculum, data.corrected.n_reviewed
+    s, c = len(curriculum.selected), len(curriculum.candidate)
+    reviewed = f" ({n_reviewed:,} reviewed)" if n_reviewed else ""
+    joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
+    taken = "" if s == len(data) else " taken for clean"
+    what = "Two networks"
+    if data.frozen is not None:
+        name = data.frozen.backbone.name
+        what = f"Two heads on frozen features of {name} (--model backbone:{name} would fine-tune it)"
+    return f"{what}, {epochs_of(task.recipe)} on {s:,} images{taken}{reviewed}{joined}."
 
 
 def _write_history(file: Path, history: Sequence[Epoch]) -> None:
@@ -304,13 +245,8 @@ def _write_history(file: Path, history: Sequence[Epoch]) -> None:
 
 
 def _read_history(file: Path) -> tuple[Epoch, ...]:
-    from cvcoteach.coteaching.training import Epoch
-
     rows = pd.read_csv(file).to_dict("records")
     return tuple([Epoch(**{str(name): value for name, value in row.items()}) for row in rows])
-
-
-# -- what it bought ----------------------------------------------------------------------------------------------
 
 
 def _write_scores(folder: RunFolder, ours: Scores, plain: Scores, class_names: Sequence[str]) -> None:

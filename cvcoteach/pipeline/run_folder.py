@@ -1,4 +1,4 @@
-"""A run <-> one folder. Every fold's result lands there at once, so that a killed run goes on."""
+"""A run <-> one folder. Every fold's result is written there at once, so that a killed run resumes."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _LOCK = ".lock"
 
 
 class OtherRunError(InputError):
-    """The folder belongs to a run of other images, labels or settings."""
+    """Raised where a folder belongs to a run of other images, labels or settings."""
 
 
 class FoldFiles(MutableMapping[FoldKey, PredProbs]):
-    """The finished folds of a run, one .npy each; `IterativeCV.run(finished=…)` reads and fills it."""
+    """Maps the finished folds of a run to their .npy files; `IterativeCV.run(finished=…)` reads and fills it."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: made when the first fold is written."""
+        """Use `folder`, which is created when the first fold is written."""
         self.folder = folder
 
     def _file(self, key: FoldKey) -> Path:
         return self.folder / f"round-{key[0]}-fold-{key[1]}.npy"
 
     def __getitem__(self, key: FoldKey) -> PredProbs:
-        """The probabilities of one fold. Raises KeyError where it has not finished."""
+        """Return the probabilities of one fold. Raises KeyError where it has not finished."""
         try:
             return np.load(self._file(key), allow_pickle=False)
         except FileNotFoundError:
             raise KeyError(key) from None
         except (ValueError, EOFError) as error:
-            raise InputError(f"{self._file(key)} is damaged; delete it, and its fold is trained again.") from error
+            raise InputError(f"{self._file(key)} is damaged; delete it to train its fold again.") from error
 
     def __setitem__(self, key: FoldKey, value: PredProbs) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +67,9 @@ class FoldFiles(MutableMapping[FoldKey, PredProbs]):
 
 
 class RunFolder:
-    """One run's folder: `run.json`, the finished folds, and what the caller writes beside them.
+    """Holds one run: `run.json`, the finished folds, and what the caller writes beside them.
 
-    `with RunFolder.open(path, identity) as run:` makes it, or goes on with it, and locks it meanwhile.
+    `with RunFolder.open(path, identity) as run:` creates it, or resumes what is there, and locks it meanwhile.
     """
 
     def __init__(self, path: Path, record: Json) -> None:
@@ -81,28 +81,33 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, identity: Mapping[str, Any]) -> RunFolder:
-        """Begin a run at `path`, or go on with the one that is there.
+        """Begin a run at `path`, or resume the one that is there.
 
-        identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
+        Args:
+            path: the folder; created if need be.
+            identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
 
-        Raises InputError, and changes nothing, where the folder holds anything else: another run or other labels
-        (OtherRunError), other files, or a run that another process is at.
+        Raises:
+            OtherRunError: where the folder holds a run of other images, labels or settings; it stays as it is.
+            InputError: where the folder holds other files, or another process works in it; it stays as it is.
         """
         wanted = json.loads(json.dumps(identity))
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; --output takes a folder.")
+            raise InputError(f"{path} is a file; the output is a folder.")
         file = path / "run.json"
         if not file.exists() and path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
-            raise InputError(f"{path} is not empty and holds no run of cvcoteach; name another --output.")
+            raise InputError(f"{path} is not empty and holds no run of cvcoteach; choose another output folder.")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{path} could not be made: {error.strerror}.") from error
+            raise InputError(f"{path} could not be created: {error.strerror}.") from error
         lock = filelock.FileLock(path / _LOCK)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise InputError(f"another process is at work in {path}; wait for it, or name another --output.") from None
+            raise InputError(
+                f"another process is at work in {path}; wait for it, or choose another output folder."
+            ) from None
         except OSError as error:
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
         try:
@@ -122,24 +127,24 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
-        """The run at `path`, to look at. Raises InputError where there is none."""
+        """Return the run at `path`, for reading. Raises InputError where there is none."""
         if not (path / "run.json").exists():
             raise InputError(f"{path} holds no run of cvcoteach (no run.json).")
         return cls(path, _read(path / "run.json"))
 
     @property
     def done(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run has finished."""
         return self.record["state"] == "done"
 
     @property
     def _has_results(self) -> bool:
-        """Whether anything would be lost with it: a run that failed at once holds run.json alone."""
+        """Whether anything would be lost with the folder: a run that failed at once holds run.json alone."""
         beside = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
         return self.done or any(entry.name != "run.json" for entry in beside)
 
     def save(self, **changes: Any) -> None:
-        """Take the changes into run.json, atomically."""
+        """Write the changes into run.json, atomically."""
         self.record = {**self.record, **changes}
         write_json(self.path / "run.json", self.record)
 
@@ -178,6 +183,6 @@ def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
         else:
             how = f"its {what} is {old!r}, not {new!r}"
         raise OtherRunError(
-            f"{path} belongs to another run: {how}. Name another --output, or repeat the earlier command to go on with "
+            f"{path} belongs to another run: {how}. Choose another output folder, or repeat the earlier call to resume "
             "that run."
         )

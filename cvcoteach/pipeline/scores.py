@@ -1,4 +1,4 @@
-"""How good a classifier is on images whose labels are right, and how much better than another."""
+"""How good a classifier is on images with right labels, and how much better than another."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """A classifier on test images."""
+    """How a classifier does on test images."""
 
     top1: float
-    """Share of right answers, in [0, 1]."""
+    """Share of right predictions, in [0, 1]."""
     top5: float | None
-    """Share with the right class among the five most probable; None with five classes or fewer."""
+    """Share with the right class among the five most probable, in [0, 1]; None with five classes or fewer."""
     per_class: tuple[float, ...]
-    """(K,) share of right answers among the images of each class; NaN for a class without any."""
+    """(K,) share of right predictions among the images of each class; NaN for a class without images."""
     confusion: IntArray
-    """(K, K) images of class i that were called j."""
+    """(K, K) number of images of class i that were predicted as j."""
 
 
 def score(pred_probs: PredProbs, labels: IntArray) -> Scores:
-    """The scores of probabilities (n, K) for images of the classes `labels` (n,)."""
+    """Return the scores of probabilities (n, K) for images of the classes `labels` (n,)."""
     n, k = pred_probs.shape
     predicted = pred_probs.argmax(axis=1)
     confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
@@ -43,7 +43,7 @@ def score(pred_probs: PredProbs, labels: IntArray) -> Scores:
 
 
 def per_class_table(ours: Scores, plain: Scores, class_names: Sequence[str]) -> pd.DataFrame:
-    """A row a class: how many images, and the share of them that each classifier gets right."""
+    """Return one row per class: how many images it has, and the share that each classifier gets right."""
     return pd.DataFrame(
         {
             "class": list(class_names),
@@ -55,14 +55,14 @@ def per_class_table(ours: Scores, plain: Scores, class_names: Sequence[str]) -> 
 
 
 def confusion_table(scores: Scores, class_names: Sequence[str]) -> pd.DataFrame:
-    """A row a true class, a column a predicted one."""
+    """Return one row per true class, one column per predicted class."""
     return pd.DataFrame(
         scores.confusion, index=pd.Index(class_names, name="true \\ predicted"), columns=list(class_names)
     )
 
 
 def figures(ours: Scores, plain: Scores) -> dict[str, Any]:
-    """For run.json: top-1 and top-5 of both."""
+    """Return top-1 and top-5 of both classifiers, for run.json."""
     return {
         "n_images": int(ours.confusion.sum()),
         "top1": round(ours.top1, 4),
@@ -73,10 +73,10 @@ def figures(ours: Scores, plain: Scores) -> dict[str, Any]:
 
 
 def comparison_text(ours: Scores, plain: Scores, class_names: Sequence[str], most: int = 5) -> str:
-    """Both classifiers beside each other, and the classes where they differ most."""
+    """Return a text that compares both classifiers, and the classes in which they differ most."""
     n = int(ours.confusion.sum())
     lines = [f"On {n:,} test images      co-teaching   plain   difference"]
-    lines.append(_line("right answer", ours.top1, plain.top1))
+    lines.append(_line("right prediction", ours.top1, plain.top1))
     if ours.top5 is not None and plain.top5 is not None:
         lines.append(_line("among the first five", ours.top5, plain.top5))
     gains = np.array(ours.per_class) - np.array(plain.per_class)

@@ -1,57 +1,119 @@
-"""What decides a run: its settings, the machine, and who is told of its progress."""
+"""What decides the result of a run, and where it is computed. Importing this does not import torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from cvcoteach.crossval.final_scoring import Select
-from cvcoteach.crossval.trainer import FoldProgress
 from cvcoteach.issues.flags import FlagFor, FlagRule
 
-if TYPE_CHECKING:
-    from cvcoteach.training.loop import EpochReport
+RULES = ("posterior", "incv")
+"""What may flag a label: its probability of being wrong, or that INCV did not select it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result of a run, beside the images and labels themselves."""
+    """Everything that decides the result of `find_issues`, beside the images and labels themselves."""
 
     preset: str = "fast"
-    """"fast", "paper", or "auto": see `training.presets.choose`."""
+    """"fast", "paper", or "auto": see `training.auto_preset.choose`."""
     model: str | None = None
+    """Network that is trained; None: the preset's."""
     weights: str | None = None
+    """Weights to start from: "default", "none" or a file."""
     epochs: int | None = None
+    """Epochs of each training; None: the preset's."""
     learning_rate: float | None = None
+    """Peak learning rate; None: the preset's."""
     image_size: int | None = None
+    """Pixels a side that images are scaled to; None: the model's."""
     flip: bool | None = None
+    """Mirror images at random; None: colour images only."""
     patience: int | None = None
-    features: Path | None = None
+    """Stop after so many epochs without improvement on a held-out 10 % of the fold; None: never."""
+    features: Path | str | None = None
+    """A .npy file (n, d), one row per image, on which heads are trained instead of networks."""
     backbone: str | None = None
-    """Whose frozen features heads are trained on; see `training.backbones.load_backbone`."""
+    """Network on whose frozen features heads are trained; see `training.backbones.load_backbone`."""
     finetune: bool = False
     """Train the backbone itself in the folds."""
     head: Literal["linear", "mlp"] = "linear"
+    """Head that is trained on features."""
     select: Select = "posterior"
     """What the models of the final scoring learn from; see `FinalScoring`."""
     repeats: int = 1
-    """Of each pass of the final scoring."""
+    """Cross-validations in each pass of the final scoring, averaged."""
     passes: int | None = None
-    """Of the final scoring; None: 2 for heads, 1 for networks."""
+    """Passes of the final scoring; None: 2 for heads, 1 for networks."""
     n_rounds: int = 4
+    """Rounds of INCV."""
     n_folds: int = 2
+    """Folds of each round."""
     remove_ratio: float | Literal["auto"] = "auto"
+    """Images dropped for each one kept, at most."""
     seed: int = 0
+    """Of all splits and trainings."""
     flag_for: FlagFor = "f1"
-    """What flags are good at; see `FlagRule`. No part of a run's identity: another goal trains nothing again."""
+    """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
     min_probability: float | None = None
-    """Flag every label at least this probably wrong instead; likewise."""
+    """Flag every label that is wrong with at least this probability instead, in (0, 1]. Trains nothing again either."""
 
     @property
     def flag_rule(self) -> FlagRule:
-        """The rule behind the flags. Raises InputError for a goal or probability that does not fit."""
+        """The rule behind the flags. Raises InputError for a goal or a probability that does not fit."""
         return FlagRule(self.flag_for, self.min_probability)
+
+
+@dataclass(frozen=True)
+class InMemorySettings:
+    """Everything that decides the result of `label_issues`, beside the labels and what is known of the images."""
+
+    filter_by: str = "posterior"
+    """The rule behind the flags: "posterior" or "incv"."""
+    n_rounds: int = 4
+    """Rounds of INCV."""
+    n_folds: int | None = None
+    """Folds; None: the paper's 2 for "incv", 5 for "posterior"."""
+    seed: int = 0
+    """Of all splits and trainings."""
+    flag_rule: FlagRule = field(default_factory=FlagRule)
+    """Which labels "posterior" flags."""
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """Everything that decides the result of `retrain`, beside the run, the images and the corrections."""
+
+    mode: Literal["incv", "correct", "vanilla"] = "incv"
+    """What joins S later: the candidates; all others under corrected labels; everything from the start."""
+    select: Literal["flags", "agreement"] | None = None
+    """What S is, and how wrong it may be: what the run did not flag, and its probabilities; or what INCV selected, and
+    what the paper says. None: "flags", with the preset "paper" "agreement"."""
+    preset: str = "fast"
+    """"fast" or "paper"."""
+    model: str | None = None
+    """None: the run's own, else the preset's."""
+    weights: str | None = None
+    """Weights to start from; None: the run's own, for the same network."""
+    epochs: int | None = None
+    """Epochs of both networks; None: as many image passes as the preset's."""
+    learning_rate: float | None = None
+    """Peak learning rate; None: the preset's."""
+    image_size: int | None = None
+    """Pixels a side; None: the run's, for the same network, else the network's."""
+    flip: bool | None = None
+    """Mirror images at random; None: colour images only."""
+    noise_rate: float | None = None
+    """ε̂ of all labels, in [0, 1); None: the run's, less what was corrected."""
+    seed: int = 0
+    """Of both networks and their batches."""
+
+    @property
+    def selection(self) -> str:
+        """`select`, decided."""
+        return self.select or ("agreement" if self.preset == "paper" else "flags")
 
 
 @dataclass(frozen=True)
@@ -59,46 +121,14 @@ class Machine:
     """Where a run computes; none of it is part of the run's identity."""
 
     device: str | None = None
+    """"cuda", "cuda:1", "mps" or "cpu"; None: the fastest."""
     threads: int | None = None
+    """CPU threads; None: as many as the process may use."""
     precision: str | None = None
+    """"float32", "bfloat16" or "float16"; None: the fastest, by a probe."""
     cache_dir: Path | None = None
+    """Where decoded images and features are kept; None: the user's cache."""
 
-
-class Watcher(Protocol):
-    """Told what happens while it happens."""
-
-    def note(self, sentence: str) -> None:
-        """Something the user should know."""
-
-    def reading(self, done: int, total: int) -> None:
-        """Images decoded so far."""
-
-    def fold(self, progress: FoldProgress) -> None:
-        """A training begins or has ended."""
-
-    def epoch(self, progress: EpochReport) -> None:
-        """An epoch has ended."""
-
-
-@runtime_checkable
-class ExtractionWatcher(Watcher, Protocol):
-    """A watcher that also shows how features come about."""
-
-    def extracting(self, done: int, total: int, images_per_second: float) -> None:
-        """Features computed so far."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def note(self, sentence: str) -> None:
-        """Nothing."""
-
-    def reading(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def fold(self, progress: FoldProgress) -> None:
-        """Nothing."""
-
-    def epoch(self, progress: EpochReport) -> None:
-        """Nothing."""
+    def __post_init__(self) -> None:
+        if self.cache_dir is not None:  # may be given as text
+            object.__setattr__(self, "cache_dir", Path(self.cache_dir))

@@ -1,7 +1,8 @@
-"""Pretrained networks as sources of features: torchvision's, timm's, any function's, exported files."""
+"""Pretrained networks as sources of features: from torchvision, timm, a user's function or an exported file."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import inspect
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvcoteach._validation import FloatArray, InputError, check_at_least, near
+from cvcoteach._validation import InputError, check_at_least, near
 from cvcoteach.training.devices import seeded
 from cvcoteach.training.networks import feature_head
 from cvcoteach.training.pretrained import (
@@ -25,60 +26,68 @@ from cvcoteach.training.pretrained import (
     Preprocessing,
     imported,
     last_layer,
-    load_weights,
+    load_pretrained,
     oneline,
     published_weights,
     torchvision_network,
 )
+from cvcoteach.training.standardisation import Standardisation
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
-_DEFAULT_SIZE = 224  # pixels; what nearly all weights for photographs were trained on
+_DEFAULT_SIZE = 224  # pixels; what most weights for photographs were trained on
 
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A network without its classifier, and what its images have to be like."""
+    """A network without its classifier, and the preprocessing that it expects."""
 
     name: str
     """As the user wrote it."""
     network: nn.Module
-    """(b, 3, size, size) float32 -> features: (b, d), or a map or tokens that `pooled` averages. On the CPU."""
+    """(b, 3, size, size) float32 -> features: (b, d), or a map or tokens that `pooled` averages."""
     digest: str
     """Hex fingerprint of all weights."""
     size: int
     """Height and width, pixels."""
     mean: tuple[float, ...]
-    """Of each channel, values 0..1."""
+    """(3,) per channel, in [0, 1]."""
     std: tuple[float, ...]
-    """Likewise."""
+    """(3,) per channel, above 0."""
     interpolation: str
     """How smaller images are scaled up: one of `INTERPOLATIONS`."""
     trainable: bool
-    """Whether its weights can be trained on; those of an exported file cannot."""
+    """Whether its weights can be trained; those of an exported file cannot."""
+
+    def copied(self) -> Backbone:
+        """Return the backbone with a copy of its network on the CPU; weights that are fixed are shared."""
+        return replace(self, network=copy.deepcopy(self.network).cpu()) if self.trainable else self
 
 
 def load_backbone(name: str, weights: str | None = None, *, size: int | None = None) -> Backbone:
-    """The network of that name with pretrained weights, its classifier cut off.
+    """Load a pretrained network and cut off its classifier.
 
-    name: "torchvision:<model>", "timm:<model>" (needs the extra cvcoteach[timm]), "package.module:function" - called
-        without arguments, or with `weights` if it has such a parameter; it returns a network that gives features, with
-        an optional attribute `preprocessing` (see `Preprocessing`) - or the path of a TorchScript or
-        torch.export file.
-    weights: a file with a state dict (torch's, or .safetensors), loaded as weights only: nothing is unpickled. None:
-        the published ones. "none": a fresh initialisation, always the same.
-    size: pixels; None: what the weights were trained on.
+    Size, mean, standard deviation and interpolation are those of the weights' own transforms, or ImageNet's if there
+    are none.
 
-    Size, mean, deviation and interpolation are those of the weights' own transforms; ImageNet's where there are none.
+    Args:
+        name: "torchvision:<model>"; "timm:<model>" (needs the extra cvcoteach[timm]); the path of a TorchScript or
+            torch.export file; or "package.module:function". The function is called without arguments, or with
+            `weights` if it has such a parameter, and returns a network that computes features, with an optional
+            attribute `preprocessing` (see `Preprocessing`).
+        weights: A file with a state dict (of torch, or .safetensors), of which nothing but weights is unpickled;
+            "none": a fresh initialisation, always the same; None or "default": the published weights.
+        size: Image height and width, pixels; None: what the weights were trained on.
 
-    Raises InputError for an unknown name, a file that does not fit, and weights that cannot be fetched.
+    Raises:
+        InputError: The name is unknown, a file does not fit, or weights cannot be fetched.
     """
     if size is not None:
         check_at_least("image_size", size, 1)
     if weights == "default":
         weights = None
     if weights not in (None, "none") and not Path(weights).is_file():
-        raise InputError(f"weights is {weights!r}, which is no file; it takes a file, default or none.")
+        raise InputError(f"weights is {weights!r}, which is not a file; it takes a file, default or none.")
     kind, _, rest = name.partition(":")
     with seeded(0, torch.device("cpu")):
         if kind == "torchvision":
@@ -91,7 +100,7 @@ def load_backbone(name: str, weights: str | None = None, *, size: int | None = N
             backbone = _from_function(name, weights)
         else:
             raise InputError(
-                f"backbone is {name!r}, which is no file; it takes torchvision:<model>, timm:<model>, "
+                f"backbone is {name!r}, which is not a file; it takes torchvision:<model>, timm:<model>, "
                 "package.module:function or the path of a TorchScript or torch.export file."
             )
     if backbone.trainable:
@@ -100,9 +109,10 @@ def load_backbone(name: str, weights: str | None = None, *, size: int | None = N
 
 
 def pooled(output: Any) -> Tensor:
-    """Features (b, d), float32, of what a backbone answered: maps (b, d, h, w) and tokens (b, t, d) are averaged.
+    """Return features (b, d) float32 from a backbone's output, averaging maps (b, d, h, w) and tokens (b, t, d).
 
-    Raises InputError for an answer of another form.
+    Raises:
+        InputError: The output has another form.
     """
     first = output
     if isinstance(output, tuple | list) and output:
@@ -112,7 +122,7 @@ def pooled(output: Any) -> Tensor:
     if not isinstance(first, Tensor) or first.ndim not in (2, 3, 4):
         what = f"a tensor of shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
         raise InputError(
-            f"the backbone answers {what}; it takes features of shape (b, d), (b, tokens, d) or (b, d, h, w)."
+            f"the backbone returns {what}; it takes features of shape (b, d), (b, tokens, d) or (b, d, h, w)."
         )
     if first.ndim == 4:
         first = first.mean(dim=(2, 3))
@@ -122,34 +132,34 @@ def pooled(output: Any) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """A backbone with a fresh linear layer on its features: what is fine-tuned in the folds."""
+    """A backbone with a fresh linear layer on its features, to be fine-tuned."""
 
     def __init__(self, backbone: Backbone, n_classes: int) -> None:
-        """Raises InputError for a backbone that cannot be trained."""
+        """Take over the backbone's network. Raises InputError for a backbone that cannot be trained."""
         super().__init__()
         if not backbone.trainable:
             raise InputError(
-                f"{backbone.name} is an exported file, whose weights are fixed; it gives frozen features only."
+                f"{backbone.name} is an exported file, whose weights are fixed; use it for frozen features."
             )
         self.body = backbone.network.requires_grad_(True)
         self.head = nn.Linear(_width(backbone), n_classes)
-        nn.init.zeros_(self.head.weight)  # the first steps then leave the body alone
+        nn.init.zeros_(self.head.weight)  # the first steps then hardly move the body
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, H, W) -> logits (b, K)."""
+        """Return logits (b, K) of images (b, 3, H, W)."""
         logits: Tensor = self.head(pooled(self.body(images)))
         return logits
 
 
 class FrozenClassifier(nn.Module):
-    """A frozen backbone with heads on its features, whose probabilities are averaged: one network of images."""
+    """A frozen backbone with heads on its features, whose probabilities are averaged: one network for images."""
 
     center: Tensor
     scale: Tensor
 
     def __init__(self, backbone: Backbone, n_classes: int, n_heads: int = 2) -> None:
-        """Fresh heads; `center` and `scale` (d,), by which features are standardised, are 0 and 1."""
+        """Add fresh heads; `center` and `scale` (d,), which standardise the features, start at 0 and 1."""
         super().__init__()
         d = _width(backbone)
         self.body = backbone.network
@@ -159,40 +169,40 @@ class FrozenClassifier(nn.Module):
         self.heads = nn.ModuleList([feature_head(d, n_classes) for _ in range(n_heads)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, H, W), scaled up as features are extracted -> logits (b, K): log of the heads' mean probability."""
+        """Return logits (b, K) of images (b, 3, H, W): the log of the heads' mean probability."""
         if images.shape[2:] != (self.size, self.size):
             images = scaled(images, self.size, self.interpolation)
         features = (pooled(self.body(images)) - self.center) / self.scale
         return torch.stack([head(features).float().softmax(dim=1) for head in self.heads]).mean(dim=0).log()
 
     def train(self, mode: bool = True) -> Self:
-        """The heads alone: a frozen body has no statistics to take."""
+        """Set the mode of the heads only: a frozen body updates no statistics."""
         super().train(mode)
         self.body.eval()
         return self
 
 
 def with_heads(
-    backbone: Backbone, heads: Sequence[nn.Module], center: FloatArray, scale: FloatArray, n_classes: int
+    backbone: Backbone, heads: Sequence[nn.Module], standard: Standardisation, n_classes: int
 ) -> FrozenClassifier:
-    """The backbone with these heads, which were trained on its features, less `center` and divided by `scale` (d,)."""
+    """Return the backbone with heads that were trained on its features, standardised."""
     network = FrozenClassifier(backbone, n_classes, len(heads))
-    network.center.copy_(torch.from_numpy(center))
-    network.scale.copy_(torch.from_numpy(scale))
+    network.center.copy_(torch.from_numpy(standard.center))
+    network.scale.copy_(torch.from_numpy(standard.scale))
     for own, trained in zip(network.heads, heads, strict=True):
         own.load_state_dict(trained.state_dict())
     return network
 
 
 def _width(backbone: Backbone) -> int:
-    """Features of an image."""
+    """Return the number of features per image."""
     with torch.inference_mode():
         network = backbone.network.cpu().eval()  # features may have been extracted on another device
         return pooled(network(torch.zeros(1, 3, backbone.size, backbone.size))).shape[1]
 
 
 def scaled(images: Tensor, size: int, mode: str) -> Tensor:
-    """(b, C, H, W) -> (b, C, size, size), antialiased."""
+    """Resize (b, C, H, W) to (b, C, size, size), antialiased."""
     if mode == "nearest":
         return functional.interpolate(images, size=(size, size), mode=mode)
     return functional.interpolate(images, size=(size, size), mode=mode, align_corners=False, antialias=True)
@@ -204,10 +214,10 @@ def scaled(images: Tensor, size: int, mode: str) -> Tensor:
 def _from_torchvision(name: str, model: str, weights: str | None) -> Backbone:
     published = published_weights(model)
     if published is None and weights is None:
-        raise InputError(f"torchvision has no weights for {model}; give some with --weights FILE.")
+        raise InputError(f"torchvision has no weights for {model}; bring some with --weights FILE.")
     network = torchvision_network(model, pretrained=weights is None)
     if weights not in (None, "none"):
-        load_weights(network, Path(weights))
+        load_pretrained(network, Path(weights))
     path = last_layer(network)[0]
     network.set_submodule(path, nn.Identity())
     own = published.transforms() if published is not None else None
@@ -228,21 +238,21 @@ def _from_timm(name: str, model: str, weights: str | None) -> Backbone:
         raise InputError(f"{name} needs the package timm; pip install 'cvcoteach[timm]'.") from error
     try:
         network = timm.create_model(model, pretrained=False, num_classes=0)
-    except RuntimeError as error:  # timm's answer to an unknown name
+    except RuntimeError as error:  # what timm raises for an unknown name
         raise InputError(f"backbone is {name!r}; {near(model, timm.list_models())}") from error
     config = network.pretrained_cfg
     if weights is None:
         hub = logging.getLogger("huggingface_hub")
         level = hub.level
-        hub.setLevel(logging.ERROR)  # a dozen lines of retries; one sentence is enough
+        hub.setLevel(logging.ERROR)  # silences a dozen lines about retries
         try:
             network = timm.create_model(model, pretrained=True, num_classes=0)
-        except Exception as error:  # whatever the network, the hub or a cut-off file makes it raise
+        except Exception as error:  # the connection, the hub or a truncated file may raise anything
             raise InputError(_bring(name, config, error)) from error
         finally:
             hub.setLevel(level)
     elif weights != "none":
-        load_weights(network, Path(weights))
+        load_pretrained(network, Path(weights))
     own = timm.data.resolve_data_config(pretrained_cfg=config)
     return _backbone(
         name,
@@ -271,7 +281,7 @@ def _from_function(name: str, weights: str | None) -> Backbone:
         takes_weights = False
     network = _called(name, function, {"weights": weights} if takes_weights else {})
     if weights not in (None, "none") and not takes_weights:
-        load_weights(network, Path(weights))
+        load_pretrained(network, Path(weights))
     own = getattr(network, "preprocessing", None)
     if not isinstance(own, Preprocessing):
         return _backbone(name, network)
@@ -294,14 +304,14 @@ def _from_file(name: str, weights: str | None) -> Backbone:
     file = Path(name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; files of it are still about
+            warnings.simplefilter("ignore")  # torch calls TorchScript deprecated, but such files are still in use
             if file.suffix == ".pt2":
                 network = torch.export.load(file).module()
             else:
                 network = torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    except Exception as error:  # both raise all kinds
+    except Exception as error:  # both raise all kinds of errors
         raise InputError(
-            f"{name} is no file of torch.jit.save, nor one of torch.export.save with the ending .pt2 "
+            f"{name} is neither a file of torch.jit.save nor one of torch.export.save ending in .pt2 "
             f"({oneline(error)})."
         ) from error
     with open(file, "rb") as opened:
@@ -319,19 +329,19 @@ def _backbone(
     interpolation: str | None = None,
 ) -> Backbone:
     return Backbone(
-        name,
-        network,
-        weights_digest(network),
-        size or _DEFAULT_SIZE,
-        tuple(map(float, mean or IMAGENET_MEAN)),
-        tuple(map(float, std or IMAGENET_STD)),
-        interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        name=name,
+        network=network,
+        digest=weights_digest(network),
+        size=size or _DEFAULT_SIZE,
+        mean=tuple(map(float, mean or IMAGENET_MEAN)),
+        std=tuple(map(float, std or IMAGENET_STD)),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
         trainable=True,
     )
 
 
 def weights_digest(network: nn.Module) -> str:
-    """A short fingerprint of all weights, by name."""
+    """Return a short fingerprint of all weights and their names."""
     result = hashlib.blake2b(digest_size=16)
     for name, value in network.state_dict().items():
         if isinstance(value, Tensor):

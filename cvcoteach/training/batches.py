@@ -1,4 +1,4 @@
-"""Batches on the device: pixels gathered, shifted, mirrored and normalised, all images of a batch at once."""
+"""Batches on the device: images gathered, shifted, mirrored and normalised together; features gathered."""
 
 from __future__ import annotations
 
@@ -6,152 +6,166 @@ import queue
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cvcoteach._validation import InputError, IntArray
-from cvcoteach.training.devices import Plan, fits
+from cvcoteach._validation import FloatArray, InputError, IntArray
+from cvcoteach.training.augmentation import Motion, draw_motion, move
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import fits
+from cvcoteach.training.normalisation import Scaling, normalise
+from cvcoteach.training.recipe import Recipe, shift_for
 
 _PREFETCH = 3
-_STATISTICS_IMAGES = 4096
 
 
-class Motion(NamedTuple):
-    """How each image of a batch is moved."""
+class BatchSource(Protocol):
+    """Network inputs on a device, batch by batch: all that the training loop knows of images or features."""
 
-    down: Tensor
-    """(b,) pixels, negative is up."""
-    right: Tensor
-    """(b,) pixels, negative is left."""
-    mirrored: Tensor
-    """(b,) whether left and right change places."""
+    @property
+    def plan(self) -> ComputePlan:
+        """How they are computed with."""
 
-    def part(self, start: int, stop: int) -> Motion:
-        """The motion of the images start..stop-1."""
-        return Motion(*(values[start:stop] for values in self))
+    def __len__(self) -> int:
+        """Return the number of rows."""
 
+    def for_training(self, batches: Sequence[IntArray], recipe: Recipe, seed: int) -> Iterator[Tensor]:
+        """Yield the inputs of each batch of rows, augmented as the recipe says by random numbers from `seed`."""
 
-def draw_motion(n: int, shift: int, flip: bool, seed: int) -> Motion:
-    """Random motion of n images: up to `shift` pixels each way, mirrored every second time if `flip`.
-
-    The numbers are drawn on the CPU, so that every device sees the same.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    by = torch.randint(-shift, shift + 1, (2, n), generator=generator)
-    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
-    return Motion(by[0], by[1], mirrored)
+    def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
+        """Yield the inputs of each batch of rows as they are."""
 
 
-def move(pixels: Tensor, rows: Tensor, motion: Motion) -> Tensor:
-    """Take images out of `pixels` and move them in the same step; what comes in at the edge is reflected.
+class ImageBatches:
+    """Images as network inputs, (b, C, H, W) float32."""
 
-    pixels: (n, H, W, C); rows: (b,) which; a shift of more than the image is cut to it. Returns (b, H, W, C).
-    """
-    n, height, width, channels = pixels.shape
-    device = pixels.device
-    y = torch.arange(height, device=device).expand(len(rows), -1)
-    x = torch.arange(width, device=device).expand(len(rows), -1)
-    x = torch.where(motion.mirrored[:, None], width - 1 - x, x)
-    y = _reflected(y - motion.down.clamp(1 - height, height - 1)[:, None], height)
-    x = _reflected(x - motion.right.clamp(1 - width, width - 1)[:, None], width)
-    flat = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]
-    taken = pixels.view(n * height * width, channels).index_select(0, flat.view(-1))
-    return taken.view(len(rows), height, width, channels)
+    def __init__(self, images: DeviceImages, scaling: Scaling) -> None:
+        """Use the images' own plan.
 
+        Args:
+            images: May be shared by several sources.
+            scaling: Applied to every image.
+        """
+        self.plan = images.plan
+        self.scaling = scaling
+        self._images = images
 
-def _reflected(index: Tensor, size: int) -> Tensor:
-    """Indices -(size-1)..2(size-1) mirrored at the edge pixel, which is not repeated (torch's "reflect")."""
-    return size - 1 - (size - 1 - index.abs()).abs()
+    def __len__(self) -> int:
+        return len(self._images)
 
+    def for_training(self, batches: Sequence[IntArray], recipe: Recipe, seed: int) -> Iterator[Tensor]:
+        """Yield each batch shifted and mirrored at random, as the recipe says."""
+        n_images = sum(map(len, batches))
+        motion = draw_motion(n_images, shift_for(recipe, *self._images.size), bool(recipe.flip), seed)
+        return self._normalised(batches, motion)
 
-@dataclass(frozen=True)
-class Scaling:
-    """What is taken off and divided by, a number a channel, of values 0..1."""
+    def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
+        """Yield each batch as it is."""
+        return self._normalised(batches, None)
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def normalise(images: Tensor, scaling: Scaling, plan: Plan) -> Tensor:
-    """uint8 (b, H, W, C) -> float32 (b, C, H, W) as (x / 255 - mean) / std, in the plan's memory order.
-
-    One channel and a mean of three gives three channels: grey images for a network that wants colour.
-    """
-    factor, offset = _factor_and_offset(scaling, images.device)
-    floats = torch.addcmul(offset, images.to(torch.float32), factor)
-    return floats.permute(0, 3, 1, 2).contiguous(memory_format=plan.memory_format)
+    def _normalised(self, batches: Sequence[IntArray], motion: Motion | None) -> Iterator[Tensor]:
+        for raw in self._images.batches(batches, motion):
+            yield normalise(raw, self.scaling, self.plan.memory_format)
 
 
-@lru_cache(16)  # a GPU would wait for these few numbers in every batch
-def _factor_and_offset(scaling: Scaling, device: torch.device) -> tuple[Tensor, Tensor]:
-    mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
-    return (1 / (255 * std)).to(device), (-mean / std).to(device)
+class FeatureBatches:
+    """Features as network inputs, (b, d) float32; there is nothing to augment."""
+
+    def __init__(self, features: npt.NDArray[np.float32] | FloatArray, plan: ComputePlan) -> None:
+        """Place the features on the device, if the plan says so.
+
+        Args:
+            features: (n, d) float32, standardised; never written to.
+            plan: How they are computed with.
+        """
+        self.plan = plan
+        self._features = features
+        self._rows = _DeviceRows(features, plan)
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def for_training(self, batches: Sequence[IntArray], recipe: Recipe, seed: int) -> Iterator[Tensor]:
+        """Yield each batch as it is."""
+        return self.for_prediction(batches)
+
+    def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
+        """Yield each batch as it is."""
+        for stock, rows in self._rows.gathered(batches):
+            yield stock.index_select(0, rows)
 
 
-def scaling_of(pixels: npt.NDArray[np.uint8], rows: IntArray) -> Scaling:
-    """Mean and standard deviation of each channel over these images (4,096 of them at most).
+class DeviceImages:
+    """All images of a dataset, ready for batches: on the plan's device if it says so, else fetched as needed."""
 
-    pixels: (n, H, W, C) uint8; rows: indices.
-    """
-    taken = pixels[np.sort(rows[:: -(-len(rows) // _STATISTICS_IMAGES)])]
-    values = taken.reshape(-1, taken.shape[-1])
-    mean = values.mean(axis=0, dtype=np.float64) / 255
-    std = np.maximum(values.std(axis=0, dtype=np.float64) / 255, 1 / 255)  # one colour throughout is no error
-    return Scaling(tuple(mean.tolist()), tuple(std.tolist()))
+    def __init__(self, pixels: npt.NDArray[np.uint8], plan: ComputePlan, subset: IntArray | None = None) -> None:
+        """Place the images on the device, if the plan says so.
+
+        Args:
+            pixels: (N, H, W, C) uint8, an array or a memory map; never written to.
+            plan: How they are computed with.
+            subset: (n,) the images that row numbers count; None: all.
+        """
+        self.plan = plan
+        self._pixels, self._subset = pixels, subset
+        self._rows = _DeviceRows(pixels, plan)
+
+    def __len__(self) -> int:
+        return len(self._pixels if self._subset is None else self._subset)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self._pixels.shape[1], self._pixels.shape[2]
+
+    def batches(self, rows: Sequence[IntArray], motion: Motion | None = None) -> Iterator[Tensor]:
+        """Yield the images (b, H, W, C) uint8 of each batch of rows.
+
+        Args:
+            rows: The images in each batch.
+            motion: Moves all images of all batches, in their order; None leaves them in place.
+        """
+        if motion is None:
+            motion = draw_motion(sum(map(len, rows)), 0, False, seed=0)
+        motion = Motion(*(values.to(self.plan.torch_device) for values in motion))
+        if self._subset is not None:
+            rows = [self._subset[batch] for batch in rows]
+        start = 0
+        for pixels, wanted in self._rows.gathered(rows):
+            yield move(pixels, wanted, motion.part(start, start + len(wanted)))
+            start += len(wanted)
 
 
-class Pixels:
-    """All images of a dataset, ready for batches: on the plan's device where it says so, else fetched as needed."""
+class _DeviceRows:
+    """The rows of an array that batches are made of: all on the device, or read ahead by a thread."""
 
-    def __init__(self, pixels: npt.NDArray[np.uint8], plan: Plan) -> None:
-        """pixels: (n, H, W, C) uint8, an array or a memory map; never written to."""
-        self._plan = plan
-        self._array = pixels
+    def __init__(self, array: npt.NDArray[Any], plan: ComputePlan) -> None:
+        self._array, self._device = array, plan.torch_device
         self._tensor: Tensor | None = None
         if plan.resident:
             with warnings.catch_warnings():
                 # a read-only array makes torch warn; nothing here writes
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                self._tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(plan.torch_device)
+                self._tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
-    def __len__(self) -> int:
-        return len(self._array)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, pixels."""
-        return self._array.shape[1], self._array.shape[2]
-
-    def batches(self, rows: Sequence[IntArray], motion: Motion | None = None) -> Iterator[Tensor]:
-        """Images (b, H, W, C) uint8 on the device for each batch of rows, moved if there is a motion for all."""
-        device = self._plan.torch_device
-        if motion is None:
-            motion = draw_motion(sum(map(len, rows)), 0, False, seed=0)
-        motion = Motion(*(values.to(device) for values in motion))
-        start = 0
-        for pixels, wanted in self._fetched(rows):
-            yield move(pixels, wanted, motion.part(start, start + len(wanted)))
-            start += len(wanted)
-
-    def _fetched(self, rows: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self._plan.torch_device
+    def gathered(self, batches: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield for each batch a tensor on the device and the positions (b,) of its rows in that tensor."""
         if self._tensor is not None:
-            every = torch.from_numpy(np.concatenate(rows)).to(device) if rows else torch.empty(0, dtype=torch.long)
-            for part in torch.split(every, [len(batch) for batch in rows]):
+            empty = torch.empty(0, dtype=torch.long)
+            every = torch.from_numpy(np.concatenate(batches)).to(self._device) if batches else empty
+            for part in torch.split(every, [len(batch) for batch in batches]):
                 yield self._tensor, part
             return
-        for images in _ahead(self._array, rows, pin=device.type == "cuda"):
-            yield images.to(device, non_blocking=True), torch.arange(len(images), device=device)
+        for rows in _read_ahead(self._array, batches, pin=self._device.type == "cuda"):
+            yield rows.to(self._device, non_blocking=True), torch.arange(len(rows), device=self._device)
 
 
-def _ahead(array: npt.NDArray[np.uint8], rows: Sequence[IntArray], pin: bool) -> Iterator[Tensor]:
-    """The batches of a memory map, read by a thread while the device computes."""
+def _read_ahead(array: npt.NDArray[Any], batches: Sequence[IntArray], pin: bool) -> Iterator[Tensor]:
+    """Yield the batches of a memory map, read by a thread while the device computes."""
     ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(_PREFETCH)
     over = threading.Event()
 
@@ -165,9 +179,9 @@ def _ahead(array: npt.NDArray[np.uint8], rows: Sequence[IntArray], pin: bool) ->
 
     def read() -> None:
         try:
-            for batch in rows:
-                images = torch.from_numpy(array[batch])
-                put(images.pin_memory() if pin else images)
+            for batch in batches:
+                rows = torch.from_numpy(array[batch])
+                put(rows.pin_memory() if pin else rows)
                 if over.is_set():
                     return
             put(None)
@@ -186,10 +200,11 @@ def _ahead(array: npt.NDArray[np.uint8], rows: Sequence[IntArray], pin: bool) ->
         thread.join()
 
 
-def as_pixels(pixels: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """The images as given, (n, H, W, C) uint8 with 1 or 3 channels; a memory map stays one.
+def check_pixels(pixels: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Return the images as given, (n, H, W, C) uint8 with 1 or 3 channels; a memory map stays one.
 
-    Raises InputError for anything else.
+    Raises:
+        InputError: They are anything else.
     """
     array = pixels if isinstance(pixels, np.ndarray) else np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape:
@@ -197,8 +212,8 @@ def as_pixels(pixels: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     return array
 
 
-def room_for(pixels: npt.NDArray[np.uint8], device: torch.device) -> bool:
-    """Whether the pixels may lie on the device; on the CPU an array in memory already does."""
-    if device.type == "cpu" and not isinstance(pixels, np.memmap):
+def room_for(array: npt.NDArray[Any], device: torch.device) -> bool:
+    """Return whether the inputs may stay on the device; on a CPU, an array in memory already does."""
+    if device.type == "cpu" and not isinstance(array, np.memmap):
         return True
-    return fits(pixels.nbytes, device)
+    return fits(array.nbytes, device)

@@ -1,4 +1,4 @@
-"""A training that is killed goes on from its last epoch."""
+"""Checkpoints, so that a killed training resumes from its last epoch."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ class Resumable(Protocol):
 
     @property
     def epoch(self) -> int:
-        """How many are done."""
+        """Epochs done so far."""
 
     def run_epoch(self) -> EpochReport:
-        """Train through one epoch."""
+        """Train for one epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `load_state_dict` needs to go on."""
+        """Return all that `load_state_dict` needs to continue from here."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from the state that `state_dict` returned."""
 
 
 def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: OnEpoch | None = None) -> None:
-    """Run the epochs that are left, from the checkpoint if there is one; it is written anew after every epoch.
+    """Run the remaining epochs, starting from the checkpoint if there is one, and rewrite it after every epoch.
 
-    Raises InputError where a loss is not finite, and the checkpoint of the last good epoch stays.
+    Raises:
+        InputError: A loss is not finite; the checkpoint of the last good epoch stays.
     """
     if checkpoint is not None and checkpoint.exists():
         training.load_state_dict(load_checkpoint(checkpoint))
@@ -52,20 +53,21 @@ def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: On
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values, atomically."""
+    """Write tensors and plain values atomically."""
     with replacing(file) as out:
         torch.save(state, out)
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote; nothing but tensors and plain values is ever unpickled.
+    """Read what `save_checkpoint` wrote; nothing but tensors and plain values is ever unpickled.
 
-    Raises InputError where the file holds something else.
+    Raises:
+        InputError: The file holds anything else.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what foreign files hold; they are refused below
+            warnings.simplefilter("ignore")  # about the content of foreign files, which are refused below
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{file} is damaged; delete it, and the training begins anew.") from error
+        raise InputError(f"{file} is damaged; delete it to train from the start.") from error
     return state

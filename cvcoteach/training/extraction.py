@@ -1,4 +1,4 @@
-"""Frozen features of all images, computed once: in inference mode, kept on disk, gone on with where it stopped."""
+"""Frozen features of all images, computed once and kept on disk; a stopped computation resumes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from cvcoteach._validation import InputError
 from cvcoteach.data.images import CACHE_VARIABLE
 from cvcoteach.training.backbones import Backbone, pooled, scaled
-from cvcoteach.training.batches import Pixels, Scaling, as_pixels, normalise
-from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
+from cvcoteach.training.batches import DeviceImages, check_pixels
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import choose_device, choose_threads, set_threads
+from cvcoteach.training.normalisation import Scaling, normalise
 
-Progress = Callable[[int, int, float], None]
-"""Told how many images are done, of how many, and the images a second."""
+OnFeatures = Callable[[int, int, float], None]
+"""Called with the number of images done, the number of all images, and images per second."""
 
 _VERSION = 1
-_SAVE_EVERY = 10.0  # seconds; what a kill may cost
+_SAVE_EVERY = 10.0  # seconds; what killing the process may cost
 _BATCH = {"cpu": 64, "mps": 128, "cuda": 256}
 
 
@@ -38,18 +40,26 @@ def extract_features(
     device: str | None = None,
     threads: int | None = None,
     cache_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnFeatures | None = None,
 ) -> npt.NDArray[np.float16]:
-    """Features (n, d) float16 of all images, memory-mapped from the cache.
+    """Return features (n, d) float16 of all images, memory-mapped from the cache.
 
-    pixels: (n, H, W, C) uint8, C 1 or 3, scaled to the backbone's size. content_key: what identifies them, such as
-    `Images.content_key`: the same content, backbone, weights and size are computed once, and a stopped computation
-    goes on. cache_dir: else the environment's CVCOTEACH_CACHE_DIR, else the user's cache folder.
+    The same content, weights and size are computed once; a stopped computation resumes.
 
-    Raises InputError where the backbone does not take the images or answers no finite numbers, and where the cache
-    cannot be written.
+    Args:
+        backbone: The network that computes them.
+        pixels: (n, H, W, C) uint8, C 1 or 3; they are scaled to the backbone's size.
+        content_key: Identifies the images, as `Images.content_key` does.
+        device: Such as "cuda"; None: the best available.
+        threads: CPU threads; None: as many as the process may use.
+        cache_dir: None: CVCOTEACH_CACHE_DIR from the environment, else the user's cache folder.
+        progress: Called after each batch.
+
+    Raises:
+        InputError: The backbone does not take the images or returns a number that is not finite, or the cache cannot
+            be written.
     """
-    array = as_pixels(pixels)
+    array = check_pixels(pixels)
     root = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
     what = {
         "version": _VERSION,
@@ -79,40 +89,44 @@ class Extractor:
     """A backbone over the images of one dataset, on a device."""
 
     def __init__(self, backbone: Backbone, pixels: npt.NDArray[np.uint8], device: torch.device) -> None:
-        """pixels: (n, H, W, C) uint8."""
+        """Move the backbone to the device. pixels: (n, H, W, C) uint8."""
         self._backbone = backbone
         self.n = len(pixels)
         on_gpu = device.type == "cuda"
         half = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-        # on a CPU float32 in channels-last order is the fast path: bfloat16 was three times slower when tried
-        self.plan = Plan(device=str(device), dtype=half if on_gpu else "float32", channels_last=True, resident=False)
+        # on a CPU, float32 in channels-last order is the fast path; bfloat16 took three times as long
+        self.plan = ComputePlan(
+            device=str(device), dtype=half if on_gpu else "float32", channels_last=True, resident=False
+        )
         self.batch_size = _BATCH.get(device.type, 64)
         self._network: nn.Module = backbone.network.to(device)
         if backbone.trainable:
             self._network.to(memory_format=torch.channels_last)
-        self._pixels = Pixels(pixels, self.plan)
+        self._images = DeviceImages(pixels, self.plan)
         self._scaling = Scaling(backbone.mean, backbone.std)
 
     def prepared(self, raw: Tensor) -> Tensor:
-        """uint8 (b, H, W, C) -> float32 (b, 3, size, size), scaled and normalised, channels last."""
+        """Scale and normalise uint8 (b, H, W, C) to float32 (b, 3, size, size), channels last."""
         size, mode = self._backbone.size, self._backbone.interpolation
         if raw.shape[1:3] == (size, size):
-            images = normalise(raw, self._scaling, self.plan)
-        elif raw.device.type == "cpu":  # bytes are scaled thirty times as fast as floats there, and as Pillow does it
+            images = normalise(raw, self._scaling, self.plan.memory_format)
+        elif (
+            raw.device.type == "cpu"
+        ):  # there, bytes are scaled thirty times as fast as floats, with the result of Pillow
             bytes_ = scaled(raw.permute(0, 3, 1, 2), size, mode)
-            images = normalise(bytes_.permute(0, 2, 3, 1), self._scaling, self.plan)
+            images = normalise(bytes_.permute(0, 2, 3, 1), self._scaling, self.plan.memory_format)
         else:
-            images = scaled(normalise(raw, self._scaling, self.plan), size, mode)
+            images = scaled(normalise(raw, self._scaling, self.plan.memory_format), size, mode)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def features(self, start: int, stop: int) -> Iterator[npt.NDArray[np.float16]]:
-        """Features (b, d) of the images start..stop-1, batch by batch."""
+        """Yield features (b, d) of the images start..stop-1, batch by batch."""
         rows = [np.arange(at, min(at + self.batch_size, stop)) for at in range(start, stop, self.batch_size)]
-        for batch, raw in zip(rows, self._pixels.batches(rows), strict=True):
-            yield self._answer(self.prepared(raw), int(batch[0]))
+        for batch, raw in zip(rows, self._images.batches(rows), strict=True):
+            yield self._computed(self.prepared(raw), int(batch[0]))
 
-    def _answer(self, images: Tensor, first: int) -> npt.NDArray[np.float16]:
+    def _computed(self, images: Tensor, first: int) -> npt.NDArray[np.float16]:
         name, size = self._backbone.name, self._backbone.size
         try:
             with self.plan.autocast():
@@ -121,17 +135,17 @@ class Extractor:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
                 f"{name} does not take {len(images)} images of {size}×{size} pixels ({lines[-1].rstrip('.')}); "
-                "--image-size gives them another size."
+                "set another size with --image-size."
             ) from error
         features = pooled(output).clamp(-65504, 65504).to(torch.float16).cpu().numpy()
         if not np.isfinite(features).all():
             row = first + int(np.argmin(np.isfinite(features).all(axis=1)))
-            raise InputError(f"{name} answers no finite number for image {row}.")
+            raise InputError(f"{name} returns a number that is not finite for image {row}.")
         return features
 
 
-def _compute(extractor: Extractor, file: Path, progress: Progress | None) -> None:
-    """Fill the array beside `file`, saving how far it is, then give it its name."""
+def _compute(extractor: Extractor, file: Path, progress: OnFeatures | None) -> None:
+    """Fill an array beside `file`, recording how far it is, and rename it at the end."""
     building, state = file.with_suffix(".building.npy"), file.with_suffix(".json")
     n, done = extractor.n, 0
     try:

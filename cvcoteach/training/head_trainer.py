@@ -1,4 +1,4 @@
-"""Folds on features: linear and MLP heads, all of a round in one computation."""
+"""Folds on features: linear and MLP heads, all folds of a round in one computation."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from cvcoteach.training.rows import Rows, check_shape
 
 HEADS = ("linear", "mlp")
 _ORDER_SEED = 0x1C5
-_LEAST_STEPS = 80  # fewer leave the probabilities of a small dataset undecided
+_LEAST_STEPS = 80  # with fewer, probabilities stay undecided on small datasets
 _WARMUP = 0.05
 _CHUNK = 8192  # rows
-_USED = 0.9  # from this share on, leaving out the rows that no head trains on costs more than it saves
-_OWN = 0.7  # below this share of a batch, an MLP head computes its own rows only
+_USED = 0.9  # from this share on, skipping the rows that no head trains on costs more than it saves
+_OWN = 0.7  # below this share of a batch, an MLP head computes only its own rows
 
 
 def load_features(path: str | Path) -> npt.NDArray[Any]:
-    """Features (n, d) of a .npy file, memory-mapped; nothing is ever unpickled.
+    """Memory-map features (n, d) from a .npy file; nothing is ever unpickled.
 
-    Raises InputError where there is no such file, and where it holds something else.
+    Raises:
+        InputError: There is no such file, or it holds something else.
     """
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; it takes a .npy file of one row of numbers an image.") from None
+        raise InputError(f"{path} does not exist; it takes a .npy file with one row of numbers per image.") from None
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no .npy file of numbers ({error}); write one with numpy.save.") from error
+        raise InputError(f"{path} is not a .npy file of numbers ({error}); write one with numpy.save.") from error
     if not isinstance(features, np.ndarray):
         features.close()
-        raise InputError(f"{path} holds several arrays; it takes a .npy file of one array, shape (n, d).")
+        raise InputError(f"{path} holds several arrays; it takes a .npy file with one array of shape (n, d).")
     check_shape(features, str(path))
     return features
 
@@ -51,16 +52,16 @@ def load_features(path: str | Path) -> npt.NDArray[Any]:
 class HeadTrainer:
     """Linear or MLP heads on given features: a `BatchFoldTrainer` that trains all heads of a round at once.
 
-    All heads see the same minibatches of features, in one fixed order, each only its own images in them: the logits of
-    all heads are one matrix product, an image that is not in a head's training part has no weight in its loss.
-    A head's answer depends on its own training part and seed, and on its neighbours by rounding only. The seed
-    draws an MLP's first layer; a linear head starts at zero, and nothing about it is drawn.
+    All heads see the same minibatches of features in one fixed order: the logits of all heads are one matrix product,
+    and an image outside a head's training part has no weight in its loss. The result of a head depends on its own
+    training part and seed, and on the other heads by rounding only. The seed draws the first layer of an MLP; a linear
+    head starts at zero and has nothing random.
 
-    Features are standardised with mean and deviation over *all* rows - statistics that hold no label - and long rows
-    are shortened. Adam with a learning rate that falls to zero; that each head passes over its
-    images a few times only is what keeps it from learning wrong labels by heart.
+    Features are standardised with the mean and standard deviation over *all* rows, statistics without any label, and
+    long rows are shortened. The optimiser is Adam with a learning rate that falls to zero. A head sees its images only
+    a few times, which keeps it from memorising wrong labels.
 
-    Features of up to 1 GiB as float32 lie in memory; larger ones are read batch by batch from where they are.
+    Features of up to 1 GiB as float32 are kept in memory; larger ones are read batch by batch.
     """
 
     def __init__(
@@ -78,15 +79,23 @@ class HeadTrainer:
         threads: int | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
-        """features: (n, d) finite numbers, an array or a memory map of any float type.
+        """Take the features and how heads are trained on them.
 
-        head: "linear", or "mlp" for a linear head with one hidden layer of `hidden` units beside it.
-        epochs: passes over a training part; more where it is so small that they would be under 80 steps.
-        batch_size: images of a head in a batch, about; None: twice the root of its training part's size.
-        learning_rate: the largest, times d: logits sum d features, so that steps must shrink as 1/d.
-        weight_decay: decoupled, as in AdamW.
+        Args:
+            features: (n, d) finite numbers, an array or a memory map of any float type.
+            n_classes: K, at least 2.
+            head: "linear", or "mlp" for a linear head with one hidden layer of `hidden` units beside it.
+            epochs: Passes over a training part; more for one so small that they would be fewer than 80 steps.
+            batch_size: Approximate images of a head per batch; None: twice the square root of its training images.
+            learning_rate: Peak learning rate times d: logits sum d features, so steps must shrink as 1/d.
+            weight_decay: Decoupled, as in AdamW; at least 0.
+            hidden: Units of the hidden layer of an "mlp".
+            device: Such as "cuda" or "cpu"; None: the best available.
+            threads: CPU threads; None: as many as the process may use.
+            on_epoch: Called after each epoch of all heads together.
 
-        Raises InputError for features of another shape or not finite, and for settings that do not fit.
+        Raises:
+            InputError: The features have another shape or are not finite, or a setting does not fit.
         """
         if head not in HEADS:
             raise InputError(f"head is {head!r}; {near(str(head), HEADS)}")
@@ -106,25 +115,21 @@ class HeadTrainer:
         self._on_epoch = on_epoch
         self._rows = Rows(np.asanyarray(features), choose_device(device))
 
-    @property
-    def resident_bytes(self) -> int:
-        """Memory that the features take on the device; 0 where they are read batch by batch."""
-        return 0 if self._rows.resident is None else self._rows.resident.nbytes
-
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        """Train afresh on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
+        """Train a fresh head on `train_idx` with `train_labels` (m,), and return probabilities of `eval_idx` (e, K).
 
-        Raises InputError for an index without a row of features.
+        Raises:
+            InputError: An index has no row of features.
         """
         return self.fit_predict_many([Fold(train_idx, train_labels, eval_idx, seed)])[0]
 
     def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
-        """As `fit_predict`, one answer a fold, all trained together."""
+        """Do what `fit_predict` does for all folds at once; return one result per fold."""
         set_threads(self._threads)
         for fold in folds:
             self._rows.check(fold.train_idx)
             self._rows.check(fold.eval_idx)
-        # heads share batches where their training parts are of about the same size; the others train among themselves
+        # heads with training parts of about the same size share batches
         groups: dict[int, list[int]] = {}
         for i, fold in enumerate(folds):
             groups.setdefault(self._n_batches(len(fold.train_idx)), []).append(i)
@@ -136,7 +141,7 @@ class HeadTrainer:
         return [answers[i] for i in range(len(folds))]
 
     def _n_batches(self, n_train: int) -> int:
-        """Batches an epoch for a head of its own: a power of two, so that heads of nearly the same size share them."""
+        """Return the batches per epoch: a power of two, so that heads of nearly the same size share them."""
         size = self._batch_size or 2 * math.sqrt(n_train)
         return int(2 ** max(0, round(math.log2(max(n_train, 1) / size))))
 
@@ -179,7 +184,7 @@ class HeadTrainer:
         return heads
 
     def _labels(self, folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
-        """Labels (n, H), -1 where an image is not in a head's training part, and the positions that a batch reads."""
+        """Return labels (n, H), -1 for images outside a head's training part, and the positions that batches read."""
         labels = torch.full((self._rows.n, len(folds)), -1, dtype=torch.int32)
         for head, fold in enumerate(folds):
             labels[self._rows.positions(fold.train_idx), head] = torch.from_numpy(np.asarray(fold.train_labels)).int()
@@ -197,14 +202,14 @@ class HeadTrainer:
 
 
 def _schedule(progress: float) -> float:
-    """Factor of the learning rate: up in the first twentieth of the training, then along a cosine down to zero."""
+    """Return the factor of the learning rate: up during the first 5 % of the training, then down along a cosine."""
     return min(1.0, (progress + 1e-3) / _WARMUP) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _own_rows(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Each head's own rows of a batch: x (b, d) -> (H, b', d), and targets (b, H), -1 for none, -> (b', H).
+    """Pick each head's own rows of a batch: x (b, d) -> (H, b', d), and targets (b, H), -1 for none, -> (b', H).
 
-    Where training parts overlap little, an MLP's first layer costs more on the rows of others than copying one's own.
+    If training parts overlap little, computing an MLP's first layer for other heads' rows costs more than this copy.
     """
     not_mine = targets < 0
     most = int((~not_mine).sum(dim=0).max())
@@ -234,13 +239,13 @@ class _Heads:
         return cls(*(each.to(device).requires_grad_() for each in (weight.flatten(1), bias, out)))
 
     def only(self, head: int) -> _Heads:
-        """One of them."""
+        """Return one of the heads."""
         h = len(self.out)
         weight = self.weight.view(len(self.weight), h, -1)[:, head].contiguous()
         return _Heads(weight, self.bias.view(h, -1)[head], self.out[head : head + 1])
 
     def logits(self, x: Tensor) -> Tensor:
-        """Of a batch (b, d) for all heads, or of each head's own (H, b, d) -> (b, H, K)."""
+        """Return logits (b, H, K) of a batch (b, d) for all heads, or of each head's own rows (H, b, d)."""
         h, hidden, k = self.out.shape
         if x.ndim == 2:
             z = torch.addmm(self.bias, x, self.weight).view(len(x), h, k + hidden)
@@ -253,7 +258,7 @@ class _Heads:
         return z[..., :k] + torch.einsum("bhi,hik->bhk", inner, self.out)
 
     def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-        """AdamW, whose step on a weight is its learning rate: 1/fan-in, so that the logits' step is the same."""
+        """Return AdamW with a learning rate of 1/fan-in: its steps have the size of the learning rate."""
         d, hidden = len(self.weight), self.out.shape[1]
         groups = [
             {"params": [self.weight], "lr": learning_rate / d, "weight_decay": weight_decay},

@@ -1,4 +1,4 @@
-"""The one training loop: a recipe, one or more networks, batches in, losses back."""
+"""The one training loop: a recipe, one or more networks, batches of images or features in, losses back."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
-from cvcoteach.training.batches import Motion, Pixels, Scaling, draw_motion, normalise
-from cvcoteach.training.devices import Plan, seeded
+from cvcoteach.training.batches import BatchSource
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import seeded
 from cvcoteach.training.pretrained import last_layer
-from cvcoteach.training.recipe import FINETUNE as FINETUNE
-from cvcoteach.training.recipe import PRESETS as PRESETS
-from cvcoteach.training.recipe import Recipe as Recipe
-from cvcoteach.training.recipe import learning_rate_at as learning_rate_at
-from cvcoteach.training.recipe import shift_for as shift_for
+from cvcoteach.training.recipe import Recipe, learning_rate_at
 
 _CHECK_EVERY = 50  # batches between looks at the losses: each look makes a GPU wait
 
 
 class Batch(NamedTuple):
-    """What a loss may look at, besides the networks' outputs."""
+    """What a loss may use, besides the networks' outputs."""
 
     rows: Tensor
     """(b,) positions among the training images."""
@@ -41,34 +38,36 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """Told after each epoch."""
+    """How an epoch went."""
 
     epoch: int
     """From 1."""
     n_epochs: int
+    """Of the whole training, at least 1."""
     images_per_second: float
+    """Above 0."""
     loss: float
-    """Mean over the batches (and networks)."""
+    """Mean over batches and networks."""
     validation_loss: float | None = None
-    """On the held-back training images, if any."""
+    """On the held-out training images, if there are any."""
 
 
 Losses = Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
-"""Logits (b, K) of each network, float32 -> a loss of each network. Networks may choose for each other."""
+"""Logits (b, K) of each network, float32 -> a loss for each network. Networks may choose for each other."""
 Order = Callable[[int, np.random.Generator], Sequence[IntArray]]
 """Epoch (from 0) and random numbers -> the positions in each batch."""
 OnEpoch = Callable[[EpochReport], None]
 
 
 def cross_entropy(logits: Sequence[Tensor], batch: Batch) -> list[Tensor]:
-    """Every network by itself, without label smoothing: smoothed scores rank label errors worse."""
+    """Return the cross-entropy of each network, without label smoothing: smoothed scores rank label errors worse."""
     return [functional.cross_entropy(each, batch.targets) for each in logits]
 
 
 def shuffled(n: int, batch_size: int) -> Order:
-    """All n images in random order, in batches of `batch_size` or one less, none of a single image.
+    """Return all n images in random order, in batches of `batch_size` or one less, none of a single image.
 
-    Batch-norm cannot take one image, so the last batch is no remainder: all share what is missing.
+    Batch normalisation cannot take a single image, so there is no remainder: all batches share what is missing.
     """
     n_batches = _n_batches(n, batch_size)
 
@@ -80,7 +79,7 @@ def shuffled(n: int, batch_size: int) -> Order:
 
 
 def smallest_batch(n: int, batch_size: int) -> int:
-    """Images in the smallest batch of `shuffled`."""
+    """Return the number of images in the smallest batch of `shuffled`."""
     return max(2, n // _n_batches(n, batch_size))
 
 
@@ -92,32 +91,39 @@ def _n_batches(n: int, batch_size: int) -> int:
 class Training:
     """One or more networks on their way through a recipe.
 
-    Every epoch draws its random numbers from the seed and its own number alone, so a training that is taken up
-    from `state_dict` goes on as if it had never stopped.
+    Every epoch draws its random numbers from the seed and its own number alone, so a training that is resumed from
+    its `state_dict` continues as if it had never stopped.
     """
 
     def __init__(
         self,
         networks: Sequence[nn.Module],
-        pixels: Pixels,
+        source: BatchSource,
         rows: IntArray,
         targets: npt.NDArray[np.int64] | FloatArray | PredProbs,
         recipe: Recipe,
-        scaling: Scaling,
-        plan: Plan,
         *,
         seed: int,
         losses: Losses = cross_entropy,
         order: Order | None = None,
     ) -> None:
-        """rows: (m,) indices into `pixels`; targets: (m,) classes or (m, K) probabilities of those.
+        """Prepare the first epoch.
 
-        networks: on the plan's device. recipe: `for_channels` of these images.
+        Args:
+            networks: On the device of the source's plan.
+            source: The images or features.
+            rows: (m,) the rows of the source to train on.
+            targets: (m,) their classes, or (m, K) their probabilities.
+            recipe: With `flip` decided, see `Recipe.for_channels`.
+            seed: Decides order, augmentation and dropout.
+            losses: What the networks minimise.
+            order: Which images go into which batch; None: `shuffled`.
         """
+        plan = source.plan
         self.networks = networks
         self.epoch = 0
         self.recipe = recipe
-        self._pixels, self._rows, self._scaling, self._plan = pixels, rows, scaling, plan
+        self._source, self._rows, self._plan = source, rows, plan
         self._seed, self._losses = seed, losses
         self._order = order or shuffled(len(rows), recipe.batch_of(len(rows)))
         self._targets = torch.as_tensor(targets).to(plan.torch_device)
@@ -125,33 +131,33 @@ class Training:
         self._scaler = torch.amp.GradScaler(plan.torch_device.type, enabled=plan.dtype == "float16")
 
     def run_epoch(self) -> EpochReport:
-        """Train through one epoch.
+        """Train for one epoch.
 
-        Raises InputError where a loss is not finite: the training cannot be saved.
+        Raises:
+            InputError: A loss is not finite, so this training has failed.
         """
         began = time.perf_counter()
         numbers = np.random.SeedSequence([self._seed, self.epoch])
         batches = self._order(self.epoch, np.random.default_rng(numbers))
-        for_motion, for_dropout = (int(number) for number in numbers.generate_state(2))
+        for_augmentation, for_dropout = (int(number) for number in numbers.generate_state(2))
         n_images = sum(map(len, batches))
-        motion = draw_motion(n_images, shift_for(self.recipe, *self._pixels.size), bool(self.recipe.flip), for_motion)
         with seeded(for_dropout, self._plan.torch_device):
-            loss = self._run_batches(batches, motion)
+            loss = self._run_batches(batches, for_augmentation)
         self.epoch += 1
         return EpochReport(self.epoch, self.recipe.epochs, n_images / (time.perf_counter() - began), loss)
 
-    def _run_batches(self, batches: Sequence[IntArray], motion: Motion) -> float:
+    def _run_batches(self, batches: Sequence[IntArray], augmentation_seed: int) -> float:
         device = self._plan.torch_device
         positions = torch.split(torch.from_numpy(np.concatenate(batches)).to(device), [len(batch) for batch in batches])
         record = torch.zeros(len(batches), device=device)
         for network in self.networks:
             network.train()
-        images = self._pixels.batches([self._rows[batch] for batch in batches], motion)
-        for step, (raw, rows) in enumerate(zip(images, positions, strict=True)):
+        source_rows = [self._rows[batch] for batch in batches]
+        inputs_of = self._source.for_training(source_rows, self.recipe, augmentation_seed)
+        for step, (inputs, rows) in enumerate(zip(inputs_of, positions, strict=True)):
             rate = self._rate(step, len(batches))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            inputs = normalise(raw, self._scaling, self._plan)
             with self._plan.autocast():
                 outputs = [network(inputs) for network in self.networks]
             batch = Batch(rows, self._targets[rows], self.epoch)
@@ -178,7 +184,7 @@ class Training:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `load_state_dict` needs to go on."""
+        """Return all that `load_state_dict` needs to continue from here."""
         return {
             "epoch": self.epoch,
             "networks": [network.state_dict() for network in self.networks],
@@ -187,7 +193,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from the state that `state_dict` returned."""
         self.epoch = state["epoch"]
         for network, values in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(values)
@@ -199,8 +205,8 @@ class Training:
             self._scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(networks: Sequence[nn.Module], recipe: Recipe, plan: Plan) -> torch.optim.Optimizer:
-    # a fused SGD whose first step the scaler skips goes on with momentum from memory that nobody wrote
+def _optimizer(networks: Sequence[nn.Module], recipe: Recipe, plan: ComputePlan) -> torch.optim.Optimizer:
+    # a fused SGD whose first step the scaler skips would continue with momentum from uninitialised memory
     fused = plan.dtype != "float16"
     trained = [p for network in networks for p in network.parameters() if p.requires_grad]
     heads = {p for network in networks for p in last_layer(network)[1].parameters()} if recipe.body_rate < 1 else set()
@@ -221,7 +227,7 @@ def _optimizer(networks: Sequence[nn.Module], recipe: Recipe, plan: Plan) -> tor
 
 
 def logits_of(output: Any) -> Tensor:
-    """A network's logits in float32: the first of its outputs, where there are auxiliary ones."""
+    """Return a network's logits in float32: the first of its outputs, if it has auxiliary ones."""
     first: Tensor = output if isinstance(output, Tensor) else output[0]
     return first.float()
 
@@ -229,37 +235,44 @@ def logits_of(output: Any) -> Tensor:
 @torch.inference_mode()
 def predict(
     networks: Sequence[nn.Module],
-    pixels: Pixels,
+    source: BatchSource,
     rows: IntArray,
-    scaling: Scaling,
-    plan: Plan,
     *,
-    mirror: bool,
+    mirror: bool = False,
     batch_size: int = 500,
 ) -> PredProbs:
-    """Class probabilities (len(rows), K), softmax in float32: the mean over the networks.
+    """Return class probabilities (len(rows), K), softmax in float32, averaged over the networks.
 
-    mirror: and over each image and its mirror image.
+    Args:
+        networks: On the device of the source's plan.
+        source: The images or features.
+        rows: The rows of the source to predict, at least one.
+        mirror: Whether to average over each image and its mirror image too.
+        batch_size: Rows computed at a time.
     """
     for network in networks:
         network.eval()
     parts: list[Tensor] = []
-    for raw in pixels.batches([rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]):
-        images = normalise(raw, scaling, plan)
-        views = [images, images.flip(3)] if mirror else [images]
-        with plan.autocast():
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    for inputs in source.for_prediction(batches):
+        views = [inputs, inputs.flip(3)] if mirror else [inputs]
+        with source.plan.autocast():
             outputs = [network(view) for network in networks for view in views]
         parts.append(torch.stack([logits_of(output).softmax(dim=1) for output in outputs]).mean(dim=0).cpu())
     return torch.cat(parts).numpy()
 
 
 def fit(training: Training, on_epoch: OnEpoch | None = None, validate: Callable[[], float] | None = None) -> None:
-    """Run the epochs that are left.
+    """Run the remaining epochs.
 
-    validate: a loss on images that are not trained on; the networks end with the weights of its best epoch, and
-        training stops after the recipe's `patience` epochs without a better one.
+    Args:
+        training: At any epoch.
+        on_epoch: Called after each epoch.
+        validate: Returns the loss on images that are not trained on. The networks then end with the weights of its
+            best epoch, and training stops after the recipe's `patience` epochs without improvement.
 
-    Raises InputError where a loss is not finite.
+    Raises:
+        InputError: A loss is not finite.
     """
     best, best_epoch, best_weights = math.inf, training.epoch, None
     patience = training.recipe.patience

@@ -1,4 +1,4 @@
-"""Memory that is freed and taken again in every batch stays with the process."""
+"""Keep memory that every batch frees and needs again with the process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _NEVER = 2**31 - 1
-_USUAL_TRIM, _LARGEST_MMAP = 64 << 20, 32 << 20  # the largest that glibc chooses by itself, and that it allows
+_USUAL_TRIM, _LARGEST_MMAP = 64 << 20, 32 << 20  # what glibc chooses by default, and the most it allows
 
 
 @contextmanager
 def kept_between_batches() -> Iterator[None]:
-    """Let glibc keep what a batch frees until the end of the training; elsewhere nothing happens.
+    """Let glibc keep what a batch frees until the training ends; on other systems, do nothing.
 
-    Activations of two networks are so large that they would go back to the system after each batch and be fetched
-    again page by page: a fifth of the time of an epoch on a CPU.
+    The activations of two networks are so large that they would be returned to the system after each batch and
+    fetched again page by page, which takes a fifth of an epoch's time on a CPU.
     """
     malloc = _glibc()
     if malloc is None:

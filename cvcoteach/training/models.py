@@ -1,8 +1,9 @@
-"""Networks by name: our own, torchvision's, and any function that builds one; and their weights."""
+"""From a `ModelSpec` to networks: our own, torchvision's, the user's, and those on a backbone."""
 
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,110 +13,111 @@ from torch import nn
 from cvcoteach._validation import InputError
 from cvcoteach.training.backbones import Backbone, Classifier, FrozenClassifier, load_backbone
 from cvcoteach.training.devices import seeded
-from cvcoteach.training.networks import OWN, CifarResNet, GreyAsColour, SmallNet
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.networks import CifarResNet, GreyAsColour, SmallNet
 from cvcoteach.training.pretrained import (
     Preprocessing,
     imported,
     last_layer,
-    load_weights,
+    load_pretrained,
     oneline,
     published_weights,
     torchvision_network,
 )
 
-BACKBONE = "backbone:"
-"""Before the name of a backbone (see `backbones.load_backbone`), to which a fresh last layer is added."""
-FROZEN = "frozen:"
-"""Before the name of a backbone that stays as it is, with two fresh heads on its features. "@96" after the name: it
-sees images of 96 pixels a side."""
+
+class ModelFactory:
+    """Builds fresh networks of one model. A backbone is loaded once and copied for each network."""
+
+    def __init__(self, spec: ModelSpec, backbone: Backbone | None = None) -> None:
+        """Check what can be checked without building a network.
+
+        Args:
+            spec: The model.
+            backbone: The spec's backbone, if it is loaded already; None: it is loaded when first needed.
+
+        Raises:
+            InputError: The name or the weights cannot be.
+        """
+        _check(spec)
+        self.spec = spec
+        self._backbone = backbone
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone of a spec that has one, loaded on first use.
+
+        Raises:
+            InputError: It cannot be loaded.
+        """
+        if self._backbone is None:
+            self._backbone = load_backbone(self.spec.name, self.spec.weights, size=self.spec.image_size)
+        return self._backbone
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing that the weights were trained with; open for networks that start fresh.
+
+        Raises:
+            InputError: The backbone cannot be loaded.
+        """
+        spec = self.spec
+        if spec.has_backbone:
+            own = self.backbone
+            return Preprocessing(own.size, own.mean, own.std)
+        published = published_weights(spec.name) if spec.kind == "torchvision" else None
+        if published is None:
+            return Preprocessing(None, None, None)
+        transforms = published.transforms()
+        size = int(transforms.crop_size[0])
+        if spec.weights == "none":
+            return Preprocessing(size, None, None)
+        return Preprocessing(size, tuple(transforms.mean), tuple(transforms.std))
+
+    def build(self, n_classes: int, channels: int, *, seed: int = 0) -> nn.Module:
+        """Return a freshly initialised network on the CPU; torch's random state stays as it was.
+
+        Args:
+            n_classes: K. A last layer for another number of classes starts fresh.
+            channels: Of the images, 1 or 3; networks of torchvision see grey images repeated to three channels.
+            seed: Decides what is drawn at random.
+
+        Raises:
+            InputError: The weights do not fit or cannot be fetched, or the user's function fails.
+        """
+        spec = self.spec
+        with seeded(seed, torch.device("cpu")):
+            if spec.kind == "frozen":  # normalised by the three means of its weights, a grey image has three channels
+                return FrozenClassifier(self.backbone.copied(), n_classes)
+            if spec.kind == "backbone":
+                return _for_channels(Classifier(self.backbone.copied(), n_classes), channels)
+            network = self._without_backbone(n_classes, channels)
+            if spec.weights_file is not None:
+                load_pretrained(network, Path(spec.weights_file))
+        return network
+
+    def _without_backbone(self, n_classes: int, channels: int) -> nn.Module:
+        spec = self.spec
+        if spec.kind == "own":
+            return SmallNet(n_classes, channels) if spec.name == "small" else CifarResNet(n_classes, channels)
+        if spec.kind == "function":
+            return _from_function(spec.name, n_classes)
+        network = torchvision_network(spec.name, spec.weights in (None, "default"))
+        _replace_classifier(network, n_classes)
+        return _for_channels(network, channels)
 
 
-def build_model(name: str, n_classes: int, channels: int, weights: str | None = None, *, seed: int = 0) -> nn.Module:
-    """A freshly initialised network on the CPU; torch's random state is as it was before.
-
-    name: "small", "resnet32", a classification model of torchvision's, or "package.module:function", called with
-        n_classes, or `BACKBONE` or `FROZEN` and the name of one.
-    channels: of the images, 1 or 3; torchvision's networks see grey images repeated to three channels.
-    weights: "default" for the published ones, "none" for a fresh initialisation, or a file (state dict of torch, or
-        .safetensors); None is "default" where there are any. A last layer for another number of classes starts fresh.
-
-    Raises InputError for an unknown name, weights that do not fit or cannot be fetched, and a function that fails.
-    """
-    with seeded(seed, torch.device("cpu")):
-        network = _build(name, n_classes, channels, weights)
-        if weights is not None and weights not in ("default", "none") and not name.startswith((BACKBONE, FROZEN)):
-            load_weights(network, Path(weights))
-    return network
-
-
-def preprocessing(name: str, weights: str | None = None) -> Preprocessing:
-    """What the weights were trained with; nothing in particular for networks that start fresh.
-
-    Raises InputError for an unknown name.
-    """
-    if name.startswith((BACKBONE, FROZEN)):
-        own = _backbone(name, weights)
-        return Preprocessing(own.size, own.mean, own.std)
-    if name in OWN or ":" in name:
-        return Preprocessing(None, None, None)
-    published = published_weights(name)
-    if published is None:
-        return Preprocessing(None, None, None)
-    transforms = published.transforms()
-    size = int(transforms.crop_size[0])
-    if weights == "none":
-        return Preprocessing(size, None, None)
-    return Preprocessing(size, tuple(transforms.mean), tuple(transforms.std))
-
-
-def check_model(name: str, weights: str | None = None) -> None:
-    """Raises InputError for a name or weights that `build_model` would refuse at once, without building anything."""
-    if name in OWN and weights == "default":
-        raise InputError(f"{name} has no published weights; it takes weights none or a file.")
-    if weights is not None and weights not in ("default", "none") and not Path(weights).is_file():
-        raise InputError(f"weights is {weights!r}, which is no file; it takes a file, default or none.")
-    if name not in OWN and ":" not in name:
-        published_weights(name)
-
-
-def _build(name: str, n_classes: int, channels: int, weights: str | None) -> nn.Module:
-    check_model(name, weights)
-    if name == "small":
-        return SmallNet(n_classes, channels)
-    if name == "resnet32":
-        return CifarResNet(n_classes, channels)
-    if name.startswith((BACKBONE, FROZEN)):
-        if name.startswith(FROZEN):  # scaled by the three numbers of its weights, a grey image has three channels
-            return FrozenClassifier(_backbone(name, weights), n_classes)
-        return _for_channels(Classifier(_backbone(name, weights), n_classes), channels)
-    if ":" in name:
-        return _from_function(name, n_classes)
-    network = torchvision_network(name, weights in (None, "default"))
-    _replace_classifier(network, n_classes)
-    return _for_channels(network, channels)
+def _check(spec: ModelSpec) -> None:
+    if spec.kind == "own" and spec.weights == "default":
+        raise InputError(f"{spec.name} has no published weights; it takes weights none or a file.")
+    if spec.weights_file is not None and not Path(spec.weights_file).is_file():
+        raise InputError(f"weights is {spec.weights!r}, which is not a file; it takes a file, default or none.")
+    if spec.kind == "torchvision":
+        published_weights(spec.name)
 
 
 def _for_channels(network: nn.Module, channels: int) -> nn.Module:
     return GreyAsColour(network) if channels == 1 else network
-
-
-def _backbone(name: str, weights: str | None) -> Backbone:
-    bare, size = backbone_of(name)
-    return load_backbone(bare, weights, size=size)
-
-
-def backbone_of(name: str) -> tuple[str, int | None]:
-    """The backbone in the name of a model, and the size (pixels) after its "@"; of another model, its own name."""
-    whole = name.removeprefix(BACKBONE).removeprefix(FROZEN)
-    bare, _, size = whole.rpartition("@")
-    return (bare, int(size)) if bare and size.isdecimal() and whole != name else (whole, None)
-
-
-def is_foreign(name: str) -> bool:
-    """Whether building that network runs the code of someone else than this package, torchvision and timm."""
-    if not name.startswith((BACKBONE, FROZEN)):
-        return ":" in name
-    return not backbone_of(name)[0].startswith(("torchvision:", "timm:"))
 
 
 def _from_function(name: str, n_classes: int) -> nn.Module:

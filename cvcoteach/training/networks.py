@@ -1,4 +1,4 @@
-"""Our own networks: a small one for short trainings on a CPU, and the CIFAR ResNet of He et al."""
+"""Networks of this package: a small one for short trainings on a CPU, and the CIFAR ResNet of He et al."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-OWN = ("small", "resnet32")
-"""Networks of ours, by name."""
-
 HIDDEN = 256
-"""Units of a head on features."""
+"""Hidden units of a head on features."""
 
 
 class SmallNet(nn.Module):
@@ -39,16 +36,17 @@ class SmallNet(nn.Module):
         self.head = nn.Linear(c, n_classes, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, C, H, W) -> logits (b, K)."""
+        """Return logits (b, K) of images (b, C, H, W)."""
         features: Tensor = self.layers(images)
         logits: Tensor = self.head(features.amax(dim=(2, 3)))
-        return logits / 4  # the largest of a map is large: unscaled, the first steps would overshoot
+        return logits / 4  # maxima are large: unscaled, the first steps would overshoot
 
 
 def edges_and_colours(channels: int) -> Tensor:
-    """The Haar basis of 2×2 patches in opponent colours and its negative, (8·channels, channels, 2, 2), each of norm 1.
+    """Return the Haar basis of 2×2 patches in opponent colours and its negative, (8·channels, channels, 2, 2), norm 1.
 
-    Nearly the principal components of patches of photographs: with a normalisation after it, nearly a whitening.
+    They are close to the principal components of patches of photographs; with a normalisation after them, close to
+    a whitening.
     """
     places = torch.tensor([[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]).view(4, 2, 2) / 2
     colours = torch.tensor([[1.0, 1, 1], [1, 0, -1], [-1, 2, -1]]) if channels == 3 else torch.eye(channels)
@@ -58,7 +56,7 @@ def edges_and_colours(channels: int) -> Tensor:
 
 
 class _Convolution(nn.Module):
-    """3×3 convolution, pooling by two while there are pixels for it, normalisation, ReLU."""
+    """3×3 convolution, pooling by two while enough pixels are left, normalisation, ReLU."""
 
     def __init__(self, n_in: int, n_out: int, pool: bool = False) -> None:
         super().__init__()
@@ -104,7 +102,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, C, H, W) -> logits (b, K)."""
+        """Return logits (b, K) of images (b, C, H, W)."""
         features: Tensor = self.blocks(self.stem(images))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits
@@ -128,17 +126,17 @@ class _BasicBlock(nn.Module):
 
 
 def feature_head(d: int, n_classes: int) -> nn.Sequential:
-    """A head with one hidden layer: features (b, 1, 1, d) or (b, d) -> logits (b, K)."""
+    """Return a head with one hidden layer: features (b, d) -> logits (b, K)."""
     return nn.Sequential(nn.Flatten(), nn.Linear(d, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_classes))
 
 
 class GreyAsColour(nn.Module):
-    """A network for colour images, given grey ones: the one channel is repeated."""
+    """A network for colour images that is given grey ones: the channel is repeated."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Any:
-        """(b, 1 or 3, H, W) -> what the network answers."""
+        """Apply the network to images (b, 1 or 3, H, W)."""
         return self.network(images.expand(-1, 3, -1, -1))

@@ -1,4 +1,4 @@
-"""Pretrained networks and their weights: torchvision's, anyone's functions, files."""
+"""Networks and weights from elsewhere: torchvision, the user's functions, files."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from cvcoteach._validation import InputError, near
-from cvcoteach.training.networks import OWN, GreyAsColour
+from cvcoteach.training.model_spec import OWN
+from cvcoteach.training.networks import GreyAsColour
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network wants its images to be like."""
+    """The preprocessing that a network was trained with."""
 
     size: int | None
-    """Height and width it was made for, in pixels; None: any."""
+    """Height and width, pixels; None: any."""
     mean: tuple[float, ...] | None
-    """Of each channel, values 0..1; None: that of the training images."""
+    """(C,) per channel, in [0, 1]; None: the mean of the training images."""
     std: tuple[float, ...] | None
-    """Likewise."""
+    """(C,) per channel, above 0; None: the standard deviation of the training images."""
 
 
 def imported(name: str, what: str = "model") -> Any:
-    """What "package.module:function" names. Raises InputError where it cannot be imported."""
+    """Import what "package.module:function" names. Raises InputError if it cannot be imported."""
     module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, "")  # a file beside the user is found, as python -m would
+    sys.path.insert(0, "")  # finds files in the current folder, as python -m does
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -48,7 +47,7 @@ def imported(name: str, what: str = "model") -> Any:
 
 
 def published_weights(name: str) -> Any:
-    """torchvision's default weights of that network, None where there are none."""
+    """Return torchvision's default weights for that network, None if there are none."""
     known = torchvision_models.list_models(module=torchvision_models)
     if name not in known:
         raise InputError(f"model is {name!r}; {near(name, (*OWN, *known))}")
@@ -56,9 +55,9 @@ def published_weights(name: str) -> Any:
 
 
 def torchvision_network(name: str, pretrained: bool) -> nn.Module:
-    """As torchvision builds it, without auxiliary classifiers. Raises InputError where weights cannot be fetched."""
+    """Build a network of torchvision without auxiliary classifiers. Raises InputError if weights cannot be fetched."""
     weights = published_weights(name) if pretrained else None
-    # the published initialisation of these two is slow, and they ask which one is wanted
+    # these two warn unless told whether to use their slow published initialisation
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
     try:
         network: nn.Module = torchvision_models.get_model(name, weights=weights, **extra)
@@ -70,7 +69,7 @@ def torchvision_network(name: str, pretrained: bool) -> nn.Module:
         ) from error
     if hasattr(network, "aux_logits"):  # auxiliary classifiers would keep 1,000 classes
         network.aux_logits = cast(Any, False)
-        network.transform_input = cast(Any, True)  # as with published weights, which a classifier's replace later
+        network.transform_input = cast(Any, True)  # as with published weights, which may be loaded later
         for part in ("AuxLogits", "aux1", "aux2"):
             if hasattr(network, part):
                 setattr(network, part, None)
@@ -78,9 +77,10 @@ def torchvision_network(name: str, pretrained: bool) -> nn.Module:
 
 
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """The classifier of a network, by order of its modules: its path and itself.
+    """Return path and module of a network's last linear or convolutional layer, its classifier.
 
-    Raises InputError where there is none.
+    Raises:
+        InputError: There is no such layer.
     """
     for path, layer in reversed(list(network.named_modules())):
         if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -88,10 +88,11 @@ def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     raise InputError(f"{type(network).__name__} has no linear or convolutional layer to classify with.")
 
 
-def load_weights(network: nn.Module, file: Path) -> None:
-    """Weights from a file into the network; of the last layer only if it has the same classes.
+def load_pretrained(network: nn.Module, file: Path) -> None:
+    """Load weights from a file into a network; its last layer only if it has the same classes.
 
-    Raises InputError for a file that is none of weights, or of another network.
+    Raises:
+        InputError: The file holds no weights, or those of another network.
     """
     own = network.state_dict()
     found = {_bare(key): value for key, value in _read(file).items()}
@@ -102,8 +103,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
     missing = [key for key in own if key not in fitting and key.rpartition(".")[0] != head]
     if missing:
         raise InputError(
-            f"{file} holds {len(found)} weights, but {len(missing)} of the network's {len(own)} are not among them in "
-            f"the same shape, {missing[0]} to begin with; it takes the weights of the same network."
+            f"{file} holds {len(found)} weights, but {len(missing)} of the network's {len(own)} are missing or "
+            f"have another shape, {missing[0]} first; it takes the weights of the same network."
         )
     network.load_state_dict(fitting, strict=False)
 
@@ -120,7 +121,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except ImportError as error:
         raise InputError(f"{file} needs the package safetensors to be read; pip install safetensors.") from error
-    except Exception as error:  # unpickling raises all kinds
+    except Exception as error:  # unpickling raises all kinds of errors
         raise InputError(f"{file} cannot be read as weights: {oneline(error)}.") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -131,6 +132,6 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def oneline(error: BaseException) -> str:
-    """An error as the part of a sentence."""
+    """Return an error as part of a sentence."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

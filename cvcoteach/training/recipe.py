@@ -1,12 +1,13 @@
-"""How a network is trained: recipes, and the published one."""
+"""How a network is trained, whichever network it is."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from cvcoteach._validation import InputError, check_at_least, near
+from cvcoteach.training.model_spec import ModelSpec
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("one-cycle", "piecewise", "constant")
@@ -17,41 +18,42 @@ _SMALLEST_BATCH = 32
 class Recipe:
     """How a network is trained."""
 
-    model: str = "small"
-    """"small", "resnet32", a name of torchvision's, "package.module:function", or "backbone:" and the name of one."""
-    weights: str | None = None
-    """"default" (published ones), "none", a file; None: published ones where there are any."""
+    model: ModelSpec = field(default=ModelSpec("own", "small"))
+    """The network and the weights that it starts from."""
     epochs: int = 10
+    """Passes over the training images, at least 1."""
     batch_size: int = 125
-    """Of few images, smaller: see `batch_of`."""
+    """Images per batch, at least 1; smaller for few images, see `batch_of`."""
     least_batches: int = 14
-    """An epoch's batches are made smaller, down to 32 images, to be so many; 0: all are of `batch_size`."""
+    """Batches per epoch, for which batches shrink to 32 images at least; 0: all batches have `batch_size`."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """"sgd" has Nesterov momentum 0.9."""
     learning_rate: float = 0.1
-    """The largest of the schedule."""
+    """Peak learning rate, above 0."""
     body_rate: float = 1.0
-    """Of all layers but the last, the learning rate times this, in (0, 1]: pretrained weights want to move less."""
+    """Factor in (0, 1] of the learning rate for all layers but the last: pretrained weights should move less."""
     schedule: Literal["one-cycle", "piecewise", "constant"] = "one-cycle"
     """"one-cycle": linearly up during `warmup`, then linearly down to 0; "piecewise": by `milestones`."""
     warmup: float = 0.25
-    """Share of the training in which "one-cycle" rises, in [0, 1)."""
+    """Share of the training during which "one-cycle" rises, in [0, 1)."""
     milestones: tuple[tuple[int, float], ...] = ()
-    """(epoch, factor): from the end of that epoch on, the learning rate is multiplied by that factor."""
+    """(epoch, factor): from the end of that epoch on, the peak learning rate is multiplied by that factor."""
     weight_decay: float = 5e-4
-    """Of weights with two dimensions or more; gains and biases are free."""
+    """At least 0, for weights with two dimensions or more; gains and biases have none."""
     shift: int = 3
-    """Random shift, pixels each way; at most an eighth of the image, 4 of 32 pixels as in the paper."""
+    """Random shift, pixels each way; at most an eighth of the image (4 of 32 pixels, as in the paper)."""
     flip: bool | None = None
-    """Random mirroring; None: colour images only, since mirrored digits and letters are others."""
+    """Random mirroring; None: colour images only, since mirrored digits and letters are different ones."""
     tta: bool = True
-    """Whether a prediction is the mean over an image and its mirror image, where training mirrors."""
+    """Test-time augmentation: whether to average over an image and its mirror image, if training mirrors."""
     patience: int | None = None
-    """Epochs without a better loss on held-back training images before training stops; None: never."""
+    """Stop after this many epochs without improvement on held-out training images; None: never stop early."""
     held_back: float = 0.1
-    """Share of the training images that `patience` looks at and that are not trained on, in (0, 1)."""
+    """Share in (0, 1) of the training images that `patience` is measured on and that are not trained on."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, ModelSpec):
+            raise InputError(f"model is {self.model!r}; it takes a ModelSpec, such as ModelSpec.parse('small').")
         check_at_least("epochs", self.epochs, 1)
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("least_batches", self.least_batches, 0)
@@ -73,49 +75,28 @@ class Recipe:
             raise InputError(f"held_back is {self.held_back}; it is a share of the training images, in (0, 1).")
 
     def batch_of(self, n: int) -> int:
-        """Images in a batch where n are trained on: a few hundred images in one batch would make hardly any steps."""
+        """Return the batch size for n training images: large batches of few images would make hardly any steps."""
         few = max(_SMALLEST_BATCH, n // self.least_batches) if self.least_batches else self.batch_size
         return min(self.batch_size, few)
 
     def for_channels(self, channels: int) -> Recipe:
-        """The recipe with `flip` decided for images of so many channels."""
+        """Return the recipe with `flip` decided for images of so many channels."""
         return self if self.flip is not None else replace(self, flip=channels == 3)
 
+    @property
+    def mirrors_predictions(self) -> bool:
+        """Whether predictions are averaged over an image and its mirror image."""
+        return self.tta and bool(self.flip)
 
-PRESETS = {
-    "fast": Recipe(),
-    # Chen et al. 2019, CIFAR-10: to the letter
-    "paper": Recipe(
-        model="resnet32",
-        epochs=50,
-        batch_size=128,
-        least_batches=0,
-        optimizer="adam",
-        learning_rate=1e-3,
-        schedule="piecewise",
-        milestones=((20, 0.5), (30, 0.25), (40, 0.1)),
-        weight_decay=0.0,
-        shift=4,
-        flip=True,
-        tta=False,
-    ),
-}
-
-FINETUNE = Recipe(
-    epochs=5,
-    batch_size=64,
-    optimizer="adamw",
-    learning_rate=1e-3,
-    body_rate=0.1,
-    warmup=0.1,
-    weight_decay=0.01,
-    shift=8,
-)
-"""For `--finetune`: a few epochs in which a pretrained body moves a tenth as fast as its fresh last layer."""
+    def as_record(self) -> dict[str, Any]:
+        """Return the recipe as plain values for run.json and model.json; the model as its text and its weights."""
+        return {"model": str(self.model), "weights": self.model.weights} | {
+            name: value for name, value in asdict(self).items() if name != "model"
+        }
 
 
 def learning_rate_at(recipe: Recipe, progress: float) -> float:
-    """The learning rate after `progress` epochs, a fraction within an epoch."""
+    """Return the learning rate after `progress` epochs, which may be a fraction."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
     if recipe.schedule == "piecewise":
@@ -126,5 +107,5 @@ def learning_rate_at(recipe: Recipe, progress: float) -> float:
 
 
 def shift_for(recipe: Recipe, height: int, width: int) -> int:
-    """The largest random shift of images of that size, pixels."""
+    """Return the largest random shift for images of that size, pixels."""
     return min(recipe.shift, height // 8, width // 8)

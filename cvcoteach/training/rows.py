@@ -1,4 +1,4 @@
-"""Features as training reads them: standardised, in one fixed random order, in memory or from where they lie."""
+"""Features as heads read them: standardised, in one fixed random order, in memory or from disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ _RESIDENT = 1 << 30  # bytes of features that a CPU keeps as float32
 
 
 class Rows:
-    """Standardised features in one fixed random order, on the device or read in pieces."""
+    """Standardised features in one fixed random order, on the device or read in chunks."""
 
     def __init__(self, features: npt.NDArray[Any], device: torch.device) -> None:
-        """features: (n, d), an array or a memory map, which is never copied whole where it is large.
+        """Compute the statistics, and place the features on the device if they fit.
 
-        Raises InputError for another shape, and for a number that is not finite.
+        Args:
+            features: (n, d), an array or a memory map, which is never copied as a whole if it is large.
+            device: Where the rows are needed.
+
+        Raises:
+            InputError: The shape or type does not fit, or a number is not finite.
         """
         check_shape(features, "features")
         self.n, self.d = features.shape
@@ -45,17 +50,17 @@ class Rows:
             self.resident = resident
 
     def check(self, idx: IntArray) -> None:
-        """Raises InputError for an index without a row."""
+        """Raise InputError if an index has no row."""
         if len(idx) and not 0 <= np.min(idx) <= np.max(idx) < self.n:
             odd = np.max(idx) if np.max(idx) >= self.n else np.min(idx)
-            raise InputError(f"features has {self.n:,} rows, but image {odd} is asked for; it takes one row an image.")
+            raise InputError(f"features has {self.n:,} rows, but image {odd} is asked for; it takes one row per image.")
 
     def positions(self, idx: IntArray) -> Tensor:
-        """Where the images `idx` lie in the fixed order."""
+        """Return the positions of the images `idx` in the fixed order."""
         return self._position[torch.from_numpy(np.asarray(idx, dtype=np.int64))]
 
     def at(self, positions: Tensor) -> Tensor:
-        """(b, d) on the device. positions: (b,), in any order; neighbours are not copied."""
+        """Return the rows (b, d) at these positions (b,), on the device; consecutive positions are not copied."""
         if self.resident is None:
             return self._read(positions.numpy())
         if bool((positions.diff() == 1).all()):
@@ -65,33 +70,34 @@ class Rows:
 
     def _read(self, positions: IntArray) -> Tensor:
         wanted = self._order[positions]
-        by_place = np.argsort(wanted)  # a disk reads forwards
+        by_place = np.argsort(wanted)  # disks read forwards
         raw = np.empty((len(wanted), self.d), np.float32)
         raw[by_place] = self._features[wanted[by_place]]
         x = (torch.from_numpy(raw) - self._mean) * self._scale
-        # rows far from the mean would pull the most: their length is bounded by √(2d), their direction stays
+        # rows far from the mean would dominate: their length is bounded by √(2d), their direction stays
         x *= (2 / (1 + x.square().mean(dim=1, keepdim=True))).sqrt()
         return x.to(self.device)
 
 
 def check_shape(features: npt.NDArray[Any], where: str) -> None:
-    """Raises InputError unless features is (n, d) numbers, n and d at least 1."""
+    """Raise InputError unless the features are (n, d) numbers, n and d at least 1."""
     if features.ndim != 2 or not features.size:
-        raise InputError(f"{where} has shape {features.shape}; it takes one row of numbers an image, shape (n, d).")
+        raise InputError(f"{where} has shape {features.shape}; it takes one row of numbers per image, shape (n, d).")
     if features.dtype.kind not in "fiu":
         raise InputError(f"{where} holds {features.dtype}; it takes numbers, shape (n, d).")
 
 
 def _statistics(features: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean and 1 / deviation of each column (d,), in pieces; 0 for a column that says nothing.
+    """Return mean and 1 / standard deviation of each column (d,), the latter 0 for a constant column.
 
-    Raises InputError for a number that is not finite.
+    Raises:
+        InputError: A number is not finite.
     """
     n, d = features.shape
     shift = np.zeros(d)
     sums, squares = np.zeros(d), np.zeros(d)
     for start in range(0, n, _CHUNK):
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused as such
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused below
             piece = np.asarray(features[start : start + _CHUNK], dtype=np.float32)
         finite = np.isfinite(piece)
         if not finite.all():
@@ -99,7 +105,9 @@ def _statistics(features: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], np
             value = features[start + row, column]
             raise InputError(f"features[{start + row}, {column}] is {value}; it takes finite float32 numbers.")
         if start == 0:
-            shift = piece.mean(axis=0, dtype=np.float64)  # squares of large numbers would swallow a small deviation
+            shift = piece.mean(
+                axis=0, dtype=np.float64
+            )  # else the squares of large numbers would hide a small deviation
         centred = piece - shift
         sums += centred.sum(axis=0)
         squares += np.square(centred).sum(axis=0)

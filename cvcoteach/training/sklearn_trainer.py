@@ -1,4 +1,4 @@
-"""Any scikit-learn classifier as a trainer of folds."""
+"""Any scikit-learn classifier as a fold trainer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from cvcoteach._validation import InputError, IntArray, PredProbs, check_at_leas
 
 
 class SklearnTrainer:
-    """Any scikit-learn classifier with `predict_proba`, cloned for each fold, as a `FoldTrainer`."""
+    """A `FoldTrainer` that fits a clone of a scikit-learn classifier to each fold."""
 
     def __init__(self, estimator: Any, X: Any, n_classes: int) -> None:
-        """estimator: unfitted, stays so. X: what its `fit` takes, one row an image: an array, sparse matrix or frame.
+        """Take the classifier and what it is fitted to.
 
-        Raises InputError for an estimator without `predict_proba`.
+        Args:
+            estimator: Has `predict_proba`; it stays unfitted.
+            X: What its `fit` takes, one row per image: an array, a sparse matrix or a data frame.
+            n_classes: K, at least 2.
+
+        Raises:
+            InputError: The estimator has no `predict_proba`.
         """
         if not hasattr(estimator, "predict_proba"):
             name = type(estimator).__name__
@@ -26,10 +32,10 @@ class SklearnTrainer:
         self._X = X if hasattr(X, "shape") else np.asarray(X)
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        """Fit a clone on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
+        """Fit a clone to `train_idx` with `train_labels` (m,), and return the probabilities (e, K) of `eval_idx`.
 
         Every `random_state` of the estimator and its parts comes from `seed`. A class that is not among the labels
-        gets 0.
+        gets probability 0.
         """
         answer = np.zeros((len(eval_idx), self._n_classes), np.float32)
         present = np.unique(train_labels)

@@ -1,4 +1,4 @@
-"""Folds by PyTorch: a fresh network for each, trained on its part and asked about the rest."""
+"""Folds by PyTorch: a fresh network for each, trained on one part and evaluated on the rest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from torch import nn
 
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.kfold import stratified_parts
-from cvcoteach.training.batches import Pixels, Scaling, as_pixels, normalise, room_for, scaling_of
-from cvcoteach.training.devices import Plan, best_threads, choose_device, choose_threads, probe, set_threads
+from cvcoteach.training.batches import DeviceImages, ImageBatches, check_pixels, room_for
+from cvcoteach.training.compute_plan import ComputePlan, best_threads, probe
+from cvcoteach.training.devices import choose_device, choose_threads, set_threads
 from cvcoteach.training.loop import OnEpoch, Training, fit, logits_of, predict
-from cvcoteach.training.models import FROZEN, backbone_of, build_model, check_model, preprocessing
-from cvcoteach.training.recipe import PRESETS, Recipe
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.normalisation import Scaling, normalise, scaling_of
+from cvcoteach.training.presets import PRESETS
+from cvcoteach.training.recipe import Recipe
 
 _FLOOR = 1e-7  # log of a probability that float32 rounded to 0
 
@@ -32,36 +35,49 @@ class TorchTrainer:
         recipe: Recipe = PRESETS["fast"],
         *,
         device: str | None = None,
-        plan: Plan | None = None,
+        plan: ComputePlan | None = None,
+        models: ModelFactory | None = None,
         threads: int | None = None,
         precision: str | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
-        """pixels: (n, H, W, C) uint8 with C 1 or 3, an array or a memory map.
+        """Take the images and how networks are trained on them.
 
-        plan: as an earlier trainer's `plan`, for identical results; None: made by a short probe when needed.
-        device, threads, precision ("float32", "bfloat16", "float16"): chosen by themselves if None, and taken from
-            `plan` if there is one. With all three given, results repeat in any run on the same machine; a probe may
-            decide otherwise another time.
+        With device, threads and precision given, results repeat in any run on the same machine; a probe may decide
+        otherwise another time.
 
-        Raises InputError for pixels of another kind, a device that this machine does not have, an unknown model.
+        Args:
+            pixels: (n, H, W, C) uint8 with C 1 or 3, an array or a memory map.
+            n_classes: K, at least 2.
+            recipe: How each network is trained.
+            device: Such as "cuda" or "cpu"; None: the best available. Ignored if there is a plan.
+            plan: The `plan` of an earlier trainer, for identical results; None: decided by a short probe when needed.
+            models: Builds the recipe's model, and may have loaded its backbone already.
+            threads: CPU threads; None: as many as are fastest. Ignored if there is a plan.
+            precision: "float32", "bfloat16" or "float16"; None: the fastest. Ignored if there is a plan.
+            on_epoch: Called after each epoch.
+
+        Raises:
+            InputError: The pixels are of another kind, this machine lacks the device, or the model is unknown.
         """
-        self._array = as_pixels(pixels)
+        self._array = check_pixels(pixels)
         self._n_classes = n_classes
         self._channels = self._array.shape[3]
         self.recipe = recipe.for_channels(self._channels)
-        if recipe.model.startswith(FROZEN):
-            name, _ = backbone_of(recipe.model)
-            raise InputError(f"model is {recipe.model!r}; heads on frozen features are trained with backbone {name}.")
-        check_model(recipe.model, recipe.weights)
-        self._preprocessing = preprocessing(recipe.model, recipe.weights)
+        if recipe.model.kind == "frozen":
+            raise InputError(
+                f"model is {str(recipe.model)!r}; heads on frozen features are trained with backbone "
+                f"{recipe.model.name}."
+            )
+        self._models = models or ModelFactory(recipe.model)
+        self._preprocessing = self._models.preprocessing
         self._on_epoch = on_epoch
         self._device = choose_device(plan.device if plan else device)
         self._threads = plan.threads if plan else choose_threads(threads)
         self._threads_are_free = plan is None and threads is None
         self._plan = plan
         if plan is None and precision is not None:
-            self._plan = Plan(
+            self._plan = ComputePlan(
                 device=str(self._device),
                 dtype=precision,
                 channels_last=self._device.type == "cuda",
@@ -69,19 +85,20 @@ class TorchTrainer:
                 resident=room_for(self._array, self._device),
                 reason="precision as asked for",
             )
-        self._pixels: Pixels | None = None
+        self._images: DeviceImages | None = None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ComputePlan:
         """How the folds are computed; probed on first use.
 
-        Raises InputError where the network does not take the images.
+        Raises:
+            InputError: The network does not take the images.
         """
         if self._plan is None:
             set_threads(self._threads)
             network = self._network(0)
             rows = np.arange(min(self.recipe.batch_size, len(self._array)))
-            images = normalise(torch.from_numpy(self._array[rows]), self._scaling(rows), Plan())
+            images = normalise(torch.from_numpy(self._array[rows]), self._scaling(rows))
             threads = self._threads
             if self._threads_are_free and self._device.type == "cpu":
                 threads = best_threads(network, images, threads)
@@ -91,11 +108,12 @@ class TorchTrainer:
         return self._plan
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        """Train afresh on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K).
+        """Train a fresh network on `train_idx` with `train_labels` (m,), and return probabilities of `eval_idx` (e, K).
 
-        With `patience`, a part of `train_idx` is held back to tell when to stop.
+        If the recipe has `patience`, a part of `train_idx` is held out to decide when to stop.
 
-        Raises InputError without training images, for labels that do not fit, and where a loss is not finite.
+        Raises:
+            InputError: There is nothing to train on, the labels do not fit, or a loss is not finite.
         """
         if len(train_idx) == 0:
             raise InputError("train_idx is empty; a fold needs images to train on.")
@@ -108,15 +126,13 @@ class TorchTrainer:
             return np.zeros((0, self._n_classes), np.float32)
         plan, recipe = self.plan, self.recipe
         set_threads(plan.threads)
-        if self._pixels is None:
-            self._pixels = Pixels(self._array, plan)
-        scaling = self._scaling(train_idx)
-        network = self._network(seed).to(plan.torch_device).to(memory_format=plan.memory_format)
-        mirror = recipe.tta and bool(recipe.flip)
+        if self._images is None:
+            self._images = DeviceImages(self._array, plan)
+        source = ImageBatches(self._images, self._scaling(train_idx))
+        network = plan.placed(self._network(seed))
 
         def probabilities(rows: IntArray) -> PredProbs:
-            assert self._pixels is not None
-            return predict([network], self._pixels, rows, scaling, plan, mirror=mirror)
+            return predict([network], source, rows, mirror=recipe.mirrors_predictions)
 
         trained = np.ones(len(train_idx), np.bool_)
         validate: Callable[[], float] | None = None
@@ -124,9 +140,7 @@ class TorchTrainer:
             trained = _trained_on(train_labels, recipe.held_back, seed)
             validate = partial(_validation_loss, probabilities, train_idx[~trained], train_labels[~trained])
 
-        training = Training(
-            [network], self._pixels, train_idx[trained], train_labels[trained], recipe, scaling, plan, seed=seed
-        )
+        training = Training([network], source, train_idx[trained], train_labels[trained], recipe, seed=seed)
         fit(training, self._on_epoch, validate)
         result = probabilities(eval_idx)
         if plan.torch_device.type == "cuda":
@@ -135,25 +149,25 @@ class TorchTrainer:
         return result
 
     def _network(self, seed: int) -> nn.Module:
-        """A fresh network on the CPU that was seen to take the images.
+        """Return a fresh network on the CPU that has been tried on an image.
 
-        Raises InputError where it does not, or answers with something else than K columns.
+        Raises:
+            InputError: It does not take the image, or returns anything but K columns.
         """
-        recipe, (height, width) = self.recipe, self._array.shape[1:3]
-        network = build_model(recipe.model, self._n_classes, self._channels, recipe.weights, seed=seed)
-        sample = normalise(torch.from_numpy(np.array(self._array[:1])), self._scaling(np.zeros(1, np.int64)), Plan())
+        model, (height, width) = self.recipe.model, self._array.shape[1:3]
+        network = self._models.build(self._n_classes, self._channels, seed=seed)
+        sample = normalise(torch.from_numpy(np.array(self._array[:1])), self._scaling(np.zeros(1, np.int64)))
         try:
             with torch.inference_mode():
                 shape = tuple(logits_of(network.eval()(sample)).shape)
         except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{recipe.model} does not take images of {width}×{height} pixels with {self._channels} channels "
+                f"{model} does not take images of {width}×{height} pixels with {self._channels} channels "
                 f"({str(error).strip().splitlines()[0]})."
             ) from error
         if shape != (1, self._n_classes):
             raise InputError(
-                f"{recipe.model} answers one image with shape {shape}; {self._n_classes} classes need "
-                f"(1, {self._n_classes})."
+                f"{model} returns shape {shape} for one image; {self._n_classes} classes need (1, {self._n_classes})."
             )
         return network
 
@@ -165,7 +179,7 @@ class TorchTrainer:
 
 
 def _trained_on(labels: IntArray, held_back: float, seed: int) -> npt.NDArray[np.bool_]:
-    """(m,) whether an image is trained on; the others, a stratified share `held_back`, tell when to stop."""
+    """Return (m,) whether an image is trained on; the others, a stratified share, decide when to stop."""
     n_parts = min(len(labels), max(2, round(1 / held_back)))
     return stratified_parts(labels, n_parts, np.random.default_rng(seed)) != 0
 

@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,30 @@ import data
 import numpy as np
 import numpy.typing as npt
 from tables import markdown, publish
+from torch import nn
 
 from cvcoteach._files import digest
-from cvcoteach.coteaching.estimator import HEAD_RECIPE
-from cvcoteach.coteaching.lesson import Lesson, corrected, lesson_after
-from cvcoteach.coteaching.training import CoTraining, Curriculum, two_networks, vanilla_curriculum
+from cvcoteach.coteaching.curriculum import Curriculum, vanilla_curriculum
+from cvcoteach.coteaching.presets import HEAD_RECIPE
+from cvcoteach.coteaching.selection import Selection, corrected, selection_after
+from cvcoteach.coteaching.training import CoTeachingTask
 from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.noise_model import simulate as noise
 from cvcoteach.pipeline.run_folder import FoldFiles
-from cvcoteach.training.batches import Pixels
+from cvcoteach.training.batches import BatchSource, DeviceImages, FeatureBatches, ImageBatches
 from cvcoteach.training.checkpoints import run_to_end
-from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import choose_device, choose_threads, set_threads
 from cvcoteach.training.head_trainer import HeadTrainer
-from cvcoteach.training.inputs import Inputs, features_of, standard_of
+from cvcoteach.training.inputs import FeatureInputs, ImageInputs, Inputs
 from cvcoteach.training.loop import Training, predict
 from cvcoteach.training.memory import kept_between_batches
-from cvcoteach.training.recipe import PRESETS, Recipe
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.presets import PRESETS
+from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.standardisation import Standardisation
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 K = 10
@@ -79,7 +85,7 @@ def given_labels(
 
 def key_of(*recipes: Recipe) -> str:
     """What was trained in another way is measured again."""
-    return digest(*(json.dumps(asdict(recipe)) for recipe in recipes))[:8]
+    return digest(*(json.dumps(recipe.as_record()) for recipe in recipes))[:8]
 
 
 HOW = {"scratch": key_of(SCRATCH, FOLDS), "features": key_of(HEADS)}
@@ -98,49 +104,43 @@ class Bench:
         self.trainer: FoldTrainer
         if scratch:
             images = data.load_cifar10n()
-            self.inputs = Inputs(images.images, are_features=False)
-            self.test = Inputs(images.test_images, are_features=False)
+            self.inputs: Inputs = ImageInputs(images.images, ModelFactory(SCRATCH.model))
+            self.test = images.test_images
             self.recipe = SCRATCH
             self.trainer = TorchTrainer(images.images, K, FOLDS, threads=threads)
             self.plan = self.trainer.plan
         else:
-            standard = standard_of(self.features)
-            self.inputs = features_of(self.features, *standard)
-            self.test = features_of(features[len(self.true) :], *standard)
-            self.recipe = self.inputs.recipe(HEADS)
+            standard = Standardisation.of(self.features)
+            self.inputs = FeatureInputs(standard.applied(self.features))
+            self.test = standard.applied(features[len(self.true) :])
+            self.recipe = self.inputs.adapted(HEADS)
             self.trainer = HeadTrainer(self.features, K, threads=threads)
-            self.plan = Plan(str(choose_device()), threads=choose_threads(threads))
+            self.plan = ComputePlan(str(choose_device()), threads=choose_threads(threads))
 
     def plain(self, labels: Labels, seed: int) -> float:
         """Accuracy of one network on all labels."""
         set_threads(self.plan.threads)
         rows = np.arange(self.n)
-        scaling = self.inputs.scaling(self.recipe, rows)
-        network = self.inputs.build(self.recipe, K, seed).to(self.plan.torch_device)
-        network = network.to(memory_format=self.plan.memory_format)
-        pixels = self.inputs.on(self.plan)
-        training = Training([network], pixels, rows, labels, self.recipe, scaling, self.plan, seed=seed)
-        run_to_end(training)
-        return self.accuracy([network], scaling)
+        source = self.inputs.batches(self.plan, rows)
+        network = self.plan.placed(self.inputs.network(K, seed))
+        run_to_end(Training([network], source, rows, labels, self.recipe, seed=seed))
+        return self.accuracy([network], source)
 
-    def pair(self, labels: Labels, curriculum: Curriculum, epochs: int, seed: int, weights=None) -> float:
-        """Accuracy of co-teaching; labels and weights are of all images."""
+    def pair(self, selection: Selection, curriculum: Curriculum, epochs: int, seed: int) -> float:
+        """Accuracy of co-teaching."""
         set_threads(self.plan.threads)
-        recipe, rows = replace(self.recipe, epochs=epochs), curriculum.rows
-        scaling = self.inputs.scaling(recipe, curriculum.selected)
-        networks = two_networks(lambda number: self.inputs.build(recipe, K, number), self.plan, seed)
-        weights, pixels = None if weights is None else weights[rows], self.inputs.on(self.plan)
-        training = CoTraining(
-            networks, pixels, labels[rows], curriculum, recipe, scaling, self.plan, weights=weights, seed=seed
-        )
+        recipe = replace(self.recipe, epochs=epochs)
+        training = CoTeachingTask(self.inputs, selection, K, recipe, curriculum, seed).start(self.plan)
         run_to_end(training)
-        return self.accuracy(networks, scaling)
+        return self.accuracy(training.networks, training.source)
 
-    def accuracy(self, networks, scaling) -> float:
+    def accuracy(self, networks: Sequence[nn.Module], trained_on: BatchSource) -> float:
         """On the test images."""
-        mirror = self.recipe.tta and bool(self.recipe.flip)
-        pixels, rows = self.test.on(self.plan), np.arange(len(self.test))
-        probs = predict(networks, pixels, rows, scaling, self.plan, mirror=mirror)
+        if isinstance(trained_on, ImageBatches):
+            source: BatchSource = ImageBatches(DeviceImages(self.test, self.plan), trained_on.scaling)
+        else:
+            source = FeatureBatches(self.test, self.plan)
+        probs = predict(networks, source, np.arange(len(self.test)), mirror=self.recipe.mirrors_predictions)
         return float((probs.argmax(axis=1) == self.truth).mean())
 
     def rows(self, name: str, seed: int) -> Iterator[tuple[str, Callable[[], float]]]:
@@ -154,20 +154,21 @@ class Bench:
         found = IterativeCV(seed=seed).run(self.trainer, given, n_classes=K, finished=folds)
         scoring = FinalScoring(passes=1 if self.scratch else HEAD_PASSES, seed=seed)
         scores = scoring.after(found, self.trainer, finished=folds)
-        default = lesson_after(found, scores)
+        default = selection_after(found, scores)
         # vanilla is told the better estimate of the noise too
         curriculum = vanilla_curriculum(self.n, default.noise_rate, self.recipe.epochs)
-        yield VANILLA, lambda: self.pair(given, curriculum, self.recipe.epochs, seed)
+        everything = Selection.of_everything(given, default.noise_rate)
+        yield VANILLA, lambda: self.pair(everything, curriculum, self.recipe.epochs, seed)
         yield DEFAULT, lambda: self.taught(default, seed)
         if not self.scratch:
-            yield PAPER, lambda: self.taught(lesson_after(found, None), seed)
+            yield PAPER, lambda: self.taught(selection_after(found, None), seed)
             correct = corrected(default, scores.suggested, scores.suggested_prob)
             yield CORRECT, lambda: self.taught(correct, seed)
 
-    def taught(self, lesson: Lesson, seed: int) -> float:
-        """Accuracy after that lesson, of as many image passes as the others'."""
-        epochs = lesson.epochs(self.recipe.epochs * self.n)
-        return self.pair(lesson.labels, lesson.curriculum(K, epochs), epochs, seed, lesson.weights)
+    def taught(self, selection: Selection, seed: int) -> float:
+        """Accuracy with that selection, after as many image passes as the others."""
+        epochs = selection.epochs(self.recipe.epochs * self.n)
+        return self.pair(selection, selection.curriculum(K, epochs), epochs, seed)
 
 
 def measure(scratch: bool, labels: Sequence[str], seeds: Sequence[int], threads: int | None) -> None:
@@ -242,17 +243,13 @@ def cost(repeats: int = 5) -> str:
     """CPU time of an epoch of both networks over that of one, of the least of some epochs in turns, on 1,000 images."""
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (1000, 32, 32, 3), np.uint8), rng.integers(0, K, 1000)
-    plan, inputs = Plan(str(choose_device()), threads=choose_threads()), Inputs(pixels, are_features=False)
+    plan = ComputePlan(str(choose_device()), threads=choose_threads())
     set_threads(plan.threads)
-    recipe = replace(FOLDS, epochs=100)
-    rows, scaling, on_device = np.arange(1000), inputs.scaling(recipe, np.arange(1000)), Pixels(pixels, plan)
-
-    def build(seed: int):
-        return inputs.build(recipe, K, seed)
-
-    one = Training([build(0).to(plan.torch_device)], on_device, rows, labels, recipe, scaling, plan, seed=0)
-    curriculum = vanilla_curriculum(1000, 0.2, 100)
-    two = CoTraining(two_networks(build, plan, 0), on_device, labels, curriculum, recipe, scaling, plan, seed=0)
+    recipe, rows = replace(FOLDS, epochs=100), np.arange(1000)
+    inputs = ImageInputs(pixels, ModelFactory(recipe.model))
+    one = Training([plan.placed(inputs.network(K, 0))], inputs.batches(plan, rows), rows, labels, recipe, seed=0)
+    selection, curriculum = Selection.of_everything(labels, 0.2), vanilla_curriculum(1000, 0.2, 100)
+    two = CoTeachingTask(inputs, selection, K, recipe, curriculum, seed=0).start(plan)
     least = [np.inf, np.inf]
     clock = time.process_time if plan.device == "cpu" else time.perf_counter
     with kept_between_batches():  # as `run_to_end` trains

@@ -49,7 +49,7 @@ class Meter:
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
         """Measure what is done inside."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         before, began = _memory("VmRSS"), time.perf_counter()
         yield
         self.figures[what] = time.perf_counter() - began, _memory("VmHWM") - before
@@ -132,7 +132,7 @@ def _life_of_a_run(meter: Meter, dataset: fo.Dataset, given: np.ndarray, probs: 
 
 
 def _noisy(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (n,), a tenth of them drawn anew, and probabilities (n, K) that know better."""
+    """Draw labels (n,), a tenth of them drawn again, and probabilities (n, K) that know better."""
     rng = np.random.default_rng(0)
     true = rng.integers(0, K, n)
     given = np.where(rng.random(n) < 0.1, rng.integers(0, K, n), true)

@@ -108,14 +108,13 @@ def scores(wrong: np.ndarray, flagged: np.ndarray, doubt: np.ndarray) -> list[fl
 def lp_lr(output: Path, clean: np.ndarray) -> list[tuple[int, float, float]]:
     """|S|, label precision and label recall after each round, from the run folder."""
     from cvcoteach.crossval.incv import IterativeCV
+    from cvcoteach.pipeline.results import RunResults
     from cvcoteach.pipeline.run_folder import RunFolder
 
-    run = RunFolder.read(output)
-    with np.load(output / "probabilities.npz") as arrays:
-        labels, k = arrays["labels"], len(arrays["class_names"])
+    run, found = RunFolder.read(output), RunResults.load(output)
     identity = run.record["identity"]
     incv = IterativeCV(identity["n_rounds"], identity["n_folds"], identity["remove_ratio"], identity["seed"])
-    result = incv.run(None, labels, n_classes=k, finished=run.folds)  # every fold is there
+    result = incv.run(None, found.labels, n_classes=len(found.class_names), finished=run.folds)  # every fold is there
     return [
         (int(r.selected.sum()), float(clean[r.selected].mean()), float(r.selected[clean].mean())) for r in result.rounds
     ]

@@ -19,11 +19,15 @@ import torch
 from tables import markdown, publish
 from torch.nn import functional
 
-from cvcoteach.training.batches import Pixels, normalise, scaling_of
-from cvcoteach.training.devices import Plan, set_threads
+from cvcoteach.training.batches import DeviceImages, ImageBatches
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.devices import set_threads
 from cvcoteach.training.loop import Training
-from cvcoteach.training.models import build_model, preprocessing
-from cvcoteach.training.recipe import PRESETS, Recipe
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.normalisation import scaling_of
+from cvcoteach.training.presets import PRESETS
+from cvcoteach.training.recipe import Recipe
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 N_CLASSES = 10
@@ -44,11 +48,11 @@ def main() -> None:
 
     recipe = PRESETS[options.preset]
     if options.model:
-        recipe = replace(recipe, model=options.model, weights="none")
+        recipe = replace(recipe, model=ModelSpec.parse(options.model, "none"))
     if options.batch_size:
         recipe = replace(recipe, batch_size=options.batch_size)
     recipe = replace(recipe, epochs=options.turns, schedule="constant").for_channels(3)
-    size = options.size or preprocessing(recipe.model, recipe.weights).size or 32
+    size = options.size or ModelFactory(recipe.model).preprocessing.size or 32
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (options.images, size, size, 3), dtype=np.uint8)
@@ -77,26 +81,23 @@ def main() -> None:
 
 
 def _prepared(
-    pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, plan: Plan
+    pixels: np.ndarray, labels: np.ndarray, recipe: Recipe, plan: ComputePlan
 ) -> tuple[Training, torch.Tensor, torch.Tensor]:
     """The training of a fold as TorchTrainer does it, and one batch on the device."""
     set_threads(plan.threads)
     rows = np.arange(len(pixels))
-    scaling, data = scaling_of(pixels, rows), Pixels(pixels, plan)
-    network = build_model(recipe.model, N_CLASSES, 3, recipe.weights).to(plan.torch_device)
-    network.to(memory_format=plan.memory_format)
-    training = Training([network], data, rows, labels, recipe, scaling, plan, seed=0)
+    source = ImageBatches(DeviceImages(pixels, plan), scaling_of(pixels, rows))
+    network = plan.placed(ModelFactory(recipe.model).build(N_CLASSES, 3))
+    training = Training([network], source, rows, labels, recipe, seed=0)
     first = rows[: recipe.batch_of(len(rows))]
-    raw = next(data.batches([first]))
-    return training, normalise(raw, scaling, plan), torch.from_numpy(labels[first]).to(plan.torch_device)
+    return training, next(source.for_prediction([first])), torch.from_numpy(labels[first]).to(plan.torch_device)
 
 
 class _Bare:
     """The same network, forward and backward on one batch that lies ready, and nothing else."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, batch: torch.Tensor, targets: torch.Tensor) -> None:
-        self.network = build_model(recipe.model, N_CLASSES, 3, recipe.weights).to(plan.torch_device)
-        self.network.to(memory_format=plan.memory_format).train()
+    def __init__(self, recipe: Recipe, plan: ComputePlan, batch: torch.Tensor, targets: torch.Tensor) -> None:
+        self.network = plan.placed(ModelFactory(recipe.model).build(N_CLASSES, 3)).train()
         self.plan, self.batch, self.targets = plan, batch, targets
 
     def images_per_second(self, n_batches: int) -> float:

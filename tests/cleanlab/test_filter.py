@@ -11,12 +11,12 @@ import cleanlab.rank
 import numpy as np
 import pytest
 
+from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.filter import find_label_issues, get_label_quality_scores
 from cvcoteach.crossval.final_scoring import FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
-from cvcoteach.crossval.trainer import FoldProgress
 from cvcoteach.issues.label_issues import posterior_issues
 from cvcoteach.pipeline.in_memory import label_issues_from
 
@@ -225,7 +225,7 @@ def test_min_examples_per_class_stay_in_each_class():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"multi_label": True}, "multi_label is True, but filter_by='posterior' takes one label an image"),
+        ({"multi_label": True}, "multi_label is True, but filter_by='posterior' takes one label per image"),
         (
             {"confident_joint": np.eye(4)},
             "confident_joint is given, but filter_by='posterior' estimates the noise itself",
@@ -312,23 +312,28 @@ def test_class_names_as_labels_give_what_their_numbers_give():
     assert np.array_equal(find_label_issues(names[given].tolist(), trainer=NearestMean(x, 4), progress=False), numbers)
 
 
-def test_a_function_given_as_progress_is_told_of_every_fold():
+def test_a_function_given_as_progress_gets_every_fold_of_the_whole_run():
     x, given, _ = blobs()
-    told: list[FoldProgress] = []
-    find_label_issues(given, trainer=NearestMean(x, 4), n_folds=2, progress=told.append)
-    assert [(t.key.round, t.key.fold, t.state) for t in told if t.state == "done"] == [
-        (1, 1, "done"),
-        (1, 2, "done"),
-        (2, 1, "done"),
-        (2, 2, "done"),
+    updates: list[Progress] = []
+    find_label_issues(given, trainer=NearestMean(x, 4), n_folds=2, progress=updates.append)
+    assert [update.message for update in updates[1::2]] == [
+        "round 1 of 2, fold 1 of 2",
+        "round 1 of 2, fold 2 of 2",
+        "round 2 of 2, fold 1 of 2",
+        "round 2 of 2, fold 2 of 2",
     ]
+    assert [update.finished for update in updates if update.finished] == ["round 1 of 2", "round 2 of 2"]
+    assert {update.stage for update in updates} == {"training"}
+    done = [update.done for update in updates]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, updates[-1].total)
 
 
 def test_progress_shows_a_bar_on_stderr_and_nothing_on_stdout(capsys):
     x, given, _ = blobs()
     find_label_issues(given, trainer=NearestMean(x, 4))
     captured = capsys.readouterr()
-    assert "INCV" in captured.err
+    assert "training: round 1 of 2, fold 1 of 5" in captured.err
     assert captured.out == ""
 
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from cvcoteach.cli.main import main
-from cvcoteach.training.presets import BACKBONES
+from cvcoteach.training.auto_preset import BACKBONES
 from cvcoteach.training.pretrained import Preprocessing
 from tests.images import CLASSES, class_folders, dataset
 
@@ -57,6 +57,8 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
         "predicted_label",
         "label_quality",
         "is_label_issue",
+        "suggested_label",
+        "suggested_prob",
         "set",
         "round",
     ]
@@ -75,7 +77,12 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
         rows = [order[path] for path in table.path]
         np.testing.assert_allclose(table.label_quality, arrays["label_quality"][rows], atol=1e-6)
         names = arrays["class_names"][arrays["suggested"][rows]]
-        assert table.predicted_label.tolist() == names.tolist()
+        assert table.suggested_label.tolist() == names.tolist()
+        predicted = arrays["class_names"][arrays["pred_probs"][rows].argmax(axis=1)]
+        assert table.predicted_label.tolist() == predicted.tolist()
+    flagged = table[table.is_label_issue]
+    assert (flagged.given_label != flagged.suggested_label).all()
+    assert table.suggested_prob.between(0, 1).all()
 
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["state"] == "done"
@@ -89,14 +96,19 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
 def test_the_summary_is_for_people_or_for_machines(tmp_path: Path) -> None:
     class_folders(tmp_path / "shapes")
     people = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", *QUICK)
-    assert "of 90 labels" in people.stdout
+    assert "of 90 labels" in people.stdout.splitlines()[0]
+    assert "noise rate" in people.stdout.splitlines()[1].lower()
     assert f"{tmp_path / 'run'}/issues.csv" in people.stdout
     machines = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", "--json", *QUICK)
     summary = json.loads(machines.stdout)
     assert summary["n_images"] == 90
     assert summary["n_worth_a_look"] == summary["n_issues"] >= 0
     assert {"n_probably_wrong", "expected_precision", "expected_recall", "has_signal", "flag_for"} <= summary.keys()
-    assert "holds this run already" in machines.stderr
+    assert machines.stderr.splitlines() == [
+        f"note: {tmp_path / 'run'} holds this run already; nothing was computed again."
+    ]
+    assert sum(pair["count"] for pair in summary["confusions"]) <= summary["n_issues"]
+    assert all(pair["given"] != pair["suggested"] for pair in summary["confusions"])
 
 
 def test_a_table_and_an_npz_give_what_the_folder_gives(tmp_path: Path) -> None:
@@ -206,7 +218,7 @@ def test_preset_auto_takes_a_backbone_for_larger_images_and_measures_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_folders(tmp_path / "shapes")
-    monkeypatch.setattr("cvcoteach.training.presets.SMALL_IMAGE", 4)
+    monkeypatch.setattr("cvcoteach.training.auto_preset.SMALL_IMAGE", 4)
     monkeypatch.setitem(BACKBONES, "cpu", f"{HERE}:stripes")
     result = find_issues(tmp_path / "shapes", "--preset", "auto", "--output", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -267,8 +279,8 @@ def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=120)
         finally:
             process.kill()
-    assert process.returncode == 1
-    assert "the same command goes on from there" in errors
+    assert process.returncode == 130
+    assert "the same command resumes from there" in errors
     assert "cvcoteach find-issues" in errors
     assert "Traceback" not in errors
 

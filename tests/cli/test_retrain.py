@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +19,12 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from cvcoteach._validation import InputError
 from cvcoteach.cli.main import main
-from cvcoteach.coteaching.model_files import Model, load_model, save_model
-from cvcoteach.coteaching.training import CoTraining, incv_curriculum
+from cvcoteach.coteaching.training import CoTraining
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import find_issues as runs
-from cvcoteach.pipeline.retrain import plain_epochs
-from cvcoteach.pipeline.retrain_task import RetrainSettings, recipe_of
-from cvcoteach.pipeline.scores import comparison_text, score
-from cvcoteach.training.backbones import load_backbone, with_heads
-from cvcoteach.training.batches import Scaling
-from cvcoteach.training.devices import Plan
-from cvcoteach.training.extraction import extract_features
-from cvcoteach.training.inputs import features_of, standard_of
-from cvcoteach.training.networks import feature_head
-from cvcoteach.training.recipe import FINETUNE, Recipe
+from cvcoteach.pipeline.results import RunResults
+from tests.backbones import counted
 from tests.images import CLASSES, class_folders, dataset
 
 MACHINE = ("--device", "cpu", "--threads", "1", "--precision", "float32")
@@ -65,39 +56,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-# -- scores --
-
-
-def test_scores_count_right_answers_by_class_and_confusions() -> None:
-    probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]], np.float32)
-    scores = score(probs, np.array([0, 0, 1, 1]))
-    assert scores.top1 == 0.75
-    assert scores.top5 is None, "with two classes it would always be 1"
-    assert scores.per_class == (0.5, 1.0)
-    assert scores.confusion.tolist() == [[1, 1], [0, 2]]
-
-
-def test_top_5_asks_for_the_right_class_among_the_five_most_probable() -> None:
-    probs = np.tile(np.array([0.3, 0.25, 0.2, 0.1, 0.09, 0.06], np.float32), (2, 1))
-    assert score(probs, np.array([4, 5])).top5 == 0.5
-
-
-def test_a_class_without_test_images_has_no_accuracy() -> None:
-    scores = score(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]))
-    assert np.isnan(scores.per_class[2])
-    assert "on 2 test images" in comparison_text(scores, scores, ("a", "b", "c")).lower()
-
-
-def test_the_plain_network_gets_as_many_image_passes() -> None:
-    curriculum = incv_curriculum(np.arange(600), np.arange(600, 1000), 0.3, 1200, 10, 20)
-    assert curriculum.warmup == 4
-    assert curriculum.passes(20) == 20 * 600 + 16 * 300
-    assert plain_epochs(curriculum, 20, 1200) == 14
-
-
-# -- the commands --
 
 
 @pytest.mark.slow
@@ -135,7 +93,7 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     (loose / "broken.png").write_bytes(b"no image")
     result = call("predict", folder, loose, "-o", work / "loose.csv", *MACHINE[:4])
     assert result.exit_code == 0, result.output
-    assert "1 images cannot be read" in result.stdout
+    assert "1 image cannot be read; its row is empty." in result.stdout
     table = pd.read_csv(work / "loose.csv")
     assert list(table) == ["path", "predicted_label", "probability", *(f"p:{name}" for name in CLASSES)]
     assert len(table) == 31
@@ -157,12 +115,12 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
 
     mine = (work / "paths.csv").read_bytes()
     for source, output, sentence in (
-        (loose, work / "paths.csv", "paths.csv is there and holds no earlier predictions"),
+        (loose, work / "paths.csv", "paths.csv exists and holds no earlier predictions"),
         (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another --output"),
         (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another --output"),
         (loose, work, "is a folder; --output takes a file"),
         (work / "missing", work / "loose.csv", "missing does not exist"),
-        (loose, work / "nowhere" / "p.csv", "nowhere, where the predictions are to be, is no folder"),
+        (loose, work / "nowhere" / "p.csv", "nowhere, the folder for the predictions, does not exist"),
     ):
         refused(call("predict", folder, source, "-o", output, *MACHINE[:4]), sentence)
     assert (work / "paths.csv").read_bytes() == mine
@@ -217,8 +175,8 @@ def test_a_killed_retraining_goes_on_to_the_same_classifier(work: Path) -> None:
     assert not (work / "killed" / "model.safetensors").exists()
     resumed = call("retrain", work / "run", "-o", work / "killed", *arguments)
     assert resumed.exit_code == 0, resumed.output
-    assert "Going on from the last epoch" in resumed.stderr
-    assert "Going on" not in first.stderr
+    assert "Resuming from the last finished epoch" in resumed.stderr
+    assert "Resuming" not in first.stderr
     weights = [safetensors.torch.load_file(work / name / "model.safetensors") for name in ("unbroken", "killed")]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -271,57 +229,10 @@ def test_after_a_frozen_backbone_heads_are_trained_on_the_same_features(work: Pa
     record = json.loads((work / "frozen" / "run.json").read_text())
     record["identity"]["weights_digest"] = "0" * 32
     (work / "frozen" / "run.json").write_text(json.dumps(record))
-    refused(call("retrain", work / "frozen", "-o", work / "other"), "has other weights than in the run; --weights")
-
-
-def test_a_saved_classifier_gives_images_what_its_heads_gave_their_features(tmp_path: Path) -> None:
-    pixels = dataset(24, 0.0)[0][..., None].repeat(3, axis=3)
-    backbone = load_backbone("torchvision:resnet18", "none", size=32)
-    features = extract_features(backbone, pixels, "shapes", cache_dir=tmp_path, device="cpu", threads=1)
-    center, scale = standard_of(features)
-    inputs = features_of(features, center, scale)
-    heads = [inputs.build(Recipe(), 3, seed).eval() for seed in (1, 2)]
-    with torch.inference_mode():
-        of_features = sum(head(torch.from_numpy(inputs.array)).softmax(dim=1) for head in heads) / 2
-    whole = with_heads(backbone, heads, center, scale, 3)
-    name, names = "frozen:torchvision:resnet18@32", ("a", "b", "c")
-    size, by = pixels.shape[1], Scaling(backbone.mean, backbone.std)
-    save_model(tmp_path, Model([whole], name, names, size, 3, by, False))
-    loaded = load_model(tmp_path)
-    assert not loaded.networks[0].train().body.training, "a frozen body takes no statistics"
-    of_images = loaded.predict_proba(pixels, Plan())
-    np.testing.assert_allclose(of_images, of_features.numpy(), atol=0.01)
-    assert of_images.std(axis=0).min() > 0.03, "else anything would be close"
-
-
-def test_a_backbone_used_on_another_device_is_brought_back(tmp_path: Path) -> None:
-    backbone = load_backbone("torchvision:resnet18", "none", size=32)
-    backbone.network.to(torch.float64)
-    moved: list[str] = []
-    backbone.network.cpu = lambda: moved.append("cpu") or backbone.network.float()
-    with_heads(backbone, [feature_head(512, 3)], np.zeros(512), np.ones(512), 3)
-    assert moved == ["cpu"]
-
-
-def test_what_is_trained_follows_from_how_the_run_judged() -> None:
-    fine_tuned = {"identity": {"recipe": asdict(replace(FINETUNE, model="backbone:torchvision:resnet18"))}}
-    assert recipe_of(RetrainSettings(), fine_tuned).learning_rate == FINETUNE.learning_rate
-    assert recipe_of(RetrainSettings(), fine_tuned).body_rate == 0.1
-    scratch = recipe_of(RetrainSettings(model="small", learning_rate=0.5), fine_tuned)
-    assert (scratch.model, scratch.learning_rate, scratch.optimizer) == ("small", 0.5, "sgd")
-    frozen = {"identity": {"backbone": "torchvision:resnet18", "image_size": 224}, "weights": "none"}
-    heads = recipe_of(RetrainSettings(), frozen)
-    assert (heads.model, heads.weights, heads.optimizer) == ("frozen:torchvision:resnet18", "none", "adamw")
-    fine = recipe_of(RetrainSettings(model="backbone:torchvision:resnet18"), frozen)
-    assert fine.weights == "none", "those of the run"
-    assert recipe_of(RetrainSettings(model="backbone:torchvision:resnet50"), frozen).weights is None
-    with pytest.raises(InputError, match="heads see features: flip is for networks that see images"):
-        recipe_of(RetrainSettings(flip=True), frozen)
-    with pytest.raises(InputError, match="heads see features: preset paper is for networks"):
-        recipe_of(RetrainSettings(preset="paper", model="frozen:torchvision:resnet18"), frozen)
-    absolute = {**fine_tuned, "weights": "/elsewhere/w.pth"}
-    assert recipe_of(RetrainSettings(), absolute).weights == "/elsewhere/w.pth"
-    assert recipe_of(RetrainSettings(preset="paper"), frozen).model == "resnet32"
+    refused(
+        call("retrain", work / "frozen", "-o", work / "other"),
+        "has other weights than in the run; bring the earlier ones with --weights",
+    )
 
 
 @pytest.mark.slow
@@ -411,7 +322,13 @@ def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path:
 @pytest.mark.slow
 def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # whether so few images carry a signal is chance
-    monkeypatch.setattr("cvcoteach.noise_model.posterior.Posterior.has_signal", True)
+    load = RunResults.load
+
+    def with_signal(folder: Path) -> RunResults:
+        results = load(folder)
+        return replace(results, found=replace(results.found, has_signal=True)).flagged_by(FlagRule())
+
+    monkeypatch.setattr(RunResults, "load", with_signal)
     arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
     result = call("retrain", *arguments)
     assert result.exit_code == 0, result.output
@@ -436,7 +353,7 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: P
     assert call("retrain", work / "run", "--epochs", 1, "-q", "-o", work / "a-model", *MACHINE).exit_code == 0
     refused(call("retrain", work / "a-model"), "is a classifier that retrain wrote; it takes the run folder of find-")
     refused(call("retrain", work / "run", "--noise-rate", "1"), "noise_rate is 1.0; it is the share of wrong labels")
-    refused(call("retrain", work / "run", "--export", "tflite"), "export is 'tflite'; there are onnx and torch.export")
+    refused(call("retrain", work / "run", "--export", "tflite"), "export is 'tflite'; it takes onnx or torch.export")
     refused(call("retrain", work / "run", "-o", work / "run"), "run is the run itself; name another --output")
     refused(call("retrain", work / "run", "--preset", "fats"), "preset is 'fats'; did you mean fast")
     class_folders(tmp_path / "few", n=12)
@@ -459,10 +376,23 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: P
     refused(call("retrain", run, "--select", "agreement"), "no label of the run counts as clean")
     np.savez(run / "probabilities.npz", **{**content, "selected": content["labels"] != 1})
     without = call("retrain", run, "--select", "agreement")
-    refused(without, "no image of class 'cross' counts as clean, so that the networks could not learn it")
+    refused(without, "no image of class 'cross' counts as clean, so the networks could not learn it")
 
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "source": str(tmp_path / "gone")}))
     refused(call("retrain", run), "is not there; name them: cvcoteach retrain SOURCE --run")
     (run / "run.json").write_text(json.dumps({**record, "state": "running"}))
     refused(call("retrain", run), "is not finished")
+
+
+@pytest.mark.slow
+def test_a_backbone_is_loaded_once_per_run(work: Path, tmp_path: Path) -> None:
+    before = counted.loads
+    settings = runs.Settings(backbone="tests.backbones:counted", finetune=True, epochs=1, n_rounds=1)
+    machine = runs.Machine("cpu", 1, "float32", work / "cache")
+    runs.find_issues(work / "shapes", tmp_path / "run", settings, machine)
+    assert counted.loads == before + 1
+    arguments = ("--epochs", 1, "--mode", "vanilla", "--noise-rate", 0.1, "-q", *MACHINE)
+    result = call("retrain", tmp_path / "run", "-o", tmp_path / "m", "--test", work / "test.npz", *arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    assert counted.loads == before + 2

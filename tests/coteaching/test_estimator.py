@@ -1,4 +1,4 @@
-"""CoTeaching with scikit-learn's manners: features, images, cleanlab."""
+"""CoTeaching as a scikit-learn classifier: features, images, cleanlab."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from torch.utils.data import Dataset
 
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.coteaching.estimator import CoTeaching
-from cvcoteach.training.devices import Plan
-from cvcoteach.training.inputs import images_of
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.inputs import ImageInputs
 from cvcoteach.training.loop import Training
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.recipe import Recipe
+from tests.backbones import counted
 from tests.images import dataset
 
 
@@ -58,7 +61,7 @@ def test_corrected_everything_is_taught_sooner_or_later() -> None:
     model = CoTeaching(mode="correct", random_state=0, threads=1).fit(X[:400], given[:400])
     assert (model.candidate_ == ~model.selected_).all()
     assert model.score(X[400:], true[400:]) > 0.95
-    with pytest.raises(InputError, match="mode 'correct' finds itself what to correct"):
+    with pytest.raises(InputError, match="mode 'correct' finds by itself what to correct"):
         model.fit(X, given, selected=np.ones(600, bool))
 
 
@@ -118,7 +121,7 @@ def test_vanilla_trains_on_everything_at_the_given_noise_rate() -> None:
 
 
 @pytest.mark.slow
-def test_vanilla_that_is_not_told_the_noise_rate_finds_it_in_one_round() -> None:
+def test_vanilla_without_a_noise_rate_estimates_it_in_one_round() -> None:
     X, true, given = noisy_blobs()
     model = CoTeaching(mode="vanilla", random_state=0, threads=1).fit(X, given)
     assert model.noise_rate_ == pytest.approx((given != true).mean(), abs=0.1)
@@ -139,15 +142,18 @@ def test_labels_may_be_names() -> None:
     [
         ({"selected": np.zeros(40, bool)}, "selected is empty"),
         ({"selected": np.arange(40) % 4 != 2}, "selected holds no image of class '2'; the networks could not learn it"),
-        ({"selected": np.ones(40, bool), "candidate": [3]}, "image 3 is both selected and candidate"),
+        (
+            {"selected": np.ones(40, bool), "candidate": [3]},
+            "image 3 is both selected and candidate; an image can only be one of them",
+        ),
         ({"selected": np.ones(39, bool)}, r"selected has shape \(39,\); a mask of 40 images has \(40,\)"),
-        ({"selected": [40]}, "selected is no mask .* holds no indices 0-39"),
+        ({"selected": [40]}, "selected is neither a mask \\(40,\\) nor indices in 0-39"),
         ({"candidate": [1]}, "candidate is given without selected"),
         ({"noise_rate": 1.0}, r"noise_rate is 1.0; .* in \[0, 1\)"),
         ({"noise_rate": -0.1}, r"noise_rate is -0.1"),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_sentence(arguments: dict, sentence: str) -> None:
+def test_what_does_not_fit_is_one_sentence(arguments: dict, sentence: str) -> None:
     X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 4
     with pytest.raises(InputError, match=sentence):
         CoTeaching(threads=1).fit(X, y, **arguments)
@@ -158,12 +164,12 @@ def test_an_unknown_mode_is_refused() -> None:
         CoTeaching(mode="inc").fit(np.zeros((4, 2)), [0, 1, 0, 1])
 
 
-def test_what_a_mode_would_pass_over_is_refused() -> None:
+def test_what_a_mode_would_ignore_is_refused() -> None:
     X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 4
     everything = np.ones(40, bool)
     with pytest.raises(InputError, match="selected is given, but mode 'vanilla' selects nothing; take mode 'incv'"):
         CoTeaching(mode="vanilla").fit(X, y, selected=everything)
-    with pytest.raises(InputError, match="selected is given, but mode 'correct' finds itself what to correct"):
+    with pytest.raises(InputError, match="selected is given, but mode 'correct' finds by itself what to correct"):
         CoTeaching(mode="correct").fit(X, y, selected=everything)
     with pytest.raises(InputError, match="mode is 'correct', which corrects by the posterior; take select 'posterior'"):
         CoTeaching(mode="correct", select="agreement").fit(X, y)
@@ -179,12 +185,12 @@ def test_where_the_labels_do_not_tell_what_is_wrong_nothing_is_corrected_silentl
 
 def test_the_folds_are_trained_by_their_own_recipe() -> None:
     images, _, _ = dataset(30, 0.0)
-    data = images_of(images, "images", None, None)
+    data = ImageInputs(images[..., None], ModelFactory(ModelSpec.parse("small")))
     asked = Recipe(epochs=7)
 
     def epochs(**options) -> int:
         model = CoTeaching(device="cpu", threads=1, **options)
-        model._plan = Plan()
+        model._plan = ComputePlan()
         return model._trainer(data, 3).recipe.epochs
 
     assert epochs(recipe=asked, epochs=99) == 7, "epochs are of the two networks"
@@ -223,7 +229,7 @@ class Shapes(Dataset):
 def test_arrays_paths_and_datasets_of_the_same_images_give_the_same_classifier(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path / "cache"))
     # the number format is chosen by a stopwatch, and another one is another answer
-    monkeypatch.setattr(CoTeaching, "_make_plan", lambda *arguments: Plan(threads=1))
+    monkeypatch.setattr(CoTeaching, "_make_plan", lambda *arguments: ComputePlan(threads=1))
     images, true, _ = dataset(90, 0.0)
     paths = [tmp_path / f"{i}.png" for i in range(90)]
     for path, image in zip(paths, images, strict=True):
@@ -251,7 +257,7 @@ def test_on_images_it_learns_from_noisy_labels() -> None:
     assert model.score(fresh, truth) > 0.9
 
 
-def test_images_that_do_not_fit_are_told_in_one_sentence() -> None:
+def test_images_that_do_not_fit_are_one_sentence() -> None:
     everything = {"selected": np.ones(4, bool), "noise_rate": 0.1}
     for X, sentence in (
         (np.zeros((4, 3, 8, 9), np.uint8), "channels last"),
@@ -275,3 +281,31 @@ def test_it_works_inside_cleanlabs_clean_learning() -> None:
     learning.fit(X, given)
     assert learning.score(X, true) > 0.9
     assert learning.get_label_issues()["is_label_issue"].mean() > 0.1
+
+
+@pytest.mark.slow
+def test_a_backbone_is_loaded_once_for_folds_and_networks() -> None:
+    images, _, given = dataset(60, 0.2)
+    before = counted.loads
+    recipe = Recipe(model=ModelSpec.parse("backbone:tests.backbones:counted"), epochs=1, batch_size=32)
+    CoTeaching(recipe=recipe, n_rounds=1, epochs=1, device="cpu", threads=1, random_state=0).fit(images, given)
+    assert counted.loads == before + 1
+
+
+@pytest.mark.slow
+def test_a_classifier_of_images_becomes_a_model_and_one_of_features_does_not() -> None:
+    images, true, _ = dataset(60, 0.0)
+    everything = {"selected": np.ones(60, bool), "noise_rate": 0.1}
+    trained = CoTeaching(recipe=SMALL, device="cpu", threads=1, random_state=0).fit(images, true, **everything)
+    model = trained.to_model()
+    assert (str(model.spec), model.class_names, model.images.size, model.mirror) == (
+        "small",
+        ("0", "1", "2"),
+        12,
+        False,
+    )
+    probs = model.predict_proba(images[..., None], trained._plan)
+    np.testing.assert_allclose(probs, trained.predict_proba(images), atol=1e-6)
+    heads = CoTeaching(epochs=1, threads=1).fit(images.reshape(60, -1), true, **everything)
+    with pytest.raises(InputError, match="was trained on features; a model takes images"):
+        heads.to_model()

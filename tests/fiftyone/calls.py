@@ -85,7 +85,7 @@ def in_a_fresh_process(noisy: Any, *statements: str) -> subprocess.Popen[str]:
         "import sys",
         "import fiftyone as fo",
         "from cvcoteach._validation import InputError",
-        "from cvcoteach.fiftyone import corrections",
+        "from cvcoteach.fiftyone.work import corrections",
         f"dataset = fo.load_dataset({noisy.dataset.name!r})",
         *statements,
     )

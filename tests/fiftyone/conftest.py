@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvcoteach.crossval.trainer import FoldKey
+from cvcoteach.pipeline.run_folder import FoldFiles
 from tests import images
 from tests.fiftyone import mongod
 
@@ -128,6 +130,20 @@ def noisy(tmp_path: Path) -> Iterator[NoisyDataset]:
     made = NoisyDataset.make(tmp_path, 60, 12)
     yield made
     made.dataset.delete()
+
+
+@pytest.fixture
+def trained_folds(monkeypatch: pytest.MonkeyPatch) -> list[FoldKey]:
+    """The folds that were trained, not found finished, in order."""
+    trained: list[FoldKey] = []
+    store = FoldFiles.__setitem__
+
+    def recording(folds: FoldFiles, key: FoldKey, value: Any) -> None:
+        trained.append(key)
+        store(folds, key, value)
+
+    monkeypatch.setattr(FoldFiles, "__setitem__", recording)
+    return trained
 
 
 @pytest.fixture

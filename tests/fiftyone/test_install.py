@@ -65,7 +65,7 @@ def test_a_folder_that_is_something_else_is_left_alone(plugins: Path) -> None:
     mine = plugins / install.FOLDER_NAME / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    with pytest.raises(InputError, match="is no plugin of ours; move it away"):
+    with pytest.raises(InputError, match="exists and is not this plugin; move it away"):
         install.install(plugins)
     assert mine.read_text() == "mine"
 
@@ -109,14 +109,14 @@ def test_the_doctor_sees_a_copy_of_another_version(plugins: Path) -> None:
     manifest.write_text(manifest.read_text().replace("  - export_corrected\n", ""))
     code, said = doctor()
     assert code == 1
-    assert "✗ The plugin lacks export_corrected; it is of another version." in said
+    assert "✗ The plugin lacks export_corrected; it is another version." in said
 
 
 def test_the_doctor_misses_the_hot_keys(plugins: Path) -> None:
     (install.install(plugins, copy=True) / "dist/index.umd.js").unlink()
     code, said = doctor()
     assert code == 1
-    assert "✗ The plugin lacks dist/index.umd.js, its keys." in said
+    assert "✗ The plugin lacks dist/index.umd.js, its keyboard shortcuts." in said
 
 
 @pytest.mark.slow

@@ -257,3 +257,12 @@ def test_names_must_be_one_a_class_and_differ():
         posterior_issues(given, probs, class_names=["a", "b"])
     with pytest.raises(InputError, match="class_names holds 'a' twice"):
         posterior_issues(given, probs, class_names=["a", "b", "a", "c"])
+
+
+def test_the_repr_is_one_short_line() -> None:
+    given, probs, _ = noisy_data()
+    issues = posterior_issues(given, probs)
+    assert repr(issues) == (
+        f"LabelIssues({issues.n_issues} of {len(given)} labels flagged by 'posterior', 4 classes, "
+        f"expected noise ratio {issues.noise_ratio:.3f})"
+    )

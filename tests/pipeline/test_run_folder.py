@@ -116,7 +116,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="not empty and holds no run"):
         RunFolder.open(tmp_path, IDENTITY)
-    with pytest.raises(InputError, match="is a file; --output takes a folder"):
+    with pytest.raises(InputError, match="is a file; the output is a folder"):
         RunFolder.open(tmp_path / "holiday.jpg", IDENTITY)
     with pytest.raises(InputError, match="holds no run"):
         RunFolder.read(tmp_path)

@@ -1,16 +1,10 @@
-"""Heads on given features, and scikit-learn classifiers, as trainers."""
+"""Heads on given features as fold trainers."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import GaussianNB
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.incv import IterativeCV
@@ -19,25 +13,8 @@ from cvcoteach.crossval.trainer import BatchFoldTrainer, Fold
 from cvcoteach.training import rows as rows_module
 from cvcoteach.training.head_trainer import HEADS, HeadTrainer, load_features
 from cvcoteach.training.loop import EpochReport
-from cvcoteach.training.sklearn_trainer import SklearnTrainer
-
-K = 4
-
-
-def clusters(n=600, d=12, seed=0):
-    """Features (n, d) of K overlapping clusters, and which one each came from."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, K, n)
-    return (rng.normal(0, 1, (K, d))[labels] + rng.normal(0, 1, (n, d))).astype(np.float32), labels
-
-
-def folds_of(labels, n_folds=3, seed=7):
-    """Folds 0, 1, …: every n_folds-th image is held out."""
-    index = np.arange(len(labels))
-    return [
-        Fold(train := index[index % n_folds != part], labels[train], index[index % n_folds == part], seed + part)
-        for part in range(n_folds)
-    ]
+from cvcoteach.training.rows import Rows
+from tests.features import K, clusters, folds_of
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -113,13 +90,21 @@ class TestHeads:
         X, labels = clusters()
         np.save(tmp_path / "features.npy", X.astype(np.float16))
         monkeypatch.setattr(rows_module, "_CHUNK", 64)
-        whole = HeadTrainer(X.astype(np.float16), K, head)
+        whole = HeadTrainer(X.astype(np.float16), K, head, device="cpu")
+        read = Rows._read
+        reads: list[int] = []
+        monkeypatch.setattr(Rows, "_read", lambda rows, wanted: reads.append(len(wanted)) or read(rows, wanted))
         monkeypatch.setattr(rows_module, "_RESIDENT", 0)
         mapped = load_features(tmp_path / "features.npy")
         assert isinstance(mapped, np.memmap)
-        streamed = HeadTrainer(mapped, K, head)
-        assert streamed.resident_bytes == 0 < whole.resident_bytes == X.nbytes
-        for a, b in zip(*(t.fit_predict_many(folds_of(labels)) for t in (whole, streamed)), strict=True):
+        streamed = HeadTrainer(mapped, K, head, device="cpu")
+        assert not reads
+        from_memory = whole.fit_predict_many(folds_of(labels))
+        assert not reads, "all of it is in memory"
+        from_disk = streamed.fit_predict_many(folds_of(labels))
+        assert reads, "batch by batch"
+        assert max(reads) < len(X)
+        for a, b in zip(from_memory, from_disk, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
@@ -161,30 +146,6 @@ def test_incv_on_heads_finds_planted_errors():
     assert (~result.selected)[wrong].mean() > 0.95
 
 
-@pytest.mark.parametrize(
-    ("features", "sentence"),
-    [
-        (np.zeros(5), r"features has shape \(5,\); it takes one row of numbers an image, shape \(n, d\)\."),
-        (np.zeros((0, 3)), r"features has shape \(0, 3\)"),
-        (np.array([["a"]]), "features holds <U1; it takes numbers"),
-        (np.array([[0.0, 1.0], [2.0, np.nan]]), r"features\[1, 1\] is nan; it takes finite"),
-        (np.array([[np.inf, 1.0]]), r"features\[0, 0\] is inf"),
-        (np.array([[1.0, 1e300]]), r"features\[0, 1\] is 1e\+300; it takes finite float32 numbers"),
-    ],
-)
-def test_features_that_do_not_fit_are_refused(features, sentence):
-    with pytest.raises(InputError, match=sentence):
-        HeadTrainer(features, K)
-
-
-def test_a_nan_far_down_is_found_where_it_is(monkeypatch):
-    monkeypatch.setattr(rows_module, "_CHUNK", 10)
-    X, _ = clusters(95)
-    X[91, 3] = np.nan
-    with pytest.raises(InputError, match=r"features\[91, 3\] is nan"):
-        HeadTrainer(X, K)
-
-
 def test_more_images_than_rows_of_features_is_a_sentence():
     X, _ = clusters(100)
     _, labels = clusters(120)
@@ -218,17 +179,17 @@ class TestLoadFeatures:
         with pytest.raises(InputError, match=r"none\.npy does not exist"):
             load_features(tmp_path / "none.npy")
 
-    def test_what_is_no_npy_file_is_a_sentence(self, tmp_path):
+    def test_what_is_not_a_npy_file_is_a_sentence(self, tmp_path):
         (tmp_path / "a.npy").write_text("1,2,3")
-        with pytest.raises(InputError, match=r"a\.npy is no \.npy file of numbers"):
+        with pytest.raises(InputError, match=r"a\.npy is not a \.npy file of numbers"):
             load_features(tmp_path / "a.npy")
         (tmp_path / "empty.npy").touch()
-        with pytest.raises(InputError, match=r"empty\.npy is no \.npy file"):
+        with pytest.raises(InputError, match=r"empty\.npy is not a \.npy file"):
             load_features(tmp_path / "empty.npy")
 
     def test_pickled_objects_are_never_loaded(self, tmp_path):
         np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
-        with pytest.raises(InputError, match=r"a\.npy is no \.npy file of numbers"):
+        with pytest.raises(InputError, match=r"a\.npy is not a \.npy file of numbers"):
             load_features(tmp_path / "a.npy")
 
     def test_several_arrays_are_a_sentence(self, tmp_path):
@@ -242,49 +203,6 @@ class TestLoadFeatures:
             load_features(tmp_path / "a.npy")
 
 
-class TestSklearn:
-    """Classifiers of scikit-learn."""
-
-    def test_it_answers_as_the_classifier_fitted_by_hand(self):
-        X, labels = clusters()
-        fold = folds_of(labels)[0]
-        by_hand = LogisticRegression().fit(X[fold.train_idx], fold.train_labels).predict_proba(X[fold.eval_idx])
-        answer = SklearnTrainer(LogisticRegression(), X, K).fit_predict(*fold)
-        np.testing.assert_allclose(answer, by_hand, atol=1e-6)
-        assert answer.dtype == np.float32
-
-    def test_a_class_that_is_missing_gets_nothing_and_the_others_their_own_column(self):
-        X, labels = clusters()
-        train = np.flatnonzero(labels != 1)
-        answer = SklearnTrainer(GaussianNB(), X, K).fit_predict(train, labels[train], train, 0)
-        assert (answer[:, 1] == 0).all()
-        assert (answer.argmax(axis=1) == labels[train]).mean() > 0.9
-
-    def test_a_single_class_is_certain_whatever_the_classifier_thinks_of_it(self):
-        X, _ = clusters(20)
-        answer = SklearnTrainer(LogisticRegression(), X, K).fit_predict(
-            np.arange(10), np.full(10, 2), np.arange(10, 20), 0
-        )
-        np.testing.assert_array_equal(answer, np.eye(K)[np.full(10, 2)])
-
-    def test_the_seed_reaches_every_random_state(self):
-        X, labels = clusters(200)
-        pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(10))
-        trainer = SklearnTrainer(pipeline, X, K)
-        fold = folds_of(labels)[0]
-        np.testing.assert_array_equal(trainer.fit_predict(*fold), trainer.fit_predict(*fold))
-        assert not np.array_equal(trainer.fit_predict(*fold), trainer.fit_predict(*fold._replace(seed=2**32 - 1)))
-        assert pipeline[-1].random_state is None  # the caller's own is left alone
-
-    def test_an_estimator_without_probabilities_is_a_sentence(self):
-        with pytest.raises(InputError, match="estimator is LinearSVC, which has no predict_proba"):
-            SklearnTrainer(LinearSVC(), np.zeros((4, 2)), 2)
-
-    def test_frames_are_taken_by_row(self):
-        import pandas as pd
-
-        X, labels = clusters(100)
-        fold = folds_of(labels)[0]
-        frame = pd.DataFrame(X, index=np.arange(100, 200)[::-1])
-        answers = [SklearnTrainer(GaussianNB(), each, K).fit_predict(*fold) for each in (X, frame)]
-        np.testing.assert_allclose(*answers, atol=1e-5)
+def test_features_of_another_shape_are_refused_by_the_trainer_too():
+    with pytest.raises(InputError, match=r"features has shape \(5,\); it takes one row of numbers per image"):
+        HeadTrainer(np.zeros(5), K)

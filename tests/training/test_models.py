@@ -1,50 +1,40 @@
-"""Behaviours of the networks and of how they are found."""
+"""From a model's name to networks."""
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
-from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cvcoteach._validation import InputError
-from cvcoteach.training.models import build_model, preprocessing
-from cvcoteach.training.networks import CifarResNet, SmallNet, edges_and_colours
+from cvcoteach.training.backbones import load_backbone
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.loop import logits_of
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.pretrained import Preprocessing
+from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.torch_trainer import TorchTrainer
+from tests.backbones import counted, images
 
 
-@pytest.mark.parametrize("name", ["small", "resnet32"])
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, 32), (1, 28), (3, 45)])
-def test_our_networks_take_grey_and_colour_of_any_size_from_8_pixels_up(name: str, channels: int, size: int) -> None:
-    network = build_model(name, 5, channels)
-    assert network(torch.rand(2, channels, size, size + 3)).shape == (2, 5)
+def built(name: str, n_classes: int, channels: int, weights: str | None = None, seed: int = 0) -> nn.Module:
+    """A fresh network."""
+    return ModelFactory(ModelSpec.parse(name, weights)).build(n_classes, channels, seed=seed)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_small_network_starts_with_edges_and_colours_at_right_angles(channels: int) -> None:
-    basis = edges_and_colours(channels).flatten(1)
-    half = 4 * channels
-    torch.testing.assert_close(basis[:half] @ basis[:half].T, torch.eye(half))
-    torch.testing.assert_close(basis[half:], -basis[:half])
-    network = build_model("small", 5, channels)
-    assert torch.equal(network.state_dict()["layers.0.0.weight"].flatten(1), basis)
-
-
-def test_resnet32_is_that_of_the_paper() -> None:
-    network = CifarResNet(10, 3)
-    weighted = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    assert len(weighted) == 32
-    assert sum(p.numel() for p in network.parameters()) == 464_154  # 0.46 million, He et al., table 6
-    assert [layer.out_channels for layer in weighted if isinstance(layer, nn.Conv2d)] == [16] * 11 + [32] * 10 + [
-        64
-    ] * 10
+def preprocessing(name: str, weights: str | None = None) -> Preprocessing:
+    """How the model's images should be."""
+    return ModelFactory(ModelSpec.parse(name, weights)).preprocessing
 
 
 def test_the_same_seed_gives_the_same_weights_another_others_and_torchs_random_state_stays() -> None:
     before = torch.get_rng_state()
-    first, second, other = (build_model("small", 4, 3, seed=seed).state_dict() for seed in (1, 1, 2))
+    first, second, other = (built("small", 4, 3, seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
@@ -53,19 +43,19 @@ def test_the_same_seed_gives_the_same_weights_another_others_and_torchs_random_s
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "shufflenet_v2_x0_5"])
 def test_a_network_of_torchvisions_gets_a_last_layer_of_our_classes(name: str, channels: int) -> None:
-    network = build_model(name, 7, channels, "none").eval()
+    network = built(name, 7, channels, "none").eval()
     assert network(torch.rand(1, channels, 64, 64)).shape == (1, 7)
 
 
 def test_grey_images_are_repeated_for_networks_that_want_colour() -> None:
-    network = build_model("resnet18", 3, 1, "none").eval()
+    network = built("resnet18", 3, 1, "none").eval()
     grey = torch.rand(1, 1, 32, 32)
     torch.testing.assert_close(network(grey), network(grey.repeat(1, 3, 1, 1)))
 
 
 @pytest.mark.slow
 def test_auxiliary_classifiers_are_left_out() -> None:
-    network = build_model("googlenet", 7, 3, "none").train()
+    network = built("googlenet", 7, 3, "none").train()
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 7)
 
 
@@ -74,7 +64,7 @@ def test_auxiliary_classifiers_are_left_out() -> None:
 )
 def test_an_unknown_network_is_refused_by_naming_near_ones(name: str, hint: str) -> None:
     with pytest.raises(InputError, match=f"model is '{name}'.*{hint}"):
-        build_model(name, 3, 3)
+        built(name, 3, 3)
 
 
 # -- functions of the user's own ---------------------------------------------------------------------------------
@@ -93,14 +83,14 @@ def fails(n_classes): raise RuntimeError("no such backbone")
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_networks.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(__import__("sys").modules, "my_networks", raising=False)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
 
 
 @pytest.mark.usefixtures("own_module")
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_a_function_beside_the_user_builds_the_network() -> None:
-    assert isinstance(build_model("my_networks:by_position", 6, 3), nn.Sequential)
-    linear = build_model("my_networks:by_name", 6, 3)
+    assert isinstance(built("my_networks:by_position", 6, 3), nn.Sequential)
+    linear = built("my_networks:by_name", 6, 3)
     assert isinstance(linear, nn.Linear)
     assert linear.out_features == 6
 
@@ -117,73 +107,13 @@ def test_a_function_beside_the_user_builds_the_network() -> None:
 )
 def test_a_function_that_builds_none_is_one_sentence(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        build_model(name, 6, 3)
+        built(name, 6, 3)
     assert "\n" not in str(caught.value)
-
-
-# -- weights -----------------------------------------------------------------------------------------------------
-
-
-def same(a: nn.Module, b: nn.Module, but: str = "-") -> bool:
-    theirs = b.state_dict()
-    return all(torch.equal(value, theirs[key]) for key, value in a.state_dict().items() if not key.startswith(but))
-
-
-@pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"module." + k: v for k, v in s.items()}]
-)
-def test_weights_come_from_a_file_however_they_are_wrapped(wrap: object, tmp_path: Path) -> None:
-    saved = SmallNet(4, 3)
-    torch.save(wrap(saved.state_dict()), tmp_path / "w.pt")
-    assert same(build_model("small", 4, 3, str(tmp_path / "w.pt")), saved)
-
-
-def test_a_last_layer_for_other_classes_starts_fresh(tmp_path: Path) -> None:
-    saved = SmallNet(10, 3)
-    torch.save(saved.state_dict(), tmp_path / "w.pt")
-    network = build_model("small", 4, 3, str(tmp_path / "w.pt"))
-    assert same(network, saved, but="head")
-    assert network.eval()(torch.rand(1, 3, 8, 8)).shape == (1, 4)
-
-
-def test_weights_of_torchvisions_are_found_for_grey_images_too(tmp_path: Path) -> None:
-    from torchvision.models import resnet18
-
-    saved = resnet18(weights=None)
-    torch.save(saved.state_dict(), tmp_path / "w.pt")
-    network = build_model("resnet18", 4, 1, str(tmp_path / "w.pt"))
-    torch.testing.assert_close(network.state_dict()["network.conv1.weight"], saved.conv1.weight)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    torch.save(CifarResNet(4, 3).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(InputError, match="it takes the weights of the same network"):
-        build_model("small", 4, 3, str(tmp_path / "w.pt"))
-
-
-def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pt").write_text("not weights")
-    torch.save([1, 2], tmp_path / "list.pt")
-    torch.save(SmallNet(4, 3), tmp_path / "pickle.pt")  # would run code when loaded
-    for name in ("text.pt", "list.pt", "pickle.pt"):
-        with pytest.raises(InputError, match=re.escape(str(tmp_path / name))):
-            build_model("small", 4, 3, str(tmp_path / name))
-    with pytest.raises(InputError, match="is no file; it takes a file, default or none"):
-        build_model("small", 4, 3, str(tmp_path / "missing.pt"))
-
-
-def test_a_download_that_fails_names_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*args: object, **kwargs: object) -> None:
-        raise URLError("no route to host")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(InputError, match=r"bring https://download\.pytorch\.org/\S+\.pth and give --weights FILE"):
-        build_model("resnet18", 4, 3)
 
 
 def test_our_own_networks_have_no_published_weights() -> None:
     with pytest.raises(InputError, match="small has no published weights"):
-        build_model("small", 4, 3, "default")
+        built("small", 4, 3, "default")
 
 
 def test_preprocessing_is_the_published_weights_own() -> None:
@@ -194,3 +124,50 @@ def test_preprocessing_is_the_published_weights_own() -> None:
     assert preprocessing("any.module:function").mean is None
     with pytest.raises(InputError, match="did you mean"):
         preprocessing("resnet19")
+
+
+# -- backbones ---------------------------------------------------------------------------------------------------
+
+
+def test_a_backbone_is_loaded_once_for_size_probe_and_every_fold() -> None:
+    before = counted.loads
+    recipe = Recipe(model=ModelSpec.parse("backbone:tests.backbones:counted"), epochs=1, batch_size=8)
+    models = ModelFactory(recipe.model)
+    assert models.preprocessing.size == 8
+    trainer = TorchTrainer(images(20), 3, recipe, models=models, device="cpu", threads=1)
+    for seed in (0, 1):
+        trainer.fit_predict(np.arange(16), np.arange(16) % 3, np.arange(16, 20), seed)
+    assert counted.loads == before + 1
+
+
+def test_a_backbone_that_is_there_is_not_loaded_again() -> None:
+    loaded = load_backbone("tests.backbones:counted")
+    before = counted.loads
+    models = ModelFactory(ModelSpec.parse("backbone:tests.backbones:counted"), loaded)
+    first, second = (models.build(3, 3, seed=seed) for seed in (0, 1))
+    assert counted.loads == before
+    first.body.weight.data += 1
+    assert float(second.body.weight.detach()[0, 0, 0, 0]) == float(loaded.network.weight[0, 0, 0, 0]) == 2
+
+
+def test_networks_on_a_loaded_backbone_are_those_of_a_fresh_factory() -> None:
+    spec = ModelSpec.parse("frozen:torchvision:resnet18@32", "none")
+    models = ModelFactory(spec)
+    models.build(3, 1, seed=5)
+    again, fresh = models.build(3, 1, seed=4), ModelFactory(spec).build(3, 1, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), fresh.parameters(), strict=True))
+
+
+def test_a_frozen_backbone_gets_heads_that_differ_by_seed() -> None:
+    models = ModelFactory(ModelSpec.parse("frozen:tests.backbones:colours"))
+    seen = torch.rand(2, 3, 8, 8)
+    first, second = (logits_of(models.build(3, 3, seed=seed)(seen)) for seed in (0, 1))
+    assert first.shape == (2, 3)
+    assert not torch.equal(first, second)
+    assert ComputePlan().placed(models.build(3, 3)).body.weight.requires_grad is False
+
+
+def test_weights_are_checked_before_anything_is_built() -> None:
+    for name in ("small", "resnet18", "backbone:tests.backbones:colours"):
+        with pytest.raises(InputError, match=r"weights is 'missing.pt', which is not a file"):
+            ModelFactory(ModelSpec.parse(name, "missing.pt"))

@@ -1,28 +1,30 @@
-"""Behaviours of folds trained by PyTorch."""
+"""Folds trained by PyTorch."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldTrainer
-from cvcoteach.training.devices import Plan
+from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.loop import EpochReport
+from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.recipe import Recipe
 from cvcoteach.training.torch_trainer import TorchTrainer
 
-PLAN = Plan(threads=1)
+PLAN = ComputePlan(threads=1)
 QUICK = Recipe(epochs=2, batch_size=16)
 
 
@@ -149,7 +151,7 @@ def test_a_probed_plan_repeats_the_result() -> None:
     assert probed.plan.device == "cpu"
     assert probed.plan.threads == 1
     assert "float32" in probed.plan.measured
-    again = TorchTrainer(pixels, 3, QUICK, plan=Plan.from_json(probed.plan.to_json()))
+    again = TorchTrainer(pixels, 3, QUICK, plan=ComputePlan.recorded({"plan": asdict(probed.plan)}, None))
     assert np.array_equal(again.fit_predict(*fold(), seed=0), answer)
 
 
@@ -167,9 +169,11 @@ class TwoColumns(nn.Module):
 
 def test_networks_that_do_not_fit_the_images_or_classes_are_one_sentence() -> None:
     pixels, _ = images()
-    with pytest.raises(InputError, match=r"answers one image with shape \(1, 2\); 3 classes need \(1, 3\)"):
-        TorchTrainer(pixels, 3, replace(QUICK, model=f"{__name__}:TwoColumns"), plan=PLAN).fit_predict(*fold(), seed=0)
-    recipe = replace(QUICK, model="alexnet", weights="none")
+    with pytest.raises(InputError, match=r"returns shape \(1, 2\) for one image; 3 classes need \(1, 3\)"):
+        TorchTrainer(pixels, 3, replace(QUICK, model=ModelSpec.parse(f"{__name__}:TwoColumns")), plan=PLAN).fit_predict(
+            *fold(), seed=0
+        )
+    recipe = replace(QUICK, model=ModelSpec.parse("alexnet", "none"))
     with pytest.raises(InputError, match="alexnet does not take images of 8×8 pixels with 3 channels"):
         _ = TorchTrainer(pixels, 3, recipe).plan
 
@@ -177,7 +181,9 @@ def test_networks_that_do_not_fit_the_images_or_classes_are_one_sentence() -> No
 def test_what_cannot_be_is_refused_before_anything_is_trained() -> None:
     pixels, _ = images()
     with pytest.raises(InputError, match="did you mean small"):
-        TorchTrainer(pixels, 3, replace(QUICK, model="smal"))
+        TorchTrainer(pixels, 3, replace(QUICK, model=ModelSpec.parse("smal")))
+    with pytest.raises(InputError, match="heads on frozen features are trained with backbone torchvision:resnet18"):
+        TorchTrainer(pixels, 3, replace(QUICK, model=ModelSpec.parse("frozen:torchvision:resnet18")))
     with pytest.raises(InputError, match="which this machine does not have"):
         TorchTrainer(pixels, 3, device="tpu")
     with pytest.raises(InputError, match="it takes uint8"):
@@ -186,8 +192,6 @@ def test_what_cannot_be_is_refused_before_anything_is_trained() -> None:
 
 @pytest.mark.slow
 def test_handwritten_digits_are_read_out_of_sample() -> None:
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     pixels = (digits.images[..., None] * 255 / 16).astype(np.uint8)
     labels = digits.target.astype(np.int64)

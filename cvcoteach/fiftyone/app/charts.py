@@ -1,4 +1,4 @@
-"""The panel's pictures as Plotly data: matrix, histogram, noise of each class. No FiftyOne in here."""
+"""The panel's charts as Plotly data: matrix, histogram, noise per class. Knows nothing of FiftyOne."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Plot = tuple[list[dict[str, Any]], dict[str, Any]]
 """Plotly's data and layout."""
 
 MOST_CLASSES = 16
-"""More do not fit the panel with names that can be read."""
+"""As many as fit in the panel with legible names."""
 
 _ORANGE = "#ff6d04"  # FiftyOne's own accent; the colours of text and lines come from its theme
 _GREY = "#7b8290"
 _ROOM = 40
-"""Letters of class names that fit side by side over the matrix."""
+"""Characters of class names that fit side by side above the matrix."""
 _SCALE = [[0, "#532f15"], [1, _ORANGE]]  # white figures can be read on all of it
 
 
 def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
-    """Flagged labels by given class (down) and suggested class (across), the most confused classes only.
+    """Draw flagged labels by given class (down) and suggested class (across), the most confused classes only.
 
     counts: (K, K).
     """
@@ -56,7 +56,7 @@ def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
 
 
 def histogram(flagged: IntArray, others: IntArray) -> Plot:
-    """Labels by quality, (bins,) each, flagged ones on top; heights as square roots, for both to be seen."""
+    """Draw labels by quality, (bins,) each, flagged ones stacked; heights are square roots, to show both."""
     bins = len(flagged)
     edges = np.linspace(0, 1, bins + 1)
     middles = ((edges[1:] + edges[:-1]) / 2).round(4).tolist()
@@ -83,7 +83,7 @@ def histogram(flagged: IntArray, others: IntArray) -> Plot:
 
 
 def class_noise(ratios: FloatArray, counts: IntArray, names: tuple[str, ...]) -> Plot:
-    """Expected share of wrong labels of each given class, the noisiest first. ratios, counts (flagged): (K,)."""
+    """Draw the expected share of wrong labels per given class, the noisiest first. ratios, counts (flagged): (K,)."""
     order = np.argsort(-np.nan_to_num(ratios), kind="stable")[:MOST_CLASSES]
     bars = {
         "type": "bar",
@@ -107,23 +107,23 @@ def class_noise(ratios: FloatArray, counts: IntArray, names: tuple[str, ...]) ->
 
 
 def busiest(counts: npt.NDArray[np.int64]) -> IntArray:
-    """At most MOST_CLASSES classes with the most flagged labels, in their own order. counts: (K, K)."""
+    """Return at most MOST_CLASSES classes with the most flagged labels, in their own order. counts: (K, K)."""
     weight = counts.sum(axis=0) + counts.sum(axis=1)
     return np.sort(np.argsort(-weight, kind="stable")[:MOST_CLASSES])
 
 
 def shorter(name: str, most: int = 18) -> str:
-    """A class name that leaves room for the chart."""
+    """Shorten a class name so that it leaves room for the chart."""
     return name if len(name) <= most else f"{name[: most - 1]}\u2026"
 
 
 def _names(names: list[str]) -> dict[str, Any]:
-    """Ticks of an axis of classes; a click still tells the whole name."""
+    """Label an axis with shortened class names; a click still sends the full name."""
     return {"tickmode": "array", "tickvals": names, "ticktext": [shorter(name) for name in names]}
 
 
 def _square_root_ticks(top: float) -> dict[str, Any]:
-    """Counts at the ticks of an axis of square roots, up to `top`."""
+    """Label an axis of square roots, up to `top`, with the counts themselves."""
     step = 10 ** np.floor(np.log10(max(top**2, 1)))
     values = [0, *(int(share * step) for share in (0.1, 0.5, 1, 2, 5) if 1 <= share * step <= top**2)]
     return {"tickvals": np.sqrt(values).tolist(), "ticktext": [f"{value:,}" for value in values]}

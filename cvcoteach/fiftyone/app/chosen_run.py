@@ -1,4 +1,4 @@
-"""Which of several runs is being worked on: chosen in the panel of the grid, true for the open sample and its keys."""
+"""Which of several runs is being worked on: chosen in the grid's panel, valid for the open sample and its keys too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEY = "brain_key"
 
 
 def chosen_run(ctx: Any) -> str | None:
-    """The key of the run chosen last, else of the newest; None where there is none.
+    """Return the key of the run chosen last, else of the newest; None where there is none.
 
     Raises InputError where the dataset is gone.
     """

@@ -1,4 +1,4 @@
-"""Forms of the operators: what fits is offered, what does not is said before the button can be pressed."""
+"""Forms of the operators: they offer what fits, and say what does not before the button can be pressed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cvcoteach.fiftyone.work.staleness import changes_since
 
 
 class Form:
-    """A form in the making. `refuse` shows a sentence and disables the button."""
+    """A form under construction. `refuse` shows a sentence and disables the button."""
 
     def __init__(self, label: str, *, submit: str | None = None, description: str | None = None) -> None:
         """label: the title. submit: the button's text."""
@@ -34,22 +34,22 @@ class Form:
         default: str | None = None,
         **options: Any,
     ) -> None:
-        """A dropdown; values with labels as a mapping."""
+        """Add a dropdown. values: names, or names with labels as a mapping."""
         view = types.DropdownView()
         for value in values:
             view.add_choice(value, label=values[value] if isinstance(values, Mapping) else value)
         self.inputs.enum(name, list(values), label=label, default=default, view=view, required=False, **options)
 
     def refuse(self, message: str, name: str = "problem") -> None:
-        """Say what does not fit."""
+        """Show what does not fit, and disable the button."""
         self.inputs.str(name, label=message, view=types.Error(label=message), invalid=True, error_message=message)
 
     def note(self, text: str, name: str = "note") -> None:
-        """Something to know before pressing the button."""
+        """Show something to know before pressing the button."""
         self.inputs.view(name, types.Notice(label=text))
 
     def check(self, test: Callable[[], Any], name: str = "problem") -> Any:
-        """The test's answer; where it raises InputError, None, and the form is refused with its sentence."""
+        """Return what `test` returns; where it raises InputError, refuse the form with its sentence and return None."""
         try:
             return test()
         except InputError as error:
@@ -58,7 +58,7 @@ class Form:
 
     @property
     def property(self) -> Any:
-        """What an operator's `resolve_input` gives back."""
+        """The value that an operator's `resolve_input` returns."""
         return types.Property(self.inputs, view=self._view)
 
 
@@ -66,9 +66,9 @@ Fill = Callable[[Any, Form, Any], None]
 
 
 def filled(label: str, **options: Any) -> Callable[[Fill], Callable[[Any, Any], Any]]:
-    """Decorates a method that fills a form: `resolve_input`. Whatever goes wrong is said in the form, which is refused.
+    """Make a `resolve_input` of a method that fills a form. Whatever goes wrong is shown in the form, which is refused.
 
-    label, options: of the `Form`. An exception that got through would leave the App with an empty form and no word.
+    label, options: of the `Form`. An exception that escaped would leave an empty form without a message.
     """
 
     def decorate(fill: Fill) -> Callable[[Any, Any], Any]:
@@ -87,18 +87,18 @@ def filled(label: str, **options: Any) -> Callable[[Fill], Callable[[Any, Any], 
 
 
 def dataset_of(ctx: Any) -> Any:
-    """The dataset at hand. Raises InputError where it is gone."""
+    """Return the dataset at hand. Raises InputError where it no longer exists."""
     try:
         dataset = ctx.dataset
     except ValueError as error:  # FiftyOne's, for a name or id that it does not find
-        raise InputError(f"the dataset {ctx.dataset_name!r} is gone; it was deleted meanwhile.") from error
+        raise InputError(f"the dataset {ctx.dataset_name!r} no longer exists.") from error
     if dataset is None:
         raise InputError("there is no dataset; open one, or name it.")
     return dataset
 
 
 def choose_key(form: Form, ctx: Any, label_field: str | None) -> None:
-    """The brain key of a new run about `label_field`; where it is taken, leave to replace that run."""
+    """Ask for the brain key of a new run about `label_field` and, where it is taken, whether to replace that run."""
     form.inputs.str("brain_key", label="Brain key", default=DEFAULT_KEY, required=False)
     key, overwrite = ctx.params.get("brain_key") or DEFAULT_KEY, bool(ctx.params.get("overwrite"))
     if key in ctx.dataset.list_brain_runs():
@@ -109,7 +109,7 @@ def choose_key(form: Form, ctx: Any, label_field: str | None) -> None:
 
 
 def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
-    """A dropdown of the runs, and the one chosen; None where there is none that can be used."""
+    """Add a dropdown of the runs, and return the chosen one; None where none can be used."""
     keys = runs.keys(dataset_of(ctx))
     if not keys:
         form.refuse(f"{ctx.dataset.name} has no run of find_label_issues yet; run it first.")
@@ -126,7 +126,7 @@ def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
 
 
 def choose_label_field(form: Form, ctx: Any) -> str | None:
-    """A dropdown of all label fields, those that cannot be checked included: choosing one says why."""
+    """Add a dropdown of all label fields, including those that cannot be checked: choosing one of these says why."""
     usable = label_fields(ctx.dataset)
     schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
     ours = {name for key in runs.keys(ctx.dataset) for name in Fields(key)}
@@ -135,7 +135,7 @@ def choose_label_field(form: Form, ctx: Any) -> str | None:
         if name not in usable and name not in ours and issubclass(field.document_type, fo.Label)
     ]  # fmt: skip
     if not usable and not others:
-        form.refuse("the dataset has no label field; a Classification field with one label an image is needed.")
+        form.refuse("the dataset has no label field; a Classification field with one label per image is needed.")
         return None
     default = usable[0] if usable else others[0]
     chosen: str = ctx.params.get("label_field") or default

@@ -30,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Action:
-    """A button."""
+    """A button and what it does."""
 
     name: str
     label: str
@@ -41,38 +41,38 @@ class Action:
 
 @dataclass(frozen=True)
 class Card:
-    """A sample to open by a click."""
+    """A sample that a click opens."""
 
     image: str
     """URL."""
     given: str
     suggested: str
     params: Mapping[str, Any]
-    """What the click is told."""
+    """What the click sends."""
 
 
 def column() -> types.GridView:
-    """The panel itself: one column of the panel's width, however long a line is."""
+    """Return the panel's own view: one column as wide as the panel, however long a line is."""
     return types.GridView(orientation="vertical", gap=1.5, pad=2, componentsProps=_grid("minmax(0, 1fr)"))
 
 
 def heading(panel: Any, name: str, text: str) -> None:
-    """Over a part of the panel."""
+    """Add a heading above a part of the panel."""
     _markdown(panel, name, text, {"mt": 1.5, "& p": {"fontSize": "0.9375rem", "fontWeight": 600}})
 
 
 def title(panel: Any, name: str, text: str) -> None:
-    """The one line that tells it all."""
+    """Add the one line that sums it all up."""
     _markdown(panel, name, text, {"& p": {"fontSize": "1.25rem", "fontWeight": 600, "lineHeight": 1.3}})
 
 
 def paragraph(panel: Any, name: str, text: str) -> None:
-    """Small print, as Markdown."""
+    """Add small print, as Markdown."""
     _markdown(panel, name, text, {"& p": _QUIET, "& strong": {"color": "text.primary"}})
 
 
 def figures(panel: Any, name: str, shown: Sequence[Figure]) -> None:
-    """Tiles of equal width, side by side."""
+    """Add tiles of equal width, side by side."""
     row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(shown)}, minmax(0, 1fr))"))
     tile = {
         "bgcolor": _TILE, "borderRadius": "4px", "px": 1.5, "py": 1, "height": "100%", "boxSizing": "border-box",
@@ -85,14 +85,14 @@ def figures(panel: Any, name: str, shown: Sequence[Figure]) -> None:
 
 
 def buttons(panel: Any, name: str, actions: Sequence[Action], *, variant: str = "outlined") -> None:
-    """A row of buttons that fills the width."""
+    """Add a row of buttons that fills the width."""
     row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(actions)}, minmax(0, 1fr))"))
     for action in actions:
         button(row, action, variant=variant)
 
 
 def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:
-    """One button, as wide as its place."""
+    """Add one button, as wide as its place."""
     style = {"button": {"sx": {"width": "100%", "minWidth": 0, "padding": "5px 4px", "& p": _ONE_LINE}}}
     panel.btn(
         action.name, label=action.label, icon=action.icon, on_click=action.on_click, variant=variant,
@@ -101,7 +101,7 @@ def button(panel: Any, action: Action, *, variant: str = "outlined", **options: 
 
 
 def cards(panel: Any, name: str, shown: Sequence[Card], on_click: Callable[..., Any], columns: int = 4) -> None:
-    """Thumbnails with given → suggested under them."""
+    """Add thumbnails with given → suggested under them."""
     rows = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({columns}, minmax(0, 1fr))"))
     caption = {**_QUIET, **_ONE_LINE, "lineHeight": 1.2}
     for number, card in enumerate(shown):
@@ -113,23 +113,23 @@ def cards(panel: Any, name: str, shown: Sequence[Card], on_click: Callable[..., 
 
 
 def picture(panel: Any, name: str, url: str) -> None:
-    """An image as large as there is room."""
+    """Add an image, as large as there is room."""
     _image(panel, name, url, {"width": "100%", "height": "56vh", "objectFit": "contain"})
 
 
 def plot(panel: Any, name: str, chart: tuple[Any, Any], on_click: Any) -> None:
-    """A chart of `charts`, with a click on it."""
+    """Add a chart from `charts` that can be clicked."""
     data, layout = chart
     panel.plot(name, data=data, layout=layout, on_click=on_click, config={"displayModeBar": False, "responsive": True})
 
 
 def media_url(path: str) -> str:
-    """Where the App serves a file; an address on the web is its own."""
+    """Return the URL at which the App serves a file; a web address stays as it is."""
     return path if path.startswith(("http://", "https://")) else f"/media?filepath={quote(path)}"
 
 
 def escaped(text: str) -> str:
-    """A class name that Markdown leaves as it is."""
+    """Escape a class name, so that Markdown shows it as it is."""
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]()#+-.!|<>~&" else letter for letter in text)
 
 

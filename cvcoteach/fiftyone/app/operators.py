@@ -1,4 +1,4 @@
-"""The operators: doors from the App, or `foo.execute_operator`, to the functions of this package."""
+"""The operators: doors from the App, or `foo.execute_operator`, to the functions in `work`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from cvcoteach._validation import InputError
+from cvcoteach.fiftyone.app import retrain_form
 from cvcoteach.fiftyone.app.chosen_run import choose
 from cvcoteach.fiftyone.app.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled
+from cvcoteach.fiftyone.app.params import given
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
 from cvcoteach.fiftyone.app.reviewing import (
     AcceptSuggestions,
@@ -30,16 +32,15 @@ from cvcoteach.fiftyone.store.runs import DEFAULT_KEY
 from cvcoteach.fiftyone.work import export
 from cvcoteach.fiftyone.work.find import FILTERS, find_label_issues
 from cvcoteach.fiftyone.work.imports import import_label_issues
-from cvcoteach.fiftyone.work.retrain import RetrainForm, retrain
-from cvcoteach.fiftyone.work.tell import Tell
+from cvcoteach.fiftyone.work.retrain import BeforeAndAfter, retrain
 from cvcoteach.pipeline.settings import Settings
 
 PLUGIN = "@cvcoteach/label_issues"
 PANEL = "label_issues"
 LONG_RUN = 2_000
-"""Images from which on training networks is delegated by default."""
+"""With more images, training networks is delegated by default."""
 MOST_NOTES = 4
-"""More do not fit a toast."""
+"""Notes that fit in a toast."""
 _SETTINGS = {
     "preset": "preset", "model": "model", "weights": "weights", "backbone": "backbone", "head": "head",
     "rounds": "n_rounds", "folds": "n_folds", "epochs": "epochs", "image_size": "image_size", "seed": "seed",
@@ -48,10 +49,10 @@ _SETTINGS = {
 
 
 class _Long(foo.Operator):
-    """Work that takes a while: immediate or delegated; delegated by default where it will take long."""
+    """Work that takes a while, immediate or delegated."""
 
     def resolve_execution_options(self, ctx: Any) -> foo.ExecutionOptions:
-        """As FiftyOne asks for them."""
+        """Offer both, and delegate by default where it will take long."""
         return foo.ExecutionOptions(
             allow_immediate_execution=True,
             allow_delegated_execution=True,
@@ -75,7 +76,7 @@ class FindLabelIssuesOperator(_Long):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return _long_config(
             name="find_label_issues",
             label="Find label issues",
@@ -84,13 +85,13 @@ class FindLabelIssuesOperator(_Long):
         )
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
-        """A button in the bar of the samples grid."""
+        """Place a button in the bar above the samples grid."""
         button = types.Button(label="Find label issues", icon="rule", prompt=True)
         return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
 
     @filled("Find label issues", submit="Find")
     def resolve_input(self, form: Form, ctx: Any) -> None:
-        """What to check, and how thoroughly."""
+        """Ask what to check, and how thoroughly."""
         samples, params = _target(ctx), ctx.params
         label_field = choose_label_field(form, ctx)
         if label_field is not None:
@@ -104,46 +105,46 @@ class FindLabelIssuesOperator(_Long):
         vectors = vector_fields(ctx.dataset)
         if vectors:
             form.choice("embeddings_field", vectors, "Embeddings to train heads on, instead of networks on the images")
-        backbone = "Backbone to train heads on the features of, such as torchvision:resnet18 or timm:MODEL"
+        backbone = "Backbone whose features heads are trained on, such as torchvision:resnet18 or timm:MODEL"
         form.inputs.str("backbone", label=backbone, required=False)
         if params.get("backbone") and params.get("embeddings_field"):
             form.refuse("embeddings and a backbone are both given; heads are trained on one of them.", "both")
         form.choice("filter_by", FILTERS, "Flag", default="posterior")
         form.inputs.int("rounds", label="Rounds", default=4, min=1, max=20, required=False)
-        form.inputs.int("epochs", label="Epochs of each training (the preset's if empty)", min=1, required=False)
+        form.inputs.int("epochs", label="Epochs of each training (if empty, the preset's)", min=1, required=False)
         form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
+        form.check(lambda: given(params, _SETTINGS), "number_problem")
 
     def execute(self, ctx: Any) -> Iterator[Any]:
         """Run it, with live progress."""
         params = ctx.params
 
-        def work(tell: Tell) -> runs.FindLabelIssuesResults:
+        def work(watcher: ProgressWatcher) -> runs.FindLabelIssuesResults:
             samples = _target(ctx)
-            given = {name: params[param] for param, name in _SETTINGS.items() if params.get(param) not in (None, "")}
             return find_label_issues(
                 samples,
                 params.get("label_field") or _only_label_field(ctx.dataset),
                 params.get("brain_key") or DEFAULT_KEY,
-                settings=Settings(**given),
+                settings=Settings(**given(params, _SETTINGS)),
                 embeddings_field=params.get("embeddings_field") or None,
                 filter_by=params.get("filter_by") or "posterior",
                 overwrite=bool(params.get("overwrite")),
-                watcher=ProgressWatcher(tell),
+                watcher=watcher,
             )
 
         yield from with_progress(ctx, work, lambda results: _show(ctx, results))
 
 
 class ImportLabelIssuesOperator(foo.Operator):
-    """Bring in what `cvcoteach find-issues` or cleanlab found."""
+    """Import what `cvcoteach find-issues` or cleanlab found."""
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return foo.OperatorConfig(
             name="import_label_issues",
             label="Import label issues",
-            description="From a run folder of `cvcoteach find-issues`, or what cleanlab returned",
+            description="From a run folder of `cvcoteach find-issues`, or from what cleanlab returned",
             icon="input",
             dynamic=True,
             execute_as_generator=True,
@@ -151,7 +152,7 @@ class ImportLabelIssuesOperator(foo.Operator):
 
     @filled("Import label issues", submit="Import")
     def resolve_input(self, form: Form, ctx: Any) -> None:
-        """Where they are."""
+        """Ask where they are."""
         samples = _target(ctx)
         label_field = choose_label_field(form, ctx)
         if label_field is not None:
@@ -160,7 +161,7 @@ class ImportLabelIssuesOperator(foo.Operator):
             form.inputs.str("folder", label="Run folder of `cvcoteach find-issues`", required=True)
             folder = ctx.params.get("folder")
             if folder and not (Path(folder).expanduser() / "run.json").exists():
-                form.refuse(f"{folder} holds no run of cvcoteach (no run.json).", "folder_problem")
+                form.refuse(f"{folder} is not a run folder of cvcoteach (no run.json).", "folder_problem")
         choose_key(form, ctx, label_field)
 
     def execute(self, ctx: Any) -> Iterator[Any]:
@@ -168,9 +169,9 @@ class ImportLabelIssuesOperator(foo.Operator):
         params = ctx.params
         found = params.get("found")
 
-        def work(tell: Tell) -> runs.FindLabelIssuesResults:
+        def work(watcher: ProgressWatcher) -> runs.FindLabelIssuesResults:
             if found is None and not params.get("folder"):
-                raise InputError("there is nothing to import; give `folder`, or from Python `found`.")
+                raise InputError("there is nothing to import; give `folder` or, from Python, `found`.")
             samples = _target(ctx)
             return import_label_issues(
                 samples,
@@ -186,33 +187,34 @@ class ImportLabelIssuesOperator(foo.Operator):
 
 
 class RetrainCoteaching(_Long):
-    """Train a classifier that the remaining noise cannot spoil."""
+    """Train a classifier that tolerates the remaining noise."""
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return _long_config(
             name="retrain_coteaching",
             label="Retrain by Co-teaching",
-            description="Two networks on the corrected labels, each learning from what the other finds easy",
+            description="Train two networks on the corrected labels, each on what the other finds easy",
             icon="model_training",
         )
 
     @filled("Retrain by Co-teaching", submit="Retrain")
     def resolve_input(self, form: Form, ctx: Any) -> None:
-        """Which run, which test set."""
+        """Ask for the run, the test samples and where to save the model."""
         _target(ctx)
         if choose_run(form, ctx) is not None:
-            RetrainForm.fill(form, ctx)
+            retrain_form.fill(form, ctx)
 
     def execute(self, ctx: Any) -> Iterator[Any]:
-        """Train, with live progress; before and after in the toast and in the run's figures."""
+        """Train, with live progress; accuracy before and after goes into the toast and into the run's figures."""
         params = ctx.params
-        yield from with_progress(
-            ctx,
-            lambda tell: retrain(_target(ctx), params.get("brain_key"), tell, **RetrainForm.options(params)),
-            lambda retrained: _tell(ctx, retrained.message, panel=True),
-        )
+
+        def work(watcher: ProgressWatcher) -> BeforeAndAfter:
+            options = retrain_form.options(params)
+            return retrain(_target(ctx), params.get("brain_key"), on_progress=watcher.progress, **options)
+
+        yield from with_progress(ctx, work, lambda gain: _announce(ctx, gain.message, panel=True))
 
 
 class ExportCorrected(foo.Operator):
@@ -220,7 +222,7 @@ class ExportCorrected(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return foo.OperatorConfig(
             name="export_corrected",
             label="Export corrected labels",
@@ -232,26 +234,26 @@ class ExportCorrected(foo.Operator):
 
     @filled("Export corrected labels", submit="Export")
     def resolve_input(self, form: Form, ctx: Any) -> None:
-        """As what, and where to."""
+        """Ask for the format and the destination."""
         _target(ctx)
         if choose_run(form, ctx) is None:
             return
         kinds = {"imagefolder": "Folder of class folders", "csv": "CSV", "dataset": "FiftyOne dataset"}
-        form.choice("kind", kinds, "As", default="imagefolder")
+        form.choice("kind", kinds, "Format", default="imagefolder")
         kind, to = ctx.params.get("kind") or "imagefolder", ctx.params.get("to")
-        what = {"imagefolder": "Folder", "csv": "File", "dataset": "Name of the dataset"}
+        what = {"imagefolder": "New folder", "csv": "New file", "dataset": "Name of the new dataset"}
         form.inputs.str("to", label=what.get(kind, "To"), required=True)
         if to:
             form.check(lambda: export.check_target(kind, to))
 
     def execute(self, ctx: Any) -> Iterator[Any]:
-        """Export and tell."""
-        params = ctx.params
-        kind, to = params.get("kind") or "imagefolder", params.get("to") or ""
+        """Export, and say how many samples that were."""
+        key, kind, to = (ctx.params.get(name) for name in ("brain_key", "kind", "to"))
+        kind, to = kind or "imagefolder", to or ""
         yield from with_progress(
             ctx,
-            lambda tell: export.export_corrected(_target(ctx), kind, to, params.get("brain_key"), tell=tell),
-            lambda n: _tell(ctx, f"{n:,} sample{'s' * (n != 1)} exported to {to}."),
+            lambda watcher: export.export_corrected(_target(ctx), kind, to, key, on_progress=watcher.progress),
+            lambda n: _announce(ctx, f"{n:,} sample{'s' * (n != 1)} exported to {to}."),
         )
 
 
@@ -264,40 +266,40 @@ def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
         yield ctx.ops.reload_dataset()
     notes = results.info["notes"]
     more = [f"({len(notes) - MOST_NOTES:,} more notes are in the run's `info`.)"] if len(notes) > MOST_NOTES else []
-    yield from _tell(ctx, " ".join([message, *notes[:MOST_NOTES], *more]), panel=True)
+    yield from _announce(ctx, " ".join([message, *notes[:MOST_NOTES], *more]), panel=True)
 
 
-def _tell(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
-    """A toast; with `panel` the panel opened or drawn anew.
+def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
+    """Show a toast, with `panel` after opening or refreshing the panel.
 
-    Without an App a line: delegated in the operation's progress, from Python on a terminal.
+    Outside the App it is a line: in the operation's progress where delegated, on a terminal from Python.
     """
     if not in_app(ctx):
         say(ctx, message)
         return
     if panel:
-        yield from _panel_anew(ctx)
+        yield from _open_panel(ctx)
     yield ctx.ops.notify(message, variant="success")
 
 
-def _panel_anew(ctx: Any) -> Iterator[Any]:
-    """Open the panel, or have one that is open already drawn anew."""
+def _open_panel(ctx: Any) -> Iterator[Any]:
+    """Open the panel, and refresh those that are open already."""
     yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
     for panel in _panels(ctx.spaces):
         yield ctx.trigger(f"{PLUGIN}/{PANEL}#refresh", params={"panel_id": panel.component_id})
 
 
 def _panels(space: Any) -> list[Any]:
-    """The panels of this kind in a layout of the App, or None where nobody knows it."""
+    """Return the panels of this kind in a layout of the App; none where the layout is not known."""
     if isinstance(space, fo.Panel):
         return [space] if space.type == PANEL else []
     return [panel for child in (space.children if space is not None else ()) for panel in _panels(child)]
 
 
 def _target(ctx: Any) -> Any:
-    """The dataset, view or selection that an operator is about: the form's choice, else what is selected, if anything.
+    """Return the dataset, view or selection to work on: the form's choice, else what is selected, if anything.
 
-    Raises InputError where there is no dataset any more.
+    Raises InputError where the dataset is gone.
     """
     dataset_of(ctx)
     samples = ctx.target_view()

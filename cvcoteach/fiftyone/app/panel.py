@@ -16,7 +16,7 @@ from cvcoteach.fiftyone.app.chosen_run import choose, chosen_run
 from cvcoteach.fiftyone.app.layout import Action
 from cvcoteach.fiftyone.app.operators import PANEL, PLUGIN
 from cvcoteach.fiftyone.app.progress import in_words
-from cvcoteach.fiftyone.app.reviewing import DOORS, apply_marks, review_and_move_on, told
+from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, review_and_move_on
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse, corrections
@@ -28,18 +28,18 @@ KEYS = "**a** accept\u2003**k** keep\u2003**e** exclude\u2003**u** undo \u2013 e
 HELP = f"""
 **Accept** gives a sample the suggested label, **Keep** records that the given one is right.
 
-In the grid the buttons are about the selected samples, **Undo** without any about the last action, whatever it was.
-Click = accept, Alt-click = keep, then **Apply marks**.
+In the grid the buttons apply to the selected samples; **Undo** without a selection takes back the last action.
+Click to accept, Alt-click to keep, then **Apply marks**.
 
-In an open sample they are about that one only. {KEYS}
-Undo takes back its correction; where it has none, the last correction that was of one sample.
+In an open sample they apply to that sample only. {KEYS}
+Undo takes back its correction or, where it has none, the last correction of a single sample.
 """
 
 _Self = TypeVar("_Self", bound="LabelIssuesPanel")
 
 
-def _telling(method: Callable[[_Self, Any], None]) -> Callable[[_Self, Any], None]:
-    """Whatever goes wrong becomes a toast: nobody sees the exception of a button."""
+def _errors_as_toasts(method: Callable[[_Self, Any], None]) -> Callable[[_Self, Any], None]:
+    """Turn any error into a toast: nobody sees the exception of a button."""
 
     @wraps(method)
     def wrapped(self: _Self, ctx: Any) -> None:
@@ -52,11 +52,11 @@ def _telling(method: Callable[[_Self, Any], None]) -> Callable[[_Self, Any], Non
 
 
 class LabelIssuesPanel(foo.Panel):
-    """In the grid the whole picture, in the modal the open sample."""
+    """Shows the run in the grid, and the open sample in the modal."""
 
     @property
     def config(self) -> foo.PanelConfig:
-        """As FiftyOne lists it."""
+        """Name the panel for FiftyOne."""
         return foo.PanelConfig(
             name=PANEL,
             label="Label issues",
@@ -66,90 +66,90 @@ class LabelIssuesPanel(foo.Panel):
             help_markdown=HELP,
         )
 
-    # -- events; after each the panel is rendered anew --
+    # -- events; after each the panel is rendered again --
 
     def on_load(self, ctx: Any) -> None:
-        """The marks of the grid get their looks."""
+        """Set how marks look in the grid."""
         if not ctx.current_sample:
             ctx.ops.set_sample_selection_style(default="green-checkmark", alt="thumbsup")
 
     def on_unload(self, ctx: Any) -> None:
-        """As they were."""
+        """Let marks look as they did before."""
         ctx.ops.clear_sample_selection_style()
 
     def on_change_dataset(self, ctx: Any) -> None:
-        """Another dataset."""
+        """Render again for another dataset."""
 
     def on_change_current_sample(self, ctx: Any) -> None:
-        """Another sample is open."""
+        """Render again for another open sample."""
 
     def on_change_selected(self, ctx: Any) -> None:
-        """Other samples are marked."""
+        """Render again for other marks."""
 
     def refresh(self, ctx: Any) -> None:
-        """Look again."""
+        """Render again."""
 
-    @_telling
+    @_errors_as_toasts
     def choose_run(self, ctx: Any) -> None:
-        """Another run."""
+        """Work on another run."""
         choose(ctx, str(ctx.params["value"]))
 
-    @_telling
+    @_errors_as_toasts
     def accept(self, ctx: Any) -> None:
         """Accept the chosen samples."""
         self._correct(ctx, "accept")
 
-    @_telling
+    @_errors_as_toasts
     def keep(self, ctx: Any) -> None:
         """Keep the chosen samples' labels."""
         self._correct(ctx, "keep")
 
-    @_telling
+    @_errors_as_toasts
     def exclude(self, ctx: Any) -> None:
         """Exclude the chosen samples."""
         self._correct(ctx, "exclude")
 
-    @_telling
+    @_errors_as_toasts
     def set_label(self, ctx: Any) -> None:
         """Ask for the label."""
         params = {"brain_key": _run(ctx).key, "ids": _chosen(ctx)}
         ctx.prompt(f"{PLUGIN}/set_label", params=params, on_success=self.refresh)
 
-    @_telling
+    @_errors_as_toasts
     def undo(self, ctx: Any) -> None:
-        """In the grid: the last correction of the selected samples, else the last action."""
+        """Undo the last correction of the selected samples, else the last action; of the open sample in the modal."""
         key = chosen_run(ctx)
         if ctx.current_sample:
             ctx.params["brain_key"] = key
             review_and_move_on(ctx, "undo", ctx.current_sample)
             return
-        told(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, key, who=ctx.user_id))
+        announce(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, key, who=ctx.user_id))
         ctx.ops.clear_selected_samples()
 
-    @_telling
+    @_errors_as_toasts
     def apply_marks(self, ctx: Any) -> None:
         """Accept what was clicked, keep what was Alt-clicked."""
         ctx.params["brain_key"] = chosen_run(ctx)
         apply_marks(ctx)
 
-    @_telling
+    @_errors_as_toasts
     def open_card(self, ctx: Any) -> None:
-        """Open a sample of the queue; the App opens none outside its view."""
+        """Open a sample of the queue, in a view that has it: the App opens no sample outside its view."""
         sample_id = ctx.params["sample_id"]
         if ctx.has_custom_view and not len(ctx.view.select(sample_id)):
             results = _run(ctx)
             ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
         ctx.ops.open_sample(id=sample_id)
 
-    @_telling
+    @_errors_as_toasts
     def show_left(self, ctx: Any) -> None:
-        """The work queue in the grid."""
+        """Show the work queue in the grid."""
         results = _run(ctx)
         ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
 
-    @_telling
+    @_errors_as_toasts
     def show_checks(self, ctx: Any) -> None:
-        """The next samples to check at random, flagged and not."""
+        """Show the next samples to check at random, flagged or not."""
         results = _run(ctx)
         checks = spot_checks(results.issues)
         if checks is None:
@@ -160,27 +160,27 @@ class LabelIssuesPanel(foo.Panel):
             raise InputError("all random checks are done.")
         ctx.ops.set_view(browse.select(results, due))
 
-    @_telling
+    @_errors_as_toasts
     def show_cell(self, ctx: Any) -> None:
-        """The samples of a cell of the matrix."""
+        """Show the samples of a cell of the matrix."""
         results = _run(ctx)
         ctx.ops.set_view(browse.cell(results, str(ctx.params["y"]), str(ctx.params["x"])))
 
-    @_telling
+    @_errors_as_toasts
     def show_quality(self, ctx: Any) -> None:
-        """The samples of a bar of the histogram."""
+        """Show the samples of a bar of the histogram."""
         number = min(int(float(ctx.params["x"]) * browse.QUALITY_BINS), browse.QUALITY_BINS - 1)
         ctx.ops.set_view(browse.quality_bin(_run(ctx), number))
 
-    @_telling
+    @_errors_as_toasts
     def show_class(self, ctx: Any) -> None:
-        """The flagged samples of a class."""
+        """Show the flagged samples of a class."""
         ctx.ops.set_view(browse.given_class(_run(ctx), str(ctx.params["y"])))
 
-    # -- what is seen --
+    # -- rendering --
 
     def render(self, ctx: Any) -> types.Property:
-        """The panel as it is now, or why there is nothing to show."""
+        """Return the panel as it is now, or why there is nothing to show."""
         panel = types.Object()
         try:
             results = _run(ctx)
@@ -206,11 +206,11 @@ class LabelIssuesPanel(foo.Panel):
         self._buttons(panel, ctx)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         self._queue(panel, ctx, results, done, figures)
-        layout.heading(panel, "matrix_title", "Given and suggested label of the flagged" + texts.of_many(issues))
+        layout.heading(panel, "matrix_title", "Given and suggested labels, flagged only" + texts.of_many(issues))
         layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
         layout.heading(panel, "quality_title", "Label quality")
         layout.plot(panel, "quality", charts.histogram(*browse.quality_histogram(results)), self.show_quality)
-        layout.heading(panel, "classes_title", "Expected share of wrong labels in each class" + texts.of_many(issues))
+        layout.heading(panel, "classes_title", "Expected share of wrong labels per class" + texts.of_many(issues))
         flagged = np.bincount(issues.labels[issues.is_label_issue], minlength=issues.n_classes)
         noise = charts.class_noise(issues.noise_ratio_per_class, flagged, issues.class_names)
         layout.plot(panel, "classes", noise, self.show_class)
@@ -293,12 +293,12 @@ class LabelIssuesPanel(foo.Panel):
             ids = [sample_id for sample_id in ids if sample_id not in alt]
             if not ids:
                 raise InputError("every selected sample is Alt-clicked, to be kept; click those to accept.")
-        told(ctx, DOORS[what](ctx.dataset, ids, key, who=ctx.user_id))
+        announce(ctx, DOORS[what](ctx.dataset, ids, key, who=ctx.user_id))
         ctx.ops.set_selected_samples(to_keep) if to_keep else ctx.ops.clear_selected_samples()
 
 
 def _chosen(ctx: Any) -> list[str]:
-    """The open sample, in the grid the selected ones. A button without a selection must not correct a whole view."""
+    """Return the open sample or, in the grid, the selected ones: no selection must not mean the whole view."""
     if ctx.current_sample:
         return [ctx.current_sample]
     if not ctx.selected:
@@ -312,7 +312,7 @@ def _run(ctx: Any) -> FindLabelIssuesResults:
 
 
 def _files(dataset: Any, ids: list[str]) -> dict[str, str]:
-    """The pictures of samples: thumbnails where the dataset has a field of them; of samples that are there only."""
+    """Return the images of existing samples by id, thumbnails where the dataset has a field of them."""
     field = dataset.app_config.grid_media_field
     found = dataset.select(ids).values(["id", field])
     return {sample_id: path for sample_id, path in zip(*found, strict=True) if path}

@@ -1,4 +1,4 @@
-"""Operators that correct: accept, keep, set, exclude, undo; of a selection, a view, marks in the grid, key by key."""
+"""Operators that correct: accept, keep, set, exclude, undo; for a selection, a view, marks in the grid, or by key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import fiftyone.operators.types as types
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app.chosen_run import chosen_run
 from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
-from cvcoteach.fiftyone.app.progress import in_app, in_words, told_in_words
+from cvcoteach.fiftyone.app.progress import errors_in_words, in_app, in_words
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import object_ids
 from cvcoteach.fiftyone.work import browse, corrections
@@ -37,11 +37,11 @@ class _Review(foo.Operator, ABC):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return foo.OperatorConfig(name=self.name_, label=self.label_, icon=self.icon_, dynamic=True)
 
     def resolve_input(self, ctx: Any) -> types.Property:
-        """Which run, and how many samples it will be."""
+        """Ask for the run, and say how many samples it will be."""
         return filled(self.label_, submit=self.verb)(type(self)._fill)(self, ctx)
 
     def _fill(self, form: Form, ctx: Any) -> None:
@@ -55,18 +55,18 @@ class _Review(foo.Operator, ABC):
                 form.refuse("there is no sample to review here: select some, or choose a view with flagged ones.")
 
     def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
-        """What else the correction needs."""
+        """Ask for what else the correction needs."""
 
     @abstractmethod
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
-        """Do it."""
+        """Correct the samples `ids`."""
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """Correct the samples and tell."""
+        """Correct the samples, and say what was done."""
         results = runs.load(dataset_of(ctx), ctx.params.get("brain_key"))
         done = self.correct(ctx, chosen(ctx, results)[0])
-        told(ctx, done)
+        announce(ctx, done)
         return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
 
 
@@ -76,7 +76,7 @@ class AcceptSuggestions(_Review):
     name_, label_, icon_, verb = "accept_suggestions", "Accept suggested labels", "check", "Accept"
 
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
-        """Accept."""
+        """Accept the suggestions for the samples `ids`."""
         return corrections.accept_suggestions(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
 
 
@@ -86,17 +86,17 @@ class KeepLabels(_Review):
     name_, label_, icon_, verb = "keep_labels", "Keep given labels", "thumb_up", "Keep"
 
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
-        """Keep."""
+        """Keep the labels of the samples `ids`."""
         return corrections.keep_labels(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
 
 
 class ExcludeSamples(_Review):
-    """Record that the samples are of no use."""
+    """Record that the samples are unusable."""
 
     name_, label_, icon_, verb = "exclude_samples", "Exclude samples", "block", "Exclude"
 
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
-        """Exclude."""
+        """Exclude the samples `ids`."""
         return corrections.exclude_samples(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
 
 
@@ -106,14 +106,14 @@ class SetLabel(_Review):
     name_, label_, icon_, verb = "set_label", "Set label", "edit", "Set"
 
     def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
-        """The label."""
+        """Ask for the label."""
         view = types.AutocompleteView()
         for name in results.issues.class_names:
             view.add_choice(name, label=name)
         form.inputs.str("label", label="Label", required=True, view=view)
 
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
-        """Set."""
+        """Set the label of the samples `ids`."""
         label = ctx.params.get("label")
         return corrections.set_label(ctx.dataset, ids, label, ctx.params.get("brain_key"), who=ctx.user_id)
 
@@ -123,12 +123,12 @@ class UndoCorrections(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return foo.OperatorConfig(name="undo_corrections", label="Undo corrections", icon="undo", dynamic=True)
 
     @filled("Undo corrections", submit="Undo")
     def resolve_input(self, form: Form, ctx: Any) -> None:
-        """Of which run, and what."""
+        """Ask for the run, and what to undo."""
         if choose_run(form, ctx) is None:
             return
         ids = _to_undo(ctx)
@@ -142,14 +142,14 @@ class UndoCorrections(foo.Operator):
         else:
             form.note("The last action.")
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """Undo and tell."""
+        """Undo, and say what was taken back."""
         ids, dataset = _to_undo(ctx), dataset_of(ctx)
         if ids is None and ctx.params.get("what") == "view":
             ids = ctx.view.values("id")
         done = corrections.undo_corrections(dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
-        told(ctx, done)
+        announce(ctx, done)
         return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
 
 
@@ -158,26 +158,26 @@ class ApplyMarks(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return foo.OperatorConfig(name="apply_marks", label="Apply marks", icon="done_all", unlisted=True)
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """Accept, keep, tell."""
+        """Accept, keep, and say what was done."""
         return {"message": apply_marks(ctx)}
 
 
 class ReviewAndMoveOn(foo.Operator):
-    """One key in the modal: correct the open sample and open the next worst."""
+    """Correct the open sample by one key, and open the next worst."""
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """As FiftyOne lists it."""
+        """Name the operator for FiftyOne."""
         return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
 
-    @told_in_words
+    @errors_in_words
     def execute(self, ctx: Any) -> dict[str, Any]:
-        """params: what ("accept", "keep", "exclude", "undo"), brain_key; sample_id: which, else the open one."""
+        """Do what `what` says ("accept", "keep", "exclude", "undo") to `sample_id`, else to the open sample."""
         what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
         if not in_app(ctx):
             return review_and_move_on(ctx, what, sample_id)
@@ -187,13 +187,13 @@ class ReviewAndMoveOn(foo.Operator):
                 return {}  # a dataset without a run has no such keys
             ctx.params.setdefault("brain_key", key)
             return review_and_move_on(ctx, what, sample_id)
-        except Exception as error:  # nobody sees that of an operator that no form has started
+        except Exception as error:  # nobody sees the exception of an operator that no form has started
             ctx.ops.notify(in_words(error), variant="error")
             return {}
 
 
 def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
-    """The samples a correction is about, and what they are called.
+    """Return the samples to correct, and what to call them.
 
     In this order: those named by the parameter `ids`, those selected, the one open in the modal, and else all flagged
     samples of the view that nobody has reviewed.
@@ -209,13 +209,13 @@ def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], s
 
 
 def _to_undo(ctx: Any) -> list[str] | None:
-    """The samples named, else those selected; None for no samples in particular."""
+    """Return the samples named, else those selected; None where there are neither."""
     ids = ctx.params.get("ids")
     return list(ids) if ids is not None else list(ctx.selected) or None
 
 
 def _last_single(dataset: Any, key: str | None, sample_id: str | None) -> str:
-    """The sample that an undo in the modal is about."""
+    """Return the sample that an undo in the modal applies to."""
     audit = audit_of(dataset, runs.load(dataset, key))
     here = object_ids([sample_id] if sample_id is not None else [])
     if audit.effective(here):
@@ -225,19 +225,19 @@ def _last_single(dataset: Any, key: str | None, sample_id: str | None) -> str:
         if len(ids) == 1 and any(link["action"] == action["_id"] for link in audit.effective(ids).values()):
             return str(ids[0])
     raise InputError(
-        "there is no correction of this or of another single sample to take back; "
+        "there is no correction of this or another single sample to take back; "
         "in the grid, Undo takes back the last action."
     )
 
 
-def told(ctx: Any, done: Correction) -> None:
+def announce(ctx: Any, done: Correction) -> None:
     """Show what was done, and the samples as they are now."""
     ctx.ops.notify(done.message, variant="warning" if done.left_alone else "success")
     ctx.ops.reload_samples()
 
 
 def apply_marks(ctx: Any) -> str:
-    """Accept the samples that were clicked in the grid, keep those that were Alt-clicked; what was done, a sentence."""
+    """Accept the samples that were clicked in the grid, keep the Alt-clicked; return what was done."""
     marks: dict[str, list[str]] = {"default": [], "alt": []}
     for mark in ctx.selected_samples or [{"id": sample_id, "type": "default"} for sample_id in ctx.selected]:
         marks[mark.get("type") or "default"].append(mark["id"])
@@ -248,7 +248,7 @@ def apply_marks(ctx: Any) -> str:
         if marks[kind]:
             try:
                 messages.append(door(ctx.dataset, marks[kind], key, who=ctx.user_id).message)
-            except InputError as error:  # the other marks are none the worse for it
+            except InputError as error:  # the other marks still count
                 refused.append(str(error))
     message = " ".join([*messages, *refused])
     if not messages:
@@ -262,8 +262,8 @@ def apply_marks(ctx: Any) -> str:
 def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, Any]:
     """Correct the sample and open the next worst; after an undo, open the sample whose correction was taken back.
 
-    An undo is about the sample, where it has a correction, else about the last correction that was of one sample: what
-    was done to many at once is not undone by a key.
+    An undo applies to the sample where it has a correction, else to the last correction of a single sample: a key does
+    not undo what was done to many at once.
     """
     key, who = ctx.params.get("brain_key"), ctx.user_id
     if sample_id is None and what != "undo":
@@ -280,7 +280,7 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         view = ctx.view if ctx.has_custom_view else None
         following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view)
     if in_app(ctx):
-        end = " That was the last one here: every flagged label of this view is reviewed." if following is None else ""
+        end = " That was the last one: every flagged label in this view has been reviewed." if following is None else ""
         ctx.ops.notify(done.message + end, variant="success")
         if following is not None:
             ctx.ops.open_sample(id=following)

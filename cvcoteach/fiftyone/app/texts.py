@@ -1,4 +1,4 @@
-"""The words of the panel: figures and sentences about a run and about a sample."""
+"""The words of the panel: figures and sentences about a run and about a sample, each figure rounded here, and once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cvcoteach.issues.precision_recall import Interval, Readout
 
 
 def headline(figures: Headline) -> str:
-    """One line."""
+    """Say in one line how many labels look wrong."""
     return f"{figures.n_issues:,} of {figures.n_samples:,} labels look wrong"
 
 
 def estimates(figures: Headline) -> list[Figure]:
-    """Noise, precision and recall, each with its interval now and, once reviews have moved it, at first."""
+    """Return noise, precision and recall, each with its interval and, once reviews have moved it, the initial one."""
     noise = "unknown" if figures.noise_ratio is None else f"{figures.noise_ratio:.1%}"
     now, first = figures.expected, figures.at_first
     return [
@@ -31,7 +31,7 @@ def estimates(figures: Headline) -> list[Figure]:
 
 
 def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
-    """What else there is to know, as Markdown: why something is unknown, random checks, retraining."""
+    """Yield what else there is to know, as Markdown: why something is unknown, random checks, retraining."""
     if figures.expected.precision is None:
         yield figures.expected.note
     if figures.checked is not None:
@@ -43,7 +43,7 @@ def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
 
 
 def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
-    """What has been reviewed and what is left, as Markdown."""
+    """Say what has been reviewed and what is left, as Markdown."""
     counts = done.counts
     parts = [f"**{int(done.reviewed.sum()):,}** reviewed"]
     parts += [f"{counts[status]:,} {status}" for status in STATUSES if status != UNREVIEWED]
@@ -52,18 +52,18 @@ def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
 
 
 def of_many(issues: LabelIssues) -> str:
-    """Behind the heading of a chart that has no room for all classes."""
+    """Return what follows the heading of a chart that has no room for all classes."""
     return f" (the worst {MOST_CLASSES} of {issues.n_classes:,} classes)" if issues.n_classes > MOST_CLASSES else ""
 
 
 def sample(results: FindLabelIssuesResults, row: int) -> str:
-    """Given and suggested label of one sample, as Markdown."""
+    """Name the given and the suggested label of one sample, as Markdown."""
     given, suggested = _names(results, row)
     return escaped(given) if given == suggested else f"{escaped(given)} \u2192 {escaped(suggested)}"
 
 
 def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int) -> list[Figure]:
-    """What is known about one sample."""
+    """Return what is known about one sample."""
     issues = results.issues
     given, suggested = _names(results, row)
     shown = [Figure(f"{issues.wrong[row]:.0%}", f"{escaped(given)} is wrong", "probability")]
@@ -77,8 +77,12 @@ def _estimate(now: Interval | None, first: Interval | None, what: str) -> Figure
         return Figure("unknown", what)
     more = _range(now)
     if first is not None and _range(first) != more:
-        more += f"  \nat first {_range(first)}"
+        more += f"  \nbefore reviews {_range(first)}"
     return Figure(f"{now.estimate:.0%}", what, more)
+
+
+def _with_range(interval: Interval) -> str:
+    return f"{interval.estimate:.0%} ({_range(interval)})"
 
 
 def _range(interval: Interval) -> str:
@@ -88,9 +92,9 @@ def _range(interval: Interval) -> str:
 def _parts(readout: Readout) -> list[str]:
     parts = []
     if readout.precision is not None:
-        parts.append(f"of the flagged **{readout.precision}** are wrong")
+        parts.append(f"of the flagged **{_with_range(readout.precision)}** are wrong")
     if readout.recall is not None:
-        parts.append(f"of the wrong **{readout.recall}** are flagged")
+        parts.append(f"of the wrong **{_with_range(readout.recall)}** are flagged")
     return parts
 
 

@@ -1,10 +1,10 @@
 """The record of corrections: append-only, in FiftyOne's database, beside the dataset it is about.
 
 Each correction of a sample is the next link of that sample's chain (run, sample, 0, 1, 2, …). The database takes each
-link once, so that of two people correcting a sample at the same moment one is told. A link also names the one that the
-sample carried when it was read, and a sample takes a link only while it still carries that one: whoever writes, and
-however often, each link is written once. What a killed process put on record and did not write is pending; `settle`
-writes it. A link that no sample could take, since its label had been changed elsewhere, is void.
+link once, so that of two people correcting a sample at the same moment, one learns of the conflict. A link also names
+the one that the sample carried when it was read, and a sample takes a link only while it still carries that one:
+whoever writes, and however often, each link is written once. What a killed process recorded and did not write is
+pending; `settle` writes it. A link that no sample could take, because its label was changed elsewhere, is void.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ COLUMNS = (
     "old", "new", "old_review", "new_review",
 )  # fmt: skip
 CHUNK = 5_000
-"""Samples that are corrected at a time: memory stays flat, however many there are."""
+"""Samples corrected at a time: memory stays flat, however many there are."""
 
 PATIENCE = timedelta(minutes=1)
-"""A process that has been recording one part of an action for longer is taken for dead."""
+"""A process that has been recording one part of an action for longer is considered dead."""
 
 _LINK_COLUMNS = ("action", "old", "new", "old_review", "new_review", "run_id", "sample_id", "filepath", "n")
 _LINKS = "cvcoteach_corrections"
@@ -47,7 +47,7 @@ _TAKEN = 11000  # MongoDB's code of a duplicate key
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What is to become of one sample."""
+    """A correction of one sample, before it is made."""
 
     sample_id: ObjectId
     filepath: str
@@ -57,7 +57,7 @@ class Change:
     old_review: str
     new_review: str
     seen: ObjectId | None
-    """The link that the sample carried when it was read; None for none."""
+    """The link that the sample carried when it was read; None where it carried none."""
     undoes: int | None = None
     """The link of the sample's chain that this takes back."""
 
@@ -71,7 +71,7 @@ class Audit:
         self._links, self._actions = _collections()
 
     def begin(self, what: str, key: str, label_field: str, who: str | None) -> Document:
-        """A new action, as yet without links."""
+        """Record a new action, as yet without links, and return it."""
         action = {
             **self._run,
             "_id": ObjectId(),
@@ -91,7 +91,7 @@ class Audit:
     def append(
         self, action: Document, part: int, changes: Sequence[Change], lengths: Mapping[ObjectId, int]
     ) -> list[Document]:
-        """Add a link for each change: the links, without those whose place another has taken meanwhile.
+        """Add a link for each change; return the links, without those whose place was taken in the meantime.
 
         part: of the action, from 0; pending from now on. lengths: of the chains, from before the samples were read.
         """
@@ -110,15 +110,15 @@ class Audit:
         return links
 
     def finish(self, action: Document, part: int) -> None:
-        """The links of this part are written or void. Nothing happens where the action is at a later part already."""
+        """Record that the links of this part are written or void; ignored where the action is at a later part."""
         self._actions.update_one({"_id": action["_id"], "pending": part}, {"$set": {"pending": None}})
 
     def took_back(self, undo: Document, action: ObjectId) -> None:
-        """The undo has taken back all of the action. Said last: of an undo killed half-way, the next does the rest."""
+        """Record that the undo has taken back all of the action. Called last: the next undo completes a killed one."""
         self._actions.update_one({"_id": undo["_id"]}, {"$set": {"undoes": action}})
 
     def pending(self) -> Iterator[tuple[Document, bool, list[Document]]]:
-        """What is on record and perhaps not written: under way elsewhere, or left behind by a killed process.
+        """Yield what is on record and perhaps not written: under way elsewhere, or left behind by a killed process.
 
         Each action with the links of its pending part, and whether these are all: another process may be adding more,
         but hardly for longer than PATIENCE.
@@ -129,7 +129,7 @@ class Audit:
             yield action, action["recorded"] or now() - action["since"] > PATIENCE, list(self._links.find(query))
 
     def void_unless_followed(self, links: Sequence[Document]) -> set[ObjectId]:
-        """Declare void what no sample carries, save for what a later link was built upon; the void ones' ids."""
+        """Mark as void what no sample carries, except what a later link was built upon; return the void ones' ids."""
         ids = [link["_id"] for link in links]
         samples = [link["sample_id"] for link in links]
         query = {**self._run, "sample_id": {"$in": samples}, "seen": {"$in": ids}}
@@ -139,7 +139,7 @@ class Audit:
         return void
 
     def lengths(self, sample_ids: Sequence[ObjectId]) -> dict[ObjectId, int]:
-        """How many links each sample's chain has; samples without one are left out."""
+        """Return how many links each sample's chain has; samples without one are left out."""
         stages: list[Document] = [
             {"$match": {**self._run, "sample_id": {"$in": list(sample_ids)}}},
             {"$group": {"_id": "$sample_id", "last": {"$max": "$n"}}},
@@ -147,7 +147,7 @@ class Audit:
         return {row["_id"]: row["last"] + 1 for row in self._links.aggregate(stages)}
 
     def effective(self, sample_ids: Sequence[ObjectId]) -> dict[ObjectId, Document]:
-        """The last link of each sample that has not been taken back; samples without one are left out."""
+        """Return the last link of each sample that has not been taken back; samples without one are left out."""
         chains: dict[ObjectId, list[Document]] = {}
         query = {**self._run, "sample_id": {"$in": list(sample_ids)}, "void": False}
         for link in self._links.find(query).sort([("sample_id", ASCENDING), ("n", ASCENDING)]):
@@ -156,7 +156,7 @@ class Audit:
         return {sample_id: link for sample_id, link in tops.items() if link is not None}
 
     def undoable(self) -> Iterator[Document]:
-        """The actions that have not been taken back as a whole, newest first."""
+        """Yield the actions that have not been taken back as a whole, newest first."""
         undone = set()
         for action in self._actions.find(self._run).sort([("when", DESCENDING), ("_id", DESCENDING)]):
             if action["undoes"] is not None:
@@ -165,7 +165,7 @@ class Audit:
                 yield action
 
     def samples_of(self, action: Document) -> list[ObjectId]:
-        """The samples that an action corrected."""
+        """Return the samples that an action corrected."""
         query = {"action": action["_id"], "void": False}
         return [link["sample_id"] for link in self._links.find(query, {"sample_id": 1})]
 
@@ -189,7 +189,7 @@ class Audit:
 
 
 def top(chain: Iterable[Document]) -> Document | None:
-    """The last link that stands: an undo takes back one link, and what stood before that stands again."""
+    """Return the last link that stands: an undo takes back one link, and what stood before that stands again."""
     rest = list(chain)
     while rest and (undone := rest[-1]["undoes"]) is not None:
         rest = [link for link in rest if link["n"] < undone]
@@ -197,7 +197,7 @@ def top(chain: Iterable[Document]) -> Document | None:
 
 
 def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
-    """Every correction of a dataset, or by one run, in order, one a row, with COLUMNS; deleted runs included."""
+    """Return every correction of a dataset, or of one run, in order, one per row with COLUMNS, of deleted runs too."""
     links, actions = _collections()
     query = {"dataset_id": dataset._doc.id} | ({"run_id": run_id} if run_id else {})
     wanted = ("action", "sample_id", "filepath", "old.label", "new.label", "old_review", "new_review", "run_id", "n")
@@ -218,7 +218,7 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
 
 
 def _row(link: Document) -> tuple[Any, ...]:
-    """Of _LINK_COLUMNS; what many links have in common is kept once."""
+    """Return the values of _LINK_COLUMNS; strings that many links have in common are kept once."""
     common = (
         str(link["action"]), name_of(link.get("old")), name_of(link.get("new")), link["old_review"],
         link["new_review"], link["run_id"],
@@ -227,12 +227,12 @@ def _row(link: Document) -> tuple[Any, ...]:
 
 
 def name_of(label: Document | None) -> str:
-    """The class a stored label names, "" for none."""
+    """Return the class that a stored label names, "" for none."""
     return "" if label is None else label.get("label") or ""
 
 
 def default_user() -> str:
-    """Who is at work, where FiftyOne does not know: CVCOTEACH_USER, else the user of this computer."""
+    """Return who is at work where FiftyOne does not know: CVCOTEACH_USER, else the user of this computer."""
     try:
         return os.environ.get("CVCOTEACH_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container without a name for its user
@@ -240,7 +240,7 @@ def default_user() -> str:
 
 
 def _collections() -> tuple[Any, Any]:
-    """Links and actions."""
+    """Return the collections of links and of actions, indexed."""
     database = odm.get_db_conn()
     _index_once(database.name)
     return database[_LINKS], database[_ACTIONS]
@@ -248,7 +248,7 @@ def _collections() -> tuple[Any, Any]:
 
 @cache
 def _index_once(name: str) -> None:
-    """Once a process and database: a correction is one key press, and asks the database no more than it must."""
+    """Make the indexes once per process and database, not at every key press."""
     database = odm.get_db_conn()
     links, actions = database[_LINKS], database[_ACTIONS]
     links.create_index([(name, ASCENDING) for name in ("dataset_id", "run_id", "sample_id", "n")], unique=True)

@@ -21,7 +21,7 @@ from cvcoteach.issues.label_issues import LabelIssues
 UNREVIEWED, ACCEPTED, KEPT, SET, EXCLUDED = STATUSES = ("unreviewed", "accepted", "kept", "set", "excluded")
 
 _CHUNK = 10_000
-"""Samples a bulk write: memory stays flat, and the database is asked seldom."""
+"""Samples per bulk write: memory stays flat, and there are few round trips."""
 
 Ids = npt.NDArray[np.bytes_]
 """(n,) sample ids as 24 hex digits."""
@@ -63,7 +63,7 @@ class Fields:
 
 
 def check_label_field(samples: Any, label_field: str) -> None:
-    """Raises InputError unless `label_field` holds one Classification a sample, of images."""
+    """Raise InputError unless `label_field` holds one Classification per sample, of images."""
     if samples._is_generated:
         raise InputError("the view shows parts of images (patches, frames or clips); go back to whole images.")
     if samples.media_type not in (fo.core.media.IMAGE, None):
@@ -74,7 +74,7 @@ def check_label_field(samples: Any, label_field: str) -> None:
         known = label_fields(samples)
         raise InputError(
             f"there is no field {label_field!r}; "
-            + (near(label_field, known) if known else "the dataset has no Classification field at all.")
+            + (near(label_field, known) if known else "the dataset has no Classification field.")
         )
     kind = getattr(field, "document_type", None)
     if kind is fo.Classification:
@@ -85,11 +85,11 @@ def check_label_field(samples: Any, label_field: str) -> None:
             "To check boxes, cut them out with `to_patches` and export them as images first."
         )
     held = kind.__name__ if kind is not None else type(field).__name__.removesuffix("Field")
-    raise InputError(f"{label_field} holds {held}; it takes a Classification field, one label an image.")
+    raise InputError(f"{label_field} holds {held}; it takes a Classification field, one label per image.")
 
 
 def label_fields(samples: Any) -> list[str]:
-    """The fields that could be checked: Classifications that are no run's suggestions."""
+    """Return the fields that could be checked: Classifications that are not a run's suggestions."""
     schema = samples.get_field_schema(ftype=fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification)
     ours = {Fields(key).suggested for key in samples._dataset.list_brain_runs()}
     return [name for name in schema if name not in ours]
@@ -102,11 +102,11 @@ _DECLARED: tuple[tuple[Any, dict[str, Any], str], ...] = (
     (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Classification}, "Most probable label"),
     (fo.StringField, {}, "What a person decided: " + ", ".join(STATUSES)),
 )
-"""Of each of the `Fields`: type, options, and the description, by which a run knows its fields from anyone else's."""
+"""Type, options and description of each of the `Fields`; by its description a run recognizes its own."""
 
 
 def declare(dataset: Any, fields: Fields) -> None:
-    """Add the fields to the schema, with descriptions and a group of their own in the App's sidebar."""
+    """Add the fields to the schema, with descriptions, and group them in the App's sidebar."""
     for name, (kind, options, description) in zip(fields, _DECLARED, strict=True):
         dataset.add_sample_field(name, kind, description=description, **options)
     for name in (fields.quality, fields.review):
@@ -117,7 +117,7 @@ def declare(dataset: Any, fields: Fields) -> None:
 def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
     """Write a run's outcome on its samples, all of them unreviewed."""
     time, names = now(), issues.class_names
-    a_label = fo.Classification().to_dict()  # one for all: making them one by one takes as long as writing them
+    a_label = fo.Classification().to_dict()  # one template: making them one by one takes as long as writing them
 
     def update(
         sample_id: bytes, is_issue: bool, quality: float, wrong: float, suggested: int, confidence: float
@@ -140,7 +140,7 @@ def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
 
 
 def bulk_write(dataset: Any, updates: Iterator[UpdateOne]) -> int:
-    """Carry out the updates, chunk by chunk; how many samples matched."""
+    """Carry out the updates, chunk by chunk, and return how many samples matched."""
     matched = 0
     while chunk := list(islice(updates, _CHUNK)):
         matched += dataset._sample_collection.bulk_write(chunk, ordered=False).matched_count
@@ -150,13 +150,13 @@ def bulk_write(dataset: Any, updates: Iterator[UpdateOne]) -> int:
 
 
 def rename(dataset: Any, old: Fields, new: Fields) -> None:
-    """Give the fields another key, as far as they are there.
+    """Give the fields that exist another key.
 
     Raises InputError, before anything is changed, where one of the new names is taken.
     """
     if taken := foreign(dataset, new, of_a_run=False):
         raise InputError(
-            f"the dataset has a field {taken[0]!r} already, so the fields of {old.key!r} keep their names; "
+            f"the dataset already has a field {taken[0]!r}, so the fields of {old.key!r} keep their names; "
             f"rename the run back to {old.key!r}, and choose another brain key."
         )
     there = _there(dataset, old)
@@ -171,7 +171,7 @@ def rename(dataset: Any, old: Fields, new: Fields) -> None:
 
 
 def foreign(dataset: Any, fields: Fields, *, of_a_run: bool) -> list[str]:
-    """The names that a field has which is not the run's, or, where there is no run of the key, any field."""
+    """Return the names taken by fields that are not the run's or, where there is no run of the key, by any field."""
     schema = dataset.get_field_schema()
     return [
         name for name, (_, _, description) in zip(fields, _DECLARED, strict=True)
@@ -180,7 +180,7 @@ def foreign(dataset: Any, fields: Fields, *, of_a_run: bool) -> list[str]:
 
 
 def delete(dataset: Any, fields: Fields) -> None:
-    """Delete the fields, as far as they are there, with their indexes and their group in the sidebar."""
+    """Delete the fields that exist, with their indexes and their group in the sidebar."""
     there = _there(dataset, fields)
     for name in there:
         _drop_index(dataset, name)
@@ -190,12 +190,12 @@ def delete(dataset: Any, fields: Fields) -> None:
 
 
 def object_ids(ids: Sequence[str]) -> list[ObjectId]:
-    """Ids as the database has them. Raises InputError for what is no sample id."""
+    """Return ids as the database has them. Raises InputError for what is not a sample id."""
     try:
         return [ObjectId(sample_id) for sample_id in ids]
     except (InvalidId, TypeError):
         odd = next(sample_id for sample_id in ids if not ObjectId.is_valid(sample_id))
-        raise InputError(f"{odd!r} is no sample id; sample ids are 24 hex digits.") from None
+        raise InputError(f"{odd!r} is not a sample id; sample ids are 24 hex digits.") from None
 
 
 def _there(dataset: Any, fields: Fields) -> list[str]:
@@ -210,7 +210,7 @@ def _drop_index(dataset: Any, name: str) -> None:
 
 
 def _group(dataset: Any, key: str, paths: list[str] | None) -> None:
-    """Set, or with None take away, the sidebar's group of a run."""
+    """Set the sidebar group of a run, or with None remove it."""
     config = dataset.app_config
     groups = config.sidebar_groups
     if groups is None:
@@ -232,5 +232,5 @@ def _new_group(name: str, paths: list[str]) -> Any:
 
 
 def now() -> datetime:
-    """The time as FiftyOne stores it."""
+    """Return the time as FiftyOne stores it."""
     return datetime.now(UTC).replace(tzinfo=None)

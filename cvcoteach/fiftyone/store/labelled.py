@@ -15,7 +15,7 @@ from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.fiftyone.store.fields import Ids, check_label_field
 
 FILES_LOOKED_FOR = 500
-"""In a form, which must answer at once, no more files are looked for."""
+"""Files that a form looks for at most, as it must answer at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +31,15 @@ class Labelled:
     class_names: tuple[str, ...]
     """K names, lexicographic."""
     without_label: int
-    """Samples left out since they have none."""
+    """Samples left out because they have none."""
     without_file: int
-    """Samples left out since their file is not there."""
+    """Samples left out because their file is missing."""
     without_vector: int = 0
-    """Samples left out since they have no embedding."""
+    """Samples left out because they have no embedding."""
 
     @property
     def notes(self) -> list[str]:
-        """What was left out, a sentence each."""
+        """What was left out, one sentence each."""
         return [
             left_out(n, which)
             for n, which in (
@@ -52,11 +52,11 @@ class Labelled:
 
     @property
     def names(self) -> npt.NDArray[np.object_]:
-        """(n,) the label of each by name."""
+        """(n,) the label of each sample by name."""
         return np.array(self.class_names, dtype=object)[self.labels]
 
     def take(self, rows: npt.NDArray[Any]) -> Labelled:
-        """Some of them, by mask or index; the classes stay."""
+        """Return some of them, by mask (n,) or index (m,); the classes stay."""
         index = np.arange(len(self.ids))[rows]
         return replace(self, ids=self.ids[index], paths=tuple(self.paths[i] for i in index), labels=self.labels[index])
 
@@ -76,7 +76,7 @@ def read_labels(samples: Any, label_field: str, *, need_files: bool = True) -> L
     if not labelled.any():
         raise InputError(f"no sample has a label in {label_field}.")
     if not len(used):
-        raise InputError(f"no file of the {len(ids):,} samples is there; the first is {paths[0]}.")
+        raise InputError(f"none of the files of {len(ids):,} samples exists; the first is {paths[0]}.")
     class_names, labels = np.unique(np.array([names[i] for i in used], dtype=object).astype(str), return_inverse=True)
     _check_classes(label_field, class_names.tolist())
     return Labelled(
@@ -90,9 +90,9 @@ def read_labels(samples: Any, label_field: str, *, need_files: bool = True) -> L
 
 
 def look_quickly(samples: Any, label_field: str, *, need_files: bool = True) -> list[str]:
-    """What a form can say before anything is read: what will be left out, a sentence each.
+    """Return what a form can say before anything is read: what will be left out, one sentence each.
 
-    Raises InputError as `read_labels` does, save for missing files that FILES_LOOKED_FOR samples do not show.
+    Raises InputError as `read_labels` does, except for missing files beyond the first FILES_LOOKED_FOR samples.
     """
     check_label_field(samples, label_field)
     n = len(samples)
@@ -109,7 +109,7 @@ def look_quickly(samples: Any, label_field: str, *, need_files: bool = True) -> 
         paths = samples.limit(FILES_LOOKED_FOR).values("filepath")
         missing = [path for path in paths if not os.path.exists(path)]
         if len(missing) == n:
-            raise InputError(f"no file of the {n:,} samples is there; the first is {missing[0]}.")
+            raise InputError(f"none of the files of {n:,} samples exists; the first is {missing[0]}.")
         if missing:
             among = f" of the first {len(paths):,}" if len(paths) < n else ""
             notes.append(f"The files of {_samples(len(missing))}{among} are missing; these will be left out.")
@@ -117,7 +117,7 @@ def look_quickly(samples: Any, label_field: str, *, need_files: bool = True) -> 
 
 
 def read_vectors(samples: Any, data: Labelled, field: str) -> tuple[Labelled, npt.NDArray[np.float32]]:
-    """The vectors (n, d) of the labelled samples, and those samples that have one.
+    """Return the labelled samples that have a vector, and their vectors (n, d).
 
     Raises InputError for a field of anything else, or of vectors of several lengths.
     """
@@ -132,14 +132,14 @@ def read_vectors(samples: Any, data: Labelled, field: str) -> tuple[Labelled, np
 
 
 def check_vector_field(samples: Any, field: str) -> None:
-    """Raises InputError unless the field may hold vectors."""
+    """Raise InputError unless the field may hold vectors."""
     kind = samples.get_field_schema().get(field)
     if kind is None or not isinstance(kind, fo.VectorField | fo.ArrayField | fo.ListField):
-        raise InputError(f"{field!r} is no field of vectors; compute embeddings first, or leave it out.")
+        raise InputError(f"{field!r} is not a field of vectors; compute embeddings first, or leave it out.")
 
 
 def stack_vectors(vectors: Sequence[Any], field: str) -> tuple[BoolArray, npt.NDArray[np.float32]]:
-    """Which have a vector (n,), and those vectors (m, d). Raises InputError where there is none, or they differ."""
+    """Return which samples have a vector (n,), and the vectors (m, d). Raises InputError for those that do not fit."""
     has = np.array([vector is not None and len(vector) > 0 for vector in vectors], np.bool_)
     if not has.any():
         raise InputError(f"no labelled sample has a vector in {field!r}; compute embeddings first, or leave it out.")
@@ -147,18 +147,18 @@ def stack_vectors(vectors: Sequence[Any], field: str) -> tuple[BoolArray, npt.ND
     try:
         rows = [np.ravel(np.asarray(vector, np.float32)) for vector in present]
     except (TypeError, ValueError):
-        raise InputError(f"{field!r} holds lists of something else than numbers; choose a field of vectors.") from None
+        raise InputError(f"{field!r} holds lists of something other than numbers; choose a field of vectors.") from None
     sizes = {len(row) for row in rows}
     if len(sizes) > 1:
         raise InputError(f"the vectors of {field!r} differ in length ({min(sizes)} to {max(sizes)}).")
     stacked = np.stack(rows)
     if not np.isfinite(stacked).all():
-        raise InputError(f"some vectors of {field!r} hold NaN or infinity; compute them anew.")
+        raise InputError(f"some vectors of {field!r} hold NaN or infinity; compute them again.")
     return has, stacked
 
 
 def left_out(n: int, which: str, verb: str | None = None) -> str:
-    """One sentence."""
+    """Say in one sentence that n samples were left out, and which."""
     return f"{_samples(n)} {which} {verb or ('was' if n == 1 else 'were')} left out."
 
 
@@ -172,7 +172,7 @@ def _check_classes(label_field: str, names: list[str]) -> None:
 
 
 def vector_fields(dataset: Any) -> list[str]:
-    """Fields of embeddings."""
+    """Return the names of the fields that may hold embeddings."""
     return [
         name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.VectorField | fo.ArrayField)
     ]

@@ -22,10 +22,12 @@ from cvcoteach.issues.label_issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
 DEFAULT_KEY = "label_issues"
+_SAVED_MODULE = "cvcoteach.fiftyone.runs"
+"""Saved runs name their classes in this module, so that moving the code does not orphan them."""
 
 
 class FindLabelIssuesConfig(fob.BrainMethodConfig):
-    """What a run was asked for."""
+    """The settings of a run."""
 
     def __init__(
         self,
@@ -35,7 +37,7 @@ class FindLabelIssuesConfig(fob.BrainMethodConfig):
         run_id: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """label_field: whose labels. source: "incv", a run folder, "cleanlab". run_id: made up unless given."""
+        """label_field: of the judged labels. source: "incv", a run folder or "cleanlab". run_id: generated if None."""
         self.label_field = label_field
         self.source = source
         self.settings = dict(settings or {})
@@ -44,15 +46,20 @@ class FindLabelIssuesConfig(fob.BrainMethodConfig):
 
     @property
     def method(self) -> str:
-        """What FiftyOne lists it under."""
+        """The method that FiftyOne lists it under."""
         return METHOD
+
+    @property
+    def cls(self) -> str:
+        """The name that is saved; `build` and loading look it up."""
+        return f"{_SAVED_MODULE}.{type(self).__name__}"
 
 
 class FindLabelIssues(fob.BrainMethod):
-    """What FiftyOne calls when a run is listed, renamed or deleted."""
+    """Called by FiftyOne when a run is listed, renamed or deleted."""
 
     def get_fields(self, samples: Any, key: str) -> list[str]:
-        """The label field, and those the run wrote."""
+        """Return the label field, and those the run wrote."""
         return [self.config.label_field, *Fields(key)]
 
     def rename(self, samples: Any, key: str, new_key: str) -> None:
@@ -68,13 +75,14 @@ class FindLabelIssues(fob.BrainMethod):
 
 
 class FindLabelIssuesResults(fob.BrainResults):
-    """A finished run: the label issues, and whose they are."""
+    """A finished run: the label issues, and the samples they belong to."""
 
     def __init__(
         self,
         samples: Any,
         config: FindLabelIssuesConfig,
         key: str,
+        *,
         ids: Ids,
         issues: LabelIssues,
         info: Mapping[str, Any],
@@ -85,6 +93,11 @@ class FindLabelIssuesResults(fob.BrainResults):
         self._ids, self._issues, self._info = ids, issues, dict(info)
         self.stored: Any = None
         """The file in the database that they were last read from, once `load` knows."""
+
+    @property
+    def cls(self) -> str:
+        """The name that is saved; loading looks it up."""
+        return f"{_SAVED_MODULE}.{type(self).__name__}"
 
     @property
     def ids(self) -> Ids:
@@ -102,7 +115,7 @@ class FindLabelIssuesResults(fob.BrainResults):
         return self._info
 
     def rows(self, ids: Sequence[str]) -> IntArray:
-        """(m,) the row of each sample in `issues`, -1 where the run did not judge it."""
+        """Return the row of each sample in `issues` (m,), -1 where the run did not judge it."""
         if not len(ids):
             return np.zeros(0, np.int64)
         wanted = np.array(ids, dtype="S24")
@@ -111,7 +124,7 @@ class FindLabelIssuesResults(fob.BrainResults):
         return np.where(self._ids[rows] == wanted, rows, -1)
 
     def given(self, ids: Sequence[str]) -> list[str | None]:
-        """The label that the run judged, of each sample; None where it judged none."""
+        """Return the label of each sample that the run judged; None where it judged none."""
         names = self._issues.class_names
         return [None if row < 0 else names[self._issues.labels[row]] for row in self.rows(ids).tolist()]
 
@@ -138,11 +151,11 @@ class FindLabelIssuesResults(fob.BrainResults):
             return base64.b64encode(file.read_bytes()).decode()
 
     def attributes(self) -> list[str]:
-        """What FiftyOne saves."""
+        """Name what FiftyOne saves."""
         return ["cls", "packed_ids", "packed_issues", "info"]
 
     def get_meta(self) -> dict[str, Any]:
-        """Figures that can be read without loading the rest."""
+        """Return figures that FiftyOne can read without loading the rest."""
         return {"n_samples": len(self._ids), "n_issues": self._issues.n_issues}
 
     @classmethod
@@ -152,17 +165,17 @@ class FindLabelIssuesResults(fob.BrainResults):
             file = Path(folder) / "issues.npz"
             file.write_bytes(base64.b64decode(d["packed_issues"]))
             issues = LabelIssues.load(file)
-        return cls(samples, config, key, ids, issues, d["info"])
+        return cls(samples, config, key, ids=ids, issues=issues, info=d["info"])
 
 
 def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwrite: bool = False) -> None:
-    """Raises InputError where a run cannot be saved under `key` in the dataset as the database has it now.
+    """Raise InputError where a run cannot be saved under `key` in the dataset as it is now.
 
     label_field: of the new run; a run is replaced by one of the same field only. What a killed process left without
-    results is replaced without being asked.
+    results is replaced without asking.
     """
     if dataset.deleted or not odm.get_db_conn().datasets.count_documents({"_id": dataset._doc.id}):
-        raise InputError(f"the dataset {dataset.name!r} was deleted meanwhile; nothing was saved.")
+        raise InputError(f"the dataset {dataset.name!r} was deleted in the meantime; nothing was saved.")
     dataset.reload()
     if not isinstance(key, str) or not key.isidentifier():
         raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
@@ -177,16 +190,16 @@ def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwri
             )
         if dataset._doc.brain_methods[key].results and not overwrite:
             raise InputError(
-                f"there is a run {key!r} already; choose another brain key, or allow it to be replaced."
+                f"there is already a run {key!r}; choose another brain key, or allow it to be replaced."
                 + (f" {end}" if (end := end_of_reviews(dataset, key)) else "")
             )
     taken = fo_fields.foreign(dataset, Fields(key), of_a_run=key in dataset.list_brain_runs())
     if taken:
-        raise InputError(f"the dataset has a field {taken[0]!r} that is no run's; choose another brain key.")
+        raise InputError(f"the dataset has a field {taken[0]!r} that belongs to no run; choose another brain key.")
 
 
 def end_of_reviews(dataset: Any, key: str) -> str:
-    """What replacing the run `key` puts an end to, in a sentence; "" where there is no run, or no review."""
+    """Say in a sentence what replacing the run `key` discards; "" where there is no run, or no review."""
     reviewed = {"$in": [status for status in fo_fields.STATUSES if status != fo_fields.UNREVIEWED]}
     n = 0
     if key in dataset.list_brain_runs():
@@ -194,15 +207,15 @@ def end_of_reviews(dataset: Any, key: str) -> str:
     if not n:
         return ""
     return (
-        f"A new run in place of {key!r} puts an end to {n:,} review{'s' * (n != 1)}: "
-        "labels stay as corrected, and on record, but can no longer be undone."
+        f"Replacing the run {key!r} discards {n:,} review{'s' * (n != 1)}: corrected labels stay, "
+        "and so does their record, but they can no longer be undone."
     )
 
 
 def save(
     samples: Any, key: str, config: FindLabelIssuesConfig, ids: Ids, issues: LabelIssues, info: Mapping[str, Any]
 ) -> FindLabelIssuesResults:
-    """Save a run and write its fields. A crash on the way leaves a run without results, and labels as they were."""
+    """Save a run and write its fields. A crash halfway leaves a run without results, and labels as they were."""
     dataset = samples._dataset
     if end := end_of_reviews(dataset, key):
         info = {**info, "notes": [*info["notes"], end]}
@@ -212,22 +225,22 @@ def save(
     fo_fields.declare(dataset, fields)
     fo_fields.write(dataset, fields, ids, issues)
     info = {**info, "saved_at": fo_fields.now().isoformat()}
-    results = FindLabelIssuesResults(samples, config, key, ids, issues, info, backend=method)
+    results = FindLabelIssuesResults(samples, config, key, ids=ids, issues=issues, info=info, backend=method)
     method.save_run_results(samples, key, results)
     return results
 
 
 def keys(dataset: Any) -> list[str]:
-    """The brain keys of the runs of this kind, newest first."""
+    """Return the brain keys of the runs of this kind, newest first."""
     found = dataset.list_brain_runs(type=FindLabelIssues)
     return sorted(found, key=lambda key: dataset.get_brain_info(key).timestamp, reverse=True)
 
 
 def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
-    """The run `key`, or the newest.
+    """Load the run `key`, or the newest.
 
     Raises InputError where there is none, where it has not finished, or where it has become stale: its label field
-    or its own fields are gone.
+    or one of its own is gone.
     """
     known = keys(dataset)
     if not known:
@@ -238,7 +251,7 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
         raise InputError(f"there is no run {key!r}; {near(key, known)}")
     stored = dataset._doc.brain_methods[key].results  # a file in the database; every save makes a new one
     cached = dataset._brain_cache.get(key)
-    if cached is not None and cached.stored != stored.grid_id:  # another process has replaced the run, or told more
+    if cached is not None and cached.stored != stored.grid_id:  # another process has replaced the run, or added to it
         del dataset._brain_cache[key]
     results = dataset.load_brain_results(key)
     if results is not None:

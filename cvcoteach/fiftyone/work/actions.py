@@ -1,4 +1,4 @@
-"""Carrying corrections out: recorded first and written afterwards, a part at a time, whatever happens in between."""
+"""Carries out corrections: first recorded, then written, a part at a time, so that a kill in between loses nothing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cvcoteach.fiftyone.store import fields as fo_fields
 from cvcoteach.fiftyone.store.audit import Audit, Change, Document
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 
-CHANGED_ELSEWHERE = "changed elsewhere meanwhile"
-"""Why a sample is left alone that somebody else changed at the same moment."""
+CHANGED_ELSEWHERE = "changed elsewhere in the meantime"
+"""The reason for leaving alone a sample that somebody else changed at the same moment."""
 
 _CARRIED = "correction"
 """Attribute of the suggested label: the link that the sample carries, the last that was written on it."""
 
 
 def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
-    """Write the corrections that are on record, but whose process was killed before it wrote them; how many links."""
+    """Write the corrections on record whose process was killed before it wrote them; return how many links."""
     audit = audit_of(dataset, results)
     written = 0
     for action, complete, links in audit.pending():
@@ -39,7 +39,7 @@ class Action:
         self.ids: list[str] = []
         """The samples that were corrected."""
         self.left_alone: dict[str, int] = {}
-        """How many were not, by reason."""
+        """How many samples were left alone, by reason."""
         self._begun: Document | None = None
         self._part = 0
 
@@ -49,9 +49,9 @@ class Action:
             self.left_alone[why] = self.left_alone.get(why, 0) + n
 
     def carry_out(self, changes: Sequence[Change], lengths: Mapping[ObjectId, int]) -> None:
-        """Killed between the record and the samples, `settle` does the writing.
+        """Record the changes, then write them; where that is killed in between, `settle` writes them.
 
-        lengths: of the samples' chains, from before they were read. Conflicts are samples left alone.
+        lengths: of the samples' chains, from before they were read. Samples in conflict are left alone.
         """
         if not changes:
             return
@@ -66,13 +66,13 @@ class Action:
         self.leave(CHANGED_ELSEWHERE, len(changes) - len(written))
 
     def took_back(self, action: Document) -> None:
-        """Every part is carried out: `action` is taken back as a whole."""
+        """Record that `action` has been taken back as a whole, once every part is carried out."""
         if self._begun is not None:
             self.audit.took_back(self._begun, action["_id"])
 
 
 def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]) -> list[Document]:
-    """Write links on their samples: those that are written, by whoever it was. Those that no sample takes are void."""
+    """Write links on their samples; return those that are written, by this process or another. The others are void."""
     if not links:
         return []
     matched = fo_fields.bulk_write(dataset, (_update(results, link) for link in links))
@@ -87,7 +87,7 @@ def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: S
 
 
 def _update(results: FindLabelIssuesResults, link: Document) -> UpdateOne:
-    """Only where the sample still is what it was when it was read: nobody else's change is overwritten."""
+    """Return the update for a link; it applies only while the sample is as it was read: no change is overwritten."""
     fields, label_field = results.fields, results.config.label_field
     carried = f"{fields.suggested}.{_CARRIED}"
     values: Document = {
@@ -113,7 +113,7 @@ def change_of(
     status: str,
     undoes: int | None = None,
 ) -> Change:
-    """What becomes of a sample as it was read. undoes: the link of its chain that this takes back."""
+    """Describe the change of a sample as it was read. undoes: the link of its chain that this takes back."""
     fields = results.fields
     return Change(
         sample["_id"],
@@ -128,10 +128,10 @@ def change_of(
 
 
 def read_samples(dataset: Any, ids: Sequence[ObjectId], names: Sequence[str]) -> Iterator[Document]:
-    """Samples as the database has them, with some of their fields."""
+    """Yield samples as the database has them, with some of their fields."""
     yield from dataset._sample_collection.find({"_id": {"$in": list(ids)}}, dict.fromkeys(names, 1))
 
 
 def audit_of(dataset: Any, results: FindLabelIssuesResults) -> Audit:
-    """The record of a run."""
+    """Return the record of a run."""
     return Audit(dataset, results.config.run_id)

@@ -11,7 +11,7 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, InputError, IntArray
+from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.staleness import n_removed
@@ -28,7 +28,7 @@ class Reviews:
     was_wrong: BoolArray
     """(n,) whether the reviewed label turned out wrong: another class now, or excluded. False where unreviewed."""
     removed: BoolArray | None = None
-    """(n,) whether the sample is no more; None where all are there."""
+    """(n,) whether the sample was deleted; None where all exist."""
 
     @property
     def reviewed(self) -> BoolArray:
@@ -36,13 +36,13 @@ class Reviews:
         return self.status != UNREVIEWED
 
     def left(self, results: FindLabelIssuesResults) -> BoolArray:
-        """(n,) flagged, there, and reviewed by nobody."""
+        """Return which samples (n,) are flagged, exist, and are not reviewed."""
         left = results.issues.is_label_issue & ~self.reviewed
         return left if self.removed is None else left & ~self.removed
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many samples have each status."""
+        """Samples per review status."""
         found = Counter(self.status.tolist())
         return {status: found[status] for status in STATUSES}
 
@@ -74,13 +74,13 @@ def _removed(dataset: Any, results: FindLabelIssuesResults) -> BoolArray | None:
 
 
 def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
-    """Rows of the flagged samples nobody has reviewed, worst first."""
+    """Return the rows of the flagged samples nobody has reviewed, worst first."""
     worst = results.issues.worst_first()
     return worst[done.left(results)[worst]]
 
 
 def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any = None) -> str | None:
-    """The sample to review after `sample_id`: the next in worst-first order, else the worst left; None at the end.
+    """Return the sample to review after `sample_id`: the next in worst-first order, else the worst left, else None.
 
     view: look only there, since the App opens no sample outside its view.
     """
@@ -98,7 +98,7 @@ def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | N
 
 
 def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64]:
-    """(K, K) flagged labels by given class (row) and suggested class (column)."""
+    """Count flagged labels by given class (row) and suggested class (column), (K, K)."""
     issues = results.issues
     k = issues.n_classes
     flagged = issues.is_label_issue
@@ -107,7 +107,7 @@ def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64]:
 
 
 def quality_histogram(results: FindLabelIssuesResults) -> tuple[IntArray, IntArray]:
-    """Flagged and other labels in each of QUALITY_BINS equal steps of quality from 0 to 1, (bins,) each."""
+    """Count flagged and other labels in each of QUALITY_BINS equal steps of quality from 0 to 1, (bins,) each."""
     issues = results.issues
     step = np.minimum((issues.label_quality * QUALITY_BINS).astype(np.int64), QUALITY_BINS - 1)
     flagged = np.bincount(step[issues.is_label_issue], minlength=QUALITY_BINS)
@@ -116,14 +116,14 @@ def quality_histogram(results: FindLabelIssuesResults) -> tuple[IntArray, IntArr
 
 
 def cell(results: FindLabelIssuesResults, given: str, suggested: str) -> Any:
-    """The view of flagged samples of one cell of the matrix, worst first."""
+    """Return the view of flagged samples of one cell of the matrix, worst first."""
     issues = results.issues
     at = (issues.labels == _number(results, given)) & (issues.suggested == _number(results, suggested))
     return _view(results, issues.is_label_issue & at)
 
 
 def quality_bin(results: FindLabelIssuesResults, number: int) -> Any:
-    """The view of all samples of one bar of the histogram, worst first."""
+    """Return the view of all samples of one bar of the histogram, worst first."""
     if not 0 <= number < QUALITY_BINS:
         raise InputError(f"the bar is {number}; there are {QUALITY_BINS}, counted from 0.")
     step = np.minimum((results.issues.label_quality * QUALITY_BINS).astype(np.int64), QUALITY_BINS - 1)
@@ -131,22 +131,22 @@ def quality_bin(results: FindLabelIssuesResults, number: int) -> Any:
 
 
 def given_class(results: FindLabelIssuesResults, name: str) -> Any:
-    """The view of flagged samples that were given one class, worst first."""
+    """Return the view of flagged samples that were given one class, worst first."""
     return _view(results, results.issues.is_label_issue & (results.issues.labels == _number(results, name)))
 
 
 def left(results: FindLabelIssuesResults, done: Reviews) -> Any:
-    """The view of the work queue, worst first."""
+    """Return the view of the work queue, worst first."""
     return select(results, queue(results, done))
 
 
 def flagged(results: FindLabelIssuesResults) -> Any:
-    """The view of all flagged samples, worst first."""
+    """Return the view of all flagged samples, worst first."""
     return _view(results, results.issues.is_label_issue)
 
 
 def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults) -> list[str]:
-    """The flagged samples of a dataset or view that nobody has reviewed."""
+    """Return the flagged samples of a dataset or view that nobody has reviewed."""
     fields = results.fields
     wanted = fo.ViewField(fields.is_issue) & (fo.ViewField(fields.review) == UNREVIEWED)
     return list(samples.match(wanted).values("id"))
@@ -158,7 +158,7 @@ def _view(results: FindLabelIssuesResults, rows: BoolArray) -> Any:
 
 
 def select(results: FindLabelIssuesResults, rows: IntArray) -> Any:
-    """The view of these rows of a run, in their order."""
+    """Return the view of these rows of a run, in their order."""
     dataset = results.samples._dataset
     if len(rows) == 0:
         return dataset.select([])
@@ -169,4 +169,6 @@ def _number(results: FindLabelIssuesResults, name: str) -> int:
     try:
         return results.issues.class_names.index(name)
     except ValueError:
-        raise InputError(f"the run {results.key!r} knows no class {name!r}.") from None
+        raise InputError(
+            f"the run {results.key!r} has no class {name!r}; {near(name, results.issues.class_names)}"
+        ) from None

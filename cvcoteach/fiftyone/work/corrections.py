@@ -17,7 +17,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.store import audit as record
 from cvcoteach.fiftyone.store import fields as fo_fields
 from cvcoteach.fiftyone.store import runs
-from cvcoteach.fiftyone.store.audit import CHUNK, UNDO, Audit, Document, name_of
+from cvcoteach.fiftyone.store.audit import CHUNK, UNDO, Document, name_of
 from cvcoteach.fiftyone.store.fields import ACCEPTED, EXCLUDED, KEPT, SET, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.actions import CHANGED_ELSEWHERE, Action, audit_of, change_of, read_samples
@@ -25,14 +25,14 @@ from cvcoteach.fiftyone.work.actions import settle as settle
 
 NOT_IN_RUN = "not part of the run"
 RELABELLED = "relabelled since the run"
-DELETED = "deleted meanwhile"
+DELETED = "deleted in the meantime"
 WITHOUT_SUGGESTION = "flagged without another label to suggest"
 _DONE = {"accept": "accepted", "keep": "kept", "set": "set", "exclude": "excluded", UNDO: "taken back"}
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What an action did."""
+    """The outcome of an action."""
 
     what: str
     """"accept", "keep", "set", "exclude" or "undo"."""
@@ -48,7 +48,7 @@ class Correction:
 
     @property
     def message(self) -> str:
-        """One sentence for people."""
+        """The outcome in one sentence, for people."""
         noun = "correction" if self.what == UNDO else "label"
         done = f"{len(self.ids):,} {noun}{'s' * (len(self.ids) != 1)} {_DONE[self.what]}"
         return "; ".join([done, *(f"{n:,} left alone: {why}" for why, n in self.left_alone.items())]) + "."
@@ -63,7 +63,7 @@ def accept_suggestions(
 ) -> Correction:
     """Give the samples the labels that the run suggests. Attributes and tags of the labels stay.
 
-    A label that somebody else has changed since the run is left alone: the suggestion was made for another.
+    A label that somebody else has changed since the run is left alone: the suggestion was not made for it.
     """
     results = runs.load(dataset, brain_key)
     fields, label_field = results.fields, results.config.label_field
@@ -79,7 +79,7 @@ def accept_suggestions(
                 return WITHOUT_SUGGESTION
         return _with_class(label, suggested), ACCEPTED
 
-    return _correct(dataset, results, ids, "accept", decide, who)
+    return _correct(Action(dataset, results, "accept", who), ids, decide)
 
 
 def keep_labels(
@@ -87,15 +87,15 @@ def keep_labels(
 ) -> Correction:
     """Record that the labels are right as they are."""
     results = runs.load(dataset, brain_key)
-    return _correct(dataset, results, ids, "keep", _unchanged(results, KEPT), who)
+    return _correct(Action(dataset, results, "keep", who), ids, _unchanged(results, KEPT))
 
 
 def exclude_samples(
     dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None
 ) -> Correction:
-    """Record that the samples are of no use: no class fits. They stay in the dataset, exports leave them out."""
+    """Record that the samples are unusable: no class fits. They stay in the dataset; exports leave them out."""
     results = runs.load(dataset, brain_key)
-    return _correct(dataset, results, ids, "exclude", _unchanged(results, EXCLUDED), who)
+    return _correct(Action(dataset, results, "exclude", who), ids, _unchanged(results, EXCLUDED))
 
 
 def set_label(
@@ -107,7 +107,8 @@ def set_label(
         raise InputError(f"the label is {label!r}; it takes the name of a class.")
     results = runs.load(dataset, brain_key)
     label_field = results.config.label_field
-    return _correct(dataset, results, ids, "set", lambda sample: (_with_class(sample.get(label_field), name), SET), who)
+    doing = Action(dataset, results, "set", who)
+    return _correct(doing, ids, lambda sample: (_with_class(sample.get(label_field), name), SET))
 
 
 def undo_corrections(
@@ -116,7 +117,7 @@ def undo_corrections(
     """Take back the last action, or the last correction of each of the samples `ids`: labels are as before, exactly.
 
     A label that was changed elsewhere since is left alone, and so is a sample that was deleted; an action of nothing
-    else is passed over. Undoing again takes back the action before.
+    else is skipped. Undoing again takes back the action before.
 
     Raises InputError where there is nothing to take back.
     """
@@ -124,45 +125,44 @@ def undo_corrections(
     audit = audit_of(dataset, results)
     settle(dataset, results)
     if ids is not None:
-        done = _take_back(dataset, results, audit, fo_fields.object_ids(ids), None, who)
+        done = _take_back(Action(dataset, results, UNDO, who), fo_fields.object_ids(ids), None)
         if done is None:
             raise InputError("these samples have no correction to take back.")
         if not done.ids:
             raise InputError(_why_not_undone(done.left_alone))
         return done
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for action in audit.undoable():
-        done = _take_back(dataset, results, audit, audit.samples_of(action), action, who)
+        done = _take_back(Action(dataset, results, UNDO, who), audit.samples_of(action), action)
         if done is None:
             continue
-        passed_over.update(done.left_alone)
+        skipped.update(done.left_alone)
         if done.ids:
-            return replace(done, left_alone=passed_over)
-    raise InputError(_why_not_undone(passed_over) if passed_over else "there is no correction to take back.")
+            return replace(done, left_alone=skipped)
+    raise InputError(_why_not_undone(skipped) if skipped else "there is no correction to take back.")
 
 
 def history(dataset: Any, brain_key: str | None = None) -> pd.DataFrame:
-    """Every correction of the dataset, or by one run, in order: when, who, sample, old -> new label and status.
+    """Return every correction of the dataset, or of one run, in order: when, who, sample, old and new label and status.
 
     Columns: `audit.COLUMNS`. Corrections by deleted runs are there too.
     """
     return record.frame(dataset, runs.load(dataset, brain_key).config.run_id if brain_key else None)
 
 
-def _correct(
-    dataset: Any, results: FindLabelIssuesResults, ids: Sequence[str], what: str, decide: Decide, who: str | None
-) -> Correction:
+def _correct(doing: Action, ids: Sequence[str], decide: Decide) -> Correction:
+    """Carry out what `decide` says of each sample."""
+    dataset, results, what = doing.dataset, doing.results, doing.what
     if not len(ids):
         raise InputError("no samples are chosen; select some, or open one.")
     if what in ("accept", "set"):
         _check_writable(dataset, results)
     fields, label_field = results.fields, results.config.label_field
-    audit, wanted = audit_of(dataset, results), fo_fields.object_ids(ids)
-    doing = Action(dataset, results, what, who)
+    wanted = fo_fields.object_ids(ids)
     names = ("filepath", label_field, fields.review, fields.suggested, fields.is_issue)
     for chunk in _chunks(wanted):
         # in this order: a correction made after the lengths are read takes our link's place, one made before is written
-        lengths = audit.lengths(chunk)
+        lengths = doing.audit.lengths(chunk)
         settle(dataset, results)
         changes, n_seen = [], 0
         judged = {chunk[i] for i in np.flatnonzero(results.rows(list(map(str, chunk))) >= 0)}
@@ -183,21 +183,14 @@ def _correct(
     return done
 
 
-def _take_back(
-    dataset: Any,
-    results: FindLabelIssuesResults,
-    audit: Audit,
-    ids: Sequence[ObjectId],
-    action: Document | None,
-    who: str | None,
-) -> Correction | None:
-    """Take back what stands of the samples' corrections (of `action` only, if given); None where nothing stands."""
-    doing = Action(dataset, results, UNDO, who)
+def _take_back(doing: Action, ids: Sequence[ObjectId], action: Document | None) -> Correction | None:
+    """Take back what stands of the samples' corrections (of `action` only, if given); return None if nothing stands."""
+    dataset, results = doing.dataset, doing.results
     label_field, found = results.config.label_field, False
     for chunk in _chunks(ids):
-        lengths = audit.lengths(chunk)
+        lengths = doing.audit.lengths(chunk)
         settle(dataset, results)
-        tops = audit.effective(list(lengths))
+        tops = doing.audit.effective(list(lengths))
         if action is not None:
             tops = {sample_id: link for sample_id, link in tops.items() if link["action"] == action["_id"]}
         found = found or bool(tops)
@@ -247,12 +240,12 @@ def _unchanged(results: FindLabelIssuesResults, status: str) -> Decide:
 
 
 def _same(one: Document | None, other: Document | None) -> bool:
-    """Whether two labels are the same to the last attribute; a confidence of NaN is equal to itself."""
+    """Return whether two labels are the same to the last attribute; a confidence of NaN equals itself."""
     return bson.encode({"label": one}) == bson.encode({"label": other})
 
 
 def _with_class(label: Document | None, name: str) -> Document:
-    """The label with another class. Its confidence and logits were about the old one."""
+    """Return the label with another class, without confidence and logits, which were about the old one."""
     if label is None:
         return dict(fo.Classification(label=name).to_dict())
     if label.get("label") == name:

@@ -12,26 +12,26 @@ import fiftyone as fo
 import pandas as pd
 
 from cvcoteach._files import replacing
+from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import InputError, near
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.audit import COLUMNS
 from cvcoteach.fiftyone.store.fields import EXCLUDED, Fields
 from cvcoteach.fiftyone.work import corrections
-from cvcoteach.fiftyone.work.tell import Tell
 
 KINDS = ("imagefolder", "csv", "dataset")
 
 
 def export_corrected(
-    samples: Any, kind: str, to: str, brain_key: str | None = None, *, tell: Tell | None = None
+    samples: Any, kind: str, to: str, brain_key: str | None = None, *, on_progress: OnProgress | None = None
 ) -> int:
-    """Export the labels as they are now, corrections included; how many samples that are.
+    """Export the labels as they are now, corrections included, and return how many samples that is.
 
     samples: a dataset or view. kind: "imagefolder" copies the files into TO/<class>/, "csv" writes path, label, review,
     given label and quality (beside it the record of all corrections of the dataset, TO.corrections.csv), "dataset"
     makes the persistent FiftyOne dataset TO.
 
-    Raises InputError where `to` is there already or nothing is left to export.
+    Raises InputError where `to` already exists or nothing is left to export.
     """
     check_target(kind, to)
     results = runs.load(samples._dataset, brain_key)
@@ -40,18 +40,18 @@ def export_corrected(
     if len(view) == 0:
         raise InputError("there is no sample with a label to export.")
     if kind == "imagefolder":
-        return _to_folder(view, results, Path(to).expanduser(), tell or (lambda share, label: None))
+        return _to_folder(view, results, Path(to).expanduser(), on_progress or (lambda update: None))
     if kind == "csv":
         return _to_csv(view, results, Path(to).expanduser())
     return _to_dataset(view, results, to)
 
 
 def check_target(kind: str, to: str) -> None:
-    """Raises InputError where there is no such kind, or the place is taken."""
+    """Raise InputError where there is no such kind, or the destination exists."""
     if kind not in KINDS:
         raise InputError(f"the kind is {kind!r}; {near(kind, KINDS)}")
     if not to:
-        raise InputError("there is no place to export to; name a folder, a .csv or a dataset.")
+        raise InputError("there is no destination; name a folder, a .csv or a dataset.")
     place = Path(to).expanduser()
     if kind == "imagefolder" and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place} is not empty; name another folder.")
@@ -59,9 +59,9 @@ def check_target(kind: str, to: str) -> None:
         beside = _record_beside(place)
         taken = place if place.exists() else beside if beside.exists() and not _is_record(beside) else None
         if taken is not None:
-            raise InputError(f"{taken} is there already; name another file.")
+            raise InputError(f"{taken} already exists; name another file.")
     if kind == "dataset" and fo.dataset_exists(to):
-        raise InputError(f"there is a dataset {to!r} already; choose another name.")
+        raise InputError(f"there is already a dataset {to!r}; choose another name.")
 
 
 def _record_beside(file: Path) -> Path:
@@ -69,7 +69,7 @@ def _record_beside(file: Path) -> Path:
 
 
 def _is_record(file: Path) -> bool:
-    """Whether an export wrote it; without its CSV it is what a killed one left."""
+    """Return whether an export wrote it; without its CSV it is what a killed export left."""
     if not file.is_file():
         return False
     with open(file, "rb") as lines:
@@ -82,19 +82,19 @@ def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
     return samples.match(labelled & (here(results.fields.review) != EXCLUDED))
 
 
-def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, tell: Tell) -> int:
+def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on_progress: OnProgress) -> int:
     ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
-        raise InputError(f"{len(missing):,} files are missing, {missing[0]} for one; the folder was not written.")
+        raise InputError(f"{len(missing):,} files are missing, such as {missing[0]}; the folder was not written.")
     odd = next((label for label in labels if not _is_folder_name(label)), None)
     if odd is not None:
-        raise InputError(f"the class {odd!r} can be no folder; export a CSV instead.")
+        raise InputError(f"the class {odd!r} cannot be the name of a folder; export a CSV instead.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
-            tell(number / len(ids), f"copying images: {number:,} of {len(ids):,}")
+            on_progress(Progress("copying images", number, len(ids)))
             _copy(path, partial / label, sample_id)
         if folder.exists():
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""The numbers at the head of the panel: how much is wrong, how good the flags are, what has been reviewed."""
+"""The figures at the top of the panel: how much is wrong, how good the flags are, what has been reviewed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cvcoteach._validation import BoolArray
 from cvcoteach.fiftyone.store.fields import UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.browse import Reviews
-from cvcoteach.fiftyone.work.verdicts import rows_of
+from cvcoteach.fiftyone.work.subset import issues_of_rows
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
 from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall, review_sample
 
 SPOT_CHECKS = 100
-"""Samples drawn at random, in an order whose every beginning is such a sample."""
+"""Samples drawn at random, in an order of which every first part is a random sample too."""
 
 LEAST_CHECKS = 10
-"""Fewer random checks say nothing."""
+"""Random checks needed before they say anything."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Headline:
     noise_ratio: float | None
     """Expected share of wrong labels, reviews included; None where the scores only rank."""
     expected: Readout
-    """Precision and recall as the posterior sees them, with what reviews have settled."""
+    """Precision and recall by the posterior, with reviewed labels known."""
     at_first: Readout
     """The same before any review."""
     checked: Readout | None
     """The same from random checks, which trust no model; None before LEAST_CHECKS."""
     n_checked: int
-    """Random checks done."""
+    """How many random checks are done."""
     counts: Mapping[str, int]
     """Samples of each review status."""
     n_left: int
@@ -51,7 +51,7 @@ class Headline:
 
 
 def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
-    """The figures of a run, with what reviews have told so far."""
+    """Compute the figures of a run, with what reviews have shown so far."""
     issues = results.issues
     noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.has_signal else None
     checks = spot_checks(issues)
@@ -75,7 +75,7 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
 
 
 def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray) -> Readout:
-    """Expected precision and recall where reviewed labels are known and the posterior speaks for the others.
+    """Compute expected precision and recall where reviewed labels are known and the posterior speaks for the others.
 
     reviewed, was_wrong: (n,). What is reviewed counts as found; the interval of the rest keeps its width but not its
     weight, so that the whole closes as the reviews cover the flags, in whatever order they are made.
@@ -85,7 +85,7 @@ def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray)
     flagged = issues.is_label_issue
     hits, misses = int(was_wrong[flagged].sum()), int(was_wrong[~flagged].sum())
     n, n_rest = int(flagged.sum()), int((flagged & ~reviewed).sum())
-    rest = expected_precision_recall(rows_of(issues, ~reviewed)) if n_rest else None
+    rest = expected_precision_recall(issues_of_rows(issues, ~reviewed)) if n_rest else None
     if n == 0:
         return expected_precision_recall(issues)
     if rest is not None and rest.precision is None:
@@ -104,7 +104,7 @@ def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray)
 
 
 def spot_checks(issues: LabelIssues) -> ReviewSample | None:
-    """The samples for random checks, in the order to look at them; None where nothing is flagged."""
+    """Draw the samples for random checks, in the order to look at them; None where nothing is flagged."""
     if not issues.n_issues:
         return None
     return review_sample(issues, min(SPOT_CHECKS, len(issues.labels)))
@@ -113,10 +113,10 @@ def spot_checks(issues: LabelIssues) -> ReviewSample | None:
 def _missed(
     issues: LabelIssues, reviewed: BoolArray, rest: Readout | None, found: float
 ) -> tuple[float, float, float] | None:
-    """Wrong labels among the unreviewed that are not flagged: expected, at least, at most; None where unknown."""
+    """Estimate wrong labels among the unreviewed unflagged: expected, at least, at most; None where unknown."""
     expected = float(issues.wrong[~issues.is_label_issue & ~reviewed].sum())
     if rest is None or rest.recall is None or found == 0:
-        # nothing flagged is left to measure the posterior by: its own word, from nothing to twice as much
+        # nothing flagged is left to measure the posterior by: take its expectation, from nothing to twice as much
         return (expected, 0.0, 2 * expected) if issues.has_signal else None
     few, many = (found * (1 / max(share, 1e-6) - 1) for share in (rest.recall.high, rest.recall.low))
     return expected, few, many
@@ -127,7 +127,7 @@ def _ends(interval: Interval) -> tuple[float, float, float]:
 
 
 def _done_in_order(checks: ReviewSample | None, done: Reviews) -> int:
-    """How many of the random checks are done without a gap: only a beginning of them is a random sample."""
+    """Count the random checks done without a gap: only a first part of them is a random sample."""
     if checks is None:
         return 0
     reviewed = done.reviewed[checks.indices]

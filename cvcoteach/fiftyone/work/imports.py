@@ -1,4 +1,4 @@
-"""What others found, as a run: a run folder of `cvcoteach find-issues`, or what cleanlab returned."""
+"""Import label issues found elsewhere as a run: from a run folder of `cvcoteach find-issues`, or from cleanlab."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
-from cvcoteach.crossval.final_scoring import verdict
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
-from cvcoteach.fiftyone.work.verdicts import another_suggested, rows_of
-from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
+from cvcoteach.fiftyone.work.subset import issues_of_rows
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
-from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.noise_model.posterior import fit_posterior
+from cvcoteach.pipeline.results import RunResults
 
 
 def import_label_issues(
@@ -59,19 +59,13 @@ def import_label_issues(
 
 
 def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIssues, list[str]]:
-    """A finished `cvcoteach` run whose images are matched to the samples by path: the matched, their issues, notes.
+    """Match the images of a finished `cvcoteach` run to the samples by path; return those matched, their issues, notes.
 
-    Raises InputError for a folder that holds none, an unfinished one, and where no image or no label matches.
+    Raises InputError for a folder without a finished run, and where no image or no label matches.
     """
-    run = RunFolder.read(folder)
-    if not run.done:
-        raise InputError(f"{folder} holds an unfinished run; the command that began it goes on with it.")
-    with np.load(folder / "probabilities.npz", allow_pickle=False) as content:
-        paths, names = list(map(str, content["paths"])), tuple(map(str, content["class_names"]))
-        labels, pred_probs = content["labels"], content["pred_probs"]
-    posterior, flags = verdict(labels, pred_probs)
-    issues = another_suggested(issues_of_posterior(posterior, class_names=names, flags=flags), pred_probs)
-    rows = _match(paths, str(run.record.get("source", "")), data.paths)
+    results = RunResults.load(folder)
+    issues, paths, names = results.issues(), results.paths, results.class_names
+    rows = _match(paths, results.source, data.paths)
     matched = rows >= 0
     if not matched.any():
         raise InputError(f"no image of {folder} is among the samples; its first is {paths[0]}.")
@@ -85,17 +79,17 @@ def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIss
         notes.append(left_out(missing, f"not in {folder.name}"))
     if (other := int((~same).sum())) > 0:
         notes.append(left_out(other, f"with another label now than in {folder.name}"))
-    return picked.take(same), rows_of(issues, rows[matched][same]), notes
+    return picked.take(same), issues_of_rows(issues, rows[matched][same]), notes
 
 
 def issues_of(
     found: Any, data: Labelled, pred_probs: npt.ArrayLike | None, class_names: Sequence[str] | None
 ) -> LabelIssues:
-    """A LabelIssues, a mask, indices, a frame of cleanlab's or a Datalab, all in the order of the labelled samples."""
+    """Return the issues in `found`: LabelIssues, a mask, indices, a frame or a Datalab, one per labelled sample."""
     n = len(data.ids)
     if isinstance(found, LabelIssues):
         if len(found.labels) != n:
-            raise InputError(f"the label issues are of {len(found.labels):,} images, but {n:,} samples have labels.")
+            raise InputError(f"the label issues cover {len(found.labels):,} images, but {n:,} samples have labels.")
         if found.class_names == tuple(map(str, range(found.n_classes))) and np.array_equal(found.labels, data.labels):
             return replace(found, class_names=data.class_names)  # they were found without names
         _check_order("the label issues", np.array(found.class_names, dtype=object)[found.labels], data)
@@ -104,22 +98,21 @@ def issues_of(
         found = _from_datalab(found)
     names = tuple(class_names) if class_names is not None else data.class_names
     labels = _relabelled(data, names)
-    base = probs = None
+    posterior = None
     if pred_probs is not None:
-        probs = as_pred_probs(pred_probs, (n, len(names)))
-        base = posterior_issues(labels, probs, class_names=names)
+        posterior = fit_posterior(labels, as_pred_probs(pred_probs, (n, len(names))))
     if isinstance(found, pd.DataFrame):
         flags, quality, suggested = _from_frame(found, data, labels, names)
     else:
         flags = _as_flags(np.asarray(found), n)
         quality, suggested = np.where(flags, 0.0, 1.0), labels
-    if base is not None and probs is not None:
-        return another_suggested(replace(base, is_label_issue=flags, filter_by="cleanlab"), probs)
+    if posterior is not None:
+        return issues_of_posterior(posterior, class_names=names, flags=flags, filter_by="cleanlab")
     return _bare(labels, names, flags, quality, suggested)
 
 
 def _from_datalab(lab: Any) -> pd.DataFrame:
-    """Its frame of label issues. Raises InputError where it has not looked for any."""
+    """Return the Datalab's frame of label issues. Raises InputError where it has not looked for any."""
     try:
         return lab.get_issues("label")
     except ValueError as error:
@@ -129,9 +122,9 @@ def _from_datalab(lab: Any) -> pd.DataFrame:
 
 
 def _match(theirs: Sequence[str], source: str, ours: Sequence[str]) -> IntArray:
-    """(n,) the row of each of our files in theirs, -1 where there is none.
+    """Return the row of each of our files in theirs (n,), -1 where there is none.
 
-    By the file's place; where the run was made in another place (or on another machine), by the end of its path.
+    Matched by the whole path; where the run was made elsewhere (or on another machine), by the end of the path.
     """
     root = Path(source) if Path(source).is_dir() else Path(source).parent
     places = {os.path.realpath(root / path): row for row, path in enumerate(theirs)}
@@ -142,7 +135,7 @@ def _match(theirs: Sequence[str], source: str, ours: Sequence[str]) -> IntArray:
     ends: dict[tuple[str, ...], int] = {}
     for row, path in enumerate(theirs):
         end = Path(path).parts[-depth:]
-        ends[end] = -1 if end in ends else row  # two of the same end: neither can be told
+        ends[end] = -1 if end in ends else row  # two with the same end cannot be told apart
     return np.array([ends.get(Path(path).parts[-depth:], -1) for path in ours], np.int64)
 
 
@@ -159,7 +152,7 @@ def _as_flags(found: npt.NDArray[Any], n: int) -> BoolArray:
             raise InputError(f"the mask has shape {found.shape}, but {n:,} samples have labels.")
         return found
     if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
-        raise InputError("found is neither a mask, indices, a frame of cleanlab's nor a run folder.")
+        raise InputError("found is neither a mask, indices, one of cleanlab's frames nor a run folder.")
     if len(found) and not (found.min() >= 0 and found.max() < n):
         odd = found.min() if found.min() < 0 else found.max()
         raise InputError(f"an index is {odd}, but {n:,} samples have labels (0-{n - 1}).")
@@ -171,7 +164,7 @@ def _as_flags(found: npt.NDArray[Any], n: int) -> BoolArray:
 def _from_frame(
     frame: pd.DataFrame, data: Labelled, labels: IntArray, names: Sequence[str]
 ) -> tuple[BoolArray, FloatArray, IntArray]:
-    """Flags, qualities and suggestions (n,): CleanLearning's frame (label_quality) or Datalab's (label_score)."""
+    """Return flags, qualities, suggestions (n,): CleanLearning's frame (label_quality) or Datalab's (label_score)."""
     score = next((name for name in ("label_quality", "label_score") if name in frame), None)
     if "is_label_issue" not in frame or score is None:
         raise InputError(
@@ -192,7 +185,7 @@ def _from_frame(
 
 
 def _numbers(column: pd.Series[Any], names: Sequence[str], what: str, by_number: bool) -> IntArray:
-    """Classes (n,) by number, as CleanLearning has them, or by name, as Datalab has them; a name may be a numeral."""
+    """Return class numbers (n,) from numbers, as CleanLearning has, or names, as Datalab; a name may be a numeral."""
     values = column.to_numpy()
     number = {name: k for k, name in enumerate(names)}
     if by_number or (values.dtype.kind in "iu" and not {str(value) for value in np.unique(values)} <= number.keys()):
@@ -201,12 +194,14 @@ def _numbers(column: pd.Series[Any], names: Sequence[str], what: str, by_number:
         numbers = np.array([number.get(str(value), -1) for value in values], np.int64)
     odd = (numbers < 0) | (numbers >= len(names))
     if odd.any():
-        raise InputError(f"{what} of the frame is {values[odd][0]}, no label of the samples; give class_names.")
+        raise InputError(
+            f"{what} of the frame is {values[odd][0]}, which is not a label of the samples; give class_names."
+        )
     return numbers
 
 
 def _check_order(what: str, theirs: npt.NDArray[np.object_], data: Labelled) -> None:
-    """Raises InputError where the labels are not the samples' own: then every flag would fall on a wrong sample."""
+    """Raise InputError where the labels are not the samples' own: every flag would fall on a wrong sample."""
     other = np.flatnonzero(theirs != data.names)
     if len(other):
         row = int(other[0])
@@ -219,7 +214,7 @@ def _check_order(what: str, theirs: npt.NDArray[np.object_], data: Labelled) -> 
 def _bare(
     labels: IntArray, names: Sequence[str], flags: BoolArray, quality: FloatArray, suggested: IntArray
 ) -> LabelIssues:
-    """Issues of which only flags, scores and suggestions are known."""
+    """Return issues of which only flags, scores and suggestions are known."""
     k = len(names)
     joint = np.bincount(suggested * k + labels, minlength=k * k).reshape(k, k) + 1e-3 * np.eye(k)
     return LabelIssues(

@@ -1,4 +1,4 @@
-"""Retrain on the corrected labels by Co-teaching, and say what that bought."""
+"""Retrain on the corrected labels by Co-teaching, and measure what that gains."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.crossval.kfold import stratified_parts
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import EXCLUDED
-from cvcoteach.fiftyone.store.labelled import check_vector_field, left_out, stack_vectors, vector_fields
+from cvcoteach.fiftyone.store.labelled import check_vector_field, left_out, stack_vectors
 from cvcoteach.fiftyone.work import browse, corrections
-from cvcoteach.fiftyone.work.tell import Tell
 
 if TYPE_CHECKING:
     from cvcoteach.coteaching.estimator import CoTeaching
 
 _HELD_OUT = 5
-"""Without test samples, one in so many of the trusted samples is held out to measure on."""
+"""Without test samples, one in this many trusted samples is held out to measure on."""
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """What Co-teaching on the corrected labels bought."""
+class BeforeAndAfter:
+    """Accuracy without and with Co-teaching on the corrected labels, on the same test samples."""
 
     accuracy_before: float
-    """Of a pair of networks on the given labels, with as many image passes (or epochs, if these are given); [0, 1]."""
+    """Of two plain networks on the given labels, with as many image passes (or epochs, if given); [0, 1]."""
     accuracy_after: float
-    """Of Co-teaching on the corrected ones."""
+    """Of Co-teaching on the corrected labels; [0, 1]."""
     n_train: int
+    """Samples trained on."""
     n_test: int
+    """Samples measured on."""
     folder: str | None
-    """Where the model lies, if it was to be kept."""
+    """Where the model was saved, if it was to be kept."""
     without_file: int = 0
-    """Samples left out since their file is not there."""
+    """Samples left out because their file is missing."""
 
     @property
     def message(self) -> str:
-        """One sentence for people."""
+        """The result in one or two sentences, for people."""
         kept = f" The model is in {self.folder}." if self.folder else ""
         if self.without_file:
             kept = f" {left_out(self.without_file, 'whose file is missing')}{kept}"
@@ -54,47 +56,60 @@ class Retrained:
 
 def retrain(
     samples: Any,
-    brain_key: str | None,
-    tell: Tell,
+    brain_key: str | None = None,
     *,
     test_tag: str | None = None,
     embeddings_field: str | None = None,
     output: str | None = None,
     epochs: int | None = None,
     seed: int = 0,
-) -> Retrained:
+    on_progress: OnProgress | None = None,
+) -> BeforeAndAfter:
     """Train by Co-teaching on what the run selected and people corrected, beside plain networks on the given labels.
 
-    samples: a dataset or view; of it, what the run judged.
-    Trusted, and trained on from the start: what is not flagged, and what was accepted, kept or set. Flagged and not
-    reviewed are the candidates; excluded samples are left out.
-    test_tag: samples that are measured on and not trained on, by their labels as they are now; without one a fifth of
-    the trusted is held out. embeddings_field: train heads on these vectors instead of networks on the images.
-    output: a new folder for the model, of images only.
+    Trusted, and trained on from the start: what is not flagged, and what was accepted, kept or set. Flagged samples
+    without a review are the candidates; excluded samples are left out.
 
-    Raises InputError, one sentence, for anything that does not fit.
+    Args:
+        samples: A dataset or view; of it, what the run judged.
+        brain_key: The run; the newest if None.
+        test_tag: Samples with this tag are measured on, by their current labels, and not trained on; without it a
+            fifth of the trusted samples is held out.
+        embeddings_field: Train heads on these vectors instead of networks on the images.
+        output: A new folder for the model; only with networks on images.
+        epochs: Of each training; chosen by the number of images if None.
+        seed: Of splits and trainings.
+        on_progress: Hears of every epoch.
+
+    Returns:
+        The accuracy of both on the test samples; it is also saved with the run.
+
+    Raises:
+        InputError: One sentence, for anything that does not fit.
     """
     from cvcoteach.coteaching.estimator import CoTeaching
 
     results = runs.load(samples._dataset, brain_key)
     corrections.settle(samples._dataset, results)
-    folder = _output(output, embeddings_field)
+    folder = check_output(output, embeddings_field)
     data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
     noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.has_signal else None
+    on_progress = on_progress or (lambda update: None)
 
-    def trained(start: float, label: str, **options: Any) -> CoTeaching:
+    def trained(number: int, what: str, **options: Any) -> CoTeaching:
         def on_epoch(report: Any) -> None:
-            tell(start + 0.5 * report.epoch / report.n_epochs, f"{label}: epoch {report.epoch} of {report.n_epochs}")
+            done, total = number * report.n_epochs + report.epoch, 2 * report.n_epochs
+            on_progress(Progress("training", done, total, f"{what}, epoch {report.epoch} of {report.n_epochs}"))
 
         return CoTeaching(epochs=epochs, random_state=seed, on_epoch=on_epoch, **options)
 
     x, train, test = data.x, data.train, data.test
-    tell(0.0, "plain training on the given labels")
+    on_progress(Progress("training", 0, 1, "plain networks on the given labels"))
     # without noise to allow for, two networks that learn from everything: plain training, with as many passes
-    before = trained(0.0, "plain training on the given labels", mode="vanilla")
+    before = trained(0, "plain networks on the given labels", mode="vanilla")
     before.fit(_take(x, train), data.given[train], noise_rate=0.0)
     accuracy_before = float((before.predict(_take(x, test)) == data.now[test]).mean())
-    after = trained(0.5, "Co-teaching on the corrected labels")
+    after = trained(1, "Co-teaching on the corrected labels")
     after.fit(
         _take(x, train),
         data.now[train],
@@ -106,11 +121,11 @@ def retrain(
     if folder is not None:
         _save(after, folder)
     where = str(folder) if folder else None
-    retrained = Retrained(accuracy_before, accuracy_after, len(train), len(test), where, data.without_file)
-    results.info["retrained"] = retrained.message
+    gain = BeforeAndAfter(accuracy_before, accuracy_after, len(train), len(test), where, data.without_file)
+    results.info["retrained"] = gain.message
     results.info["accuracy"] = {"before": accuracy_before, "after": accuracy_after, "n_test": len(test)}
     results.save()
-    return retrained
+    return gain
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +139,13 @@ class _Samples:
     now: npt.NDArray[np.str_]
     """(n,) labels as they are."""
     trusted: BoolArray
-    """(n,)"""
+    """(n,) learned from at the start."""
     train: IntArray
+    """Rows to train on."""
     test: IntArray
+    """Rows to measure on."""
     without_file: int
-    """Samples left out."""
+    """Samples left out because their file is missing."""
 
     @classmethod
     def read(
@@ -139,6 +156,7 @@ class _Samples:
         tag: str | None,
         seed: int,
     ) -> _Samples:
+        """Read them from the database. Raises InputError where there is nothing to train or to measure on."""
         issues, done = results.issues, browse.reviews(samples._dataset, results)
         label_field = results.config.label_field
         if embeddings_field:
@@ -177,62 +195,36 @@ class _Samples:
 
 
 def _check(now: npt.NDArray[np.str_], trusted: BoolArray, train: IntArray, test: IntArray, tag: str | None) -> None:
-    """Raises InputError where there is nothing to train or to measure on, or a class that could not be learned."""
+    """Raise InputError where there is nothing to train or to measure on, or a class that could not be learned."""
     if not len(train):
-        raise InputError(f"every sample of the run has the tag {tag!r}; none is left to train on.")
+        raise InputError(f"every sample of the run has the tag {tag!r}, so none is left to train on.")
     if not len(test):
-        raise InputError("no label is trusted yet, so there is nothing to measure on: review some, or give a test tag.")
+        raise InputError("no label is trusted yet, so there is nothing to measure on; review some, or give a test tag.")
     classes = np.unique(now[train])
     if len(classes) < 2:
-        raise InputError(f"the samples to train on are of one class only ({classes[0]}); a classifier needs a second.")
+        raise InputError(f"the samples to train on are all of one class ({classes[0]}); a classifier needs a second.")
     doubtful = np.setdiff1d(classes, now[train][trusted[train]])
     if len(doubtful):
         raise InputError(f"no label of class {str(doubtful[0])!r} is trusted; review some of its samples first.")
 
 
-class RetrainForm:
-    """What can be chosen."""
-
-    NAMES = ("test_tag", "embeddings_field", "output", "epochs", "seed")
-
-    @staticmethod
-    def fill(form: Any, ctx: Any) -> None:
-        """The inputs."""
-        tags = ctx.dataset.distinct("tags")
-        if tags:
-            form.choice("test_tag", tags, "Test samples, by tag (a fifth is held out if empty)")
-        if vectors := vector_fields(ctx.dataset):
-            form.choice("embeddings_field", vectors, "Embeddings (instead of training networks on the images)")
-        form.inputs.str("output", label="New folder to keep the model in", required=False)
-        form.check(lambda: _output(ctx.params.get("output"), ctx.params.get("embeddings_field")))
-        form.inputs.int("epochs", label="Epochs (chosen by the number of images if empty)", min=1, required=False)
-        form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
-
-    @classmethod
-    def options(cls, params: dict[str, Any]) -> dict[str, Any]:
-        """Of `retrain`."""
-        return {name: params[name] for name in cls.NAMES if params.get(name) is not None}
-
-
-def _output(output: str | None, embeddings_field: str | None) -> Path | None:
+def check_output(output: str | None, embeddings_field: str | None) -> Path | None:
+    """Return the folder to keep the model in, None for none. Raises InputError where no model can be kept there."""
     if not output:
         return None
     folder = Path(output).expanduser()
     if embeddings_field:
-        raise InputError("a model on embeddings cannot be kept by itself; leave the folder empty.")
+        raise InputError("a model on embeddings is of no use without what made them; leave the folder empty.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty; name a new folder.")
     return folder
 
 
 def _save(trained: CoTeaching, folder: Path) -> None:
-    from cvcoteach.coteaching.model_files import Model, save_model
+    from cvcoteach.coteaching.model_files import save_model
 
-    size, _, channels = trained.input_shape_
-    recipe, names = trained.recipe_, tuple(map(str, trained.classes_))
-    mirror = recipe.tta and bool(recipe.flip)
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(folder, Model(trained.networks_, recipe.model, names, size, channels, trained.scaling_, mirror))
+    save_model(folder, trained.to_model())
 
 
 def _take(x: Any, rows: IntArray) -> Any:

@@ -10,23 +10,23 @@ from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 
 
 def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
-    """What the run does not know, a sentence each; nothing where it is up to date.
+    """Return what the run does not cover, one sentence each; nothing where it is up to date.
 
-    Added are the samples that came after the run began; what a run of a view left out is not counted. A sample is
-    relabelled where its label is not the one that the run judged and nobody has reviewed it. The database counts, and
-    only samples that have been modified since the run are read: a form that is resolved at every key stroke may ask.
+    Samples count as added if they came after the run began, so what a run of a view left out does not count. A sample
+    counts as relabelled if its label is not the one that the run judged and nobody has reviewed it. The database does
+    the counting, and only samples modified since the run are read, so that a form may ask at every key stroke.
     """
     n_added = dataset._sample_collection.count_documents(_later(results))
     changes = (
-        (n_added, "added; the run knows nothing of them"),
+        (n_added, "added and not checked"),
         (n_removed(dataset, results), "removed"),
-        (_n_relabelled(dataset, results), "relabelled elsewhere; its suggestions are not for them"),
+        (_n_relabelled(dataset, results), "relabelled elsewhere, after the suggestions were made"),
     )
-    return [f"Since the run {n:,} sample{' was' if n == 1 else 's were'} {what}." for n, what in changes if n > 0]
+    return [f"Since the run, {n:,} sample{' was' if n == 1 else 's were'} {what}." for n, what in changes if n > 0]
 
 
 def n_removed(dataset: Any, results: FindLabelIssuesResults) -> int:
-    """How many samples of the run are no more; the database counts."""
+    """Count the samples of the run that were deleted, in the database."""
     samples, judged = dataset._sample_collection, {results.fields.review: {"$in": list(STATUSES)}}
     copies = samples.count_documents({**_later(results), **judged})  # made since, with the run's fields
     return len(results.ids) - samples.count_documents(judged) + copies

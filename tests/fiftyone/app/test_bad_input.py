@@ -49,9 +49,9 @@ def test_a_field_of_another_kind_is_refused_in_a_sentence(noisy: Any) -> None:
 
 def test_a_key_in_use_is_refused_until_replacing_is_allowed(noisy: Any) -> None:
     imported(noisy)
-    assert "there is a run 'label_issues' already" in form("find_label_issues", noisy.dataset)
+    assert "there is already a run 'label_issues'" in form("find_label_issues", noisy.dataset)
     assert form("find_label_issues", noisy.dataset, params={"overwrite": True}) == ""
-    with pytest.raises(ExecutionError, match="there is a run 'label_issues' already"):
+    with pytest.raises(ExecutionError, match="there is already a run 'label_issues'"):
         execute("find_label_issues", noisy.dataset)
 
 
@@ -60,7 +60,9 @@ def test_the_form_says_what_replacing_a_run_puts_an_end_to(noisy: Any) -> None:
     assert notes("find_label_issues", noisy.dataset, params={"overwrite": True}) == []
     corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:1])
     [note] = notes("find_label_issues", noisy.dataset, params={"overwrite": True})
-    assert "puts an end to 1 review: labels stay as corrected, and on record, but can no longer be undone" in note
+    assert (
+        "discards 1 review: corrected labels stay, and so does their record, but they can no longer be undone" in note
+    )
 
 
 @pytest.mark.parametrize("name", ["find_label_issues", "import_label_issues"])
@@ -87,7 +89,7 @@ def test_a_stale_run_is_refused(noisy: Any) -> None:
 def test_an_export_does_not_overwrite(noisy: Any, tmp_path: Path) -> None:
     imported(noisy)
     (tmp_path / "out.csv").write_text("mine")
-    with pytest.raises(ExecutionError, match="is there already"):
+    with pytest.raises(ExecutionError, match="already exists"):
         execute("export_corrected", noisy.dataset, params={"kind": "csv", "to": str(tmp_path / "out.csv")})
     assert (tmp_path / "out.csv").read_text() == "mine"
 
@@ -97,14 +99,14 @@ ALL = [made().name for made in OPERATORS if not made().config.unlisted]
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_deleted_dataset_is_said_in_the_form(name: str) -> None:
-    assert form(name, "deleted long ago") == "the dataset 'deleted long ago' is gone; it was deleted meanwhile."
+    assert form(name, "deleted long ago") == "the dataset 'deleted long ago' no longer exists."
 
 
 @pytest.mark.parametrize("name", ["find_label_issues", "import_label_issues", "retrain_coteaching", "export_corrected"])
 def test_a_dataset_deleted_after_the_form_is_a_toast(name: str) -> None:
     params = {"to": "anything", "folder": "anything"}
     assert toasts(in_the_app(name, "deleted long ago", params=params)) == [
-        ("error", "the dataset 'deleted long ago' is gone; it was deleted meanwhile.")
+        ("error", "the dataset 'deleted long ago' no longer exists.")
     ]
 
 
@@ -122,7 +124,7 @@ def test_a_dataset_deleted_while_the_run_is_under_way_is_a_toast(noisy: Any, mon
 
     monkeypatch.setattr(issues, "_run", deleting)
     told = in_the_app("find_label_issues", copy, params={"embeddings_field": "embedding", "rounds": 1})
-    assert toasts(told) == [("error", f"the dataset {copy.name!r} was deleted meanwhile; nothing was saved.")]
+    assert toasts(told) == [("error", f"the dataset {copy.name!r} was deleted in the meantime; nothing was saved.")]
 
 
 def test_an_error_nobody_foresaw_is_a_toast_with_its_name(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +137,7 @@ def test_an_error_nobody_foresaw_is_a_toast_with_its_name(noisy: Any, monkeypatc
     assert told[-2][1]["progress"] == 1
     [(variant, message)] = toasts(told)
     assert variant == "error"
-    assert message.startswith("KeyError: 'something' (the whole traceback is in the log")
+    assert message.startswith("KeyError: 'something' (the full traceback is in the log")
 
 
 @pytest.mark.slow
@@ -164,7 +166,7 @@ def test_an_error_nobody_foresaw_in_a_correction_has_words(noisy: Any, monkeypat
         raise KeyError("something")
 
     monkeypatch.setattr(corrections, "accept_suggestions", broken)
-    with pytest.raises(ExecutionError, match=r"KeyError: 'something' .the whole traceback is in the log"):
+    with pytest.raises(ExecutionError, match=r"KeyError: 'something' .the full traceback is in the log"):
         execute("accept_suggestions", noisy.dataset, selected=noisy.wrong_ids[:1])
 
 
@@ -181,7 +183,7 @@ def test_missing_labels_and_files_are_counted_in_the_form_and_do_not_stop_it(noi
 def test_all_files_missing_is_said_in_the_form(noisy: Any) -> None:
     for path in noisy.dataset.values("filepath"):
         Path(path).unlink()
-    assert "no file of the 60 samples is there" in form("find_label_issues", noisy.dataset)
+    assert "none of the files of 60 samples exists" in form("find_label_issues", noisy.dataset)
     with_embeddings(noisy)
     assert form("find_label_issues", noisy.dataset, params={"embeddings_field": "embedding"}) == ""
 
@@ -236,9 +238,9 @@ def test_what_has_changed_since_the_run_is_told_in_every_form(noisy: Any, name: 
     noisy.dataset.delete_samples(noisy.ids[1:3])
     noisy.dataset.set_values("ground_truth.label", {relabelled: "spiral"}, key_field="id")
     assert [note for note in notes(name, noisy.dataset) if "Since the run" in note] == [
-        "Since the run 1 sample was added; the run knows nothing of them.",
-        "Since the run 2 samples were removed.",
-        "Since the run 1 sample was relabelled elsewhere; its suggestions are not for them.",
+        "Since the run, 1 sample was added and not checked.",
+        "Since the run, 2 samples were removed.",
+        "Since the run, 1 sample was relabelled elsewhere, after the suggestions were made.",
     ]
 
 
@@ -256,8 +258,8 @@ def test_an_export_to_a_taken_place_is_said_in_the_form(noisy: Any, tmp_path: Pa
     (tmp_path / "out.corrections.csv").touch()
     for kind, to, said in (
         ("imagefolder", str(tmp_path / "full"), "is not empty"),
-        ("csv", str(tmp_path / "out.csv"), "out.corrections.csv is there already"),
-        ("dataset", noisy.dataset.name, "there is a dataset"),
+        ("csv", str(tmp_path / "out.csv"), "out.corrections.csv already exists"),
+        ("dataset", noisy.dataset.name, "there is already a dataset"),
     ):
         assert said in form("export_corrected", noisy.dataset, params={"kind": kind, "to": to})
         [(variant, message)] = toasts(in_the_app("export_corrected", noisy.dataset, params={"kind": kind, "to": to}))
@@ -265,7 +267,9 @@ def test_an_export_to_a_taken_place_is_said_in_the_form(noisy: Any, tmp_path: Pa
 
 
 def test_an_import_of_nothing_is_refused(noisy: Any, tmp_path: Path) -> None:
-    assert "holds no run of cvcoteach" in form("import_label_issues", noisy.dataset, params={"folder": str(tmp_path)})
+    assert "is not a run folder of cvcoteach" in form(
+        "import_label_issues", noisy.dataset, params={"folder": str(tmp_path)}
+    )
     [(variant, message)] = toasts(in_the_app("import_label_issues", noisy.dataset))
     assert (variant, "nothing to import" in message) == ("error", True)
 
@@ -291,7 +295,7 @@ def test_two_runs_of_the_same_at_once_are_refused(noisy: Any, monkeypatch: pytes
 
     monkeypatch.setattr(issues, "_run", twice)
     execute("find_label_issues", noisy.dataset, **options)
-    assert told[1:] == [("error", f"the same run of {noisy.dataset.name} is under way already; wait for it to end.")]
+    assert told[1:] == [("error", f"the same run of {noisy.dataset.name} is already under way; wait for it to end.")]
     assert runs.keys(noisy.dataset) == ["label_issues"]
 
 
@@ -310,7 +314,7 @@ def test_a_key_taken_while_the_run_was_under_way_is_not_overwritten(
 
     with monkeypatch.context() as patched:
         patched.setattr(issues, "_run", overtaken)
-        with pytest.raises(ExecutionError, match="there is a run 'label_issues' already"):
+        with pytest.raises(ExecutionError, match="there is already a run 'label_issues'"):
             execute("find_label_issues", noisy.dataset, params={"embeddings_field": "embedding", "rounds": 1})
     assert runs.load(noisy.dataset).config.source == "cleanlab"
     execute(  # under another key nothing is trained again

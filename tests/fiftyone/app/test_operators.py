@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
 import fiftyone.operators as foo
-import pandas as pd
 import pytest
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
 from cvcoteach.fiftyone.app.reviewing import DOORS
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
-from cvcoteach.fiftyone.work import browse, corrections, export
+from cvcoteach.fiftyone.work import browse
 from tests.fiftyone.calls import context, execute, in_the_app, notes, operator, plugin, properties, status, toasts
 from tests.fiftyone.store.test_runs import imported
 from tests.fiftyone.work.test_find import with_embeddings
@@ -39,7 +35,7 @@ def test_the_plugin_registers_everything_without_an_error() -> None:
 
 @pytest.mark.slow
 def test_importing_the_operators_loads_no_torch() -> None:
-    script = "import sys, cvcoteach.fiftyone.operators, cvcoteach.fiftyone.panel; print('torch' in sys.modules)"
+    script = "import sys, cvcoteach.fiftyone.app.operators, cvcoteach.fiftyone.app.panel; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.strip().endswith("False")
 
@@ -188,94 +184,6 @@ def test_the_keys_pass_over_samples_that_were_deleted(noisy: Any) -> None:
     assert [results.ids[row].decode() for row in browse.queue(results, done)] == worst[3:]
 
 
-def test_export_into_class_folders_is_exactly_the_corrected_labels(noisy: Any, tmp_path: Path) -> None:
-    imported(noisy)
-    execute("exclude_samples", noisy.dataset, selected=noisy.wrong_ids[:1])
-    execute("accept_suggestions", noisy.dataset, selected=noisy.wrong_ids[1:])
-    execute("export_corrected", noisy.dataset, params={"kind": "imagefolder", "to": str(tmp_path / "out")})
-    gone = noisy.ids.index(noisy.wrong_ids[0])
-    expected = {f"{CLASSES[k]}/{i:05d}.png" for i, k in enumerate(noisy.true) if i != gone}
-    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")} == expected
-
-
-def test_export_as_csv_has_given_and_corrected_labels_and_the_record(noisy: Any, tmp_path: Path) -> None:
-    imported(noisy)
-    execute("accept_suggestions", noisy.dataset, selected=noisy.wrong_ids)
-    execute("export_corrected", noisy.dataset, params={"kind": "csv", "to": str(tmp_path / "out.csv")})
-    with open(tmp_path / "out.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["label"] for row in rows] == [CLASSES[k] for k in noisy.true]
-    assert [row["given_label"] for row in rows] == [CLASSES[k] for k in noisy.given]
-    with open(tmp_path / "out.corrections.csv", newline="") as file:
-        assert {row["sample_id"] for row in csv.DictReader(file)} == set(noisy.wrong_ids)
-
-
-def test_the_exported_record_has_what_was_corrected_by_a_run_that_was_replaced(noisy: Any, tmp_path: Path) -> None:
-    imported(noisy)
-    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:2])
-    imported(noisy, overwrite=True)
-    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[2:3])
-    execute("export_corrected", noisy.dataset, params={"kind": "csv", "to": str(tmp_path / "out.csv")})
-    with open(tmp_path / "out.corrections.csv", newline="") as file:
-        assert [row["sample_id"] for row in csv.DictReader(file)] == noisy.wrong_ids[:3]
-
-
-@pytest.mark.parametrize("n_written", [0, 1])
-def test_an_export_as_csv_that_was_killed_is_done_by_the_same_call(
-    noisy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int
-) -> None:
-    imported(noisy)
-    corrections.keep_labels(noisy.dataset, noisy.wrong_ids)
-    to, write, written = tmp_path / "out.csv", pd.DataFrame.to_csv, itertools.count()
-
-    def killed(*arguments: Any, **options: Any) -> Any:
-        if next(written) == n_written:
-            raise KeyboardInterrupt
-        return write(*arguments, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pd.DataFrame, "to_csv", killed)
-        with pytest.raises(KeyboardInterrupt):
-            export.export_corrected(noisy.dataset, "csv", str(to))
-    assert len(list(tmp_path.glob("out*"))) == n_written
-    assert export.export_corrected(noisy.dataset, "csv", str(to)) == 60
-    with pytest.raises(InputError, match=r"out.csv is there already"):
-        export.export_corrected(noisy.dataset, "csv", str(to))
-
-
-def test_an_export_as_a_dataset_that_was_killed_leaves_none_of_that_name(
-    noisy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    imported(noisy)
-
-    clone = fo.DatasetView.clone
-
-    def killed(*arguments: Any, **options: Any) -> None:
-        clone(*arguments, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(fo.DatasetView, "clone", killed)
-        with pytest.raises(KeyboardInterrupt):
-            export.export_corrected(noisy.dataset, "dataset", "corrected")
-    assert not fo.dataset_exists("corrected")
-    assert export.export_corrected(noisy.dataset, "dataset", "corrected") == 60
-    made = fo.load_dataset("corrected")
-    assert made.persistent
-    assert made.list_brain_runs() == []
-    made.delete()
-
-
-def test_export_as_a_dataset_carries_labels_and_leaves_the_runs_fields(noisy: Any) -> None:
-    imported(noisy)
-    execute("accept_suggestions", noisy.dataset, selected=noisy.wrong_ids)
-    execute("export_corrected", noisy.dataset, params={"kind": "dataset", "to": "corrected"})
-    made = fo.load_dataset("corrected")
-    assert made.values("ground_truth.label") == [CLASSES[k] for k in noisy.true]
-    assert not set(FIELDS) & set(made.get_field_schema())
-    made.delete()
-
-
 def test_long_runs_are_delegated_by_default(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = context(noisy.dataset)
     operator = FindLabelIssuesOperator()
@@ -302,7 +210,10 @@ def test_a_key_that_fails_is_told_by_a_toast(noisy: Any, monkeypatch: pytest.Mon
 
     monkeypatch.setitem(DOORS, "keep", broken)
     params = {"what": "keep", "sample_id": noisy.wrong_ids[0]}
-    for dataset, why in ((noisy.dataset, "RuntimeError: the database is on fire"), ("deleted long ago", "was deleted")):
+    for dataset, why in (
+        (noisy.dataset, "RuntimeError: the database is on fire"),
+        ("deleted long ago", "'deleted long ago' no longer exists."),
+    ):
         ctx = context(dataset, query_performance=True, params=params)
         assert operator("review_and_move_on").execute(ctx) == {}
         (toast,) = (it.params for it in ctx.executor._requests if it.operator_uri == "notify")
@@ -318,7 +229,7 @@ def test_a_key_undoes_presses_one_by_one_and_never_what_was_done_to_many(noisy: 
     execute("accept_suggestions", noisy.dataset, selected=many)
     undo = {"current_sample": three, "params": {"what": "undo"}}
     assert [execute("review_and_move_on", noisy.dataset, **undo)["next"] for _ in range(2)] == [two, one]
-    with pytest.raises(Exception, match="no correction of this or of another single sample"):
+    with pytest.raises(Exception, match="no correction of this or another single sample"):
         execute("review_and_move_on", noisy.dataset, **undo)
     assert {i for i, value in status(noisy).items() if value != "unreviewed"} == set(many)
 

@@ -174,7 +174,7 @@ def test_undo_in_an_open_sample_takes_back_its_correction_else_the_last_of_one_s
     assert event.params("open_sample")["id"] == single
     assert [status(noisy)[i] for i in (single, *many)] == ["unreviewed", "accepted", "accepted", "accepted"]
     event = Event.of(noisy, "undo", current_sample=left)
-    assert "no correction of this or of another single sample" in event.params("notify")["message"]
+    assert "no correction of this or another single sample" in event.params("notify")["message"]
     Event.of(noisy, "undo", current_sample=many[0])
     assert [status(noisy)[i] for i in (single, *many)] == ["unreviewed", "unreviewed", "accepted", "accepted"]
 
@@ -226,10 +226,10 @@ def test_deleted_samples_leave_the_queue(noisy: Any) -> None:
 
 def test_a_deleted_dataset_is_a_sentence_in_the_panel_and_a_toast_of_its_buttons() -> None:
     gone = SimpleNamespace(dataset=SimpleNamespace(name="deleted long ago"))
-    assert "it was deleted meanwhile" in Event.of(gone, "refresh").shown
+    assert "no longer exists" in Event.of(gone, "refresh").shown
     for button in ("accept", "set_label", "undo", "apply_marks", "show_left"):
         event = Event.of(gone, button, marks=[{"id": "0" * 24, "type": "default"}])
-        assert "it was deleted meanwhile" in event.params("notify")["message"], button
+        assert "no longer exists" in event.params("notify")["message"], button
 
 
 def test_class_names_are_shown_as_they_are() -> None:

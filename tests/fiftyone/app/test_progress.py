@@ -3,72 +3,64 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cvcoteach.crossval.trainer import FoldKey, FoldProgress
+from cvcoteach._progress import Progress
 from cvcoteach.fiftyone.app import progress
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, with_progress
-from cvcoteach.pipeline.settings import ExtractionWatcher
 from tests.fiftyone.calls import context, in_the_app
 from tests.fiftyone.work.test_find import with_embeddings
 
-
-def training(watcher: ProgressWatcher, n_rounds: int, n_folds: int, key: tuple[int, int], kept: bool = False) -> None:
-    """What a watcher is told of one training of two epochs."""
-
-    def told(state: Any) -> FoldProgress:
-        return FoldProgress(FoldKey(*key), n_rounds, n_folds, 1, 1, state)
-
-    if kept:
-        watcher.fold(told("kept"))
-        return
-    watcher.fold(told("start"))
-    for epoch in (1, 2):
-        watcher.epoch(SimpleNamespace(epoch=epoch, n_epochs=2))
-    watcher.fold(told("done"))
+STAGES = [
+    Progress("reading images", 50, 100),
+    Progress("computing features", 50, 100, "50 of 100 (12 images/s)"),
+    *(Progress("training", 10.0 * epoch, 200.0, f"round 1 of 2, epoch {epoch} of 20") for epoch in range(21)),
+]
 
 
-@pytest.mark.parametrize("n_final", [5, 10])
-@pytest.mark.parametrize("n_rounds", [1, 4])
-@pytest.mark.parametrize("passes", [1, 2])
-@pytest.mark.parametrize("kept", [0, 3])
-def test_the_share_rises_from_reading_to_the_end(n_rounds: int, n_final: int, kept: int, passes: int) -> None:
-    told: list[tuple[float, str]] = []
-    watcher = ProgressWatcher(lambda share, label: told.append((share, label)))
-    watcher.reading(50, 100)
-    watcher.extracting(50, 100, 12.0)
-    trainings = [(n_rounds, 2, (round_, fold)) for round_ in range(1, n_rounds + 1) for fold in (1, 2)]
-    last = n_rounds + passes
-    trainings += [
-        (last, n_final, (round_, fold)) for round_ in range(n_rounds + 1, last + 1) for fold in range(1, n_final + 1)
-    ]
-    for number, one in enumerate(trainings):
-        training(watcher, *one, kept=number < kept)
-    shares = [share for share, _ in told]
+def test_the_share_rises_from_reading_to_the_end() -> None:
+    shown: list[tuple[float, str]] = []
+    watcher = ProgressWatcher(lambda share, label: shown.append((share, label)))
+    for update in STAGES:
+        watcher.progress(update)
+    shares = [share for share, _ in shown]
     assert shares == sorted(shares)
-    assert len(set(shares)) > 2 * n_final * passes
+    assert shares[:2] == pytest.approx([0.025, 0.025 + 0.475 / 2])
+    assert len(set(shares)) > 20
     assert shares[-1] == pytest.approx(0.99)
-    labels = [label for _, label in told]
+    labels = [label for _, label in shown]
     assert labels[:2] == ["reading images: 50 of 100", "computing features: 50 of 100 (12 images/s)"]
-    which = "" if passes == 1 else "pass 2 of 2, "
-    assert labels[-2] == f"final scoring, {which}fold {n_final} of {n_final}: epoch 2 of 2"
-    assert (f"round 1 of {n_rounds}, fold 1 of 2: kept from before" in labels) == (kept > 0)
+    assert labels[-1] == "training: round 1 of 2, epoch 20 of 20"
 
 
-def test_it_is_told_of_features_too() -> None:
-    assert isinstance(ProgressWatcher(lambda share, label: None), ExtractionWatcher)
+def test_the_share_never_falls_where_a_total_is_corrected() -> None:
+    shares: list[float] = []
+    watcher = ProgressWatcher(lambda share, label: shares.append(share))
+    for done, total in ((50, 100), (60, 300), (299, 300), (400, 300)):
+        watcher.progress(Progress("training", done, total))
+    assert shares == sorted(shares)
+    assert shares[0] == shares[1] == pytest.approx(0.495)
+    assert shares[-1] == pytest.approx(0.99)
+
+
+def test_a_note_is_kept_and_shown_where_the_run_is() -> None:
+    shown: list[tuple[float, str]] = []
+    watcher = ProgressWatcher(lambda share, label: shown.append((share, label)))
+    watcher.progress(Progress("copying images", 1, 2))
+    watcher.note("one class is rare.")
+    assert watcher.notes == ["one class is rare."]
+    assert shown[-1] == (shown[-2][0], "one class is rare.")
 
 
 def test_the_browser_is_told_while_the_work_goes_on_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LEAST_PAUSE", 0.02)
     ctx = context("any", query_performance=True)
 
-    def work(tell: Any) -> str:
+    def work(watcher: ProgressWatcher) -> str:
         for step in range(400):
-            tell(step / 400, f"step {step}")
+            watcher.progress(Progress("copying images", step, 400))
             time.sleep(0.0005)
         return "result"
 
@@ -89,13 +81,13 @@ def test_a_delegated_run_writes_its_progress_and_raises_its_errors() -> None:
     ctx = context("any", delegated=True, query_performance=True)
     ctx._set_progress = lambda operation, step: told.append((operation, step.progress, step.label))
 
-    def work(tell: Any) -> None:
-        tell(0.5, "half")
+    def work(watcher: ProgressWatcher) -> None:
+        watcher.progress(Progress("training", 50, 100, "half"))
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
         list(with_progress(ctx, work, lambda _: iter(())))
-    assert told == [(None, 0.5, "half")]
+    assert told == [(None, 0.495, "training: half")]
 
 
 def test_from_python_there_is_a_line_where_fiftyones_own_bars_are_shown(
@@ -103,12 +95,14 @@ def test_from_python_there_is_a_line_where_fiftyones_own_bars_are_shown(
 ) -> None:
     ctx = context("any")
 
-    def work(tell: Any) -> None:
-        tell(0.5, "half way")
+    def work(watcher: ProgressWatcher) -> None:
+        watcher.progress(Progress("reading images", 100, 100))
+        watcher.progress(Progress("computing features", 100, 100))
 
     list(with_progress(ctx, work, lambda _: iter(())))
     assert capsys.readouterr().err == ""  # the tests' own setting
     monkeypatch.setattr(progress.fo.config, "show_progress_bars", True)
+    monkeypatch.setattr(progress, "_LEAST_PAUSE", 0.0)
     list(with_progress(ctx, work, lambda _: iter(())))
     assert "50% |" in capsys.readouterr().err
 

@@ -180,7 +180,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
         pressed = form.get_by_role("button", name=button, exact=True)
         pressed.wait_for()
         if name == "import_label_issues":
-            wait_until(lambda: form.get_by_text("there is a run 'label_issues' already").count(), "the key is refused")
+            wait_until(lambda: form.get_by_text("there is already a run 'label_issues'").count(), "the key is refused")
             assert pressed.is_disabled()
         _picture(page, name, form)
         form.get_by_role("button", name="Cancel").click()

@@ -112,7 +112,7 @@ def test_two_runs_live_side_by_side_the_newest_first(noisy: Any) -> None:
 
 def test_a_second_run_with_the_same_key_is_refused_unless_allowed(noisy: Any) -> None:
     imported(noisy)
-    with pytest.raises(InputError, match="there is a run 'label_issues' already"):
+    with pytest.raises(InputError, match="there is already a run 'label_issues'"):
         imported(noisy)
     runs.check_key(noisy.dataset, "label_issues", overwrite=True)
 
@@ -125,7 +125,7 @@ def test_a_key_that_is_no_name_is_refused(noisy: Any, key: Any) -> None:
 
 def test_a_key_whose_fields_are_taken_is_refused(noisy: Any) -> None:
     noisy.dataset.add_sample_field("mine_review", fo.StringField)
-    with pytest.raises(InputError, match="has a field 'mine_review' that is no run's"):
+    with pytest.raises(InputError, match="has a field 'mine_review' that belongs to no run"):
         runs.check_key(noisy.dataset, "mine")
 
 
@@ -178,8 +178,8 @@ def test_replacing_a_run_says_how_many_reviews_it_ends(noisy: Any) -> None:
     assert imported(noisy).info["notes"] == []
     corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:3])
     end = (
-        "A new run in place of 'label_issues' puts an end to 3 reviews: "
-        "labels stay as corrected, and on record, but can no longer be undone."
+        "Replacing the run 'label_issues' discards 3 reviews: "
+        "corrected labels stay, and so does their record, but they can no longer be undone."
     )
     with pytest.raises(InputError, match=re.escape("allow it to be replaced. " + end)):
         imported(noisy)
@@ -193,7 +193,7 @@ def test_a_rename_to_names_that_are_taken_changes_no_field(noisy: Any) -> None:
     noisy.dataset.add_sample_field("mine_review", fo.StringField)
     noisy.dataset.set_values("mine_review", ["dear"] * 60)
     schema = set(noisy.dataset.get_field_schema())
-    with pytest.raises(InputError, match="has a field 'mine_review' already, so the fields of 'label_issues' keep"):
+    with pytest.raises(InputError, match="already has a field 'mine_review', so the fields of 'label_issues' keep"):
         fo_fields.rename(noisy.dataset, FIELDS, Fields("mine"))
     noisy.dataset.rename_brain_run("label_issues", "mine")  # FiftyOne puts the refusal into its log
     assert set(noisy.dataset.get_field_schema()) == schema
@@ -208,5 +208,29 @@ def test_a_run_renamed_in_vain_is_not_replaced_over_a_field_of_somebody_elses(no
     imported(noisy)
     noisy.dataset.add_sample_field("mine_review", fo.StringField, description="My own")
     noisy.dataset.rename_brain_run("label_issues", "mine")
-    with pytest.raises(InputError, match="has a field 'mine_review' that is no run's"):
+    with pytest.raises(InputError, match="has a field 'mine_review' that belongs to no run"):
         imported(noisy, "mine", overwrite=True)
+
+
+def test_saved_runs_name_classes_in_a_module_that_stays(noisy: Any) -> None:
+    imported(noisy)
+    config = noisy.dataset._doc.brain_methods["label_issues"].config
+    assert config["cls"] == "cvcoteach.fiftyone.runs.FindLabelIssuesConfig"
+
+
+@pytest.mark.parametrize("module", ["cvcoteach.fiftyone.runs", "cvcoteach.fiftyone.store.runs"])
+def test_a_run_saved_when_the_code_lay_elsewhere_loads_renames_and_deletes(
+    noisy: Any, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    schema = set(noisy.dataset.get_field_schema())
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_SAVED_MODULE", module)
+        imported(noisy)
+    noisy.dataset._brain_cache.clear()
+    noisy.dataset.reload()
+    assert noisy.dataset._doc.brain_methods["label_issues"].config["cls"] == f"{module}.FindLabelIssuesConfig"
+    assert runs.load(noisy.dataset).issues.n_issues == 12
+    noisy.dataset.rename_brain_run("label_issues", "mine")
+    assert runs.load(noisy.dataset, "mine").fields.review in noisy.dataset.get_field_schema()
+    noisy.dataset.delete_brain_run("mine")
+    assert set(noisy.dataset.get_field_schema()) == schema

@@ -143,14 +143,15 @@ def test_an_action_that_cannot_be_undone_any_more_does_not_stand_before_the_olde
     done = corrections.undo_corrections(run.dataset)
     assert done.ids == (one,)
     assert done.message == (
-        "1 correction taken back; 1 left alone: deleted meanwhile; 1 left alone: changed elsewhere meanwhile."
+        "1 correction taken back; 1 left alone: deleted in the meantime; "
+        "1 left alone: changed elsewhere in the meantime."
     )
     assert run.raw_labels()[one] == before[one]
     assert run.raw_labels()[two]["label"] == "elsewhere"
-    why = r"nothing was undone \(1 deleted meanwhile; 1 changed elsewhere meanwhile\)"
+    why = r"nothing was undone \(1 deleted in the meantime; 1 changed elsewhere in the meantime\)"
     with pytest.raises(InputError, match=why):
         corrections.undo_corrections(run.dataset)
-    with pytest.raises(InputError, match=r"nothing was undone \(1 deleted meanwhile\)"):
+    with pytest.raises(InputError, match=r"nothing was undone \(1 deleted in the meantime\)"):
         corrections.undo_corrections(run.dataset, [three])
 
 
@@ -193,7 +194,7 @@ def test_a_read_only_field_is_not_written_to(run: Any) -> None:
 
 
 def test_what_is_no_sample_id_is_refused(run: Any) -> None:
-    with pytest.raises(InputError, match="'abc' is no sample id"):
+    with pytest.raises(InputError, match="'abc' is not a sample id"):
         corrections.keep_labels(run.dataset, [run.ids[0], "abc"])
 
 
@@ -220,7 +221,7 @@ def test_the_messages_read_as_sentences(run: Any) -> None:
     assert corrections.keep_labels(run.dataset, run.wrong_ids[:3]).message == "3 labels kept."
     assert corrections.undo_corrections(run.dataset).message == "3 corrections taken back."
     partly = corrections.Correction("accept", tuple(run.ids[:2]), {corrections.CHANGED_ELSEWHERE: 1, "so": 1234})
-    assert partly.message == "2 labels accepted; 1 left alone: changed elsewhere meanwhile; 1,234 left alone: so."
+    assert partly.message == "2 labels accepted; 1 left alone: changed elsewhere in the meantime; 1,234 left alone: so."
 
 
 def test_a_label_that_is_missing_can_be_set_and_taken_away_again(run: Any) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from cvcoteach.fiftyone.app import texts
-from cvcoteach.fiftyone.app.charts import MOST_CLASSES, busiest, class_noise, histogram, matrix
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, corrections
-from cvcoteach.fiftyone.work.browse import Reviews
 from cvcoteach.fiftyone.work.figures import headline, spot_checks, with_reviews
 from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
 from cvcoteach.issues.precision_recall import expected_precision_recall
@@ -47,24 +43,6 @@ def test_the_estimate_narrows_as_reviews_go_on_and_ends_at_the_truth() -> None:
     assert widths[1] < 1.05 * widths[0]
     assert widths[1] > widths[2] > widths[3] > widths[4] == 0
     assert precision.estimate == wrong[issues.is_label_issue].mean()
-
-
-def test_the_panel_tells_the_interval_of_now_and_the_one_at_first() -> None:
-    issues, wrong = simulated()
-    nobody = Reviews(np.full(len(wrong), "unreviewed", dtype=object), np.zeros(len(wrong), np.bool_))
-    noise, precision, recall = texts.estimates(headline(SimpleNamespace(issues=issues), nobody))
-    first = expected_precision_recall(issues)
-    assert first.precision is not None
-    assert first.recall is not None
-    assert noise.value == f"{issues.wrong.mean():.1%}"
-    assert precision.more == f"{100 * first.precision.low:.0f}\u2013{first.precision.high:.0%}"
-    assert recall.value == f"{first.recall.estimate:.0%}"
-    status = np.where(issues.is_label_issue, "accepted", "unreviewed").astype(object)
-    all_flagged = Reviews(status, wrong & issues.is_label_issue)
-    _, precision, _ = texts.estimates(headline(SimpleNamespace(issues=issues), all_flagged))
-    share = f"{wrong[issues.is_label_issue].mean():.0%}"
-    assert precision.value == share
-    assert precision.more.startswith(f"{share[:-1]}\u2013{share}  \nat first ")
 
 
 def test_with_everything_reviewed_recall_is_the_truth_too() -> None:
@@ -105,32 +83,3 @@ def test_an_excluded_sample_counts_as_a_wrong_label_a_kept_one_as_right(noisy: A
     done = browse.reviews(noisy.dataset, results)
     rows = [noisy.ids.index(i) for i in (one, two, three)]
     assert done.was_wrong[rows].tolist() == [True, False, True]
-
-
-def test_the_matrix_shows_the_most_confused_classes_only() -> None:
-    counts = np.zeros((40, 40), np.int64)
-    counts[7, 31] = 5
-    counts[2, 3] = 1
-    shown = busiest(counts)
-    assert len(shown) == MOST_CLASSES
-    assert {2, 3, 7, 31} <= set(shown.tolist())
-    (heat,), _ = matrix(counts, tuple(f"class {k}" for k in range(40)))
-    place = heat["y"].index("class 7"), heat["x"].index("class 31")
-    assert heat["z"][place[0]][place[1]] == 5
-
-
-def test_long_class_names_are_cut_on_the_axes_but_not_in_what_a_click_tells() -> None:
-    names = ("a very long name of a class indeed", "short")
-    (heat,), layout = matrix(np.array([[0, 1], [2, 0]]), names)
-    assert heat["x"] == heat["y"] == list(names)
-    assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["a very long name \u2026", "short"]
-    (bars,), layout = class_noise(np.array([0.1, 0.5]), np.array([1, 2]), names)
-    assert bars["y"] == layout["yaxis"]["tickvals"] == ["short", names[0]]
-
-
-def test_charts_of_nothing_are_still_charts() -> None:
-    none = np.zeros(20, np.int64)
-    data, _ = histogram(none, none)
-    assert [trace["customdata"] for trace in data] == [[0] * 20] * 2
-    (bars,), _ = class_noise(np.array([np.nan, 0.5]), np.array([0, 3]), ("a", "b"))
-    assert bars["y"] == ["b", "a"]

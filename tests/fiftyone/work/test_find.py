@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
+from cvcoteach.crossval.trainer import FoldKey
 from cvcoteach.fiftyone.app.progress import ProgressWatcher
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.labelled import read_labels
-from cvcoteach.fiftyone.work.find import find_label_issues
-from cvcoteach.pipeline.settings import Settings, Silent
+from cvcoteach.fiftyone.work.find import find_label_issues, source_of
+from cvcoteach.pipeline.settings import Machine, Settings
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
@@ -32,24 +34,16 @@ def with_embeddings(noisy: Any) -> Any:
     return noisy
 
 
-class Killer(Silent):
-    """Stops the run when the second round begins."""
+class Killer:
+    """Stops the run once a third of the training is done, when the first folds are finished."""
 
-    def fold(self, progress: Any) -> None:
-        """As a killed process would."""
-        if progress.state == "start" and progress.key.round == 2:
+    def note(self, sentence: str) -> None:
+        """Nothing to do with it."""
+
+    def progress(self, update: Progress) -> None:
+        """Die as a killed process would."""
+        if update.stage == "training" and update.done / update.total > 1 / 3:
             raise KeyboardInterrupt
-
-
-class Recorder(Silent):
-    """Remembers what became of each fold."""
-
-    def __init__(self) -> None:
-        self.states: list[str] = []
-
-    def fold(self, progress: Any) -> None:
-        """One state after the other."""
-        self.states.append(progress.state)
 
 
 @pytest.mark.slow
@@ -60,8 +54,9 @@ def test_networks_find_the_wrong_labels_of_images(tmp_path: Path) -> None:
     before = made.raw_labels()
     shares: list[float] = []
     settings = Settings(n_rounds=2, epochs=20)  # few images, few batches an epoch
+    machine = Machine(precision="bfloat16", threads=1)  # a busy machine would measure, and choose, another
     watcher = ProgressWatcher(lambda share, label: shares.append(share))
-    results = find_label_issues(made.dataset, "ground_truth", settings=settings, watcher=watcher)
+    results = find_label_issues(made.dataset, "ground_truth", settings=settings, machine=machine, watcher=watcher)
     flagged = set(made.dataset.match(fo.ViewField(FIELDS.is_issue)).values("id"))
     found = len(flagged & set(made.wrong_ids))
     assert found >= 12  # of 24
@@ -82,7 +77,7 @@ def test_heads_on_an_embeddings_field_find_them_too(noisy: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> None:
+def test_a_killed_run_leaves_the_labels_and_resumes_where_it_was(noisy: Any, trained_folds: list[FoldKey]) -> None:
     with_embeddings(noisy)
     before, schema = noisy.raw_labels(), set(noisy.dataset.get_field_schema())
     options = {"settings": QUICK, "embeddings_field": "embedding"}
@@ -90,23 +85,16 @@ def test_a_killed_run_leaves_the_labels_and_goes_on_where_it_was(noisy: Any) -> 
         find_label_issues(noisy.dataset, "ground_truth", watcher=Killer(), **options)
     assert noisy.raw_labels() == before
     assert set(noisy.dataset.get_field_schema()) == schema
-    recorder = Recorder()
-    find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, **options)
-    assert recorder.states.count("kept") >= 1
-    recorder = Recorder()
-    find_label_issues(noisy.dataset, "ground_truth", watcher=recorder, overwrite=True, **options)
-    assert recorder.states.count("kept") == 0  # a finished run leaves nothing behind
-
-
-def test_samples_without_label_or_file_are_left_out_and_counted(noisy: Any) -> None:
-    ids = noisy.ids
-    sample = noisy.dataset[ids[0]]
-    sample["ground_truth"] = None
-    sample.save()
-    Path(noisy.dataset[ids[1]].filepath).unlink()
-    data = read_labels(noisy.dataset, "ground_truth")
-    assert [sample_id.decode() for sample_id in data.ids] == ids[2:]
-    assert data.notes == ["1 sample without a label was left out.", "1 sample whose file is missing was left out."]
+    kept = set(trained_folds)
+    assert len(kept) >= 1
+    trained_folds.clear()
+    find_label_issues(noisy.dataset, "ground_truth", **options)
+    rest = set(trained_folds)
+    assert len(rest) >= 1
+    assert not kept & rest
+    trained_folds.clear()
+    find_label_issues(noisy.dataset, "ground_truth", overwrite=True, **options)
+    assert set(trained_folds) == kept | rest  # a finished run leaves nothing behind
 
 
 @pytest.mark.parametrize(
@@ -129,7 +117,7 @@ def test_what_cannot_be_checked_is_refused_in_a_sentence(noisy: Any, prepare: An
 
 
 def test_embeddings_that_are_not_there_are_refused(noisy: Any) -> None:
-    with pytest.raises(InputError, match="'nothing' is no field of vectors"):
+    with pytest.raises(InputError, match="'nothing' is not a field of vectors"):
         find_label_issues(noisy.dataset, "ground_truth", embeddings_field="nothing")
     noisy.dataset.add_sample_field("empty", fo.VectorField)
     with pytest.raises(InputError, match="no labelled sample has a vector in 'empty'"):
@@ -139,7 +127,7 @@ def test_embeddings_that_are_not_there_are_refused(noisy: Any) -> None:
 def test_all_files_missing_is_said_once(noisy: Any) -> None:
     for path in noisy.dataset.values("filepath"):
         Path(path).unlink()
-    with pytest.raises(InputError, match="no file of the 60 samples is there"):
+    with pytest.raises(InputError, match="none of the files of 60 samples exists"):
         find_label_issues(noisy.dataset, "ground_truth")
     assert runs.keys(noisy.dataset) == []
 
@@ -167,16 +155,18 @@ def test_an_error_of_the_run_speaks_of_the_dataset_not_of_a_file_nobody_knows(no
 
 
 @pytest.mark.slow
-def test_images_changed_since_a_run_was_killed_make_it_begin_anew(noisy: Any) -> None:
+def test_images_changed_since_a_run_was_killed_make_it_start_over(noisy: Any, trained_folds: list[FoldKey]) -> None:
     settings = Settings(n_rounds=2, epochs=1)
     with pytest.raises(KeyboardInterrupt):
         find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=Killer())
     file = Path(noisy.dataset.first().filepath)
     Image.fromarray(np.full((12, 12), 7, np.uint8)).save(file)
-    recorder = Recorder()
-    results = find_label_issues(noisy.dataset, "ground_truth", settings=settings, watcher=recorder)
-    assert recorder.states.count("kept") == 0
-    assert "The images have changed since the run that was broken off, so it begins anew." in results.info["notes"]
+    before = set(trained_folds)
+    trained_folds.clear()
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=settings)
+    assert before <= set(trained_folds)
+    assert results.info["notes"].count("The images have changed since the interrupted run, so it starts over.") == 1
+    assert len(results.info["notes"]) == len(set(results.info["notes"]))
 
 
 @pytest.mark.slow
@@ -187,3 +177,39 @@ def test_a_class_without_any_embedding_is_no_class_of_the_run(noisy: Any) -> Non
     results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
     assert results.issues.class_names == ("cross", "ring")
     assert len(results.ids) == 60 - len(bars)
+
+
+def test_samples_become_a_source_with_their_own_classes_and_files(noisy: Any) -> None:
+    source = source_of(read_labels(noisy.dataset, "ground_truth"), noisy.dataset.name)
+    assert source.class_names == CLASSES
+    assert source.files == tuple(noisy.dataset.values("filepath"))
+    assert [source.class_names[k] for k in source.labels] == noisy.labels()
+    assert source.notes == ()
+
+
+def test_a_file_shown_by_two_samples_is_noted(noisy: Any) -> None:
+    noisy.dataset.add_sample(noisy.dataset.first().copy())
+    [note] = source_of(read_labels(noisy.dataset, "ground_truth"), "photos").notes
+    assert note.startswith("1 sample shows the file of another sample; a wrong label is hard to see")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [CLASSES, ("10", "9", "n/a")])
+def test_the_summary_of_a_run_names_classes_whatever_they_are_called(noisy: Any, names: tuple[str, ...]) -> None:
+    with_embeddings(noisy)
+    noisy.dataset.set_values("ground_truth.label", [names[CLASSES.index(label)] for label in noisy.labels()])
+    results = find_label_issues(noisy.dataset, "ground_truth", settings=QUICK, embeddings_field="embedding")
+    assert results.issues.class_names == tuple(sorted(names))
+    confusions = results.info["summary"]["confusions"]
+    assert len(confusions) >= 1
+    assert {pair["given"] for pair in confusions} | {pair["predicted"] for pair in confusions} <= set(names)
+
+
+@pytest.mark.slow
+def test_every_label_flagged_by_incv_gets_another_suggestion(noisy: Any) -> None:
+    with_embeddings(noisy)
+    options = {"settings": Settings(n_rounds=1), "embeddings_field": "embedding"}
+    issues = find_label_issues(noisy.dataset, "ground_truth", filter_by="incv", **options).issues
+    assert issues.filter_by == "incv"
+    assert issues.n_issues >= 12
+    assert (issues.suggested != issues.labels)[issues.is_label_issue].all()

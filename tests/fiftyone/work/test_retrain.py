@@ -9,6 +9,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 
+from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
@@ -19,10 +20,6 @@ from tests.fiftyone.store.test_runs import imported
 from tests.fiftyone.work.test_find import with_embeddings
 
 
-def quiet(share: float, label: str) -> None:
-    assert 0 <= share <= 1
-
-
 @pytest.mark.slow
 def test_retraining_tells_accuracy_before_and_after_on_test_samples(noisy: Any) -> None:
     with_embeddings(noisy)
@@ -30,13 +27,14 @@ def test_retraining_tells_accuracy_before_and_after_on_test_samples(noisy: Any) 
     corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
     test = noisy.dataset.select(noisy.ids[::4])
     test.tag_samples("test")
-    told: list[float] = []
-    done = retrain(
-        noisy.dataset, None, lambda share, label: told.append(share), test_tag="test", embeddings_field="embedding"
-    )
+    told: list[Progress] = []
+    done = retrain(noisy.dataset, on_progress=told.append, test_tag="test", embeddings_field="embedding")
     assert (done.n_train, done.n_test) == (45, 15)
     assert done.accuracy_after >= 0.9
-    assert told == sorted(told)
+    shares = [update.done / update.total for update in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert {update.stage for update in told} == {"training"}
     assert runs.load(noisy.dataset).info["retrained"] == done.message
     noisy.dataset._brain_cache.clear()
     assert runs.load(noisy.dataset).info["retrained"] == done.message
@@ -47,7 +45,7 @@ def test_excluded_samples_are_not_trained_on(noisy: Any) -> None:
     with_embeddings(noisy)
     imported(noisy)
     corrections.exclude_samples(noisy.dataset, noisy.wrong_ids)
-    done = retrain(noisy.dataset, None, quiet, embeddings_field="embedding", epochs=2)
+    done = retrain(noisy.dataset, embeddings_field="embedding", epochs=2)
     assert done.n_train + done.n_test == 48
 
 
@@ -56,7 +54,7 @@ def test_a_view_is_trained_on_alone_and_missing_files_are_left_out(noisy: Any) -
     imported(noisy)
     for path in noisy.dataset.limit(5).values("filepath"):
         Path(path).unlink()
-    done = retrain(noisy.dataset.limit(40), None, quiet, epochs=1)
+    done = retrain(noisy.dataset.limit(40), epochs=1)
     assert (done.n_train + done.n_test, done.without_file) == (35, 5)
     assert "5 samples whose file is missing were left out." in done.message
 
@@ -83,14 +81,14 @@ def test_the_operator_tells_before_and_after(noisy: Any) -> None:
 def test_a_tag_nobody_has_is_refused(noisy: Any) -> None:
     imported(noisy)
     with pytest.raises(InputError, match="no sample of the run has the tag 'tset'"):
-        retrain(noisy.dataset, None, quiet, test_tag="tset")
+        retrain(noisy.dataset, test_tag="tset")
 
 
 def test_with_everything_excluded_there_is_nothing_to_train_on(noisy: Any) -> None:
     imported(noisy)
     corrections.exclude_samples(noisy.dataset, noisy.ids)
     with pytest.raises(InputError, match="no sample of the run can be trained on"):
-        retrain(noisy.dataset, None, quiet)
+        retrain(noisy.dataset)
 
 
 def test_where_nothing_can_be_learned_or_measured_a_sentence_says_so(noisy: Any) -> None:
@@ -101,22 +99,22 @@ def test_where_nothing_can_be_learned_or_measured_a_sentence_says_so(noisy: Any)
     noisy.dataset.tag_samples("everything")
     on = {"embeddings_field": "embedding"}
     with pytest.raises(InputError, match="no label of class 'bar' is trusted; review some of its samples first"):
-        retrain(noisy.dataset, "bars", quiet, **on)
+        retrain(noisy.dataset, "bars", **on)
     with pytest.raises(InputError, match="no label is trusted yet, so there is nothing to measure on"):
-        retrain(noisy.dataset, "all", quiet, **on)
+        retrain(noisy.dataset, "all", **on)
     with pytest.raises(InputError, match="every sample of the run has the tag 'everything'"):
-        retrain(noisy.dataset, "none", quiet, test_tag="everything", **on)
-    with pytest.raises(InputError, match=r"of one class only \(ring\)"):
-        retrain(noisy.dataset.match(fo.ViewField("ground_truth.label") == "ring"), "none", quiet, **on)
-    with pytest.raises(InputError, match="'filepath' is no field of vectors"):
-        retrain(noisy.dataset, "none", quiet, embeddings_field="filepath")
+        retrain(noisy.dataset, "none", test_tag="everything", **on)
+    with pytest.raises(InputError, match=r"all of one class \(ring\)"):
+        retrain(noisy.dataset.match(fo.ViewField("ground_truth.label") == "ring"), "none", **on)
+    with pytest.raises(InputError, match="'filepath' is not a field of vectors"):
+        retrain(noisy.dataset, "none", embeddings_field="filepath")
 
 
 def test_a_folder_in_use_is_refused(noisy: Any, tmp_path: Any) -> None:
     imported(noisy)
     (tmp_path / "mine").write_text("")
     with pytest.raises(InputError, match="is not empty; name a new folder"):
-        retrain(noisy.dataset, None, quiet, output=str(tmp_path))
+        retrain(noisy.dataset, output=str(tmp_path))
 
 
 @pytest.mark.slow
@@ -125,7 +123,7 @@ def test_a_model_of_images_is_kept_where_asked(noisy: Any, tmp_path: Any) -> Non
 
     imported(noisy)
     corrections.accept_suggestions(noisy.dataset, noisy.wrong_ids)
-    done = retrain(noisy.dataset, None, quiet, output=str(tmp_path / "model"), epochs=1)
+    done = retrain(noisy.dataset, output=str(tmp_path / "model"), epochs=1)
     assert done.folder == str(tmp_path / "model")
     model = load_model(tmp_path / "model")
     assert model.class_names == ("bar", "cross", "ring")

@@ -1,0 +1,148 @@
+"""`cvcoteach find-issues`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from cvcoteach.cli import options
+from cvcoteach.pipeline.settings import Machine, Settings
+
+
+def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number; it takes a number from 0 on, or 'auto'.") from None
+
+
+@click.command("find-issues")
+@click.argument("source", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
+@options.path_column
+@options.label_column
+@click.option(
+    "--preset",
+    default="fast",
+    show_default=True,
+    metavar="fast|paper|auto",
+    help="paper: INCV's published settings. auto: chosen for the images and this machine.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="small, resnet32, any torchvision model, or package.module:function.  [default: the preset's]",
+)
+@click.option("--weights", metavar="default|none|FILE", help="Weights to start the model or backbone from.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of each training.  [default: the preset's]")
+@options.learning_rate
+@click.option(
+    "--image-size",
+    type=click.IntRange(4),
+    metavar="PIXELS",
+    help="Width and height that images are scaled to.  [default: the model's]",
+)
+@options.flip
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    metavar="EPOCHS",
+    help="Stop after this many epochs without improvement on a held-out 10 % of the fold.  [default: never]",
+)
+@click.option(
+    "--features", type=options.PATH, help="Train heads on the rows of this .npy (n, d), one per image, instead."
+)
+@click.option(
+    "--backbone",
+    metavar="NAME|FILE",
+    help="Train heads on frozen features of torchvision:MODEL, timm:MODEL, package.module:function, a TorchScript or "
+    "torch.export file.",
+)
+@click.option("--finetune", is_flag=True, help="Train the --backbone itself in the folds.")
+@click.option("--head", default="linear", show_default=True, metavar="linear|mlp", help="Head to train on features.")
+@click.option("--rounds", "n_rounds", type=click.IntRange(1), default=4, show_default=True, help="Rounds of INCV.")
+@click.option(
+    "--folds", "n_folds", type=click.IntRange(2), default=2, show_default=True, help="Folds of each round of INCV."
+)
+@click.option(
+    "--remove-ratio",
+    metavar="NUMBER|auto",
+    callback=_number_or_auto,
+    default="auto",
+    show_default=True,
+    help="Images to drop for each one kept.",
+)
+@click.option(
+    "--select",
+    type=click.Choice(["posterior", "agreement"]),
+    default="posterior",
+    show_default=True,
+    help="What the final models learn from: what is probably right by the posterior, or what INCV selected.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Cross-validations to average in each pass of the final scoring.",
+)
+@click.option(
+    "--passes",
+    type=click.IntRange(1),
+    help="Passes of the final scoring; from the second on, models learn from labels that the posterior corrected.  "
+    "[default: 2 for heads, 1 for networks]",
+)
+@click.option(
+    "--flag-for",
+    type=click.Choice(["f1", "precision", "recall"]),
+    default="f1",
+    show_default=True,
+    help="What flags are good at: the best expected F1, or an expected precision or recall of 90 %.",
+)
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Flag every label that is wrong with at least this probability instead.",
+)
+@options.seed
+@options.machine()
+@options.as_json
+@options.quiet
+def find_issues(
+    source: Path,
+    output: Path | None,
+    path_column: str | None,
+    label_column: str | None,
+    machine: Machine,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Find label issues in the images of SOURCE.
+
+    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, or an .npz with the arrays
+    images and labels. Results go to the run folder. If interrupted at any point, the same command resumes.
+    """
+    from cvcoteach.pipeline.find_issues import find_issues as carry_out
+    from cvcoteach.pipeline.report import counted, summary_text
+
+    columns = {"path_column": path_column, "label_column": label_column}
+    with options.shown(quiet) as display:
+        results = carry_out(source, output, Settings(**settings), machine, watcher=display, **columns)
+    if results.was_done:
+        display.note(f"{results.folder} holds this run already; nothing was computed again.")
+    if as_json:
+        click.echo(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
+        return
+    click.echo(summary_text(results.summary))
+    click.echo(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
+    click.echo(f"Next: look at the most doubtful ones, {results.folder}/issues.html")
+    if results.unreadable:
+        left_out = counted(len(results.unreadable), "unreadable image")
+        click.echo(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

@@ -1,0 +1,78 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvcoteach.cli.display import Display, Quiet
+from cvcoteach.pipeline.settings import Machine
+
+Command = Callable[..., Any]
+
+PATH = click.Path(path_type=Path)
+
+path_column = click.option(
+    "--path-column", metavar="NAME", help="Column of image paths in a table.  [default: auto-detected]"
+)
+label_column = click.option(
+    "--label-column", metavar="NAME", help="Column of labels in a table.  [default: auto-detected]"
+)
+learning_rate = click.option(
+    "--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: the preset's]"
+)
+flip = click.option("--flip/--no-flip", default=None, help="Mirror images at random.  [default: colour images only]")
+seed = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Random seed; on a CPU, the same seed gives the same result.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+
+_DEVICE = click.option("--device", metavar="NAME", help="cuda, cuda:1, mps or cpu.  [default: the fastest available]")
+_THREADS = click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads.  [default: all that the process may use]"
+)
+_PRECISION = click.option(
+    "--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a short probe]"
+)
+_CACHE = click.option(
+    "--cache-dir", type=PATH, help="Where decoded images and features are kept.  [default: the user's cache]"
+)
+
+
+def machine(*, precision: bool = True) -> Callable[[Command], Command]:
+    """Add the options that say where to compute; the command gets them as one `machine`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def gathered(
+            device: str | None, threads: int | None, cache_dir: Path | None, precision: str | None = None, **rest: Any
+        ) -> Any:
+            return command(machine=Machine(device, threads, precision, cache_dir), **rest)
+
+        result: Command = gathered
+        for option in (_CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
+            result = option(result)
+        return result
+
+    return decorate
+
+
+@contextmanager
+def shown(quiet: bool) -> Iterator[Display]:
+    """Give a watcher that shows progress on standard error, or notes only; leave no moving line behind."""
+    display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
+    try:
+        yield display
+    finally:
+        display.close()

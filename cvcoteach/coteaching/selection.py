@@ -1,0 +1,111 @@
+"""Which labels Co-teaching takes for right, which join them later, and how many of them are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from cvcoteach._validation import BoolArray, FloatArray, IntArray
+from cvcoteach.coteaching.curriculum import (
+    PUBLISHED_PACE,
+    Curriculum,
+    Pace,
+    incv_curriculum,
+    matched_epochs,
+    vanilla_curriculum,
+)
+from cvcoteach.crossval.final_scoring import FinalScores
+from cvcoteach.crossval.incv import CrossValResult
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What is trained on of n images, before it is known for how many epochs."""
+
+    labels: IntArray
+    """(n,) the class that each image is trained as, 0..K-1."""
+    selected: BoolArray
+    """(n,) S: labels taken to be right, trained on from the start."""
+    candidate: BoolArray
+    """(n,) C: labels that join after the warm-up."""
+    noise_rate: float
+    """ε̂: share of wrong labels among all given labels, in [0, 1)."""
+    wrong: FloatArray | None = None
+    """(n,) probability that each label is wrong, in [0, 1]; None: not known."""
+    weights: FloatArray | None = None
+    """(n,) weight of each label, in [0, 1]; None: all 1."""
+    as_published: bool = False
+    """Whether the noise left in S is the paper's; see `incv_curriculum`."""
+
+    @classmethod
+    def of_everything(cls, labels: IntArray, noise_rate: float) -> Self:
+        """Return all labels (n,) as S, as in the original Co-teaching."""
+        everything = np.ones(len(labels), np.bool_)
+        return cls(labels, everything, ~everything, noise_rate)
+
+    def epochs(self, passes: int, *, pace: Pace = PUBLISHED_PACE) -> int:
+        """Return how many epochs show about as many images as `passes`, at most ten times those of all images."""
+        n_selected, n_candidate = int(self.selected.sum()), int(self.candidate.sum())
+        most = max(1, 10 * passes // len(self.labels))  # twenty images shown ten thousand times teach nothing more
+        return matched_epochs(n_selected, n_candidate, self.noise_rate, passes, warmup=pace.warmup, most=most)
+
+    def curriculum(self, n_classes: int, epochs: int, *, pace: Pace = PUBLISHED_PACE) -> Curriculum:
+        """Return what is trained on in so many epochs, and how much of it is kept; see `incv_curriculum`."""
+        if self.selected.all():  # nothing was sorted out, so all of ε̂ is left
+            return vanilla_curriculum(len(self.labels), self.noise_rate, epochs, pace=pace)
+        return incv_curriculum(
+            np.flatnonzero(self.selected),
+            np.flatnonzero(self.candidate),
+            self.noise_rate,
+            epochs,
+            n=len(self.labels),
+            n_classes=n_classes,
+            wrong=self.wrong,
+            as_published=self.as_published,
+            pace=pace,
+        )
+
+
+def selection_after(found: CrossValResult, scores: FinalScores | None, *, noise_rate: float | None = None) -> Selection:
+    """Return the selection that follows from INCV and, unless None, the final scoring.
+
+    With scores, S is what is not flagged, and C what is flagged and INCV left undecided. Without them, S and C are
+    INCV's own, and all shares are the paper's.
+
+    Args:
+        found: The result of INCV.
+        scores: The final scores; None: select as published.
+        noise_rate: ε̂; None: as estimated, by the scores if their posterior is believable (for a few hundred images
+            it may not be).
+    """
+    wrong = scores.wrong if scores is not None and scores.posterior.has_signal else None
+    if noise_rate is None:
+        noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
+    if scores is None:
+        return Selection(found.labels, found.selected, found.candidate, noise_rate, as_published=True)
+    flagged = scores.is_label_issue
+    return Selection(found.labels, ~flagged, found.candidate & flagged, noise_rate, wrong)
+
+
+def corrected(selection: Selection, suggested: IntArray, suggested_prob: FloatArray) -> Selection:
+    """Return the selection with everything outside S as C, under corrected labels, one step beyond the paper.
+
+    Without probabilities that labels are wrong, nothing can be corrected, and the selection is returned unchanged.
+
+    Args:
+        selection: S decides what is kept as it is.
+        suggested: (n,) most probable class of each image.
+        suggested_prob: (n,) its probability in [0, 1], which becomes the weight of the corrected label.
+    """
+    if selection.wrong is None:
+        return selection
+    c = ~selection.selected
+    return replace(
+        selection,
+        labels=np.where(c, suggested, selection.labels),
+        candidate=c,
+        wrong=np.where(c, 1 - suggested_prob, selection.wrong),
+        weights=np.where(c, suggested_prob, 1.0),
+    )

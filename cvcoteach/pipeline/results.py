@@ -1,0 +1,243 @@
+"""A finished run: the one reader and writer of what it found."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cvcoteach._files import replacing, write_arrays
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach.issues.flags import FlagRule
+from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.summary import figures
+from cvcoteach.pipeline.report import confusions
+from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.settings import RULES
+
+ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
+
+_IN_ARRAYS = (
+    "paths",
+    "pred_probs",
+    "pred_probs_round_1",
+    "selected",
+    "candidate",
+    "round",
+    "alternative",
+    "alternative_prob",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """What a run of `find_issues` found, as it lies in its folder."""
+
+    folder: Path
+    """The run folder."""
+    source: str
+    """Where the run found its images, or what its caller called them."""
+    paths: tuple[str, ...]
+    """n names of images, as in the source."""
+    pred_probs: PredProbs
+    """(n, K) out-of-sample probabilities from which everything else follows."""
+    pred_probs_round_1: PredProbs
+    """(n, K) those of round 1, whose models learned from all given labels."""
+    selected: BoolArray
+    """(n,) S: taken for clean by the rounds."""
+    candidate: BoolArray
+    """(n,) C: neither kept nor dropped."""
+    round: IntArray
+    """(n,) the last round that judged each image, from 1."""
+    rounds: tuple[Mapping[str, Any], ...]
+    """A record per round: how many were scored, kept and dropped, the agreement, the noise rate."""
+    summary: Mapping[str, Any]
+    """The figures of the run, for people and machines; see `report.summary`."""
+    unreadable: Mapping[str, str]
+    """Path -> why, of the images that were left out because they could not be read."""
+    alternative: IntArray
+    """(n,) the most probable true class other than the given one."""
+    alternative_prob: FloatArray
+    """(n,) its probability, in [0, 1]."""
+    found: LabelIssues
+    """What is known about every label, with the flags of the run; see `issues`."""
+    was_done: bool = False
+    """The folder held the finished run already; nothing was computed or written."""
+
+    def __repr__(self) -> str:
+        return f"RunResults({str(self.folder)!r}, {self.found!r})"
+
+    @property
+    def labels(self) -> IntArray:
+        """(n,) given labels, 0..K-1."""
+        return self.found.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """(K,) the name of each class."""
+        return self.found.class_names
+
+    @property
+    def dropped(self) -> BoolArray:
+        """(n,) taken for wrong beyond use by the rounds."""
+        return ~(self.selected | self.candidate)
+
+    @property
+    def likely(self) -> IntArray:
+        """(n,) the most probable true class, which of a flagged label may be the given one."""
+        return np.where(self._given_is_likely, self.labels, self.alternative)
+
+    @property
+    def likely_prob(self) -> FloatArray:
+        """(n,) its probability, in [0, 1]."""
+        return np.where(self._given_is_likely, self.found.label_quality, self.alternative_prob)
+
+    @property
+    def _given_is_likely(self) -> BoolArray:
+        own, other = self.found.label_quality, self.alternative_prob
+        return (own > other) | ((own == other) & (self.labels < self.alternative))
+
+    def issues(self, filter_by: str = "posterior") -> LabelIssues:
+        """Return the label issues: to the bit the flags, qualities and suggestions of the run.
+
+        filter_by: "posterior" for the flags of the run, or "incv" for every image that the rounds did not select.
+
+        Raises InputError for another rule.
+        """
+        if filter_by not in RULES:
+            raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), RULES)}")
+        if filter_by == self.found.filter_by:
+            return self.found
+        flags = ~self.selected
+        return replace(
+            self.found,
+            is_label_issue=flags,
+            suggested=np.where(flags, self.alternative, self.likely),
+            suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
+            filter_by=filter_by,
+            flag_for="",
+        )
+
+    def flagged_by(self, rule: FlagRule) -> RunResults:
+        """Return the same run with the flags and figures of another rule, from the same probabilities."""
+        flags = rule.flags(self.found.wrong) & self.found.has_signal
+        found = replace(
+            self.found,
+            is_label_issue=flags,
+            suggested=np.where(flags, self.alternative, self.likely),
+            suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
+            flag_for=str(rule),
+        )
+        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
+
+    def worst_first(self) -> IntArray:
+        """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
+        return np.lexsort((self.selected, self.found.label_quality))
+
+    def table(self) -> pd.DataFrame:
+        """Return every image, worst first: the content of issues.csv.
+
+        `predicted_label` is the class that the out-of-sample probabilities favour, `suggested_label` the most probable
+        true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
+        `label_quality` the probability that the given label is right. `set` says where the rounds left the image,
+        `round` which of them judged it last.
+        """
+        issues, names = self.found, np.asarray(self.class_names, dtype=object)
+        table = pd.DataFrame(
+            {
+                "path": np.asarray(self.paths, dtype=object),
+                "given_label": names[issues.labels],
+                "predicted_label": names[issues.predicted],
+                "label_quality": issues.label_quality,
+                "is_label_issue": issues.is_label_issue,
+                "suggested_label": names[issues.suggested],
+                "suggested_prob": issues.suggested_prob,
+                "set": np.select([self.selected, self.candidate], ["selected", "candidate"], "dropped"),
+                "round": self.round,
+            }
+        )
+        return table.iloc[self.worst_first()].reset_index(drop=True)
+
+    def save(self, run: RunFolder) -> None:
+        """Write issues.csv, probabilities.npz and the record of the run, which is finished with that.
+
+        Raises InputError where the disk is full or the folder cannot be written.
+        """
+        with replacing(run.path / ISSUES) as file:
+            self.table().to_csv(file, index=False, float_format="%.6f")
+        ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
+        of_issues = {field.name: np.asarray(getattr(self.found, field.name)) for field in fields(LabelIssues)}
+        write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
+        run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
+
+    @staticmethod
+    def load(folder: str | Path) -> RunResults:
+        """Read what `save` wrote; nothing is trained or estimated again.
+
+        Raises InputError for a folder without a finished run of `find_issues`.
+        """
+        run = RunFolder.read(Path(folder))
+        if not run.done:
+            raise InputError(f"{run.path} holds an unfinished run; the command that began it goes on with it.")
+        if not (run.path / ARRAYS).exists():
+            raise InputError(f"{run.path} has no {ARRAYS}; it takes the folder of a run of find-issues.")
+        arrays = _read_arrays(run.path / ARRAYS)
+        of_issues = {name: _plain(arrays[name]) for name in (field.name for field in fields(LabelIssues))}
+        ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
+        return RunResults(
+            folder=run.path,
+            source=run.record["source"],
+            rounds=tuple(run.record["rounds"]),
+            summary=run.record["summary"],
+            unreadable=read_unreadable(run.path),
+            found=LabelIssues(**of_issues),
+            **ours,
+        )
+
+
+def write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
+    """Write unreadable.csv, unless every image could be read. unreadable: path -> why."""
+    if unreadable:
+        table = pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())})
+        with replacing(folder / UNREADABLE) as file:
+            table.to_csv(file, index=False)
+
+
+def read_unreadable(folder: Path) -> dict[str, str]:
+    """Return what `write_unreadable` wrote, path -> why."""
+    if not (folder / UNREADABLE).exists():
+        return {}
+    with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
+        return {line["path"]: line["reason"] for line in csv.DictReader(file)}
+
+
+def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
+    wanted = {*_IN_ARRAYS, *(field.name for field in fields(LabelIssues))}
+    try:
+        # opened here: numpy leaves a file open that it cannot read
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as content:
+            absent = sorted(wanted - {*content.files})
+            if absent:
+                raise InputError(
+                    f"{file} has no {absent[0]}: another version of cvcoteach wrote it; find the issues again, in "
+                    "another folder."
+                )
+            return {name: content[name] for name in wanted}
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file} is damaged ({error}); find the issues again, in another folder.") from error
+
+
+def _plain(array: npt.NDArray[Any]) -> Any:
+    """Text, numbers and names as what they were before numpy had them; other arrays as they are."""
+    if array.ndim == 0:
+        return array.item()
+    return tuple(array.tolist()) if array.dtype.kind == "U" else array

@@ -1,0 +1,338 @@
+"""What a classifier is retrained on: the images of a finished run, their corrected labels, and the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._validation import FloatArray, InputError, IntArray, near
+from cvcoteach.coteaching.curriculum import check_noise_rate
+from cvcoteach.coteaching.selection import Selection, corrected
+from cvcoteach.data.images import Images, load_images, natural_size, size_for
+from cvcoteach.data.sources import Source, read_source
+from cvcoteach.issues.corrections import Corrected, correct
+from cvcoteach.pipeline.finished_run import FinishedRun
+from cvcoteach.pipeline.prepare import extracted
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.settings import Machine, RetrainSettings
+from cvcoteach.training.backbones import Backbone
+from cvcoteach.training.inputs import FeatureInputs, ImageInputs, Inputs
+from cvcoteach.training.model_spec import OWN, ModelSpec
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.standardisation import Standardisation
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """Images that the user named, and how to read them."""
+
+    location: Path
+    """As `read_source` takes it."""
+    path_column: str | None = None
+    """Column of image paths in a table; None: auto-detected."""
+    label_column: str | None = None
+    """Column of labels in a table; None: auto-detected."""
+
+    def read(self, **options: Any) -> Source:
+        """Read paths and labels; the options are those of `read_source`."""
+        return read_source(self.location, path_column=self.path_column, label_column=self.label_column, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class RetrainRequest:
+    """What the user asked to retrain."""
+
+    run: FinishedRun
+    """What was found about the labels."""
+    source: NamedSource
+    """The images of the run."""
+    corrections: Path | None
+    """What people decided since, see `correct`."""
+    settings: RetrainSettings
+    """How to retrain."""
+    model: ModelSpec
+    """What to train, with the settings and the run's network taken into account."""
+
+
+@dataclass(frozen=True)
+class ImageProperties:
+    """The decoded images of a dataset."""
+
+    size: int
+    """Height and width, pixels."""
+    channels: int
+    """1 or 3."""
+    content_key: str
+    """Fingerprint of all pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """What the run estimated about n labels."""
+
+    wrong: FloatArray | None
+    """(n,) probability that each corrected label is wrong, in [0, 1], 0 if reviewed; None: not known."""
+    suggested: IntArray
+    """(n,) most probable class."""
+    suggested_prob: FloatArray
+    """(n,) its probability, in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenBackbone:
+    """A backbone that stays as it is; heads are trained on its features."""
+
+    backbone: Backbone
+    """Computes the features."""
+    standard: Standardisation
+    """Of its features."""
+
+
+@dataclass(frozen=True, eq=False)
+class RetrainingSet:
+    """The n images of a run that can be read and are not excluded."""
+
+    paths: tuple[str, ...]
+    """n, as in the run."""
+    inputs: Inputs
+    """n images, or their features."""
+    given: IntArray
+    """(n,) labels as the run had them."""
+    corrected: Corrected
+    """Of the n: labels and sets after the corrections."""
+    estimates: Estimates
+    """Of the n."""
+    class_names: tuple[str, ...]
+    """(K,) names."""
+    images: ImageProperties
+    """Of the images that the classifier takes."""
+    frozen: FrozenBackbone | None = None
+    """What computed the features, if `inputs` holds features."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_retraining_set(request: RetrainRequest, machine: Machine, progress: RunProgress) -> RetrainingSet:
+    """Read images and corrections, and compute features if heads are to be trained.
+
+    Raises:
+        InputError: Anything does not fit.
+    """
+    results, flags_decide = request.run.results, request.settings.selection == "flags"
+    data = request.source.read()
+    rows = _rows_in(data, request, progress)
+    flagged = results.issues().is_label_issue
+    selected = ~flagged if flags_decide else results.selected
+    candidate = results.candidate & flagged if flags_decide else results.candidate
+    nothing = np.zeros(len(results.labels), np.bool_)
+    reviewed = _corrected(request, data.root, Corrected(results.labels, selected, candidate, nothing, nothing))
+    models = _models(request)
+    frozen = models.backbone if models.spec.kind == "frozen" else None
+    # as in find-issues: smaller images are scaled up on the device
+    size = (
+        min(natural_size(data), frozen.size) if frozen else request.settings.image_size or _size(request, models, data)
+    )
+    images = _load(data, size, None, machine, progress)
+    unreadable = int((~images.readable[rows]).sum())
+    if unreadable:
+        progress.note(f"{unreadable:,} images of the run can no longer be read and were left out.")
+    kept = np.flatnonzero(images.readable[rows] & ~reviewed.excluded)
+    wrong = request.run.wrong if flags_decide else None
+    if wrong is not None:
+        wrong = np.where(reviewed.reviewed, 0.0, wrong)[kept]
+    inputs, frozen_backbone = _inputs(models, images, rows[kept], machine, progress)
+    return RetrainingSet(
+        paths=tuple([results.paths[i] for i in kept]),
+        inputs=inputs,
+        given=results.labels[kept],
+        corrected=_subset(reviewed, kept),
+        estimates=Estimates(wrong, results.likely[kept], results.likely_prob[kept]),
+        class_names=results.class_names,
+        images=ImageProperties(size, int(images.pixels.shape[3]), images.content_key),
+        frozen=frozen_backbone,
+    )
+
+
+def _rows_in(data: Source, request: RetrainRequest, progress: RunProgress) -> IntArray:
+    """Return the rows (n,) of the run's images in the source."""
+    run, location = request.run.results, request.source.location
+    place = {path: row for row, path in enumerate(data.paths)}
+    absent = [path for path in run.paths if path not in place]
+    if absent:
+        raise InputError(
+            f"{len(absent):,} of {len(run.paths):,} images of the run are not in {location}, such as {absent[0]}; it "
+            "takes the source that the run was made from."
+        )
+    rows = np.array([place[path] for path in run.paths], np.int64)
+    changed = sum(
+        data.class_names[now] != run.class_names[then]
+        for now, then in zip(data.labels[rows].tolist(), run.labels.tolist(), strict=True)
+    )
+    if changed:
+        progress.note(
+            f"{changed:,} labels in {location} have changed since the run, which keeps the older ones; give new labels "
+            "with --corrections, or run find-issues again."
+        )
+    return rows
+
+
+def _corrected(request: RetrainRequest, root: Path, before: Corrected) -> Corrected:
+    """Return labels and sets after the corrections, if there are any."""
+    run = request.run.results
+    if request.corrections is None:
+        return before
+    return correct(
+        request.corrections,
+        run.paths,
+        root.absolute(),
+        run.labels,
+        run.issues().suggested,
+        before.selected,
+        before.candidate,
+        run.class_names,
+    )
+
+
+def _subset(whole: Corrected, rows: IntArray) -> Corrected:
+    return Corrected(
+        whole.labels[rows],
+        whole.selected[rows],
+        whole.candidate[rows],
+        whole.excluded[rows],
+        whole.reviewed[rows],
+    )
+
+
+def _size(request: RetrainRequest, models: ModelFactory, data: Source) -> int:
+    """Return the image size, pixels: the run's, if it trained such a network too, else what `size_for` says."""
+    identity, model = request.run.identity, str(models.spec)
+    trained = identity.get("recipe", {}).get("model")
+    if trained is not None and (trained == model or {trained, model} <= {*OWN}):
+        return int(identity["image_size"])
+    return size_for(data, models.preprocessing.size)
+
+
+def _models(request: RetrainRequest) -> ModelFactory:
+    """Return what builds the networks; a backbone that stays as it is must be the run's own, if it has its name.
+
+    Raises:
+        InputError: The weights of the run's backbone have changed, or a classifier cannot hold it.
+    """
+    model, identity = request.model, request.run.identity
+    if model.kind != "frozen":
+        return ModelFactory(model)
+    is_the_runs = identity.get("backbone") == model.name
+    used = int(identity["image_size"]) if is_the_runs else None
+    models = ModelFactory(replace(model, image_size=request.settings.image_size or model.image_size or used))
+    if not models.backbone.trainable:
+        raise InputError(
+            f"the features come from the file {model.name}, whose network a classifier cannot hold; name another "
+            "network with --model."
+        )
+    if is_the_runs and models.backbone.digest != identity["weights_digest"]:
+        raise InputError(f"{model.name} has other weights than in the run; bring the earlier ones with --weights.")
+    return models
+
+
+def _inputs(
+    models: ModelFactory, images: Images, rows: IntArray, machine: Machine, progress: RunProgress
+) -> tuple[Inputs, FrozenBackbone | None]:
+    """Return the images in these rows, or their features, which find-issues may have left in the cache."""
+    if models.spec.kind != "frozen":
+        return ImageInputs(images.pixels, models, rows), None
+    features = extracted(models.backbone, images, machine, progress)[rows]
+    standard = Standardisation.of(features)
+    return FeatureInputs(standard.applied(features)), FrozenBackbone(models.backbone, standard)
+
+
+def _load(data: Source, size: int, channels: int | None, machine: Machine, progress: RunProgress) -> Images:
+    return load_images(data, size, channels=channels, cache_dir=machine.cache_dir, progress=progress.reading)
+
+
+def selection_of(data: RetrainingSet, settings: RetrainSettings, run_noise_rate: float) -> Selection:
+    """Return which labels are trained on, and how wrong they may be.
+
+    Args:
+        data: What there is to train on.
+        settings: How to choose from it.
+        run_noise_rate: ε̂ of the run, in [0, 1), for labels that were not reviewed.
+
+    Raises:
+        InputError: No label, or none of a class, is selected, or nothing is known to correct by.
+    """
+    reviewed, wrong = data.corrected, data.estimates.wrong
+    noise_rate = settings.noise_rate
+    if noise_rate is None and wrong is not None:
+        noise_rate = float(wrong.mean())
+    elif noise_rate is None:
+        noise_rate = run_noise_rate * (1 - float(reviewed.reviewed.mean()))
+    check_noise_rate(noise_rate)
+    if settings.mode == "vanilla":
+        return Selection.of_everything(reviewed.labels, noise_rate)
+    _check_selected(reviewed, data.class_names)
+    selection = Selection(
+        reviewed.labels,
+        reviewed.selected,
+        reviewed.candidate,
+        noise_rate,
+        wrong,
+        as_published=settings.selection == "agreement",
+    )
+    if settings.mode != "correct":
+        return selection
+    if wrong is None:
+        raise InputError(
+            "the run does not tell which of its labels are wrong, so none can be corrected; take --mode incv"
+            + (" or --select flags." if settings.selection != "flags" else ".")
+        )
+    return corrected(selection, data.estimates.suggested, data.estimates.suggested_prob)
+
+
+def _check_selected(reviewed: Corrected, class_names: Sequence[str]) -> None:
+    if not reviewed.selected.any():
+        raise InputError("no label of the run counts as clean; there is nothing to train on.")
+    counts = np.bincount(reviewed.labels[reviewed.selected], minlength=len(class_names))
+    if (counts == 0).any():
+        name = class_names[int(np.argmin(counts))]
+        raise InputError(
+            f"no image of class {name!r} counts as clean, so the networks could not learn it; review some of its "
+            "images and give them with --corrections, or take --mode vanilla."
+        )
+
+
+def load_test_images(
+    source: NamedSource, data: RetrainingSet, machine: Machine, progress: RunProgress
+) -> tuple[npt.NDArray[np.uint8], IntArray]:
+    """Return the readable test images (m, size, size, C), and their classes (m,) in the numbers of the run.
+
+    Raises:
+        InputError: They cannot be read, or have a class that the run lacks.
+    """
+    found = source.read(least_classes=1)
+    labels = numbers_of(found, data.class_names, str(source.location))
+    images = _load(found, data.images.size, data.images.channels, machine, progress)
+    if images.errors:
+        progress.note(f"{len(images.errors):,} test images cannot be read and were left out.")
+    rows = np.flatnonzero(images.readable)
+    return (images.pixels if len(rows) == len(found) else images.pixels[rows]), labels[rows]
+
+
+def numbers_of(data: Source, class_names: Sequence[str], where: str) -> IntArray:
+    """Return the labels (n,) of a source in the numbers of a model's classes.
+
+    Raises:
+        InputError: The source has a class that the model lacks.
+    """
+    number = {name: k for k, name in enumerate(class_names)}
+    unknown = [name for name in data.class_names if name not in number]
+    if unknown:
+        raise InputError(
+            f"{where} has the class {unknown[0]!r}, which the model lacks; {near(unknown[0], class_names)}"
+        )
+    return np.array([number[name] for name in data.class_names], np.int64)[data.labels]

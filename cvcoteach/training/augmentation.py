@@ -1,0 +1,62 @@
+"""Random shifts and mirror images, for all images of a batch at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Motion(NamedTuple):
+    """How each image of a batch is moved."""
+
+    down: Tensor
+    """(b,) pixels; negative is up."""
+    right: Tensor
+    """(b,) pixels; negative is left."""
+    mirrored: Tensor
+    """(b,) whether left and right are swapped."""
+
+    def part(self, start: int, stop: int) -> Motion:
+        """Return the motion of the images start..stop-1."""
+        return Motion(*(values[start:stop] for values in self))
+
+
+def draw_motion(n: int, shift: int, flip: bool, seed: int) -> Motion:
+    """Draw the motion of n images: up to `shift` pixels each way, and mirrored half of the time if `flip`.
+
+    The numbers are drawn on the CPU, so that every device sees the same ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    by = torch.randint(-shift, shift + 1, (2, n), generator=generator)
+    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n, dtype=torch.bool)
+    return Motion(by[0], by[1], mirrored)
+
+
+def move(pixels: Tensor, rows: Tensor, motion: Motion) -> Tensor:
+    """Gather images and move them in the same step; what comes in at an edge is the image reflected.
+
+    Args:
+        pixels: (n, H, W, C).
+        rows: (b,) the images to gather.
+        motion: Of these images; a shift beyond the image is cut to its size.
+
+    Returns:
+        (b, H, W, C).
+    """
+    n, height, width, channels = pixels.shape
+    device = pixels.device
+    y = torch.arange(height, device=device).expand(len(rows), -1)
+    x = torch.arange(width, device=device).expand(len(rows), -1)
+    x = torch.where(motion.mirrored[:, None], width - 1 - x, x)
+    y = _reflected(y - motion.down.clamp(1 - height, height - 1)[:, None], height)
+    x = _reflected(x - motion.right.clamp(1 - width, width - 1)[:, None], width)
+    flat = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]
+    taken = pixels.view(n * height * width, channels).index_select(0, flat.view(-1))
+    return taken.view(len(rows), height, width, channels)
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """Mirror indices -(size-1)..2(size-1) at the edge pixel, which is not repeated (torch's "reflect")."""
+    return size - 1 - (size - 1 - index.abs()).abs()

@@ -1,0 +1,55 @@
+"""From bytes to network inputs: a mean and a standard deviation per channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cvcoteach._validation import IntArray
+
+_STATISTICS_IMAGES = 4096
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What pixel values, as fractions 0..1, are normalised with: (value - mean) / std."""
+
+    mean: tuple[float, ...]
+    """(C,) per channel, in [0, 1]."""
+    std: tuple[float, ...]
+    """(C,) per channel, above 0."""
+
+
+def normalise(images: Tensor, scaling: Scaling, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """Turn uint8 images (b, H, W, C) into float32 (b, C, H, W) as (x / 255 - mean) / std.
+
+    One channel and a mean of three gives three channels: grey images for a network that expects colour.
+    """
+    factor, offset = _factor_and_offset(scaling, images.device)
+    floats = torch.addcmul(offset, images.to(torch.float32), factor)
+    return floats.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+
+
+@lru_cache(16)  # a GPU would wait for these few numbers in every batch
+def _factor_and_offset(scaling: Scaling, device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
+    return (1 / (255 * std)).to(device), (-mean / std).to(device)
+
+
+def scaling_of(pixels: npt.NDArray[np.uint8], rows: IntArray) -> Scaling:
+    """Return the mean and standard deviation per channel over some images (4,096 of them at most).
+
+    Args:
+        pixels: (n, H, W, C) uint8.
+        rows: The images to measure, at least one.
+    """
+    taken = pixels[np.sort(rows[:: -(-len(rows) // _STATISTICS_IMAGES)])]
+    values = taken.reshape(-1, taken.shape[-1])
+    mean = values.mean(axis=0, dtype=np.float64) / 255
+    std = np.maximum(values.std(axis=0, dtype=np.float64) / 255, 1 / 255)  # a single colour is no error
+    return Scaling(tuple(mean.tolist()), tuple(std.tolist()))

@@ -1,0 +1,71 @@
+"""How commands end, and what they load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cvcoteach._validation import InputError
+from cvcoteach.cli.main import main
+from cvcoteach.pipeline import find_issues as module
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (InputError("the labels do not fit."), 1, "Error: the labels do not fit."),
+        (KeyboardInterrupt(), 130, "the same command resumes from there"),
+    ],
+)
+def test_an_error_and_an_interruption_have_exit_codes_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, sentence: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "find_issues", fail)
+    result = CliRunner().invoke(main, ["find-issues", "photos"])
+    assert result.exit_code == code
+    assert sentence in result.stderr
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    for arguments in (["find-issues"], ["find-issues", "photos", "--folds", "1"], ["nothing"]):
+        assert CliRunner().invoke(main, arguments).exit_code == 2
+    result = CliRunner().invoke(main, ["find-issues", "photos", "--remove-ratio", "much"])
+    assert result.exit_code == 2
+    assert "'much' is not a number" in result.stderr
+
+
+def test_a_missing_source_is_one_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["find-issues", str(tmp_path / "absent"), "--device", "cpu"])
+    assert result.exit_code == 1
+    assert "does not exist" in result.stderr
+
+
+def test_options_that_several_commands_share_are_the_same_everywhere() -> None:
+    shown: dict[str, set[tuple[Any, ...]]] = {}
+    for command in main.commands.values():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name in (
+                *("device", "threads", "precision", "cache_dir", "seed", "flip", "learning_rate"),
+                *("path_column", "label_column", "quiet", "as_json"),
+            ):
+                shown.setdefault(option.name, set()).add((tuple(option.opts), option.help, str(option.metavar)))
+    assert len(shown) == 11
+    assert all(len(ways) == 1 for ways in shown.values())
+
+
+def test_the_help_loads_neither_torch_nor_fiftyone() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from cvcoteach.cli.main import main; "
+        "assert CliRunner().invoke(main, ['find-issues', '--help']).exit_code == 0; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "fiftyone", "cleanlab", "sklearn"} & set(loaded)

@@ -1,0 +1,41 @@
+"""The words of the panel."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from cvcoteach.fiftyone.app import texts
+from cvcoteach.fiftyone.work.browse import Reviews
+from cvcoteach.fiftyone.work.figures import Headline, headline
+from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
+from tests.fiftyone.work.test_figures import simulated
+
+
+def test_the_panel_shows_the_current_interval_and_the_initial_one() -> None:
+    issues, wrong = simulated()
+    nobody = Reviews(np.full(len(wrong), "unreviewed", dtype=object), np.zeros(len(wrong), np.bool_))
+    noise, precision, recall = texts.estimates(headline(SimpleNamespace(issues=issues), nobody))
+    first = expected_precision_recall(issues)
+    assert first.precision is not None
+    assert first.recall is not None
+    assert noise.value == f"{issues.wrong.mean():.1%}"
+    assert precision.more == f"{100 * first.precision.low:.0f}\u2013{first.precision.high:.0%}"
+    assert recall.value == f"{first.recall.estimate:.0%}"
+    status = np.where(issues.is_label_issue, "accepted", "unreviewed").astype(object)
+    all_flagged = Reviews(status, wrong & issues.is_label_issue)
+    _, precision, _ = texts.estimates(headline(SimpleNamespace(issues=issues), all_flagged))
+    share = f"{wrong[issues.is_label_issue].mean():.0%}"
+    assert precision.value == share
+    assert precision.more.startswith(f"{share[:-1]}\u2013{share}  \nbefore reviews ")
+
+
+def test_random_checks_are_rounded_as_the_tiles_are() -> None:
+    checked = Readout(Interval(0.8049, 0.7049, 0.8951, 0.9), None, 12, 20, "")
+    at_first = Readout(Interval(0.8049, 0.7049, 0.8951, 0.9), None, 12, 0, "")
+    figures = Headline(60, 12, 0.20949, at_first, at_first, checked, 20, {"unreviewed": 60}, 12)
+    noise, precision, _ = texts.estimates(figures)
+    assert (noise.value, precision.value, precision.more) == ("20.9%", "80%", "70\u201390%")
+    [note] = texts.notes(SimpleNamespace(info={}), figures)
+    assert note == "By **20** random checks: of the flagged **80% (70\u201390%)** are wrong."

@@ -1,0 +1,52 @@
+"""From a retraining set to classifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cvcoteach.coteaching.curriculum import incv_curriculum
+from cvcoteach.coteaching.model_files import ImageFormat, Model, load_model, save_model
+from cvcoteach.pipeline.classifier import plain_recipe
+from cvcoteach.training.backbones import load_backbone, with_heads
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.extraction import extract_features
+from cvcoteach.training.inputs import FeatureInputs
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.normalisation import Scaling
+from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.standardisation import Standardisation
+from tests.images import dataset
+
+
+def test_the_plain_network_gets_as_many_image_passes() -> None:
+    curriculum = incv_curriculum(np.arange(600), np.arange(600, 1000), 0.3, 20, n=1200, n_classes=10)
+    assert curriculum.warmup == 4
+    assert curriculum.passes(20) == 20 * 600 + 16 * 300
+    recipe = Recipe(epochs=20, milestones=((10, 0.1),))
+    plain = plain_recipe(recipe, curriculum, 1200)
+    assert plain.epochs == 14
+    assert plain.milestones == ((7, 0.1),)
+    assert plain_recipe(recipe, curriculum, 10**6).epochs == 1
+
+
+def test_a_saved_classifier_gives_images_what_its_heads_gave_their_features(tmp_path: Path) -> None:
+    pixels = dataset(24, 0.0)[0][..., None].repeat(3, axis=3)
+    backbone = load_backbone("torchvision:resnet18", "none", size=32)
+    features = extract_features(backbone, pixels, "shapes", cache_dir=tmp_path, device="cpu", threads=1)
+    standard = Standardisation.of(features)
+    inputs = FeatureInputs(standard.applied(features))
+    heads = [inputs.network(3, seed).eval() for seed in (1, 2)]
+    with torch.inference_mode():
+        of_features = sum(head(torch.from_numpy(inputs.features)).softmax(dim=1) for head in heads) / 2
+    whole = with_heads(backbone, heads, standard, 3)
+    spec, names = ModelSpec.parse("frozen:torchvision:resnet18@32"), ("a", "b", "c")
+    images = ImageFormat(pixels.shape[1], 3, Scaling(backbone.mean, backbone.std))
+    save_model(tmp_path, Model([whole], spec, names, images, False))
+    loaded = load_model(tmp_path)
+    assert not loaded.networks[0].train().body.training, "a frozen body takes no statistics"
+    of_images = loaded.predict_proba(pixels, ComputePlan())
+    np.testing.assert_allclose(of_images, of_features.numpy(), atol=0.01)
+    assert of_images.std(axis=0).min() > 0.03, "else anything would be close"

@@ -1,0 +1,178 @@
+"""From a source to a finished run, with a trainer that one can read in place of networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cvcoteach import find_label_issues, label_issues
+from cvcoteach._progress import Progress
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import Source
+from cvcoteach.pipeline import find_issues as module
+from cvcoteach.pipeline.find_issues import find_issues
+from cvcoteach.pipeline.prepare import Prepared
+from cvcoteach.pipeline.settings import Settings
+from tests.fakes import NearestMeans, clouds
+
+QUICK = Settings(n_rounds=2)
+N = 200
+
+
+@dataclass
+class Recorder:
+    """Remembers notes and progress."""
+
+    notes: list[str] = field(default_factory=list)
+    updates: list[Progress] = field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def progress(self, update: Progress) -> None:
+        self.updates.append(update)
+
+
+@dataclass
+class Counted(NearestMeans):
+    """Counts its trainings, and breaks off after some."""
+
+    n_trained: int = 0
+    breaks_after: int = 99
+
+    def fit_predict(self, *fold: Any) -> Any:
+        if self.n_trained == self.breaks_after:
+            raise KeyboardInterrupt
+        self.n_trained += 1
+        return super().fit_predict(*fold)
+
+
+def source_of(location: str = "a dataset", seed: int = 0) -> tuple[Source, Counted]:
+    """Images in memory, and what learns their classes from features."""
+    features, _, labels = clouds(N, 3, 0.2, seed)
+    array = np.zeros((N, 4, 4, 3), np.uint8)
+    paths = tuple([f"image {i}" for i in range(N)])
+    return Source(Path(location), Path("/"), paths, labels, ("ant", "bee", "cow"), array=array), Counted(features, 3)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counted], None]:
+    """Put a trainer in place of networks; the source is taken as it is."""
+
+    def put(trainer: Counted) -> None:
+        def prepare(source: Any, settings: Settings, *_: Any, **__: Any) -> Prepared:
+            data = source if isinstance(source, Source) else source_of()[0]
+            return Prepared(data, {}, {"seed": settings.seed}, lambda run: trainer, 1)
+
+        monkeypatch.setattr(module, "prepare", prepare)
+
+    return put
+
+
+def test_a_source_is_called_as_its_caller_calls_it(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, trainer = source_of("my photos")
+    fake(trainer)
+    monkeypatch.chdir(tmp_path)
+    results = find_issues(source, settings=QUICK)
+    assert results.folder == Path("my photos-issues")
+    assert results.source == "my photos"
+    assert json.loads((results.folder / "run.json").read_text())["source"] == "my photos"
+    assert "<title>Label issues in my photos</title>" in (results.folder / "issues.html").read_text()
+    assert results.class_names == ("ant", "bee", "cow")
+    assert results.paths == source.paths
+
+
+def test_paths_may_be_text(tmp_path: Path, fake: Any) -> None:
+    fake(source_of()[1])
+    results = find_issues("photos", str(tmp_path / "run"), QUICK)
+    assert results.folder == tmp_path / "run"
+    assert results.source == "photos"
+
+
+def test_a_run_that_is_there_is_read_and_not_trained_again(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    first = find_issues(source, tmp_path, QUICK)
+    assert trainer.n_trained == 2 * 2 + 5
+    assert not first.was_done
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    again = Recorder()
+    second = find_issues(source, tmp_path, QUICK, watcher=again)
+    assert trainer.n_trained == 2 * 2 + 5
+    assert second.was_done
+    assert again.updates == []
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert second.summary == first.summary
+    assert second.table().equals(first.table())
+
+
+def test_an_interrupted_run_resumes_and_its_progress_starts_where_it_stopped(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    trainer.breaks_after = 3
+    fake(trainer)
+    with pytest.raises(KeyboardInterrupt):
+        find_issues(source, tmp_path / "broken", QUICK)
+    trainer.breaks_after = 99
+    watcher = Recorder()
+    resumed = find_issues(source, tmp_path / "broken", QUICK, watcher=watcher)
+    assert trainer.n_trained == 2 * 2 + 5
+    assert watcher.updates[0].message == "round 2 of 3, fold 2 of 2"
+    assert 0.2 < watcher.updates[0].done / watcher.updates[0].total < 0.4
+    assert watcher.updates[-1].done == watcher.updates[-1].total
+    assert [update.finished for update in watcher.updates if update.finished] == ["round 2 of 3", "round 3 of 3"]
+    whole = find_issues(source, tmp_path / "whole", QUICK)
+    assert resumed.table().equals(whole.table())
+
+
+def test_a_class_that_a_fold_lacks_is_noted_by_its_name(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    source.labels[source.labels == 2] = 0
+    source.labels[5] = 2
+    fake(trainer)
+    watcher = Recorder()
+    find_issues(source, tmp_path, QUICK, watcher=watcher)
+    assert watcher.notes[0].startswith("class 'cow' has 1 image, fewer than the 2 folds")
+
+
+def test_an_error_of_the_folder_does_not_speak_of_command_options(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    find_issues(source, tmp_path, QUICK)
+    with pytest.raises(InputError, match=r"its seed is 0, not 1\. Choose another output folder") as error:
+        find_issues(source, tmp_path, Settings(n_rounds=2, seed=1))
+    assert "--" not in str(error.value)
+
+
+def test_another_rule_for_flags_trains_nothing_and_rewrites_the_flags(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    usual = find_issues(source, tmp_path / "run", QUICK)
+    trained, table = trainer.n_trained, (tmp_path / "run" / "issues.csv").read_text()
+    sure = find_issues(source, tmp_path / "run", replace(QUICK, min_probability=0.99))
+    assert trainer.n_trained == trained
+    assert sure.was_done
+    np.testing.assert_array_equal(sure.issues().is_label_issue, usual.issues().wrong >= 0.99)
+    np.testing.assert_array_equal(sure.issues().label_quality, usual.issues().label_quality)
+    assert 0 < sure.issues().n_issues < usual.issues().n_issues
+    assert (tmp_path / "run" / "issues.csv").read_text() != table
+    summary = json.loads((tmp_path / "run" / "run.json").read_text())["summary"]
+    assert (summary["n_issues"], summary["flag_for"]) == (sure.issues().n_issues, "probability 0.99")
+    assert summary["rounds"] == usual.summary["rounds"]
+    again = find_issues(source, tmp_path / "run", QUICK)
+    assert (tmp_path / "run" / "issues.csv").read_text() == table
+    assert again.summary == usual.summary
+
+
+def test_the_flags_of_a_run_come_back_from_its_probabilities(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    run = find_issues(source, tmp_path / "run", QUICK)
+    flags = find_label_issues(run.labels, run.pred_probs, filter_by="posterior", min_examples_per_class=0)
+    np.testing.assert_array_equal(flags, run.issues().is_label_issue)
+    np.testing.assert_array_equal(label_issues(run.labels, run.pred_probs).is_label_issue, flags)

@@ -1,0 +1,52 @@
+"""Predictions of a saved classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.coteaching.model_files import ImageFormat, Model, save_model
+from cvcoteach.pipeline.predict import predict, unlabelled_source
+from cvcoteach.pipeline.settings import Machine
+from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.model_spec import ModelSpec
+from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.normalisation import Scaling
+from tests.images import CLASSES, dataset
+
+MACHINE = Machine("cpu", 1)
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """An untrained classifier of shapes, saved in the folder `model`."""
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path / "cache"))
+    spec = ModelSpec.parse("small")
+    images = ImageFormat(12, 1, Scaling((0.2,), (0.3,)))
+    model = Model([ModelFactory(spec).build(3, 1)], spec, CLASSES, images, mirror=False)
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", model)
+    return model
+
+
+def test_predictions_are_those_of_the_classifier_beside_the_given_labels(classifier: Model, tmp_path: Path) -> None:
+    images, true, _ = dataset(9, 0.0)
+    np.savez(tmp_path / "test.npz", images=images, labels=np.array(CLASSES)[true])
+    found = predict(tmp_path / "model", tmp_path / "test.npz", tmp_path / "p.csv", MACHINE)
+    probs = classifier.predict_proba(images[..., None], ComputePlan())
+    np.testing.assert_allclose(found.table[[f"p:{name}" for name in CLASSES]].to_numpy(), probs, atol=1e-6)
+    assert found.table.predicted_label.tolist() == np.array(CLASSES)[probs.argmax(axis=1)].tolist()
+    assert found.accuracy == (probs.argmax(axis=1) == true).mean()
+    assert found.unreadable == 0
+    unnamed = predict(tmp_path / "model", tmp_path / "test.npz", tmp_path / "q.csv", MACHINE, ignore_labels=True)
+    assert unnamed.accuracy is None
+
+
+def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no images"):
+        unlabelled_source(tmp_path)
+    with pytest.raises(InputError, match="does not exist; it takes a folder of images"):
+        unlabelled_source(tmp_path / "nowhere")

@@ -1,0 +1,92 @@
+"""From a source and settings to a trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvcoteach._progress import Silent
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import read_source
+from cvcoteach.pipeline.prepare import prepare, rare_classes
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.settings import Machine, Settings
+from tests.images import CLASSES, class_folders
+
+MACHINE = Machine("cpu", 1, "float32")
+
+
+@pytest.fixture
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Thirty images in class folders."""
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path / "cache"))
+    class_folders(tmp_path / "shapes", n=30)
+    return tmp_path / "shapes"
+
+
+def test_a_path_and_the_source_that_it_names_are_the_same_run(shapes: Path) -> None:
+    by_path = prepare(shapes, Settings(), MACHINE, RunProgress())
+    by_source = prepare(read_source(shapes), Settings(), MACHINE, RunProgress())
+    assert by_path.identity == by_source.identity
+    assert by_path.source.class_names == CLASSES
+    assert by_path.passes == 1
+
+
+def test_the_identity_holds_the_model_as_text_as_earlier_versions_wrote_it(shapes: Path) -> None:
+    settings = Settings(backbone="tests.backbones:colours", finetune=True, weights="none", epochs=3, patience=2)
+    recipe = prepare(shapes, settings, MACHINE, RunProgress()).identity["recipe"]
+    assert (recipe["model"], recipe["weights"]) == ("backbone:tests.backbones:colours", "none")
+    assert (recipe["epochs"], recipe["patience"], recipe["body_rate"]) == (3, 2, 0.1)
+    assert prepare(shapes, Settings(preset="paper"), MACHINE, RunProgress()).identity["recipe"]["model"] == "resnet32"
+
+
+def test_an_unreadable_image_is_left_out_and_rows_are_counted_without_it(shapes: Path) -> None:
+    broken = sorted(shapes.rglob("*.png"))[0]
+    broken.write_bytes(b"no image")
+    prepared = prepare(shapes, Settings(features=None, epochs=1), MACHINE, RunProgress())
+    assert list(prepared.unreadable) == [broken.relative_to(shapes).as_posix()]
+    assert len(prepared.source) == 29
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (Settings(finetune=True), "finetune is set without a backbone; name the network to fine-tune with --backbone"),
+        (Settings(features=Path("a.npy"), backbone="b"), "features come from only one of them"),
+        (Settings(preset="fats"), "preset is 'fats'; it takes fast, paper or auto"),
+        (Settings(preset="auto", model="small"), "model is 'small', but preset auto chooses the model"),
+        (Settings(model="smal"), "did you mean small"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(shapes: Path, settings: Settings, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        prepare(shapes, settings, MACHINE, RunProgress())
+
+
+def test_settings_of_networks_are_ignored_for_heads_on_features_and_that_is_said(shapes: Path, tmp_path: Path) -> None:
+    class Notes(Silent):
+        """Keeps what it is told."""
+
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, sentence: str) -> None:
+            self.notes.append(sentence)
+
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).random((30, 4)))
+    watcher = Notes()
+    prepared = prepare(shapes, Settings(features=tmp_path / "features.npy", epochs=3), MACHINE, RunProgress(watcher))
+    assert watcher.notes == ["ignored for heads on features: epochs."]
+    assert prepared.passes == 2
+    np.save(tmp_path / "features.npy", np.zeros((29, 4)))
+    with pytest.raises(InputError, match=r"has 29 rows, but the source has 30 images; it takes one row per image"):
+        prepare(shapes, Settings(features=tmp_path / "features.npy"), MACHINE, RunProgress())
+
+
+def test_a_class_that_some_fold_will_not_see_is_named(shapes: Path) -> None:
+    source = read_source(shapes)
+    few = source.subset(np.flatnonzero((source.labels != 1) | (np.arange(30) == np.argmax(source.labels == 1))))
+    (sentence,) = rare_classes(few, 2)
+    assert sentence.startswith("class 'cross' has 1 image, fewer than the 2 folds")

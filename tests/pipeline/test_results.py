@@ -1,0 +1,125 @@
+"""What a run found, written and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cvcoteach import RunResults
+from cvcoteach._validation import InputError
+from cvcoteach.crossval.final_scoring import verdict
+from cvcoteach.issues.label_issues import issues_of
+from cvcoteach.pipeline.find_issues import find_issues
+from cvcoteach.pipeline.results import read_unreadable, write_unreadable
+from cvcoteach.pipeline.run_folder import RunFolder
+from tests.pipeline.test_find_issues import QUICK, fake, source_of
+
+__all__ = ["fake"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, fake: Any) -> RunResults:
+    """A finished run, as `find_issues` gives it."""
+    source, trainer = source_of()
+    fake(trainer)
+    return find_issues(source, tmp_path / "run", QUICK)
+
+
+def test_what_is_read_is_what_was_found_to_the_bit(run: RunResults) -> None:
+    loaded = RunResults.load(str(run.folder))
+    for field in dataclasses.fields(RunResults):
+        if field.name != "found":
+            np.testing.assert_array_equal(getattr(loaded, field.name), getattr(run, field.name), field.name)
+    for field in dataclasses.fields(run.found):
+        before, after = getattr(run.issues(), field.name), getattr(loaded.issues(), field.name)
+        assert type(before) is type(after)
+        np.testing.assert_array_equal(before, after, field.name)
+    np.testing.assert_array_equal(loaded.dropped, ~(run.selected | run.candidate))
+
+
+def test_the_issues_are_those_that_the_probabilities_of_the_run_give(run: RunResults) -> None:
+    loaded = RunResults.load(run.folder)
+    posterior, flags = verdict(loaded.labels, loaded.pred_probs)
+    np.testing.assert_array_equal(loaded.issues().label_quality, posterior.label_quality)
+    np.testing.assert_array_equal(loaded.issues().is_label_issue, flags)
+    np.testing.assert_array_equal(loaded.likely, posterior.suggested)
+    np.testing.assert_array_equal(loaded.likely_prob, posterior.suggested_prob)
+    assert loaded.found.has_signal == posterior.has_signal
+    by_rounds = issues_of(posterior, class_names=loaded.class_names, flags=~loaded.selected, filter_by="incv")
+    for field in dataclasses.fields(by_rounds):
+        found = getattr(loaded.issues("incv"), field.name)
+        np.testing.assert_array_equal(found, getattr(by_rounds, field.name), field.name)
+    with pytest.raises(InputError, match="filter_by is 'incvv'; did you mean incv"):
+        loaded.issues("incvv")
+
+
+def test_the_table_is_the_csv_and_suggests_another_class_for_every_flag(run: RunResults) -> None:
+    table = RunResults.load(run.folder).table()
+    assert (run.folder / "issues.csv").read_text() == table.to_csv(index=False, float_format="%.6f")
+    flagged = table[table.is_label_issue]
+    assert 10 < len(flagged) < 100
+    assert (flagged.suggested_label != flagged.given_label).all()
+    order = run.worst_first()
+    names = np.array(run.class_names)
+    assert table.predicted_label.tolist() == names[run.pred_probs.argmax(axis=1)[order]].tolist()
+    frame = run.issues().to_frame().iloc[order]
+    assert table.suggested_label.tolist() == frame.suggested_class.tolist()
+    assert table.suggested_prob.tolist() == frame.suggested_prob.tolist()
+
+
+def test_the_summary_counts_given_and_suggested_of_all_flags(run: RunResults) -> None:
+    flagged = run.table()[run.table().is_label_issue]
+    counts = flagged.groupby(["given_label", "suggested_label"]).size()
+    assert run.summary["n_issues"] == len(flagged) == counts.sum()
+    assert run.summary["confusions"][0]["count"] == counts.max()
+    for pair in run.summary["confusions"]:
+        assert counts[pair["given"], pair["suggested"]] == pair["count"]
+
+
+def test_the_page_shows_the_suggested_label(run: RunResults) -> None:
+    worst = run.table().iloc[0]
+    page = (run.folder / "issues.html").read_text()
+    assert f'<span class="seen">{worst.suggested_label}</span> {worst.label_quality:.3f}' in page
+
+
+def test_a_folder_without_a_finished_run_is_refused(run: RunResults, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run of cvcoteach"):
+        RunResults.load(tmp_path)
+    with RunFolder.open(tmp_path / "other", {}) as other:
+        with pytest.raises(InputError, match="holds an unfinished run; the command that began it goes on with it"):
+            RunResults.load(other.path)
+        other.save(state="done")
+    with pytest.raises(InputError, match=r"has no probabilities\.npz; it takes the folder of a run of find-issues"):
+        RunResults.load(tmp_path / "other")
+
+
+def test_results_of_another_version_and_damaged_ones_are_refused_in_a_sentence(run: RunResults) -> None:
+    file = run.folder / "probabilities.npz"
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    np.savez(file, **{name: array for name, array in content.items() if name != "suggested_prob"})
+    with pytest.raises(InputError, match="has no suggested_prob: another version of cvcoteach wrote it"):
+        RunResults.load(run.folder)
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"probabilities\.npz is damaged"):
+        RunResults.load(run.folder)
+
+
+def test_unreadable_images_are_listed_with_the_reason(tmp_path: Path) -> None:
+    write_unreadable(tmp_path, {})
+    assert not (tmp_path / "unreadable.csv").exists()
+    assert read_unreadable(tmp_path) == {}
+    reasons = {'a "b", c.png': "cut short", "d\ne.png": "no image"}
+    write_unreadable(tmp_path, reasons)
+    assert read_unreadable(tmp_path) == reasons
+    assert pd.read_csv(tmp_path / "unreadable.csv").columns.tolist() == ["path", "reason"]
+
+
+def test_the_repr_is_one_line(run: RunResults) -> None:
+    assert repr(run) == f"RunResults({str(run.folder)!r}, {run.issues()!r})"
+    assert "\n" not in repr(run)
