@@ -62,7 +62,7 @@ def find_issues(
         InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
-    given = Path(source) if isinstance(source, str) else source
+    given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
     prepared = prepare(given, settings, machine, progress, path_column=path_column, label_column=label_column)
     data = prepared.source
@@ -72,17 +72,25 @@ def find_issues(
     named = str(given.location if isinstance(given, Source) else given)
     with RunFolder.open(Path(output) if output else default_output(named), prepared.identity) as run:
         if run.done:
-            return replace(RunResults.load(run.path), was_done=True)
+            results = RunResults.load(run.path)
+            if results.found.flag_for != str(rule):
+                results = results.flagged_by(rule)
+                _save(results, run, data)
+            return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=named, weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
         scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
         progress.plan(len(data), _folds_of_rounds(incv, scoring))
-        results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock)
-        _write_gallery(run.path / "issues.html", data.location.name, results, data)
-        results.save(run)
+        results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock).flagged_by(rule)
+        _save(results, run, data)
         return results
+
+
+def _save(results: RunResults, run: RunFolder, data: Source) -> None:
+    _write_gallery(run.path / "issues.html", data.location.name, results, data)
+    results.save(run)
 
 
 def _folds_of_rounds(incv: IterativeCV, scoring: FinalScoring) -> list[int]:
@@ -111,7 +119,6 @@ def _cross_validated(
         unreadable=prepared.unreadable,
         alternative=scores.posterior.alternative,
         alternative_prob=scores.posterior.alternative_prob,
-        believable=scores.posterior.believable,
         found=issues,
     )
 
