@@ -66,8 +66,8 @@ def find_label_issues(
         return_indices_ranked_by: a score of cleanlab's, or "posterior".
         rank_by_kwargs: as cleanlab's.
         filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`:
-            probably wrong, as many labels as serve `flag_for` best; or "incv": not selected by Iterative Noisy Cross-Validation
-            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
+            probably wrong, as many labels as serve `flag_for` best; or "incv": not selected by Iterative Noisy
+            Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
             another class.
         frac_noise: as cleanlab's.
         num_to_remove_per_class: as cleanlab's.
