@@ -3,8 +3,9 @@
     git archive 63c7401 cvcoteach | tar x -C build/63c7401    # after mkdir -p build/63c7401
     python examples/benchmarks/rounds.py --build build/63c7401 [--share 0.2] [--labels random1]
 
-The preset fast on the first share of the 20,000 images, one thread, bfloat16, the same seed. Each run is a process of its own,
-whose processor time counts (not the clock: other programs may be at work). Results are kept in build/benchmarks/rounds.
+The preset fast on the first share of the 20,000 images, one thread, bfloat16, the same seed. Each run is a process of
+its own, whose processor time counts (not the clock: other programs may be at work). Results are kept in
+build/benchmarks/rounds.
 """
 
 from __future__ import annotations
