@@ -54,15 +54,30 @@ def test_the_page_of_the_command_line_shows_the_help_of_every_command_as_it_is()
     assert CLI.read_text() == cli_page(), f"run: python {SCRIPT}"
 
 
-def test_the_python_examples_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=lambda page: page.name)
+def test_the_python_examples_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     runnable = [block for block in blocks if "import" in block]
     assert runnable
     for block in runnable:
-        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
-    found = re.search(r"(\d+) suspect, (\d+) of them wrong", capsys.readouterr().out)
-    assert found
-    assert int(found[2]) > 95
+        exec(compile(block, page.name, "exec"), {"__name__": "example"})
+    if page != README:
+        found = re.search(r"(\d+) suspect, (\d+) of them wrong", capsys.readouterr().out)
+        assert found
+        assert int(found[2]) > 95
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    assert len(README.read_text().splitlines()) < 130
+
+
+def test_the_page_on_the_house_names_every_room_and_module_of_the_root() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for entry in sorted((ROOT / "cvcoteach").iterdir()):
+        name = entry.stem
+        if name.startswith("__") or entry.suffix not in ("", ".py"):
+            continue
+        assert f"`{name}/`" in page if entry.is_dir() else f"`{name}`" in page, name
 
 
 @pytest.mark.parametrize(

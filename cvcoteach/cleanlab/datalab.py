@@ -34,7 +34,7 @@ class INCVIssueManager(IssueManager):
     """
 
     issue_name: ClassVar[str] = "incv"
-    description: ClassVar[str] = """Labels that are more probably wrong than right, by out-of-sample predictions
+    description: ClassVar[str] = """Labels that are probably wrong, by out-of-sample predictions
     from which the typical confusions of the given labels have been undone (cvcoteach).
     """
     verbosity_levels: ClassVar[dict[int, list[str]]] = {

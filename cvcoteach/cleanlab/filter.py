@@ -15,6 +15,7 @@ from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.issues.flags import FlagFor, FlagRule
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.in_memory import Evidence, flagged
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
@@ -46,6 +47,8 @@ def find_label_issues(
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
+    flag_for: FlagFor = "f1",
+    min_probability: float | None = None,
     progress: bool | OnProgress = True,
 ) -> BoolArray | IntArray:
     """Answer as `cleanlab.filter.find_label_issues`; from images too, and with better answers where asked for.
@@ -62,10 +65,11 @@ def find_label_issues(
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of `images`, `features` and `trainer`.
         return_indices_ranked_by: a score of cleanlab's, or "posterior".
         rank_by_kwargs: as cleanlab's.
-        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`: the
-            given label is probably wrong, by rounds of cross-validation whose models learn only from labels that are
-            probably right; or "incv": not selected by the published Iterative Noisy Cross-Validation (Chen et al., ICML
-            2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is another class.
+        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`:
+            probably wrong, by the rule of `flag_for`, after rounds of cross-validation whose models learn only from
+            labels that are probably right; or "incv": not selected by the published Iterative Noisy Cross-Validation
+            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
+            another class.
         frac_noise: as cleanlab's.
         num_to_remove_per_class: as cleanlab's.
         min_examples_per_class: as cleanlab's.
@@ -79,6 +83,9 @@ def find_label_issues(
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
+        flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
+            90 %.
+        min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 
     Returns:
@@ -126,7 +133,8 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    found = flagged(labels, evidence, InMemorySettings(rule, n_rounds, n_folds, seed), progress=progress)
+    settings = InMemorySettings(rule, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
+    found = flagged(labels, evidence, settings, progress=progress)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)

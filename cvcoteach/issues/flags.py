@@ -20,11 +20,12 @@ PROBABLY_WRONG = 0.5
 LEAST_FLAGGED = 0.25
 """No label is flagged that is less probably wrong than this, whatever the expected F1 would gain."""
 
-LITTLE_NOISE = 0.03
-"""Where fewer labels are expected to be wrong, only those above one half are flagged for F1.
+LITTLE_NOISE, ENOUGH_NOISE = 0.03, 0.05
+"""Expected shares of wrong labels: up to the first, only labels above one half are flagged for F1; from the second on,
+labels down to `LEAST_FLAGGED`; in between, the bound falls linearly.
 
-The posterior takes some of the model's own errors for label errors. Among few wrong labels these are many, and they
-have low probabilities.
+The posterior takes some of the model's own errors for label errors. Where few labels are wrong these errors are many,
+and they have low probabilities. (Chosen on draws 100-104 of examples/benchmarks/small_sure.py.)
 """
 
 GOAL = 0.9
@@ -79,8 +80,7 @@ def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
     """Flag the most doubtful labels, as many as give the largest expected F1; (n,).
 
     For k flags the expected F1 is about 2·Σ wrong of the flagged / (k + Σ wrong of all); the best threshold is half of
-    the best F1, so never above one half. Equal probabilities are flagged together, none below `LEAST_FLAGGED`, and
-    none below one half where less than `LITTLE_NOISE` is expected.
+    the best F1, so never above one half. Equal probabilities are flagged together, none below `least_flagged`.
 
     Args:
         wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated.
@@ -92,12 +92,13 @@ def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
     ordered = np.sort(w)[::-1]
     hits = np.cumsum(ordered)
     best = int(np.argmax(hits / (np.arange(1, len(w) + 1) + hits[-1])))
-    return w >= max(float(ordered[best]), least_flagged(w))
+    return w >= max(float(ordered[best]), least_flagged(float(w.mean())))
 
 
-def least_flagged(wrong: FloatArray) -> float:
-    """Return the probability below which nothing is flagged for F1."""
-    return LEAST_FLAGGED if float(wrong.mean()) >= LITTLE_NOISE else PROBABLY_WRONG
+def least_flagged(noise_rate: float) -> float:
+    """Return the probability below which no label is flagged for F1: one half for little noise, down to one quarter."""
+    enough = float(np.clip((noise_rate - LITTLE_NOISE) / (ENOUGH_NOISE - LITTLE_NOISE), 0, 1))
+    return PROBABLY_WRONG - (PROBABLY_WRONG - LEAST_FLAGGED) * enough
 
 
 def _flags_of_precision(wrong: FloatArray) -> BoolArray:

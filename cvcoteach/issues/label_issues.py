@@ -57,6 +57,11 @@ class LabelIssues:
     flag_for: str = ""
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
 
+    @property
+    def fits(self) -> bool:
+        """`has_signal`, by its former name."""
+        return self.has_signal
+
     def __repr__(self) -> str:
         return (
             f"LabelIssues({self.n_issues:,} of {len(self.labels):,} labels flagged by {self.filter_by!r}, "

@@ -72,7 +72,7 @@ class AffineModel:
 
     def describe(self) -> str:
         """Return what was fitted."""
-        return "affine calibration and noise transition of all classes"
+        return "affine calibration of all classes"
 
     def with_mixing(self, mixing: FloatArray) -> AffineModel:
         """Return the same calibration with another P(given | hidden class), (K, K)."""

@@ -108,7 +108,18 @@ class MeanModel:
         return total
 
 
-def fit_mean(labels: IntArray, probs: Probs) -> MeanModel:
+@dataclass(frozen=True)
+class MeanFit:
+    """A fitted mean of models, and how far the data support it."""
+
+    model: MeanModel
+    confidence: float
+    """Mean probability of the most probable true class by the image alone, in [0, 1]."""
+    evidence: float
+    """Standard errors by which the transition predicts held-out labels better than calibration alone does."""
+
+
+def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     """Fit an affine and a Richardson-Lucy model to a sample of the rows; weigh them by evidence.
 
     Args:
@@ -116,8 +127,8 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanModel:
         probs: (n, K) out of sample.
 
     Returns:
-        Their mean. Where labels leaked, the affine part is the mean of a fit that ignores the leaked labels and of one
-        that does not.
+        Their mean, and how far to trust it. Where labels leaked, the affine part is the mean of a fit that ignores the
+        leaked labels and of one that does not.
     """
     n_classes = probs.shape[1]
     rows, weight, half = fitted_rows(labels, probs)
@@ -136,32 +147,44 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanModel:
         fits.append(fit_affine(some, y, one_hot(y, len(classes)), weight, half))
     affine = [fit.model.with_mixing(shrunk(fit.model.mixing, fit.model.share * weight.sum(), _UNIFORM)) for fit in fits]
     literal = fit_richardson_lucy(y, some, weight)
-    share = _weight_of_affine(fits[0])
+    gain, error, whole = _gains(fits[0])
+    share = _weight_of_affine(gain, error, whole)
     members: list[NoiseModel] = [*affine]
     weights = [share / len(affine)] * len(affine)
     if share < 1:
         members.append(literal)
         weights.append(1 - share)
     mean = MeanModel(members, weights, 1.0, 1.0, classes, n_classes)
+    inner = replace(mean, classes=np.arange(len(classes)), n_classes=len(classes))
+    confidence = float(inner.before_label(some).max(axis=1) @ weight / weight.sum())
     exponent = _exponent(y, some, weight, (affine[0], literal))
-    if exponent == 1:
-        return mean
-    after = replace(mean, classes=np.arange(len(classes)), n_classes=len(classes)).posterior(y, some)
-    return replace(mean, exponent=exponent, inflation=inflation_of(y, after, weight, exponent))
+    if exponent < 1:
+        inflation = inflation_of(y, inner.posterior(y, some), weight, exponent)
+        mean = replace(mean, exponent=exponent, inflation=inflation)
+    return MeanFit(mean, confidence, gain / max(error, TINY))
 
 
-def _weight_of_affine(fit: AffineFit) -> float:
-    """Return .6 to 1, by how much of what the affine model gains in likelihood no calibration without noise can.
+def _gains(fit: AffineFit) -> tuple[float, float, float]:
+    """Return gains in held-out log-likelihood, in nats per image.
 
-    Where a calibration alone does as well, the likelihood cannot identify T, and the affine model gets .6.
+    These are the mean gain over the best model without noise, its standard error, and the mean gain over the
+    probabilities as they came.
     """
     share = fit.weight / fit.weight.sum()
     without = max(fit.calibrated, fit.unchanged, key=lambda values: float(values @ share))
     gain = fit.with_noise - without
     mean = float(gain @ share)
     error = float(np.sqrt((share**2) @ (gain - mean) ** 2))
-    whole = float((fit.with_noise - fit.unchanged) @ share)
-    part = (mean - error) / whole if whole > 0 else 0.0
+    return mean, error, float((fit.with_noise - fit.unchanged) @ share)
+
+
+def _weight_of_affine(gain: float, error: float, whole: float) -> float:
+    """Return .6 to 1, by how much of what the affine model gains in likelihood no calibration without noise can.
+
+    Where a calibration alone does as well, the likelihood cannot identify T, and the affine model gets .6. Arguments as
+    `_gains` returns them.
+    """
+    part = (gain - error) / whole if whole > 0 else 0.0
     evidence = np.clip((part - _NO_EVIDENCE) / (_FULL_EVIDENCE - _NO_EVIDENCE), 0, 1)
     return _LEAST_AFFINE + (1 - _LEAST_AFFINE) * float(evidence)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -34,7 +34,7 @@ class Posterior:
     pred_probs: Probs
     """(n, K) as given."""
     label_quality: FloatArray
-    """(n,) probability that the given label is right, in [0, 1]; without a signal, the self-confidence."""
+    """(n,) probability that the given label is right, in [0, 1]; the self-confidence if no better than chance."""
     signal: Signal
     """How much the probabilities know about the labels."""
     model: NoiseModel
@@ -42,18 +42,15 @@ class Posterior:
 
     @property
     def has_signal(self) -> bool:
-        """Whether the probabilities know more about the labels than chance; if not, `wrong` means nothing."""
+        """Whether the probabilities know enough about the labels to tell wrong ones; if not, qualities only rank."""
         return self.signal.found
 
     @property
     def note(self) -> str:
-        """One sentence: what was fitted, or that there is no signal."""
+        """What was fitted, or why there is no signal, in a sentence or two."""
         if self.has_signal:
             return f"Noise model: {self.model.describe()}."
-        return (
-            f"{NO_SIGNAL}: the given labels are preferred to chance by {self.signal.share:.1%} of what is possible "
-            f"({self.signal.standard_errors:+.1f} standard errors, {self.signal.n_images:,} images)."
-        )
+        return f"{NO_SIGNAL}. {self.signal}"
 
     @property
     def wrong(self) -> FloatArray:
@@ -134,8 +131,9 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior
     Both are fitted to at most 20,000 rows. For more classes, c is temperature-scaled and T sparse (`TemperatureModel`).
 
     Labels that leaked into the probabilities do not teach the affine model (`leakage`). Where labels and models confuse
-    the same classes, as people and networks do, the posterior is less certain (`shared_errors`). Only where the
-    probabilities know nothing about the labels (`signal_of`) is nothing fitted.
+    the same classes, as people and networks do, the posterior is less certain (`shared_errors`). Where the
+    probabilities know nothing about the labels, nothing is fitted; where they know too little to tell wrong labels from
+    difficult images, `has_signal` is False too (`Signal.found`).
 
     Args:
         labels: (n,) given, whole numbers 0..K-1.
@@ -160,11 +158,12 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior
     _check(probs, len(y))
     with threadpool_limits(1):  # these products are too small to share: threads would cost 50 times as much
         signal = signal_of(y, probs)
-        if not signal.found:
+        if not signal.above_chance:
             return _by_rows(y, probs, signal, NoSignalModel(np.bincount(y, minlength=k) / len(y)))
         if k > MAX_FREE_CLASSES:
             return _many_classes(y, probs, signal)
-        return _by_rows(y, probs, signal, fit_mean(y, probs))
+        fit = fit_mean(y, probs)
+        return _by_rows(y, probs, replace(signal, confidence=fit.confidence, evidence=fit.evidence), fit.model)
 
 
 def _by_rows(labels: IntArray, probs: Probs, signal: Signal, model: NoiseModel) -> Posterior:

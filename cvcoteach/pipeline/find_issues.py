@@ -18,6 +18,7 @@ from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.sources import Source
 from cvcoteach.data.thumbnails import thumbnails
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
@@ -63,7 +64,7 @@ def find_issues(
         InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
-    given = Path(source) if isinstance(source, str) else source
+    given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
     prepared = prepare(given, settings, machine, progress, path_column=path_column, label_column=label_column)
     data = prepared.source
@@ -71,26 +72,38 @@ def find_issues(
         progress.note(sentence)
     if incv.select == "posterior" and incv.remove_ratio != "auto":
         progress.note("ignored with select posterior, which drops nothing for good: remove_ratio.")
+    if incv.select == "agreement" and rule != FlagRule():
+        progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
     named = str(given.location if isinstance(given, Source) else given)
     with RunFolder.open(Path(output) if output else default_output(named), prepared.identity) as run:
         if run.done:
-            return replace(RunResults.load(run.path), was_done=True)
+            results = RunResults.load(run.path)
+            if results.select == "posterior" and results.found.flag_for != str(rule):
+                results = results.flagged_by(rule)
+                _save(results, run, data)
+            return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=named, weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
         progress.plan(len(data), incv.folds(len(data)))
-        results = _cross_validated(prepared, prepared.make_trainer(run), incv, clock)
-        _write_gallery(run.path / "issues.html", data.location.name, results, data)
-        results.save(run)
+        results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
+        _save(results, run, data)
         return results
 
 
-def _cross_validated(prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, clock: _Clock) -> RunResults:
+def _save(results: RunResults, run: RunFolder, data: Source) -> None:
+    _write_gallery(run.path / "issues.html", data.location.name, results, data)
+    results.save(run)
+
+
+def _cross_validated(
+    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, rule: FlagRule, clock: _Clock
+) -> RunResults:
     data, run = prepared.source, clock.run
     result = incv.run(trainer, data.labels, n_classes=len(data.class_names), finished=run.folds, on_fold=clock.fold)
-    issues, rounds = result.issues(data.class_names), report.round_figures(result)
+    issues, rounds = result.issues(data.class_names, rule), report.round_figures(result)
     posterior = result.posterior
     return RunResults(
         folder=run.path,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, InputError, IntArray, as_labels, near
 from cvcoteach.crossval.trainer import FoldTrainer
-from cvcoteach.issues.flags import flags_of
+from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
@@ -69,6 +69,8 @@ def label_issues(
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
+    flag_for: FlagFor = "f1",
+    min_probability: float | None = None,
     progress: bool | OnProgress = True,
 ) -> LabelIssues:
     """Find label issues: all that `find_label_issues` knows, in one object.
@@ -87,6 +89,9 @@ def label_issues(
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
+        flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
+            90 %.
+        min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 
     The command `cvcoteach find-issues` gives the same answer for the same trainer and seed.
@@ -95,9 +100,15 @@ def label_issues(
         InputError: for what does not fit, and where not exactly one source is given.
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
-    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed)
+    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
     found = flagged(labels, evidence, settings, class_names, progress)
-    return issues_of(found.posterior, class_names=found.class_names, flags=found.flags, filter_by=filter_by)
+    return issues_of(
+        found.posterior,
+        class_names=found.class_names,
+        flags=found.flags,
+        filter_by=filter_by,
+        rule=settings.flag_rule,
+    )
 
 
 def flagged(
@@ -110,7 +121,7 @@ def flagged(
     """Fit the posterior and flag labels; arguments and errors as of `label_issues`."""
     check_rule(settings.filter_by)
     if evidence.kind == "pred_probs":
-        return _by_pred_probs(labels, evidence.value, settings.filter_by, class_names)
+        return _by_pred_probs(labels, evidence.value, settings, class_names)
     y, names = encode_labels(labels, class_names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(evidence, len(names))
@@ -118,11 +129,12 @@ def flagged(
     with _shown(progress) as shown:
         shown.plan(len(y), rounds.folds(len(y)))
         result = rounds.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
-    return Flagged(result.posterior, result.flags, names)
+    flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
+    return Flagged(result.posterior, flags, names)
 
 
 def _by_pred_probs(
-    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, filter_by: str, class_names: Sequence[str] | None
+    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, settings: InMemorySettings, class_names: Sequence[str] | None
 ) -> Flagged:
     # neither is converted here: a copy of something large is what memory runs out of
     probs, array = np.asarray(pred_probs), np.asarray(labels)
@@ -130,8 +142,8 @@ def _by_pred_probs(
         array, class_names = encode_labels(array, class_names)
     posterior = fit_posterior(array, probs)
     y = posterior.labels
-    disagrees = filter_by == "incv"
-    flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior)
+    disagrees = settings.filter_by == "incv"
+    flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior, settings.flag_rule)
     return Flagged(posterior, flags, class_names)
 
 

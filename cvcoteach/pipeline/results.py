@@ -18,6 +18,8 @@ from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, P
 from cvcoteach.crossval.incv import Select
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.summary import figures
+from cvcoteach.pipeline.report import confusions
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import RULES
 
@@ -127,8 +129,20 @@ class RunResults:
                 f"filter_by is 'incv', but {self.folder} selected by the posterior; find the issues with select "
                 "'agreement', in another folder."
             )
-        rule = FlagRule()
-        flags = rule.flags(self.found.wrong) if self.found.has_signal else np.zeros(len(self.labels), np.bool_)
+        return self._flagged_by(FlagRule())
+
+    def flagged_by(self, rule: FlagRule) -> RunResults:
+        """Return the same run with the flags and figures of another rule of the posterior, from the same probabilities.
+
+        A run that selected by agreement flags what it did not select, whatever the rule.
+        """
+        if self.select == "agreement":
+            return self
+        found = self._flagged_by(rule)
+        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
+
+    def _flagged_by(self, rule: FlagRule) -> LabelIssues:
+        flags = rule.flags(self.found.wrong) & self.found.has_signal
         return replace(
             self.found,
             is_label_issue=flags,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cvcoteach.crossval.incv import IterativeCV, Select
+from cvcoteach.issues.flags import FlagFor, FlagRule
 
 RULES = ("posterior", "incv")
 """What may flag a label: its probability of being wrong, or that INCV did not select it."""
@@ -50,6 +51,15 @@ class Settings:
     """Images that "agreement" drops for each one kept, at most."""
     seed: int = 0
     """Of all splits and trainings."""
+    flag_for: FlagFor = "f1"
+    """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
+    min_probability: float | None = None
+    """Flag every label that is wrong with at least this probability instead, in (0, 1]. Trains nothing again either."""
+
+    @property
+    def flag_rule(self) -> FlagRule:
+        """The rule behind the flags. Raises InputError for a goal or a probability that does not fit."""
+        return FlagRule(self.flag_for, self.min_probability)
 
     @property
     def selection(self) -> Select:
@@ -74,6 +84,8 @@ class InMemorySettings:
     """Folds of every round; None: see `IterativeCV.folds`."""
     seed: int = 0
     """Of all splits and trainings."""
+    flag_rule: FlagRule = field(default_factory=FlagRule)
+    """Which labels "posterior" flags."""
 
     @property
     def cross_validation(self) -> IterativeCV:

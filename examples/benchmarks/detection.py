@@ -19,13 +19,14 @@ import numpy.typing as npt
 import pandas as pd
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
+from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 from tables import markdown, publish
 
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.issues.flags import flags_of
 from cvcoteach.noise_model import simulate as noise
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.training.head_trainer import HeadTrainer
@@ -119,9 +120,9 @@ def measured(trainer: HeadTrainer, given: Labels, wrong: Bools, seed: int) -> It
         yield [f"cleanlab, {rule}", np.nan, np.nan, *flag_figures(wrong, flags), np.nan, folds + clock.lap()]
 
     posterior = fit_posterior(given, probs)
-    doubt = posterior.wrong
+    doubt, flags = posterior.wrong, flags_of(posterior)
     seconds = folds + clock.lap()
-    yield ["posterior of the same folds", *figures(wrong, doubt, doubt > 0.5), calibration(wrong, doubt), seconds]
+    yield ["posterior of the same folds", *figures(wrong, doubt, flags), calibration(wrong, doubt), seconds]
 
     scores = FinalScoring(passes=HEAD_PASSES, seed=seed).run(trainer, given, probs)
     seconds = folds + clock.lap()

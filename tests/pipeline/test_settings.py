@@ -41,6 +41,13 @@ def test_paths_may_be_text(tmp_path: Path) -> None:
         predict(str(tmp_path / "absent"), str(tmp_path), str(tmp_path / "answers.csv"))
 
 
+def test_a_rule_for_flags_that_does_not_exist_is_refused() -> None:
+    assert str(Settings().flag_rule) == "f1"
+    assert str(Settings(min_probability=0.8).flag_rule) == "probability 0.8"
+    with pytest.raises(InputError, match="flag_for is 'f2'; did you mean f1"):
+        str(Settings(flag_for="f2").flag_rule)
+
+
 def test_settings_load_no_torch() -> None:
     code = "import sys, cvcoteach.pipeline.settings, cvcoteach.pipeline.progress; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
