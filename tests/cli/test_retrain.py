@@ -53,6 +53,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def agreed(work: Path) -> Path:
+    """A finished run of the same images that selected by agreement."""
+    settings = runs.Settings(epochs=10, n_rounds=2, select="agreement")
+    machine = runs.Machine("cpu", 1, "float32", work / "cache")
+    return runs.find_issues(work / "shapes", work / "agreed", settings, machine).folder
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -188,7 +196,7 @@ def test_a_killed_retraining_goes_on_to_the_same_classifier(work: Path) -> None:
 @pytest.mark.slow
 def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) -> None:
     table = pd.read_csv(work / "run" / "issues.csv")
-    rows = table[table.set != "selected"].head(6)
+    rows = table[table.is_label_issue].head(6)
     corrections = rows[["path"]].assign(action=["excluded"] * 2 + ["set"] * 4, label=["", "", *["ring"] * 4])
     corrections.to_csv(work / "corrections.csv", index=False)
     arguments = (work / "run", "--epochs", 1, *MACHINE, "-q", "--json")
@@ -236,16 +244,42 @@ def test_after_a_frozen_backbone_heads_are_trained_on_the_same_features(work: Pa
 
 
 @pytest.mark.slow
-def test_excluding_another_image_is_another_retraining(work: Path) -> None:
-    table = pd.read_csv(work / "run" / "issues.csv")
+def test_after_agreement_the_papers_sets_are_trained_on(work: Path, agreed: Path) -> None:
+    sets = pd.read_csv(agreed / "issues.csv").set.value_counts()
+    for select in ("agreement", "flags"):
+        arguments = ("--epochs", 2, *MACHINE, "-q", "--json", "--select", select, "-o", work / f"agreed-{select}")
+        result = call("retrain", agreed, *arguments)
+        assert result.exit_code == 0, result.output
+        summary = json.loads(result.stdout)
+        assert (summary["selected"], summary["candidate"]) == (sets["selected"], sets.get("candidate", 0))
+    refused(
+        call("retrain", work / "run", "--select", "agreement", "-o", work / "neither"),
+        "selected by the posterior, not by agreement; take --select flags, or find the issues with --select agreement.",
+    )
+    refused(call("retrain", work / "run", "--preset", "paper", "-o", work / "neither"), "take --select flags")
+
+
+@pytest.mark.slow
+def test_after_the_posterior_the_flagged_are_candidates(work: Path) -> None:
+    flagged = int(pd.read_csv(work / "run" / "issues.csv").is_label_issue.sum())
+    result = call("retrain", work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "-o", work / "by-flags")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert 20 < flagged < 120
+    assert (summary["selected"], summary["candidate"]) == (240 - flagged, flagged)
+
+
+@pytest.mark.slow
+def test_excluding_another_image_is_another_retraining(work: Path, agreed: Path) -> None:
+    table = pd.read_csv(agreed / "issues.csv")
     alike = table[(table.set == "selected") & ~table.is_label_issue & (table.given_label == "ring")].path[:2]
     arguments = ("--epochs", 1, *MACHINE, "-q", "-o", work / "without", "--select", "agreement")
     for path, code in zip(alike, (0, 1), strict=True):
         (work / "excluded.csv").write_text(f"path,action\n{path},excluded\n")
-        result = call("retrain", work / "run", *arguments, "--corrections", work / "excluded.csv")
+        result = call("retrain", agreed, *arguments, "--corrections", work / "excluded.csv")
         assert result.exit_code == code, result.output
     refused(result, "images have changed since")
-    other = call("retrain", work / "run", *arguments, "--learning-rate", "0.05")
+    other = call("retrain", agreed, *arguments, "--learning-rate", "0.05")
     refused(other, "belongs to another run: its learning rate is 0.1, not 0.05. ")
     hopeless = ("retrain", work / "run", "-q", "--epochs", 1, "-o", work / "hopeless", *MACHINE)
     refused(call(*hopeless, "--learning-rate", "1e9"), "the loss is nan")
@@ -348,7 +382,7 @@ def test_images_that_have_moved_are_named_beside_their_run(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, agreed: Path, tmp_path: Path) -> None:
     refused(call("retrain", tmp_path), "holds no run of cvcoteach")
     assert call("retrain", work / "run", "--epochs", 1, "-q", "-o", work / "a-model", *MACHINE).exit_code == 0
     refused(call("retrain", work / "a-model"), "is a classifier that retrain wrote; it takes the run folder of find-")
@@ -368,7 +402,7 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, tmp_path: P
     run = tmp_path / "run"
     run.mkdir()
     for file in ("run.json", "probabilities.npz", "issues.csv"):
-        (run / file).write_bytes((work / "run" / file).read_bytes())
+        (run / file).write_bytes((agreed / file).read_bytes())
     with np.load(run / "probabilities.npz") as arrays:
         content = dict(arrays)
     nothing = np.zeros_like(content["selected"])
