@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
 from cvcoteach.crossval.trainer import FoldTrainer, OnFold
@@ -39,11 +40,12 @@ def find_label_issues(
     images: Any = None,
     features: npt.ArrayLike | None = None,
     trainer: FoldTrainer | None = None,
+    class_names: Sequence[str] | None = None,
     n_rounds: int = 4,
     n_folds: int | None = None,
     seed: int = 0,
     progress: bool | OnFold = True,
-) -> BoolArray | IntArray:
+) -> BoolArray | IntArray | pd.Series[bool]:
     """`cleanlab.filter.find_label_issues`, from images too and with better answers where asked for.
 
     With `pred_probs` and nothing that cleanlab does not know, this is cleanlab's answer: its values, dtypes, order,
@@ -51,7 +53,7 @@ def find_label_issues(
 
     labels: (n,) given labels, 0..K-1. With `images`, `features` or `trainer` any labels, also names.
     pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
-    images: (n, H, W, C) pixels, 0..255: a network is trained on them, fold by fold;
+    images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset: networks are trained on them, fold by fold;
     features: (n, d) embeddings: a linear head is trained on them;
     trainer: anything with `fit_predict`, see `cvcoteach.crossval.incv.FoldTrainer`.
     filter_by: a method of cleanlab's (with `pred_probs`), or
@@ -59,6 +61,7 @@ def find_label_issues(
         "incv" - not selected by Iterative Noisy Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where
         there is nothing to iterate, that is: the prediction is another class.
     return_indices_ranked_by: a score of cleanlab's, or "posterior".
+    class_names: (K,), which name each column of `pred_probs` belongs to, where labels are names.
     n_rounds: of INCV. n_folds: 2 for INCV as in the paper, else 5. seed: of splits and trainings.
     progress: a bar on stderr, none, or a function told of every fold.
 
@@ -66,8 +69,9 @@ def find_label_issues(
     `num_to_remove_per_class` flags exactly so many of each given class, `min_examples_per_class` stay unflagged in
     each; `confident_joint` and `multi_label` have none there and are refused.
 
-    Returns a mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of
-    these, worst first. Warns where the posterior does not fit: then self-confidence ranks and cleanlab's default
+    Returns a mask (n,), True where the label is probably wrong: an array, or with a `filter_by` of ours and labels that
+    are a pandas Series, a Series with their index; with `return_indices_ranked_by` the int64 positions of these, worst
+    first. Warns where the posterior does not fit: then self-confidence ranks and cleanlab's default
     flags. Raises InputError, a ValueError, for what does not fit, and what cleanlab raises.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
@@ -106,7 +110,7 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    verdict = judge(labels, sources, rule, None, Plan(n_rounds, n_folds, seed, progress))
+    verdict = judge(labels, sources, rule, class_names, Plan(n_rounds, n_folds, seed, progress))
     posterior = verdict.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _say_if_unfit(posterior)
@@ -122,7 +126,7 @@ def find_label_issues(
     if verbose:  # cleanlab's sentence: a caller may read it from the log
         print(f"Number of label issues found: {int(flags.sum())}")
     if return_indices_ranked_by is None:
-        return flags
+        return pd.Series(flags, index=labels.index, name="is_label_issue") if isinstance(labels, pd.Series) else flags
     if return_indices_ranked_by == "posterior":
         return _worst_first(flags, verdict.label_quality)
     from cleanlab.rank import order_label_issues

@@ -14,7 +14,7 @@ import click
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.cli.fiftyone import fiftyone
-from cvcoteach.cli.retrain import predict, retrain
+from cvcoteach.cli.retrain import megapixels, predict, retrain
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -64,6 +64,18 @@ def main() -> None:
     "--path-column", metavar="NAME", help="Column of image paths in a CSV or Parquet.  [default: found by itself]"
 )
 @click.option("--label-column", metavar="NAME", help="Column of given labels.  [default: found by itself]")
+@click.option(
+    "--path-pattern",
+    metavar="PATTERN",
+    help="How a value of the path column becomes a file: 'images/{}.png'.  [default: as it stands]",
+)
+@click.option("--split", metavar="NAME", help="Part of an .npz with several: train, val, test.  [default: train]")
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="Size of the largest image that is read.  [default: 268]",
+)
 @click.option(
     "--preset",
     default="fast",
@@ -146,6 +158,9 @@ def find_issues(
     output: Path | None,
     path_column: str | None,
     label_column: str | None,
+    path_pattern: str | None,
+    split: str | None,
+    max_megapixels: float | None,
     rounds: int,
     folds: int,
     device: str | None,
@@ -171,9 +186,11 @@ def find_issues(
             source,
             output,
             runs.Settings(n_rounds=rounds, n_folds=folds, **settings),
-            runs.Machine(device, threads, precision, cache_dir),
+            runs.Machine(device, threads, precision, cache_dir, megapixels(max_megapixels)),
             path_column=path_column,
             label_column=label_column,
+            path_pattern=path_pattern,
+            split=split,
             watcher=display,
         )
     finally:

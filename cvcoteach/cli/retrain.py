@@ -12,12 +12,23 @@ import click
 _FILE = click.Path(path_type=Path)
 
 
+def megapixels(millions: float | None) -> int | None:
+    """Return that many million pixels."""
+    return None if millions is None else max(1, round(millions * 1_000_000))
+
+
 @click.command()
 @click.argument("source", type=_FILE)
 @click.option("--run", type=_FILE, help="Run folder of find-issues, where SOURCE names the images instead.")
 @click.option("-o", "--output", type=_FILE, help="Folder of the classifier.  [default: NAME-model beside the run]")
 @click.option("--path-column", metavar="NAME", help="Column of image paths in a table.  [default: found by itself]")
 @click.option("--label-column", metavar="NAME", help="Column of labels in a table.  [default: found by itself]")
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="Size of the largest image that is read.  [default: 268]",
+)
 @click.option("--corrections", type=_FILE, help="CSV: path, action (accepted, kept, set, excluded), label.")
 @click.option("--test", type=_FILE, help="Images with right labels, to compare with plain training on.")
 @click.option(
@@ -79,6 +90,7 @@ def retrain(
     threads: int | None,
     precision: str | None,
     cache_dir: Path | None,
+    max_megapixels: float | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -100,7 +112,7 @@ def retrain(
             run or source,
             output,
             RetrainSettings(**settings),
-            Machine(device, threads, precision, cache_dir),
+            Machine(device, threads, precision, cache_dir, megapixels(max_megapixels)),
             source=source if run else None,
             path_column=path_column,
             label_column=label_column,
@@ -137,6 +149,18 @@ def retrain(
 @click.option("-o", "--output", type=_FILE, help="The CSV.  [default: NAME-predictions.csv, NAME as SOURCE's]")
 @click.option("--path-column", metavar="NAME", help="Column of image paths in a table.  [default: found by itself]")
 @click.option("--label-column", metavar="NAME", help="Column of labels in a table.  [default: found by itself]")
+@click.option(
+    "--path-pattern",
+    metavar="PATTERN",
+    help="How a value of the path column becomes a file: 'images/{}.png'.  [default: as it stands]",
+)
+@click.option("--split", metavar="NAME", help="Part of an .npz with several: train, val, test.  [default: train]")
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="Size of the largest image that is read.  [default: 268]",
+)
 @click.option("--ignore-labels", is_flag=True, help="Take SOURCE for images without labels.")
 @click.option("--model", "trusted", metavar="NAME", help="Your own package.module:function that MODEL was built with.")
 @click.option("--device", metavar="NAME", help="cuda, cuda:1, mps, cpu.  [default: the best there is]")
@@ -150,6 +174,7 @@ def predict(
     device: str | None,
     threads: int | None,
     cache_dir: Path | None,
+    max_megapixels: float | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -164,7 +189,12 @@ def predict(
     display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
     try:
         result = carry_out(
-            model, source, output, Machine(device, threads, cache_dir=cache_dir), watcher=display, **options
+            model,
+            source,
+            output,
+            Machine(device, threads, None, cache_dir, megapixels(max_megapixels)),
+            watcher=display,
+            **options,
         )
     finally:
         display.close()

@@ -10,9 +10,18 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach._validation import (
+    BoolArray,
+    FloatArray,
+    InputError,
+    IntArray,
+    as_array,
+    check_rows,
+    near,
+    refuse_missing,
+)
 from cvcoteach.coteaching.lesson import Lesson, corrected, lesson_after
 from cvcoteach.coteaching.training import (
     CoTraining,
@@ -214,12 +223,15 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
                 y = inputs.labels_of_dataset(X)
             if y is None:
                 raise InputError("y is missing; it takes one label for each image.")
+            y = as_array(y, "y")
+            if y.ndim == 1:
+                refuse_missing(y, "y")
             y = column_or_1d(y, warn=True)
             check_classification_targets(y)
-            check_consistent_length(X, y)
+            check_rows(len(y), "X", len(X), labels="y")
             own_size = preprocessing((self.recipe or RECIPES["fast"]).model).size
             data = images_of(X, kind, self.image_size, None, own_size=own_size)
-        self.input_shape_ = data.shape
+        self.input_shape_, self.levels_ = data.shape, data.levels
         self._features = data.are_features
         return data, y
 
@@ -230,7 +242,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             return features_of(X, self.center_, self.scale_)
         if kind == "features":
             raise InputError("X holds features, but images were trained on.")
-        return images_of(X, kind, self.input_shape_[0], self.input_shape_[2])
+        return images_of(X, kind, self.input_shape_[0], self.input_shape_[2], levels=self.levels_)
 
     def _recipe(self, data: Inputs) -> Recipe:
         recipe = self.recipe or (HEAD_RECIPE if data.are_features else RECIPES["fast"])

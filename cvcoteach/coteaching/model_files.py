@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cvcoteach._files import replacing, write_json
 from cvcoteach._validation import InputError, PredProbs
+from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.training.batches import Pixels, Scaling, room_for
 from cvcoteach.training.devices import Plan
 from cvcoteach.training.loop import logits_of, predict
@@ -46,6 +47,8 @@ class Model:
     scaling: Scaling
     mirror: bool
     """Whether a prediction is the mean over an image and its mirror image."""
+    levels: Levels = ORDINARY
+    """Black and white of images that are not ordinary bytes, as of those that were trained on."""
 
     def predict_proba(self, pixels: npt.NDArray[np.uint8], plan: Plan) -> PredProbs:
         """Class probabilities (n, K) of images (n, size, size, channels)."""
@@ -71,6 +74,7 @@ def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Map
             "mean": list(model.scaling.mean),
             "std": list(model.scaling.std),
             "mirror": model.mirror,
+            "levels": model.levels.as_json(),
         },
         **(about or {}),
     }
@@ -92,6 +96,7 @@ def load_model(folder: Path, *, trusted: str | None = None) -> Model:
         before = content["preprocessing"]
         scaling = Scaling(tuple(map(float, before["mean"])), tuple(map(float, before["std"])))
         size, channels, mirror = int(before["size"]), int(before["channels"]), bool(before["mirror"])
+        levels = Levels.from_json(before.get("levels", []))
         classes = tuple(map(str, content["classes"]))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no model of cvcoteach (no {ABOUT}).") from None
@@ -103,7 +108,7 @@ def load_model(folder: Path, *, trusted: str | None = None) -> Model:
         raise InputError(f"{file} asks for the code of {name!r}; if that is yours, name it yourself: --model {name}.")
     networks = [build_model(name, len(classes), channels, "none") for _ in range(n_networks)]
     load_weights(folder / WEIGHTS, networks, len(classes))
-    return Model(networks, name, classes, size, channels, scaling, mirror)
+    return Model(networks, name, classes, size, channels, scaling, mirror, levels)
 
 
 def save_weights(file: Path, networks: Sequence[nn.Module]) -> None:

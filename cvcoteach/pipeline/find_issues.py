@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from cvcoteach._version import __version__
 from cvcoteach.crossval.final_scoring import FinalScores, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress
+from cvcoteach.data.sources import Choices
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import prepare, rare_classes
@@ -66,18 +67,21 @@ def find_issues(
     *,
     path_column: str | None = None,
     label_column: str | None = None,
+    path_pattern: str | None = None,
+    split: str | None = None,
     watcher: Watcher | None = None,
 ) -> Outcome:
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
-    source: a folder of class folders, a CSV or Parquet, or an .npz (see `read_source`).
+    source: a folder of class folders, a CSV or Parquet, or an .npz (see `read_source`, also for how it is read).
     output: made, or gone on with where it holds an unfinished run of the same images, labels and settings.
 
     Raises InputError, one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, watcher = settings or Settings(), machine or Machine(), watcher or Silent()
+    choices = Choices(path_column, label_column, path_pattern, split)
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
-    prepared = prepare(source, settings, machine, path_column, label_column, watcher)
+    prepared = prepare(source, settings, machine, choices, watcher)
     data = prepared.source
     n_classes = len(data.class_names)
     for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
@@ -90,7 +94,14 @@ def find_issues(
             weights = settings.weights  # where they lay; what is in them decides, and is in the identity
             if weights is not None and Path(weights).is_file():
                 weights = str(Path(weights).absolute())
-            run.save(source=str(source), weights=weights, machine=_machine_record(), versions=_versions())
+            run.save(
+                source=str(data.location),
+                reading=asdict(choices),
+                images=dict(prepared.images),
+                weights=weights,
+                machine=_machine_record(),
+                versions=_versions(),
+            )
         clock = _Clock(run, watcher)
         if not was_done:
             clock.record("reading", prepared.seconds_reading)
@@ -182,4 +193,4 @@ def _write_gallery(file: Path, rows: IntArray, table: pd.DataFrame, data: Source
     )
     page = report.gallery_html(f"Label issues in {data.location.name}", lead, table, thumbnails(data, rows))
     with replacing(file) as out:
-        out.write(page.encode())
+        out.write(page.encode("utf-8", "replace"))

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_labels, check_at_least, near
+from cvcoteach._validation import (
+    BoolArray,
+    FloatArray,
+    InputError,
+    IntArray,
+    as_array,
+    check_at_least,
+    check_columns,
+    check_rows,
+    encode_labels,
+    lookalikes,
+    near,
+)
 from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
@@ -37,9 +51,10 @@ def label_issues(
 ) -> LabelIssues:
     """All that `find_label_issues` knows, in one object: qualities, flags, suggestions, the transition.
 
-    labels: (n,) class numbers 0..K-1, or names. class_names: (K,), in the order of the numbers.
+    labels: (n,) class numbers 0..K-1, or names; the index of a pandas Series is that of `LabelIssues.to_frame`.
+    class_names: (K,), in the order of the numbers, or of the columns.
     pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
-    images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
+    images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset: networks are trained on them, fold by fold;
     features: (n, d) embeddings, on which linear heads are trained;
     trainer: a `FoldTrainer`.
     filter_by: "posterior" flags what is probably wrong - with anything to train on, after a last scoring by models that
@@ -52,7 +67,8 @@ def label_issues(
     Raises InputError for what does not fit, and where not exactly one source is given.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
-    return judge(labels, sources, filter_by, class_names, Plan(n_rounds, n_folds, seed, progress)).issues()
+    issues = judge(labels, sources, filter_by, class_names, Plan(n_rounds, n_folds, seed, progress)).issues()
+    return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
 
 
 def label_issues_from(
@@ -124,8 +140,13 @@ def judge(
     if kind == "pred_probs":
         return _judge_pred_probs(labels, sources[kind], filter_by, class_names)
     y, names = encode_labels(labels, class_names)
+    if class_names is None:
+        _warn_of_lookalikes(names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(kind, sources[kind], len(names))
+    n_rows = getattr(trainer, "n_images", None)
+    if isinstance(n_rows, int):
+        check_rows(len(y), kind, n_rows)
     if filter_by == "incv":
         incv = IterativeCV(plan.n_rounds, plan.n_folds or 2, seed=plan.seed)
         with _Progress(plan.progress, incv.n_rounds * incv.n_folds) as on_fold:
@@ -145,13 +166,27 @@ def _judge_pred_probs(
     labels: npt.ArrayLike, pred_probs: npt.ArrayLike, filter_by: str, class_names: Sequence[str] | None
 ) -> Verdict:
     # neither is converted here: a copy of something large is what memory runs out of
-    probs, array = np.asarray(pred_probs), np.asarray(labels)
+    probs, array = as_array(pred_probs, "pred_probs"), as_array(labels, "labels")
+    if probs.ndim == 2 and array.ndim == 1:
+        check_rows(len(array), "pred_probs", len(probs))
     if array.dtype.kind not in "iuf":
-        array, class_names = encode_labels(array, class_names)
+        array, names = encode_labels(array, class_names)
+        if class_names is None:
+            _warn_of_lookalikes(names)
+            if names is not None and probs.ndim == 2:
+                check_columns(names, probs.shape[1], from_labels=True)
+        class_names = names
+    if class_names is not None and probs.ndim == 2:
+        check_columns(class_names, probs.shape[1], from_labels=False)
     posterior = fit_posterior(array, probs)
     y = posterior.labels
     disagrees = probs[np.arange(len(y)), y] < probs.max(axis=1) if filter_by == "incv" else None
     return Verdict(posterior, None, disagrees, class_names)
+
+
+def _warn_of_lookalikes(names: Sequence[str] | None) -> None:
+    for note in lookalikes(names or ()):
+        warnings.warn(note, stacklevel=4)
 
 
 def limited_flags(
@@ -214,42 +249,20 @@ def check_rule(filter_by: str) -> None:
 
 
 def trainer_of(kind: str, source: Any, n_classes: int) -> FoldTrainer:
-    """The trainer for images (n, H, W, C), features (n, d), or the trainer that was given."""
+    """Return the trainer for images, features (n, d), or the trainer that was given."""
     if kind == "images":
+        from cvcoteach.data.items import pixels_of
         from cvcoteach.training.torch_trainer import TorchTrainer
 
-        return TorchTrainer(np.asarray(source), n_classes)
+        return TorchTrainer(pixels_of(source, "images"), n_classes)
     if kind == "features":
         from cvcoteach.training.head_trainer import HeadTrainer
 
-        return HeadTrainer(np.asarray(source), n_classes)
+        return HeadTrainer(as_array(source, "features"), n_classes)
     if not callable(getattr(source, "fit_predict", None)):
         raise InputError(f"trainer is a {type(source).__name__}; it takes an object with fit_predict, see FoldTrainer.")
     trainer: FoldTrainer = source
     return trainer
-
-
-def encode_labels(
-    labels: npt.ArrayLike, class_names: Sequence[str] | None = None
-) -> tuple[IntArray, tuple[str, ...] | None]:
-    """Labels as int64 (n,) and the class names, None where neither labels nor the caller name them.
-
-    Whole numbers stay what they are. Names are numbered in the order of class_names, else lexicographically.
-
-    Raises InputError for a label that is no class name, and what `as_labels` refuses.
-    """
-    array = np.asarray(labels)
-    if array.ndim != 1 or not len(array) or array.dtype.kind in "iuf":
-        k = None if class_names is None else len(class_names)
-        return as_labels(array, k)[0], None if class_names is None else tuple(class_names)
-    found, index = np.unique(array.astype(str), return_inverse=True)
-    names = tuple(found.tolist()) if class_names is None else tuple(map(str, class_names))
-    place = {name: i for i, name in enumerate(names)}
-    unknown = [name for name in found.tolist() if name not in place]
-    if unknown:
-        first = int(np.argmax(array.astype(str) == unknown[0]))
-        raise InputError(f"labels[{first}] is {unknown[0]!r}, no class name; {near(unknown[0], names)}")
-    return as_labels(np.array([place[name] for name in found.tolist()])[index], len(names))[0], names
 
 
 def _place_in_class(labels: IntArray, n_classes: int) -> IntArray:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,9 +12,6 @@ from cvcoteach._files import replacing
 from cvcoteach._validation import InputError
 from cvcoteach.pipeline.retrain_task import numbers_of
 from cvcoteach.pipeline.settings import Machine, Silent, Watcher
-
-if TYPE_CHECKING:
-    from cvcoteach.data.sources import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +36,8 @@ def predict(
     trusted: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    path_pattern: str | None = None,
+    split: str | None = None,
     ignore_labels: bool = False,
     watcher: Watcher | None = None,
 ) -> Predictions:
@@ -54,21 +51,30 @@ def predict(
     """
     from cvcoteach.coteaching.model_files import load_model
     from cvcoteach.data.images import load_images
+    from cvcoteach.data.sources import has_labels, read_source, read_unlabelled
     from cvcoteach.training.devices import Plan, choose_device, choose_threads, set_threads
 
     machine, watcher = machine or Machine(), watcher or Silent()
     output = output or Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=trusted)
-    data = None if ignore_labels else _labelled(source, path_column, label_column)
+    labelled = not ignore_labels and has_labels(source, label_column=label_column, split=split)
+    reading = {"path_column": path_column, "path_pattern": path_pattern, "split": split}
+    data = read_source(source, label_column=label_column, least_classes=1, **reading) if labelled else None
     labels = (
         None if data is None else numbers_of(data, loaded.class_names, f"{source} (--ignore-labels passes over it)")
     )
-    data = data or unlabelled_source(source, path_column)
-    for sentence in data.notes:
+    data = data or read_unlabelled(source, **reading)
+    for sentence in (f"{data.description}.", *data.notes):
         watcher.note(sentence)
     images = load_images(
-        data, loaded.size, channels=loaded.channels, cache_dir=machine.cache_dir, progress=watcher.reading
+        data,
+        loaded.size,
+        channels=loaded.channels,
+        cache_dir=machine.cache_dir,
+        levels=loaded.levels,
+        max_pixels=machine.max_pixels,
+        progress=watcher.reading,
     )
     plan = Plan(str(choose_device(machine.device)), threads=choose_threads(machine.threads))
     set_threads(plan.threads)
@@ -107,50 +113,3 @@ def _check_output(output: Path, source: Path) -> None:
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
     if not ours or output.resolve() == source.resolve():
         raise InputError(f"{output} is there and holds no earlier predictions; name another --output.")
-
-
-def _labelled(source: Path, path_column: str | None, label_column: str | None) -> Source | None:
-    """The source with its labels, None where it holds images without any."""
-    from cvcoteach.data.sources import read_source
-    from cvcoteach.data.tables import TABLE_SUFFIXES, columns_of
-
-    if source.is_dir():
-        folders = [entry for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith(".")]
-        if not folders:
-            return None
-    elif source.suffix.lower() in TABLE_SUFFIXES:
-        if label_column is None and len(columns_of(source)) == 1:
-            return None
-    elif source.suffix.lower() != ".npz":
-        return None
-    return read_source(source, path_column=path_column, label_column=label_column, least_classes=1)
-
-
-def unlabelled_source(source: Path, path_column: str | None = None) -> Source:
-    """Images without labels: a folder of them, at any depth, one image, a table with a column of paths.
-
-    Raises InputError where there are none.
-    """
-    from cvcoteach.data.sources import IMAGE_SUFFIXES, read_source
-    from cvcoteach.data.tables import PATH_COLUMNS, TABLE_SUFFIXES, columns_of, read_columns
-    from cvcoteach.training.inputs import unlabelled
-
-    location = source.absolute()
-    suffix = location.suffix.lower()
-    if not location.exists():
-        raise InputError(f"{location} does not exist; it takes a folder of images, one image, a table or an .npz.")
-    if location.is_dir():
-        found = (Path(folder, name) for folder, _, names in os.walk(location) for name in names)
-        images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
-        if not images:
-            raise InputError(f"{location} holds no images.")
-        return unlabelled(location, location, sorted([file.relative_to(location).as_posix() for file in images]))
-    if suffix in IMAGE_SUFFIXES:
-        return unlabelled(location, location.parent, [location.name])
-    if suffix in TABLE_SUFFIXES:
-        columns = list(columns_of(location))
-        usual = [name for name in columns if name.casefold() in PATH_COLUMNS]
-        path_column = path_column or (usual or columns)[0]
-        paths = read_columns(location, path_column, path_column).paths
-        return unlabelled(location, location.parent, paths.astype(str).tolist())
-    return read_source(location)

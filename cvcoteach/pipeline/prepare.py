@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from cvcoteach.pipeline.settings import ExtractionWatcher, Machine, Settings, Wa
 
 if TYPE_CHECKING:
     from cvcoteach.data.images import Images
-    from cvcoteach.data.sources import Source
+    from cvcoteach.data.sources import Choices, Source
     from cvcoteach.training.backbones import Backbone
     from cvcoteach.training.recipe import Recipe
 
@@ -39,6 +39,8 @@ class Prepared:
     passes: int
     """Of the final scoring, unless the user said so."""
     seconds_reading: float = 0.0
+    images: Mapping[str, Any] = field(default_factory=dict)
+    """Number of all images, and the digest of what is in them where they were read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,7 @@ def prepare(
     source: Path,
     settings: Settings,
     machine: Machine,
-    path_column: str | None,
-    label_column: str | None,
+    choices: Choices,
     watcher: Watcher,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
@@ -70,7 +71,8 @@ def prepare(
     started = time.perf_counter()
     choose_device(machine.device)  # what cannot work is told before a million images are read
     _check(settings)
-    data = read_source(source, path_column=path_column, label_column=label_column)
+    data = read_source(source, **asdict(choices))
+    watcher.note(f"{data.description}.")
     identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
     backbone = None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
@@ -91,6 +93,7 @@ def prepare(
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
         passes=passes,
         seconds_reading=time.perf_counter() - started,
+        images={"count": len(data), **prepared.images},
     )
 
 
@@ -169,13 +172,17 @@ def _with_backbone(
         backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size)
     # smaller images are scaled up by the device: on disk they stay small
     size = min(natural_size(data), backbone.size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
+    images = load_images(
+        data, size, cache_dir=machine.cache_dir, max_pixels=machine.max_pixels, progress=watcher.reading
+    )
     if settings.preset == "auto":
         seconds = seconds_to_extract(backbone, images.pixels, choose_device(machine.device))
         watcher.note(
             f"the features of {len(data):,} images take about {duration(seconds)} unless they are kept from before."
         )
     features: npt.NDArray[Any] = extracted(backbone, images, machine, watcher)
+    for sentence in images.notes:
+        watcher.note(sentence)
     data, unreadable, readable = _readable(data, images)
     if readable is not None:
         features = features[readable]
@@ -187,7 +194,7 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
+    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES, images={"digest": images.content})
 
 
 def extracted(backbone: Backbone, images: Images, machine: Machine, watcher: Watcher) -> npt.NDArray[np.float16]:
@@ -213,7 +220,11 @@ def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Wa
 
     recipe = _recipe(settings)
     size = settings.image_size or size_for(data, preprocessing(recipe.model, recipe.weights).size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=watcher.reading)
+    images = load_images(
+        data, size, cache_dir=machine.cache_dir, max_pixels=machine.max_pixels, progress=watcher.reading
+    )
+    for sentence in images.notes:
+        watcher.note(sentence)
     data, unreadable, readable = _readable(data, images)
 
     def make_trainer(run: RunFolder) -> FoldTrainer:
@@ -237,7 +248,7 @@ def _with_images(data: Source, settings: Settings, machine: Machine, watcher: Wa
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": asdict(recipe), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, 1)
+    return Prepared(data, unreadable, identity, make_trainer, 1, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
@@ -270,12 +281,23 @@ def _recipe(settings: Settings) -> Recipe:
 
 
 def rare_classes(data: Source, n_folds: int) -> list[str]:
-    """A sentence for each class that some fold will not see."""
+    """Return a sentence on the classes that some fold will not see, where there are any."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
+    rare = np.flatnonzero(counts < n_folds)
+    if not len(rare):
+        return []
+    if len(rare) == 1:
+        k = int(rare[0])
+        return [
+            f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the "
+            f"{n_folds} folds: some model never sees the class, so look at its images yourself."
+        ]
+    names = ", ".join(repr(data.class_names[k]) for k in rare[:5]) + (
+        f" and {len(rare) - 5:,} more" if len(rare) > 5 else ""
+    )
     return [
-        f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the {n_folds} "
-        "folds: some model never sees the class, so look at its images yourself."
-        for k in np.flatnonzero(counts < n_folds)
+        f"{len(rare):,} of {len(counts):,} classes have fewer images than the {n_folds} folds: {names}. Some model "
+        "never sees them, so look at their images yourself."
     ]
 
 

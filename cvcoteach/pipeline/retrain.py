@@ -153,14 +153,14 @@ def retrain(
 
 def _columns_for(source: Path, test: Path | None, columns: ColumnNames) -> tuple[ColumnNames, ColumnNames]:
     """Those named, of the source and of the test: of both tables where the test has them too, else of the one table."""
-    from cvcoteach.data.tables import columns_of, is_table
+    from cvcoteach.data.sources import columns_of
 
     nothing: ColumnNames = (None, None)
-    if test is None or not is_table(test):
+    there = None if test is None else columns_of(test)
+    if there is None:
         return columns, nothing
-    if not is_table(source):
+    if columns_of(source) is None:
         return nothing, columns
-    there = columns_of(test)
     path_column, label_column = (column if column in there else None for column in columns)
     return columns, (path_column, label_column)
 
@@ -217,7 +217,9 @@ def _classifier(networks: Sequence[nn.Module], task: Task, recipe: Recipe, scali
     if frozen is not None:
         networks = [with_heads(frozen.backbone, networks, frozen.center, frozen.scale, len(task.class_names))]
         scaling = Scaling(frozen.backbone.mean, frozen.backbone.std)
-    return Model(networks, task.architecture(recipe), task.class_names, task.size, task.channels, scaling, mirror)
+    return Model(
+        networks, task.architecture(recipe), task.class_names, task.size, task.channels, scaling, mirror, task.levels
+    )
 
 
 def _plain(

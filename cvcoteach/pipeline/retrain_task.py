@@ -19,6 +19,7 @@ from cvcoteach.pipeline.settings import Machine, Watcher
 if TYPE_CHECKING:
     from cvcoteach.coteaching.lesson import Lesson
     from cvcoteach.data.images import Images
+    from cvcoteach.data.levels import Levels
     from cvcoteach.data.sources import Source
     from cvcoteach.training.backbones import Backbone
     from cvcoteach.training.inputs import Inputs
@@ -90,6 +91,8 @@ class Task:
     """Pixels a side of the images that the classifier takes."""
     channels: int
     content_key: str
+    levels: Levels
+    """Black and white of images that are not ordinary bytes."""
     frozen: Frozen | None = None
 
     def architecture(self, recipe: Recipe) -> str:
@@ -173,7 +176,6 @@ def prepare(
     Raises InputError, one sentence, for anything that does not fit.
     """
     from cvcoteach.data.images import natural_size
-    from cvcoteach.data.sources import read_source
     from cvcoteach.training.inputs import Inputs
 
     with np.load(run / "probabilities.npz", allow_pickle=False) as arrays:
@@ -185,7 +187,7 @@ def prepare(
     if settings.selection == "flags":
         selected = ~flags
         candidate = candidate & flags
-    data = read_source(source, path_column=columns[0], label_column=columns[1])
+    data = _read_again(source, record, columns)
     place = {path: row for row, path in enumerate(data.paths)}
     absent = [path for path in paths if path not in place]
     if absent:
@@ -214,6 +216,7 @@ def prepare(
     # as in find-issues: smaller images are scaled up by the device
     size = min(natural_size(data), backbone.size) if backbone else settings.image_size or _size(record, recipe, data)
     images = _load(data, size, None, machine, watcher)
+    _check_same_images(run, record, data, images)
     kept = np.flatnonzero(images.readable[rows] & ~corrected.excluded)
     if wrong is not None:
         wrong = np.where(corrected.reviewed, 0.0, wrong)[kept]
@@ -243,8 +246,32 @@ def prepare(
         size,
         int(images.pixels.shape[3]),
         images.content_key,
+        images.levels,
         frozen,
     )
+
+
+def _read_again(source: Path, record: dict[str, Any], columns: ColumnNames) -> Source:
+    """Return the source, read as the run read it, where it is the same one and nothing else was said."""
+    from cvcoteach.data.sources import read_source
+
+    reading = dict(record.get("reading", {})) if str(source.absolute()) == record.get("source") else {}
+    reading |= {
+        name: column
+        for name, column in zip(("path_column", "label_column"), columns, strict=True)
+        if column is not None
+    }
+    return read_source(source, **reading)
+
+
+def _check_same_images(run: Path, record: dict[str, Any], data: Source, images: Images) -> None:
+    """Raise InputError where the images are not those of the run, though they have the same names."""
+    then = record.get("images", {})
+    if then.get("count") == len(data) and then.get("digest") not in (None, images.content):
+        raise InputError(
+            f"the images in {data.location} are not those of the run, though they have the same names; name its own "
+            f"(cvcoteach retrain SOURCE --run {run}), or run find-issues on these."
+        )
 
 
 def _size(record: dict[str, Any], recipe: Recipe, data: Source) -> int:
@@ -294,10 +321,25 @@ def _features(
     return features_of(features, center, scale), Frozen(backbone, center, scale)
 
 
-def _load(data: Source, size: int, channels: int | None, machine: Machine, watcher: Watcher) -> Images:
+def _load(
+    data: Source,
+    size: int,
+    channels: int | None,
+    machine: Machine,
+    watcher: Watcher,
+    levels: Levels | None = None,
+) -> Images:
     from cvcoteach.data.images import load_images
 
-    return load_images(data, size, channels=channels, cache_dir=machine.cache_dir, progress=watcher.reading)
+    return load_images(
+        data,
+        size,
+        channels=channels,
+        levels=levels,
+        cache_dir=machine.cache_dir,
+        max_pixels=machine.max_pixels,
+        progress=watcher.reading,
+    )
 
 
 def lesson_of(task: Task, settings: RetrainSettings, record: dict[str, Any]) -> Lesson:
@@ -356,7 +398,7 @@ def load_test_images(
 
     data = read_source(test, path_column=columns[0], label_column=columns[1], least_classes=1)
     labels = numbers_of(data, task.class_names, str(test))
-    images = _load(data, task.size, task.channels, machine, watcher)
+    images = _load(data, task.size, task.channels, machine, watcher, task.levels)
     if images.errors:
         watcher.note(f"{len(images.errors):,} test images cannot be read and were left out.")
     rows = np.flatnonzero(images.readable)

@@ -52,6 +52,8 @@ class Machine:
     threads: int | None = None
     precision: str | None = None
     cache_dir: Path | None = None
+    max_pixels: int | None = None
+    """Pixels of the largest image that is read; None: 268 million."""
 
 
 class Watcher(Protocol):

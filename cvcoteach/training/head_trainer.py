@@ -107,6 +107,11 @@ class HeadTrainer:
         self._rows = Rows(np.asanyarray(features), choose_device(device))
 
     @property
+    def n_images(self) -> int:
+        """How many images there are features of."""
+        return self._rows.n
+
+    @property
     def resident_bytes(self) -> int:
         """Memory that the features take on the device; 0 where they are read batch by batch."""
         return 0 if self._rows.resident is None else self._rows.resident.nbytes

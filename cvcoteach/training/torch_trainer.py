@@ -72,6 +72,11 @@ class TorchTrainer:
         self._pixels: Pixels | None = None
 
     @property
+    def n_images(self) -> int:
+        """How many images there are to train on."""
+        return len(self._array)
+
+    @property
     def plan(self) -> Plan:
         """How the folds are computed; probed on first use.
 
@@ -129,6 +134,11 @@ class TorchTrainer:
         )
         fit(training, self._on_epoch, validate)
         result = probabilities(eval_idx)
+        if not np.isfinite(result).all():
+            raise InputError(
+                f"the network's answers are not finite at a learning rate of {recipe.learning_rate:.3g}; take a "
+                "smaller one (--learning-rate, Recipe.learning_rate)."
+            )
         if plan.torch_device.type == "cuda":
             del training, network
             torch.cuda.empty_cache()
