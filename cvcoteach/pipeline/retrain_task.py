@@ -11,6 +11,7 @@ import numpy as np
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, near
 from cvcoteach.crossval.final_scoring import verdict
+from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.issues.corrections import Corrected, correct
 from cvcoteach.pipeline.prepare import extracted
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -19,7 +20,6 @@ from cvcoteach.pipeline.settings import Machine, Watcher
 if TYPE_CHECKING:
     from cvcoteach.coteaching.lesson import Lesson
     from cvcoteach.data.images import Images
-    from cvcoteach.data.levels import Levels
     from cvcoteach.data.sources import Source
     from cvcoteach.training.backbones import Backbone
     from cvcoteach.training.inputs import Inputs
@@ -91,9 +91,9 @@ class Task:
     """Pixels a side of the images that the classifier takes."""
     channels: int
     content_key: str
-    levels: Levels
-    """Black and white of images that are not ordinary bytes."""
     frozen: Frozen | None = None
+    levels: Levels = ORDINARY
+    """Black and white of images that are not ordinary bytes."""
 
     def architecture(self, recipe: Recipe) -> str:
         """The classifier that comes of it, as `build_model` knows it."""
@@ -246,8 +246,8 @@ def prepare(
         size,
         int(images.pixels.shape[3]),
         images.content_key,
-        images.levels,
         frozen,
+        images.levels,
     )
 
 

@@ -13,3 +13,4 @@ from cvcoteach.data.sources.source import Choices as Choices
 from cvcoteach.data.sources.source import Source as Source
 from cvcoteach.data.sources.source import spread as spread
 from cvcoteach.data.sources.source import unlabelled as unlabelled
+from cvcoteach.data.sources.text_table import separator_of as separator_of

@@ -126,7 +126,8 @@ def _format_of(location: Path, choices: Choices) -> Format:
 
 def _has_folders(folder: Path) -> bool:
     try:
-        return folder.is_dir() and any(entry.is_dir() for entry in os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return any(entry.is_dir() for entry in entries)
     except OSError:
         return False
 

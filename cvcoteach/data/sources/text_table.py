@@ -33,6 +33,12 @@ class Dialect:
     has_header: bool
 
 
+def separator_of(file: Path) -> tuple[str, int]:
+    """Return the separator of a text table with a header, and the lines before that. Errors as of `dialect_of`."""
+    dialect = dialect_of(file)
+    return dialect.separator, dialect.skipped - dialect.has_header
+
+
 def dialect_of(file: Path) -> Dialect:
     """Return how a text table is written, by its first lines.
 

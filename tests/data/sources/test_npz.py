@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import read_source
+from cvcoteach.data.sources import has_labels, read_source, read_unlabelled
 from tests.data.sources.files import pets as pets
 from tests.data.sources.files import save
 
@@ -74,3 +74,36 @@ def test_one_array_alone_is_no_npz(tmp_path: Path) -> None:
         np.save(file, FITS)
     with pytest.raises(InputError, match=r"cannot be read as \.npz"):
         read_source(tmp_path / "x.npz")
+
+
+def test_labels_of_one_column_and_one_hot_labels_are_labels(tmp_path: Path) -> None:
+    for labels in (np.array([[1], [0]]), np.array([[0, 1], [1, 0]])):
+        assert read_source(save(tmp_path, images=FITS, labels=labels)).labels.tolist() == [1, 0]
+
+
+def test_a_split_can_be_chosen_and_train_is_read_unless_it_is(tmp_path: Path) -> None:
+    one, two = FITS, np.ones((3, 4, 4), np.uint8)
+    for names in (
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("x_train", "y_train", "x_test", "y_test"),
+    ):
+        arrays = dict(zip(names, (one, TWO[:, None], two, np.array([0, 1, 1])), strict=True))
+        source = read_source(save(tmp_path, **arrays))
+        assert len(source) == 2
+        assert source.notes == ("x.npz holds the splits train, test; train is read, --split names another.",)
+        test = read_source(save(tmp_path, **arrays), split="test")
+        assert (len(test), test.notes) == (3, ())
+        with pytest.raises(InputError, match=r"--split is 'dev', but x\.npz holds the splits train, test"):
+            read_source(save(tmp_path, **arrays), split="dev")
+
+
+def test_images_without_labels_are_read_where_none_are_asked_for(tmp_path: Path) -> None:
+    file = save(tmp_path, images=FITS)
+    assert not has_labels(file)
+    assert read_unlabelled(file).paths == ("x.npz#0", "x.npz#1")
+    assert has_labels(save(tmp_path, images=FITS, labels=TWO))
+
+
+def test_an_npz_says_what_was_understood(tmp_path: Path) -> None:
+    source = read_source(save(tmp_path, images=FITS, labels=TWO))
+    assert source.description == "2 images, 2 classes, arrays images (2, 4, 4, uint8) and labels of x.npz"

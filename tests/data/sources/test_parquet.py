@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cvcoteach._validation import InputError
@@ -54,3 +57,13 @@ def test_images_inside_parquet_get_a_sentence(pets: Path) -> None:
 def test_a_broken_parquet_gets_a_sentence(pets: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_source(write(pets / "t.parquet", "PAR1"))
+
+
+def test_class_names_that_hugging_face_wrote_are_used(pets: Path) -> None:
+    table = pa.table({"path": ["a.png", "b.png"], "label": [1, 0]})
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), pets / "t.parquet")
+    source = read_source(pets / "t.parquet")
+    assert source.class_names == ("cat", "dog")
+    assert source.labels.tolist() == [1, 0]
