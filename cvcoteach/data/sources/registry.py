@@ -54,7 +54,11 @@ def read_source(
     result = _format_of(location, choices).read(location, choices)
     if len(result.class_names) < least_classes:
         inside = location / result.class_names[0]
-        hint = f" (if the folders in it are the classes, name {inside})" if _has_folders(inside) else ""
+        hint = (
+            f" (if the folders in it are the classes, name {inside})"
+            if location.is_dir() and _has_folders(inside)
+            else ""
+        )
         raise InputError(
             f"{location} holds one class only ({result.class_names[0]}); "
             f"a wrong label needs a second class to be seen{hint}."
@@ -128,7 +132,7 @@ def _has_folders(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             return any(entry.is_dir() for entry in entries)
-    except OSError:
+    except (OSError, ValueError):  # a name with a null byte
         return False
 
 

@@ -19,6 +19,7 @@ from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelle
 
 SUFFIXES = frozenset([".csv", ".tsv"])
 _BLOCK = 2**20
+_SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def dialect_of(file: Path) -> Dialect:
     skipped = 0
     if told.lower().startswith("sep=") and len(told) <= 5:
         separator, first, skipped = told[4:] or "\t", second, 1
+        if separator not in _SEPARATORS:
+            raise InputError(f"{file.name} names {separator!r} as its separator; it takes one of , ; | or a tab.")
     else:
-        separator = max(",;\t|", key=first.count) if file.suffix.lower() != ".tsv" else "\t"
+        separator = max(_SEPARATORS, key=first.count) if file.suffix.lower() != ".tsv" else "\t"
     if not first.strip():
         raise InputError(f"{file.name} is empty; it takes a header and one row per image.")
     fields = next(plain_csv.reader([first], delimiter=separator), [])
@@ -116,9 +119,10 @@ FORMAT = Format(
 
 def _names_an_image(field: str, folder: Path) -> bool:
     value = field.strip()
-    return os.path.splitext(value)[1].lower() in IMAGE_SUFFIXES or (
-        "/" in value and os.path.isfile(os.path.join(folder, value))
-    )
+    if os.path.splitext(value)[1].lower() in IMAGE_SUFFIXES:
+        return True
+    place = os.path.join(folder, value.replace("\\", "/"))
+    return "\0" not in value and any(os.path.isfile(place + suffix) for suffix in ("", *IMAGE_SUFFIXES) if value)
 
 
 @contextmanager
@@ -149,7 +153,7 @@ def _reader(file: Path, dialect: Dialect, columns: Sequence[str] | None = None) 
 
 def _refuse_swallowed(file: Path, dialect: Dialect, n_rows: int) -> None:
     """Raise InputError where a value holds what looks like further rows: a stray quotation mark swallowed them."""
-    if _count_lines(file) <= n_rows + dialect.skipped + 1:
+    if _count_lines(file) <= n_rows + dialect.skipped:
         return
     row = 0
     with _reader(file, dialect) as reader:
