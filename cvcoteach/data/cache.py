@@ -1,6 +1,6 @@
 """The cache folder: decoded arrays by content, and for each source what its files held when last seen.
 
-    arrays/KEY/          pixels.npy, records.npy, errors.json: whole and never changed, or not there
+    arrays/KEY/          pixels.npy, records.npy, about.json: whole and never changed, or not there
     sources/SOURCE/      index.npy (each file's stat -> content digest), history.json (its arrays, newest first), used
     sources/SOURCE/building/   an array in the making, where a killed build goes on
 
@@ -26,9 +26,10 @@ from filelock import FileLock
 
 from cvcoteach._files import written_whole
 from cvcoteach._validation import BoolArray, IntArray
-from cvcoteach.data.decode import RECORD, Done, Pixels, Records, write_rows
+from cvcoteach.data.decode import RECORD, Done, Records, write_rows
+from cvcoteach.data.levels import Levels, Pixels
 
-VERSION = 1
+VERSION = 2
 """Of the decoder and the files: with another one nothing old is found."""
 
 _STAT = ("size", "mtime", "ctime", "inode")
@@ -50,13 +51,26 @@ class Decoded(NamedTuple):
     """(n,)"""
     errors: dict[int, str]
     """Row -> why its image cannot be read."""
+    levels: Levels
+    """Its black and white."""
 
 
-def content_key(records: Records, size: int, channels: int | None) -> str:
-    """The name of what these files hold, in this order, decoded at this size; 32 hex digits."""
-    key = hashlib.blake2b(f"{VERSION} {size} {channels or 'auto'} ".encode(), digest_size=16)
-    key.update(np.ascontiguousarray(records["digest"]).data)
-    return key.hexdigest()
+def content_digest(records: Records) -> str:
+    """Return the name of what these files hold, in this order; 32 hex digits."""
+    return hashlib.blake2b(np.ascontiguousarray(records["digest"]).data, digest_size=16).hexdigest()
+
+
+def key_of(content: str, size: int, channels: int | None, more: str = "") -> str:
+    """Return the name of a content decoded at this size, 32 hex digits.
+
+    Args:
+        content: its digest.
+        size: pixels a side.
+        channels: 1, 3, or None for as many as needed.
+        more: what else decides the pixels, where it is not as usual.
+    """
+    key = f"{VERSION} {size} {channels or 'auto'} {content} {more}"
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def path_hashes(paths: Sequence[str]) -> npt.NDArray[np.uint64]:
@@ -87,6 +101,7 @@ class SourceCache:
     """What is kept of one source at one size."""
 
     def __init__(self, folder: Path, location: Path, size: int, channels: int | None) -> None:
+        """Keep it in `folder`."""
         name = f"{VERSION} {size} {channels or 'auto'} {location}".encode("utf-8", "surrogateescape")
         self.arrays = folder / "arrays"
         self.home = folder / "sources" / hashlib.blake2b(name, digest_size=16).hexdigest()
@@ -129,19 +144,28 @@ class SourceCache:
         try:
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
             records = np.load(folder / "records.npy")
-            errors = json.loads((folder / "errors.json").read_text("utf-8"))
+            about = json.loads((folder / "about.json").read_text("utf-8"))
+            errors = {int(row): str(reason) for row, reason in about["errors"].items()}
+            levels = Levels.from_json(about["levels"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError):  # someone else's hand, or a failing disk
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # someone else's hand, or a failing disk
             shutil.rmtree(folder, ignore_errors=True)
             return None
         with suppress(OSError):
             (self.home / "used").touch()
-        return Decoded(pixels, records, {int(row): reason for row, reason in errors.items()})
+        return Decoded(pixels, records, errors, levels)
 
-    def build(self, records: Records, size: int, channels: int) -> Build:
-        """An empty array for these files, or one that a killed build left, with what is still right of it."""
-        return Build(self.home / "building", records, size, channels)
+    def build(self, records: Records, size: int, channels: int, levels: Levels) -> Build:
+        """Return an empty array for these files, or one that a killed build left, with what is still right of it."""
+        return Build(self.home / "building", records, (size, size, channels), levels)
 
     def sweep(self) -> None:
         """Remove sources long unused, and arrays that no source needs."""
@@ -164,11 +188,13 @@ class Build:
 
     LOG = np.dtype([("row", "<i8"), ("record", RECORD)])
 
-    def __init__(self, folder: Path, records: Records, size: int, channels: int) -> None:
+    def __init__(self, folder: Path, records: Records, image_shape: tuple[int, int, int], levels: Levels) -> None:
+        """image_shape: (size, size, channels)."""
         self.folder = folder
+        self.levels = levels
         self.pixel_file = folder / "pixels.npy"
         self.records = records.copy()
-        self.shape = (len(records), size, size, channels)
+        self.shape = (len(records), *image_shape)
         self.finished = np.zeros(len(records), np.bool_)
         self.offset = 0
         self._waiting: list[Records] = []
@@ -177,7 +203,7 @@ class Build:
     def begin(self) -> None:
         """Go on with what is left of a killed build of the same files, or start."""
         names = hashlib.blake2b(np.ascontiguousarray(self.records["path"]).data, digest_size=16).hexdigest()
-        plan = {"version": VERSION, "shape": list(self.shape), "names": names}
+        plan = {"version": VERSION, "shape": list(self.shape), "names": names, "levels": self.levels.as_json()}
         if not self._resume(plan):
             self._start(plan)
         with open(self.pixel_file, "rb") as file:
@@ -230,7 +256,7 @@ class Build:
 
     def copy(self, older: Decoded) -> None:
         """Take over the rows whose content an older array holds."""
-        if older.pixels.shape[1:] != self.shape[1:]:
+        if older.pixels.shape[1:] != self.shape[1:] or older.levels != self.levels:
             return
         wanted = np.flatnonzero(~self.finished & self.records["digest"].any(axis=1))
         found = find(older.records["digest"][:, 0], self.records["digest"][wanted, 0])
@@ -243,7 +269,7 @@ class Build:
             write_rows(self.pixel_file, self.offset, rows[part], older.pixels[origins[part]])
             records = self.records[rows[part]]
             records["readable"] = True
-            self.add(Done(rows[part], records, {}, False))
+            self.add(Done(rows[part], records, {}))
 
     def flush(self) -> None:
         """Make sure of what is finished: pixels first, then the log that says they are there."""
@@ -261,7 +287,8 @@ class Build:
         """Put the whole array into its place, at once."""
         self.flush()
         np.save(self.folder / "records.npy", self.records)
-        (self.folder / "errors.json").write_text(json.dumps(errors), "utf-8")
+        about = {"errors": errors, "levels": self.levels.as_json()}
+        (self.folder / "about.json").write_text(json.dumps(about), "utf-8")
         for name in ("log", "plan.json"):
             (self.folder / name).unlink()
         self.folder.rename(folder)

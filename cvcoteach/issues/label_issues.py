@@ -55,6 +55,8 @@ class LabelIssues:
     """Whether the transition model explains the given labels; if not, qualities only rank, and flags are cleanlab's."""
     note: str
     """One sentence on how the probabilities were read."""
+    index: pd.Index[Any] | None = None
+    """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
     def __repr__(self) -> str:
         return (
@@ -150,7 +152,8 @@ class LabelIssues:
                 "suggested_prob": self.suggested_prob,
                 "given_class": pd.Categorical.from_codes(self.labels, names),
                 "suggested_class": pd.Categorical.from_codes(self.suggested, names),
-            }
+            },
+            index=self.index,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -265,7 +268,7 @@ def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ..
 
 
 def _values(issues: LabelIssues) -> dict[str, Any]:
-    return {field.name: getattr(issues, field.name) for field in fields(issues)}
+    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name != "index"}
 
 
 def _round_rows(matrix: FloatArray, totals: IntArray) -> IntArray:

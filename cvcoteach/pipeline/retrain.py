@@ -15,7 +15,7 @@ from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
 from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
-from cvcoteach.data.tables import columns_of, is_table
+from cvcoteach.data.sources import Choices, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, architecture, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.progress import RunProgress
@@ -103,7 +103,8 @@ def retrain(
             raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
     finished = FinishedRun.read(run)
     recipe = recipe_of(settings, finished.record)
-    images, test_images = _named_sources(_location(finished, source), test, path_column, label_column)
+    columns = Choices(path_column, label_column)
+    images, test_images = _named_sources(finished, _location(finished, source), test, columns)
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
@@ -175,18 +176,25 @@ def _location(run: FinishedRun, source: Path | None) -> Path:
 
 
 def _named_sources(
-    source: Path, test: Path | None, path_column: str | None, label_column: str | None
+    run: FinishedRun, source: Path, test: Path | None, columns: Choices
 ) -> tuple[NamedSource, NamedSource | None]:
     """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
-    if test is None:
-        return NamedSource(source, path_column, label_column), None
-    if not is_table(test):
-        return NamedSource(source, path_column, label_column), NamedSource(test)
-    if not is_table(source):
-        return NamedSource(source), NamedSource(test, path_column, label_column)
-    there = columns_of(test)
-    columns = (column if column in there else None for column in (path_column, label_column))
-    return NamedSource(source, path_column, label_column), NamedSource(test, *columns)
+    there = None if test is None else columns_of(test)
+    images = NamedSource(source, _as_in_run(run, source, columns))
+    if test is None or there is None:
+        return images, None if test is None else NamedSource(test)
+    if columns_of(source) is None:
+        return NamedSource(source, _as_in_run(run, source, Choices())), NamedSource(test, columns)
+    path_column, label_column = (
+        column if column in there else None for column in (columns.path_column, columns.label_column)
+    )
+    return images, NamedSource(test, Choices(path_column, label_column))
+
+
+def _as_in_run(run: FinishedRun, source: Path, columns: Choices) -> Choices:
+    """Return how to read the images: as the run read them, if they are where it found them, unless the user differs."""
+    reading = run.record.get("reading", {}) if str(source.absolute()) == run.record.get("source") else {}
+    return Choices(**{**reading, **{name: value for name, value in asdict(columns).items() if value is not None}})
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:
