@@ -150,7 +150,8 @@ def _from_dataset(dataset: Any, levels: Levels | None, where: str) -> tuple[Pixe
     channels = max(image.shape[2] for image in pixels)
     if any(image.shape[:2] != size for image in pixels):
         side = min(max(8, min(size)), LARGEST_SMALL_IMAGE)
-        array = np.stack([as_pixels(squash(_picture(image), side), 1 if channels == 1 else 3) for image in pixels])
+        squares = [as_pixels(squash(_picture(image), side), 3) for image in pixels]
+        array = np.stack([np.broadcast_to(square, (side, side, channels)) for square in squares])
     else:
         array = np.stack([np.broadcast_to(image, (*size, channels)) for image in pixels])
     return array, levels

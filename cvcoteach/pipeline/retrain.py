@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,8 @@ def retrain(
             raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
     finished = FinishedRun.read(run)
     recipe = recipe_of(settings, finished.record)
-    columns = Choices(path_column, label_column)
-    images, test_images = _named_sources(finished, _location(finished, source), test, columns)
-    request = RetrainRequest(finished, images, corrections, settings, recipe.model)
+    images, test_images = _named_sources(_location(finished, source), test, Choices(path_column, label_column))
+    request = RetrainRequest(finished, _as_in_run(images, finished), corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
     selection = selection_of(data, settings, finished.noise_rate)
@@ -175,26 +174,25 @@ def _location(run: FinishedRun, source: Path | None) -> Path:
     return location
 
 
-def _named_sources(
-    run: FinishedRun, source: Path, test: Path | None, columns: Choices
-) -> tuple[NamedSource, NamedSource | None]:
+def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[NamedSource, NamedSource | None]:
     """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
-    there = None if test is None else columns_of(test)
-    images = NamedSource(source, _as_in_run(run, source, columns))
-    if test is None or there is None:
-        return images, None if test is None else NamedSource(test)
+    if test is None:
+        return NamedSource(source, named), None
+    there = columns_of(test)
+    if there is None:
+        return NamedSource(source, named), NamedSource(test)
     if columns_of(source) is None:
-        return NamedSource(source, _as_in_run(run, source, Choices())), NamedSource(test, columns)
-    path_column, label_column = (
-        column if column in there else None for column in (columns.path_column, columns.label_column)
-    )
-    return images, NamedSource(test, Choices(path_column, label_column))
+        return NamedSource(source), NamedSource(test, named)
+    columns = (column if column in there else None for column in (named.path_column, named.label_column))
+    return NamedSource(source, named), NamedSource(test, Choices(*columns))
 
 
-def _as_in_run(run: FinishedRun, source: Path, columns: Choices) -> Choices:
-    """Return how to read the images: as the run read them, if they are where it found them, unless the user differs."""
-    reading = run.record.get("reading", {}) if str(source.absolute()) == run.record.get("source") else {}
-    return Choices(**{**reading, **{name: value for name, value in asdict(columns).items() if value is not None}})
+def _as_in_run(images: NamedSource, run: FinishedRun) -> NamedSource:
+    """Return the images, read as the run read them if they are where it found them, save for what the user named."""
+    if str(images.location.absolute()) != run.record.get("source"):
+        return images
+    named = {name: value for name, value in asdict(images.choices).items() if value is not None}
+    return replace(images, choices=Choices(**{**run.record.get("reading", {}), **named}))
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:

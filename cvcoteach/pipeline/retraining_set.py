@@ -14,7 +14,7 @@ from cvcoteach._validation import FloatArray, InputError, IntArray, near
 from cvcoteach.coteaching.curriculum import check_noise_rate
 from cvcoteach.coteaching.selection import Selection, corrected
 from cvcoteach.data.images import Images, natural_size, size_for
-from cvcoteach.data.levels import Levels
+from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.issues.corrections import Corrected, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
@@ -68,7 +68,7 @@ class ImageProperties:
     """1 or 3."""
     content_key: str
     """Fingerprint of all pixels."""
-    levels: Levels
+    levels: Levels = ORDINARY
     """Black and white of values that are not ordinary bytes."""
 
 
