@@ -30,20 +30,20 @@ from cvcoteach.data.decode import RECORD, Done, Records, write_rows
 from cvcoteach.data.levels import Levels, Pixels
 
 VERSION = 2
-"""Of the decoder and the files: with another one nothing old is found."""
+"""Version of the decoder and of the files; nothing written by another version is found."""
 
 _STAT = ("size", "mtime", "ctime", "inode")
 _KEPT_ARRAYS = 2
-"""Arrays of a source: the newest, and the one that a run before the last change may go back to."""
+"""Arrays kept per source: the newest, and the one before the last change, which a run may return to."""
 _FORGOTTEN_AFTER = 60 * 86_400
-"""Seconds without use."""
+"""Seconds without use after which a source is removed."""
 _FLUSH_EVERY = 10.0
-"""Seconds of work that a power cut may cost."""
+"""Seconds of work that a power cut may cost at most."""
 _COPY_BYTES = 64 * 2**20
 
 
 class Decoded(NamedTuple):
-    """An array of the cache."""
+    """A decoded array in the cache."""
 
     pixels: Pixels
     """(n, size, size, C), memory-mapped, read-only."""
@@ -52,7 +52,7 @@ class Decoded(NamedTuple):
     errors: dict[int, str]
     """Row -> why its image cannot be read."""
     levels: Levels
-    """Its black and white."""
+    """Which values became black and white."""
 
 
 def content_digest(records: Records) -> str:
@@ -74,13 +74,13 @@ def key_of(content: str, size: int, channels: int | None, more: str = "") -> str
 
 
 def path_hashes(paths: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of each name, (n,): the same in every process."""
+    """Return a 64-bit hash of each name, (n,), the same in every process."""
     names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], dtype=object)
     return pd.util.hash_array(names, categorize=False)
 
 
 def find(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> IntArray:
-    """Where each of `wanted` (n,) stands in `known` (m,); -1 if nowhere."""
+    """Return the position in `known` (m,) of each of `wanted` (n,); -1 where it is absent."""
     if not len(known):
         return np.full(len(wanted), -1, np.int64)
     order = np.argsort(known, kind="stable")
@@ -90,7 +90,7 @@ def find(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> IntAr
 
 
 def same_stat(records: Records, others: Records) -> BoolArray:
-    """(n,) where path, size, times and inode are equal, of a file that exists."""
+    """Return (n,) whether path, size, times and inode are equal, of a file that exists."""
     same = (records["path"] == others["path"]) & (records["size"] >= 0)
     for field in _STAT:
         same &= records[field] == others[field]
@@ -98,7 +98,7 @@ def same_stat(records: Records, others: Records) -> BoolArray:
 
 
 class SourceCache:
-    """What is kept of one source at one size."""
+    """The part of the cache that belongs to one source at one size."""
 
     def __init__(self, folder: Path, location: Path, size: int, channels: int | None) -> None:
         """Keep it in `folder`."""
@@ -107,7 +107,7 @@ class SourceCache:
         self.home = folder / "sources" / hashlib.blake2b(name, digest_size=16).hexdigest()
 
     def lock(self) -> FileLock:
-        """Held by the one process that builds; freed by the system when it dies."""
+        """Return the lock of the one process that builds; the system frees it when that process dies."""
         self.arrays.mkdir(parents=True, exist_ok=True)
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "used").touch()
@@ -127,7 +127,7 @@ class SourceCache:
         return known
 
     def remember(self, records: Records, key: str) -> None:
-        """What the files hold now, and that array KEY is theirs."""
+        """Record what the files hold now, and that array KEY is theirs."""
         with written_whole(self.home / "index.npy") as file:
             np.save(file, records)
         history = [key, *(other for other in self.history() if other != key)][:_KEPT_ARRAYS]
@@ -135,11 +135,11 @@ class SourceCache:
             file.write(json.dumps(history).encode())
 
     def history(self) -> list[str]:
-        """Keys of this source's arrays, newest first; some may be gone."""
+        """Return the keys of this source's arrays, newest first; some may be gone."""
         return _read_history(self.home / "history.json")
 
     def open(self, key: str) -> Decoded | None:
-        """Array KEY, or None where it is not whole."""
+        """Return array KEY, or None where it is incomplete."""
         folder = self.arrays / key
         try:
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
@@ -184,7 +184,7 @@ class SourceCache:
 
 
 class Build:
-    """An array in the making: a file of pixels, and a log of the rows that are in it. `begin` comes first."""
+    """An unfinished array: a file of pixels, and a log of the rows in it. Call `begin` first."""
 
     LOG = np.dtype([("row", "<i8"), ("record", RECORD)])
 
@@ -201,7 +201,7 @@ class Build:
         self._flushed = time.monotonic()
 
     def begin(self) -> None:
-        """Go on with what is left of a killed build of the same files, or start."""
+        """Resume a killed build of the same files, or start."""
         names = hashlib.blake2b(np.ascontiguousarray(self.records["path"]).data, digest_size=16).hexdigest()
         plan = {"version": VERSION, "shape": list(self.shape), "names": names, "levels": self.levels.as_json()}
         if not self._resume(plan):
@@ -213,12 +213,12 @@ class Build:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of an image."""
+        """Bytes per image."""
         return int(np.prod(self.shape[1:]))
 
     @property
     def bytes_to_come(self) -> int:
-        """Bytes of the images that are not in it yet."""
+        """Bytes of the images still to be decoded."""
         return int((~self.finished).sum()) * self.row_bytes
 
     def _resume(self, plan: dict[str, Any]) -> bool:
@@ -243,7 +243,7 @@ class Build:
         (self.folder / "plan.json").write_text(json.dumps(plan), "utf-8")
 
     def add(self, done: Done) -> None:
-        """Rows whose pixels are written. Those that could not be read are tried again by a build that goes on."""
+        """Log rows whose pixels are written; a resumed build retries those that could not be read."""
         done.records["path"] = self.records["path"][done.rows]
         self.records[done.rows] = done.records
         self.finished[done.rows] = True
@@ -284,7 +284,7 @@ class Build:
         self._flushed = time.monotonic()
 
     def publish(self, folder: Path, errors: dict[int, str]) -> None:
-        """Put the whole array into its place, at once."""
+        """Move the finished array into its place, atomically."""
         self.flush()
         np.save(self.folder / "records.npy", self.records)
         about = {"errors": errors, "levels": self.levels.as_json()}
@@ -294,7 +294,7 @@ class Build:
         self.folder.rename(folder)
 
     def discard(self) -> None:
-        """Leave nothing."""
+        """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

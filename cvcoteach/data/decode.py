@@ -36,18 +36,18 @@ RECORD = np.dtype(
         ("readable", "?"),
     ]
 )
-"""What is known of a file, and of the content that it had."""
+"""Stat and content digest of a file, as last seen."""
 Records = npt.NDArray[np.void]
 
 UNSETTLED = -1
 TICK = 2_000_000_000
-"""Nanoseconds: file times are this coarse at worst (FAT), so that a second write within them may leave no trace."""
+"""Nanoseconds. File times are this coarse at worst (FAT): a second write within them may leave no trace."""
 
 _INODE = 2**63 - 1
-"""Inodes are unsigned; the lower 63 bits tell files apart as well."""
+"""Inodes are unsigned; the lower 63 bits distinguish files just as well."""
 
 _DEEP_MODES = frozenset(["I", "F", "I;16", "I;16L", "I;16B", "I;16N"])
-"""Grey, of more than 8 bits."""
+"""Modes of grey images with more than 8 bits."""
 
 
 MAX_PIXELS = 2**28
@@ -58,7 +58,7 @@ _MAX_TEXT = 2**26
 
 @dataclass(frozen=True)
 class Decoding:
-    """What becomes of an image file."""
+    """How an image file is decoded."""
 
     size: int
     """Pixels a side."""
@@ -119,7 +119,7 @@ class Decoded(NamedTuple):
 
 
 def stat_files(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
-    """Size, mtime, ctime and inode of each file; -1 throughout where there is none."""
+    """Return size, mtime, ctime and inode of each file; all -1 where there is no file."""
     result = []
     for file in files:
         try:
@@ -132,7 +132,7 @@ def stat_files(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
 
 
 def digest_chunk(files: Sequence[str], rows: IntArray) -> Done:
-    """Content hashes of `files`, which are the `rows` of a source; nothing is decoded."""
+    """Hash the content of `files`, which are the `rows` of a source; nothing is decoded."""
     records = np.zeros(len(files), RECORD)
     for i, file in enumerate(files):
         try:
@@ -284,16 +284,16 @@ def _finish(image: Image.Image, size: int, levels: Levels) -> Image.Image:
 
 
 def squash(image: Image.Image, size: int) -> Image.Image:
-    """The whole image at size×size, antialiased."""
+    """Return the whole image at size×size, antialiased."""
     if image.size == (size, size):
         return image
     return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be read, in words that are the same in every run."""
+    """Return why an image cannot be read, in words that are the same in every run."""
     if isinstance(error, UnidentifiedImageError):
-        return "no image format that is known"
+        return "unknown image format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
@@ -319,13 +319,13 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def as_pixels(image: Image.Image, channels: int) -> Pixels:
-    """An image of mode L or RGB as (H, W, channels), or (H, W, 1), which fills three."""
+    """Return an image of mode L or RGB as (H, W, channels), or (H, W, 1), which broadcasts to three."""
     values = np.asarray(image if channels == 3 or image.mode == "L" else image.convert("L"))
     return values[..., None] if values.ndim == 2 else values
 
 
 def _read(file: str, record: Records) -> bytes:
-    """The content of a file; its stat and digest go into `record` (1,), the name does not."""
+    """Return the content of a file; its stat and digest go into `record` (1,), its name does not."""
     with open(file, "rb", buffering=0) as opened:
         status = os.fstat(opened.fileno())  # before reading: what changes meanwhile looks changed later
         data = opened.read()

@@ -50,16 +50,16 @@ CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
 """Environment variable that names the cache folder."""
 
 Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
+"""Called with the number of images done and the number of all."""
 
 _PROBED = 64
-"""Images that are decoded first: they tell grey from colour, and how long the rest will take."""
+"""Images decoded first, to tell grey from colour, the range of values, and how long the rest will take."""
 _WORTH_WORKERS = 5.0
-"""Seconds of decoding; below them worker processes cost more than they gain."""
+"""Seconds of decoding below which worker processes cost more than they save."""
 _CHUNK_BYTES = 32 * 2**20
 _CHUNK_SECONDS = 0.5
 _STAT_THREADS = 4
-"""They gain where files lie far away; where they lie near, nothing does."""
+"""Threads help on remote file systems; on local ones they make no difference."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -131,7 +131,7 @@ def load_images(
     if max_pixels is not None:
         check_at_least("max_pixels", max_pixels, 1)
     if not len(source):
-        raise InputError(f"no image of {source.location} was named; it takes one at least.")
+        raise InputError(f"no image of {source.location} was selected; it takes at least one.")
     if source.files is None:
         return _load_array(source, size, channels, levels)
     folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
@@ -194,7 +194,7 @@ def _checked(images: Images, source: Source) -> Images:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the images of a source are to become."""
+    """What the images of a source are decoded to."""
 
     size: int
     """Pixels a side."""
@@ -334,7 +334,7 @@ class _Loader:
     def _in_chunks(
         self, function: Callable[..., Done], rows: IntArray, seconds: float, *args: object
     ) -> Generator[Done]:
-        """`function` on all `rows`, in this process or several; `seconds` is what a row takes, about."""
+        """Yield `function` of all `rows`, in this process or several; a row takes about `seconds`."""
         step = int(np.clip(_CHUNK_SECONDS / seconds, 1, min(512, max(1, _CHUNK_BYTES // self.wanted.size**2 // 3))))
         tasks = [
             ([self.files[row] for row in rows[start : start + step].tolist()], rows[start : start + step], *args)

@@ -82,7 +82,7 @@ def test_unreadable_images_are_named_with_the_reason_and_the_rest_goes_on(tmp_pa
         loaded = load_images(source, 8, cache_dir=home)
         assert loaded.readable.tolist() == [True, False, True, False, True, False, False, True]
         assert "truncated" in loaded.errors[1]
-        assert loaded.errors[3] == "no image format that is known"
+        assert loaded.errors[3] == "unknown image format"
         assert loaded.errors[5] == "the file is empty"
         assert loaded.errors[6] == "no such file or directory"
         assert sorted(loaded.errors) == [1, 3, 5, 6]
@@ -115,7 +115,7 @@ def test_more_than_half_unreadable_is_an_error_with_the_first_reason(tmp_path: P
     (root / "0001.png").write_bytes(b"x")
     (root / "0002.png").write_bytes(b"y")
     for _ in ("made", "from the cache"):
-        with pytest.raises(InputError, match=r"2 of 3 images in .* the first is 0001\.png: no image format"):
+        with pytest.raises(InputError, match=r"2 of 3 images in .* the first is 0001\.png: unknown image format"):
             load_images(source_of(root), 8, cache_dir=home)
 
 

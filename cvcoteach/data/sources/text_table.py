@@ -55,10 +55,10 @@ def dialect_of(file: Path) -> Dialect:
         raise InputError(f"{file.name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror or error}).") from None
-    told = first.strip().strip('"')
+    declared = first.strip().strip('"')
     skipped = 0
-    if told.lower().startswith("sep=") and len(told) <= 5:
-        separator, first, skipped = told[4:] or "\t", second, 1
+    if declared.lower().startswith("sep=") and len(declared) <= 5:
+        separator, first, skipped = declared[4:] or "\t", second, 1
         if separator not in _SEPARATORS:
             raise InputError(f"{file.name} names {separator!r} as its separator; it takes one of , ; | or a tab.")
     else:
