@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
+from cvcoteach.data.sources import separator_of
 
 ACTIONS = ("accepted", "kept", "set", "excluded")
 NO_ACTION = ("", "unreviewed")
@@ -107,10 +108,16 @@ def correct(
 
 def _read(file: Path) -> pd.DataFrame:
     """Three columns of text: path, action, label."""
+    if not file.exists():
+        raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.") from None
+        separator, skipped = separator_of(file)
+        table = pd.read_csv(
+            file, dtype=str, keep_default_na=False, sep=separator, skiprows=skipped, encoding="utf-8-sig"
+        )
+        table.columns = table.columns.str.strip()
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         raise InputError(f"{file.name} cannot be read as a CSV ({str(error).splitlines()[0]}).") from error
     found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]

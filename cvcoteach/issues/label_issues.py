@@ -56,6 +56,8 @@ class LabelIssues:
     """One sentence on how the probabilities were read."""
     flag_for: str = ""
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
+    index: pd.Index[Any] | None = None
+    """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
     @property
     def fits(self) -> bool:
@@ -169,7 +171,8 @@ class LabelIssues:
                 "suggested_prob": self.suggested_prob,
                 "given_class": pd.Categorical.from_codes(self.labels, names),
                 "suggested_class": pd.Categorical.from_codes(self.suggested, names),
-            }
+            },
+            index=self.index,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -299,7 +302,7 @@ def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ..
 
 
 def _values(issues: LabelIssues) -> dict[str, Any]:
-    return {field.name: getattr(issues, field.name) for field in fields(issues)}
+    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name != "index"}
 
 
 def _round_rows(matrix: FloatArray, totals: IntArray) -> IntArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.final_scoring import HEAD_PASSES
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
-from cvcoteach.data.sources import Source, read_source
+from cvcoteach.data.levels import Levels
+from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -51,6 +52,8 @@ class Prepared:
     """Passes of the final scoring, if the user did not set them."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
+    images: Mapping[str, Any] = field(default_factory=dict)
+    """Number of all images, and the digest of their content where they were read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +75,7 @@ def prepare(
     machine: Machine,
     progress: RunProgress,
     *,
-    path_column: str | None = None,
-    label_column: str | None = None,
+    choices: Choices | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
@@ -82,8 +84,7 @@ def prepare(
         settings: What decides the result.
         machine: Where to compute.
         progress: Follows the reading.
-        path_column: Column of image paths in a table; None: auto-detected.
-        label_column: Column of labels in a table; None: auto-detected.
+        choices: How to read the source.
 
     Raises:
         InputError: Anything does not fit.
@@ -93,7 +94,8 @@ def prepare(
     _check(settings)
     data = source
     if not isinstance(data, Source):
-        data = read_source(data, path_column=path_column, label_column=label_column)
+        data = read_source(data, **asdict(choices or Choices()))
+        progress.note(f"{data.description}.")
     identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
     backbone = None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
@@ -114,6 +116,7 @@ def prepare(
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
         passes=passes,
         seconds_reading=time.perf_counter() - started,
+        images={"count": len(data), **prepared.images},
     )
 
 
@@ -178,7 +181,7 @@ def _with_backbone(
         backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size)
     # smaller images are scaled up on the device, so that they stay small on disk
     size = min(natural_size(data), backbone.size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=progress.reading)
+    images = load(data, size, machine, progress)
     if settings.preset == "auto":
         seconds = seconds_to_extract(backbone, images.pixels, choose_device(machine.device))
         progress.note(
@@ -196,7 +199,31 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES)
+    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES, images={"digest": images.content})
+
+
+def load(
+    data: Source,
+    size: int,
+    machine: Machine,
+    progress: RunProgress,
+    *,
+    channels: int | None = None,
+    levels: Levels | None = None,
+) -> Images:
+    """Load images, and note what is worth a look about them; the options are those of `load_images`."""
+    images = load_images(
+        data,
+        size,
+        channels=channels,
+        levels=levels,
+        cache_dir=machine.cache_dir,
+        max_pixels=machine.max_pixels,
+        progress=progress.reading,
+    )
+    for sentence in images.notes:
+        progress.note(sentence)
+    return images
 
 
 def extracted(backbone: Backbone, images: Images, machine: Machine, progress: RunProgress) -> npt.NDArray[np.float16]:
@@ -218,7 +245,7 @@ def _with_images(
     recipe = _recipe(settings)
     models = ModelFactory(recipe.model, backbone)
     size = settings.image_size or size_for(data, models.preprocessing.size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=progress.reading)
+    images = load(data, size, machine, progress)
     data, unreadable, readable = _readable(data, images)
 
     def make_trainer(run: RunFolder) -> FoldTrainer:
@@ -243,7 +270,7 @@ def _with_images(
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, 1)
+    return Prepared(data, unreadable, identity, make_trainer, 1, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
@@ -277,10 +304,21 @@ def _recipe(settings: Settings) -> Recipe:
 
 
 def rare_classes(data: Source, n_folds: int) -> list[str]:
-    """Return a sentence for each class that some fold will not see."""
+    """Return a sentence on the classes that some fold will not see, where there are any."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
+    rare = np.flatnonzero(counts < n_folds)
+    if not len(rare):
+        return []
+    if len(rare) == 1:
+        k = int(rare[0])
+        return [
+            f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the "
+            f"{n_folds} folds: some model never sees the class, so look at its images yourself."
+        ]
+    names = ", ".join(repr(data.class_names[k]) for k in rare[:5]) + (
+        f" and {len(rare) - 5:,} more" if len(rare) > 5 else ""
+    )
     return [
-        f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the {n_folds} "
-        "folds: some model never sees the class, so look at its images yourself."
-        for k in np.flatnonzero(counts < n_folds)
+        f"{len(rare):,} of {len(counts):,} classes have fewer images than the {n_folds} folds: {names}. Some model "
+        "never sees them, so look at their images yourself."
     ]

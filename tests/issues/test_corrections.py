@@ -31,6 +31,13 @@ def test_a_reviewed_label_is_clean_and_an_excluded_image_is_gone(tmp_path: Path)
     assert result.reviewed.tolist() == [False, True, True, True]
 
 
+@pytest.mark.parametrize(
+    "text", ["path;action;label\na/0.png;set;dog\n", "sep=;\npath;action;label\na/0.png;set;dog\n"]
+)
+def test_a_spreadsheet_may_write_semicolons(tmp_path: Path, text: str) -> None:
+    assert corrected(tmp_path, "\ufeff" + text).labels.tolist() == [1, 0, 1, 1]
+
+
 def test_a_later_correction_overrules_an_earlier_one_and_none_takes_it_back(tmp_path: Path) -> None:
     text = "path,action,label\na/0.png,excluded,\na/0.png,set,dog\na/1.png,excluded,\na/1.png,unreviewed,\n"
     result = corrected(tmp_path, text)
@@ -70,7 +77,7 @@ def test_what_is_decided_of_a_path_holds_wherever_it_comes(tmp_path: Path) -> No
         ("path,action,label\na/0.png,set,dgo\n", "line 2: 'dgo' is no class of the run; did you mean dog"),
         ("path,action,label\na/0.png,set,\n", "line 2: the label is missing"),
         ("file,what\na/0.png,kept\n", "has the columns file, what; it takes path, action"),
-        ("", "cannot be read as a CSV"),
+        ("", "is empty; it takes a header"),
     ],
 )
 def test_corrections_that_do_not_fit_are_told_with_their_line(tmp_path: Path, text: str, sentence: str) -> None:
