@@ -67,10 +67,11 @@ def find_label_issues(
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of `images`, `features` and `trainer`.
         return_indices_ranked_by: a score of cleanlab's, or "posterior".
         rank_by_kwargs: as cleanlab's.
-        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`: the
-            given label is probably wrong, by rounds of cross-validation whose models learn only from labels that are
-            probably right; or "incv": not selected by the published Iterative Noisy Cross-Validation (Chen et al., ICML
-            2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is another class.
+        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`:
+            probably wrong, by the rule of `flag_for`, after rounds of cross-validation whose models learn only from
+            labels that are probably right; or "incv": not selected by the published Iterative Noisy Cross-Validation
+            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
+            another class.
         frac_noise: as cleanlab's.
         num_to_remove_per_class: as cleanlab's.
         min_examples_per_class: as cleanlab's.

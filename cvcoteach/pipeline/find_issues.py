@@ -77,6 +77,8 @@ def find_issues(
         progress.note(sentence)
     if incv.select == "posterior" and incv.remove_ratio != "auto":
         progress.note("ignored with select posterior, which drops nothing for good: remove_ratio.")
+    if incv.select == "agreement" and rule != FlagRule():
+        progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
     with RunFolder.open(Path(output) if output else default_output(data.location), prepared.identity) as run:
         if run.done:
@@ -91,7 +93,7 @@ def find_issues(
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
         progress.plan(len(data), incv.folds(len(data)))
-        results = _cross_validated(prepared, prepared.make_trainer(run), incv, clock, rule)
+        results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
         _save(results, run, data)
         return results
 
@@ -102,7 +104,7 @@ def _save(results: RunResults, run: RunFolder, data: Source) -> None:
 
 
 def _cross_validated(
-    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, clock: _Clock, rule: FlagRule
+    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, rule: FlagRule, clock: _Clock
 ) -> RunResults:
     data, run = prepared.source, clock.run
     result = incv.run(trainer, data.labels, n_classes=len(data.class_names), finished=run.folds, on_fold=clock.fold)

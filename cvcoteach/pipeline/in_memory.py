@@ -149,7 +149,7 @@ def flagged(
     with _shown(progress) as shown:
         shown.plan(len(y), rounds.folds(len(y)))
         result = rounds.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
-    flags = ~result.selected if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
+    flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
     return Flagged(result.posterior, flags, names)
 
 

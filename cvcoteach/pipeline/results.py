@@ -130,8 +130,20 @@ class RunResults:
                 f"filter_by is 'incv', but {self.folder} selected by the posterior; find the issues with select "
                 "'agreement', in another folder."
             )
-        rule = FlagRule()
-        flags = rule.flags(self.found.wrong) if self.found.has_signal else np.zeros(len(self.labels), np.bool_)
+        return self._flagged_by(FlagRule())
+
+    def flagged_by(self, rule: FlagRule) -> RunResults:
+        """Return the same run with the flags and figures of another rule of the posterior, from the same probabilities.
+
+        A run that selected by agreement flags what it did not select, whatever the rule.
+        """
+        if self.select == "agreement":
+            return self
+        found = self._flagged_by(rule)
+        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
+
+    def _flagged_by(self, rule: FlagRule) -> LabelIssues:
+        flags = rule.flags(self.found.wrong) & self.found.has_signal
         return replace(
             self.found,
             is_label_issue=flags,
@@ -140,18 +152,6 @@ class RunResults:
             filter_by="posterior",
             flag_for=str(rule),
         )
-
-    def flagged_by(self, rule: FlagRule) -> RunResults:
-        """Return the same run with the flags and figures of another rule, from the same probabilities."""
-        flags = rule.flags(self.found.wrong) & self.found.has_signal
-        found = replace(
-            self.found,
-            is_label_issue=flags,
-            suggested=np.where(flags, self.alternative, self.likely),
-            suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
-            flag_for=str(rule),
-        )
-        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
 
     def worst_first(self) -> IntArray:
         """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""

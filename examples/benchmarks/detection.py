@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pandas as pd
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
+from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 from tables import markdown, publish
 
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.issues.flags import flags_of

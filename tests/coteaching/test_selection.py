@@ -11,7 +11,6 @@ from cvcoteach._validation import IntArray
 from cvcoteach.coteaching.curriculum import noise_left
 from cvcoteach.coteaching.selection import Selection, corrected, selection_after
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
-from cvcoteach.noise_model.signal import Signal
 from tests.fakes import NearestMeans
 
 
@@ -90,7 +89,7 @@ def test_without_probabilities_nothing_is_corrected(by_agreement) -> None:
 
 
 def test_a_posterior_without_a_signal_is_not_believed(found) -> None:
-    useless = replace(found, posterior=replace(found.posterior, signal=Signal(0.0, 0.0, 900)))
+    useless = replace(found, posterior=replace(found.posterior, signal=replace(found.posterior.signal, share=0.0)))
     selection = selection_after(useless)
     assert selection.selected.all(), "nothing is flagged"
     assert selection.noise_rate == found.noise_rate

@@ -26,12 +26,12 @@ from tests.fakes import BatchTable, NearestMeans, Table
 K = 3
 
 
-def blobs(n: int, rate: float, seed: int = 0, spread: float = 0.6) -> tuple[np.ndarray, IntArray, IntArray]:
-    """Features (n, 3) around a corner for each class, true and given labels."""
+def blobs(n: int, rate: float, seed: int = 0, spread: float = 0.6, k: int = K) -> tuple[np.ndarray, IntArray, IntArray]:
+    """Features (n, k) around a corner for each class, true and given labels."""
     rng = np.random.default_rng(seed)
-    true = np.arange(n) % K
-    features = 2 * np.eye(K)[true] + spread * rng.standard_normal((n, K))
-    return features, true, noise.flip_labels(true, noise.transition("symmetric", rate, K), rng)
+    true = np.arange(n) % k
+    features = 2 * np.eye(k)[true] + spread * rng.standard_normal((n, k))
+    return features, true, noise.flip_labels(true, noise.transition("symmetric", rate, k), rng)
 
 
 @dataclass
@@ -116,8 +116,8 @@ def test_a_round_learns_given_labels_that_are_probably_right() -> None:
 
 
 def test_where_most_labels_are_wrong_models_learn_the_class_that_the_posterior_is_sure_of() -> None:
-    features, true, labels = blobs(2400, 0.6, spread=0.5)
-    trainer = Remembering(features, K)
+    features, true, labels = blobs(2400, 0.6, spread=0.5, k=6)
+    trainer = Remembering(features, 6)
     result = IterativeCV(n_folds=3).run(trainer, labels)
     assert result.noise_rate == pytest.approx((labels != true).mean(), abs=0.05)
     last = trainer.asked[-1]
@@ -192,9 +192,9 @@ def test_without_a_signal_everything_is_learned_as_given_and_nothing_is_flagged(
 
 
 def test_nothing_is_corrected_without_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, _, labels = blobs(900, 0.6, spread=0.5)
+    features, _, labels = blobs(900, 0.6, spread=0.5, k=6)
     monkeypatch.setattr(Posterior, "has_signal", False)
-    result = IterativeCV(n_folds=3).run(NearestMeans(features, K), labels)
+    result = IterativeCV(n_folds=3).run(NearestMeans(features, 6), labels)
     assert ((result.posterior.suggested != labels) & (result.posterior.suggested_prob > 0.7)).any()
     assert_array_equal(result.rounds[-1].learned, labels)
 

@@ -15,6 +15,7 @@ from cvcoteach import find_label_issues, label_issues
 from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import find_issues as module
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.prepare import Prepared
@@ -184,6 +185,16 @@ def test_what_the_rule_ignores_is_noted(tmp_path: Path, fake: Any) -> None:
         find_issues(source, tmp_path / select, Settings(select=select, remove_ratio=0.5), watcher=watcher)
         assert len(watcher.notes) == notes
         assert all(note.startswith("ignored with select posterior") for note in watcher.notes)
+    watcher = Recorder()
+    settings = Settings(select="agreement", flag_for="recall")
+    results = find_issues(source, tmp_path / "paper", settings, watcher=watcher)
+    assert watcher.notes == [
+        "ignored with select agreement, which flags what it does not select: flag_for, min_probability."
+    ]
+    np.testing.assert_array_equal(results.issues().is_label_issue, ~results.selected)
+    assert results.flagged_by(FlagRule("recall")) is results
+    again = find_issues(source, tmp_path / "paper", settings)
+    np.testing.assert_array_equal(again.issues().is_label_issue, ~results.selected)
 
 
 def test_an_error_of_the_folder_does_not_speak_of_command_options(tmp_path: Path, fake: Any) -> None:

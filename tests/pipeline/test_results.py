@@ -51,7 +51,7 @@ def test_the_issues_are_those_that_the_probabilities_of_the_run_give(run: RunRes
     np.testing.assert_array_equal(loaded.issues().is_label_issue, flags)
     np.testing.assert_array_equal(loaded.likely, posterior.suggested)
     np.testing.assert_array_equal(loaded.likely_prob, posterior.suggested_prob)
-    assert loaded.issues().has_signal == posterior.has_signal
+    assert loaded.found.has_signal == posterior.has_signal
     assert loaded.issues("posterior") is loaded.issues()
     with pytest.raises(InputError, match="filter_by is 'incvv'; did you mean incv"):
         loaded.issues("incvv")

@@ -59,8 +59,8 @@ def find_label_issues(
         settings: How to train and score; the defaults if None.
         machine: Device, threads and cache; chosen automatically if None.
         embeddings_field: A field of vectors to train heads on, instead of networks on the images.
-        filter_by: What to flag: "posterior" what is probably wrong, by the rule of `settings`; "incv" every label that
-            INCV, as published, did not select (`settings.select` "agreement"); None: as the settings say.
+        filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV, as published, did
+            not select (`settings.select` "agreement"); None: as the settings say.
         overwrite: Replace a run of the same key and label field.
         watcher: Follows the run.
 
