@@ -34,7 +34,7 @@ class INCVIssueManager(IssueManager):
     """
 
     issue_name: ClassVar[str] = "incv"
-    description: ClassVar[str] = """Labels that are more probably wrong than right, by out-of-sample predictions
+    description: ClassVar[str] = """Labels that are probably wrong, by out-of-sample predictions
     from which the typical confusions of the given labels have been undone (cvcoteach).
     """
     verbosity_levels: ClassVar[dict[int, list[str]]] = {
@@ -81,7 +81,9 @@ class INCVIssueManager(IssueManager):
             ["is_incv_issue", self.issue_score_key, "incv_suggestion"], axis="columns"
         )
         self.issues["incv_suggestion"] = self.issues["incv_suggestion"].astype(object)
-        self.summary = self.make_summary(score=1 - found.noise_ratio)
+        self.summary = self.make_summary(
+            score=1 - found.noise_ratio if found.has_signal else float(found.label_quality.mean())
+        )
         self.info = self.collect_info(found)
 
     def collect_info(self, found: LabelIssues) -> dict[str, Any]:
@@ -90,11 +92,11 @@ class INCVIssueManager(IssueManager):
         return {
             "filter_by": found.filter_by,
             "num_issues": found.n_issues,
-            "noise_ratio": found.noise_ratio,
+            "noise_ratio": found.noise_ratio if found.has_signal else None,
             # a class without images has no ratio, and NaN is no JSON
             "noise_ratio_per_class": {name: None if np.isnan(ratio) else ratio for name, ratio in per_class},
             "confusions": found.confusions().to_dict("records"),
             "transition": found.transition.tolist(),
-            "fits": found.fits,
+            "has_signal": found.has_signal,
             "note": found.note,
         }

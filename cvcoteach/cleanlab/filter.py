@@ -16,6 +16,7 @@ from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.issues.flags import FlagFor, FlagRule
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.in_memory import Evidence, flagged
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
@@ -48,6 +49,8 @@ def find_label_issues(
     n_rounds: int = 4,
     n_folds: int | None = None,
     seed: int = 0,
+    flag_for: FlagFor = "f1",
+    min_probability: float | None = None,
     progress: bool | OnProgress = True,
 ) -> BoolArray | IntArray | pd.Series[bool]:
     """Answer as `cleanlab.filter.find_label_issues`; from images too, and with better answers where asked for.
@@ -64,10 +67,10 @@ def find_label_issues(
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of `images`, `features` and `trainer`.
         return_indices_ranked_by: a score of cleanlab's, or "posterior".
         rank_by_kwargs: as cleanlab's.
-        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`: the
-            given label is more probably wrong than right; or "incv": not selected by Iterative Noisy Cross-Validation
-            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
-            another class.
+        filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`:
+            probably wrong, as many labels as serve `flag_for` best; or "incv": not selected by Iterative Noisy
+            Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the
+            prediction is another class.
         frac_noise: as cleanlab's.
         num_to_remove_per_class: as cleanlab's.
         min_examples_per_class: as cleanlab's.
@@ -82,6 +85,9 @@ def find_label_issues(
         n_rounds: rounds of INCV.
         n_folds: folds; None: 2 for INCV as in the paper, else 5.
         seed: of splits and trainings.
+        flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
+            90 %.
+        min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 
     Returns:
@@ -92,7 +98,7 @@ def find_label_issues(
     Raises:
         InputError: a ValueError, for what does not fit; and what cleanlab raises.
 
-    Warns where the posterior does not fit: then self-confidence ranks and cleanlab's default flags.
+    Warns where the labels carry no signal: then nothing is flagged, and self-confidence ranks.
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -130,11 +136,11 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    settings = InMemorySettings(rule, n_rounds, n_folds, seed)
+    settings = InMemorySettings(rule, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
     found = flagged(labels, evidence, settings, class_names, progress)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
-        _warn_if_unfit(posterior)
+        _warn_without_signal(posterior)
     flags = limited_flags(
         posterior.labels,
         posterior.label_quality,
@@ -195,13 +201,13 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
 
 def _quality(labels: Any, pred_probs: Any) -> FloatArray:
     posterior = fit_posterior(labels, pred_probs)
-    _warn_if_unfit(posterior, stacklevel=4)
+    _warn_without_signal(posterior, stacklevel=4)
     return posterior.label_quality
 
 
-def _warn_if_unfit(posterior: Posterior, stacklevel: int = 3) -> None:
-    """Warn that the posterior fell back: a mask or a score cannot carry its note."""
-    if not posterior.fits:
+def _warn_without_signal(posterior: Posterior, stacklevel: int = 3) -> None:
+    """Warn that there is no signal: a mask or a score cannot carry the note."""
+    if not posterior.has_signal:
         warnings.warn(posterior.note, stacklevel=stacklevel)
 
 

@@ -99,6 +99,19 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     help="Passes of the final scoring; from the second on, models learn from labels that the posterior corrected.  "
     "[default: 2 for heads, 1 for networks]",
 )
+@click.option(
+    "--flag-for",
+    type=click.Choice(["f1", "precision", "recall"]),
+    default="f1",
+    show_default=True,
+    help="What flags are good at: the best expected F1, or an expected precision or recall of 90 %.",
+)
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Flag every label that is wrong with at least this probability instead.",
+)
 @options.seed
 @options.machine()
 @options.as_json

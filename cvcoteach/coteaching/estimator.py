@@ -303,7 +303,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         self.cross_validation_ = found
         if self.mode == "vanilla":
             posterior = fit_posterior(labels, found.rounds[0].pred_probs)
-            rate = float(posterior.wrong.mean()) if posterior.believable else found.noise_rate
+            rate = float(posterior.wrong.mean()) if posterior.has_signal else found.noise_rate
             return Selection.of_everything(labels, rate)
         if self.select == "posterior":
             passes = HEAD_PASSES if isinstance(data, FeatureInputs) else 1

@@ -80,7 +80,7 @@ def selection_after(found: CrossValResult, scores: FinalScores | None, *, noise_
         noise_rate: ε̂; None: as estimated, by the scores if their posterior is believable (for a few hundred images
             it may not be).
     """
-    wrong = scores.wrong if scores is not None and scores.posterior.believable else None
+    wrong = scores.wrong if scores is not None and scores.posterior.has_signal else None
     if noise_rate is None:
         noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
     if scores is None:

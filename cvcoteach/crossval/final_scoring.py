@@ -23,8 +23,9 @@ from cvcoteach._validation import (
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.crossval.kfold import stratified_parts
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
-from cvcoteach.issues.label_issues import FLAG_BELOW, LabelIssues, flags_of, issues_of
-from cvcoteach.noise_model.posterior import Posterior, credited, fit_posterior
+from cvcoteach.issues.flags import PROBABLY_WRONG, flags_of
+from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
 Select = Literal["posterior", "agreement"]
 SELECT = ("posterior", "agreement")
@@ -37,9 +38,6 @@ Chosen by calibration on the labels random2 of CIFAR-10N, and on parts of them w
 
 HEAD_PASSES = 2
 """Passes for heads on features, which take seconds."""
-
-LEAST_FLAGGED = 0.25
-"""No label is flagged that is less probably wrong than this, whatever the expected F1 would gain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class FinalScores:
     posterior: Posterior
     """Of these probabilities."""
     is_label_issue: BoolArray
-    """(n,) flagged; see `flags_of_best_f1`."""
+    """(n,) flagged; see `issues.flags`."""
 
     @property
     def label_quality(self) -> FloatArray:
@@ -98,8 +96,6 @@ class FinalScoring:
     learned as that class. Where many labels are wrong, those that stay in S make the models believe in them; each pass
     leaves fewer, which calibrates the posterior. The passes are averaged. No model learned from an image that it
     judges; but the image's given label had a small part in correcting others.
-
-    Some wrong labels stay, so the probabilities are read as those of models trained on noisy labels.
     """
 
     select: Select = "posterior"
@@ -171,9 +167,9 @@ class FinalScoring:
             if self.select == "agreement":
                 s = self._given(y, selected, first)
             elif self.passes == 1:
-                s = self._trusted(credited(fit_posterior(y, first)))
+                s = self._trusted(fit_posterior(y, first))
             else:
-                learned, s = self._corrected(credited(fit_posterior(y, passes[-1] if passes else first)))
+                learned, s = self._corrected(fit_posterior(y, passes[-1] if passes else first))
             passes.append(self._train(trainer, y, learned, s, k, this, last, finished, on_fold))
         probs = np.mean(passes, axis=0)
         return FinalScores(y, probs, s, learned, *verdict(y, probs))
@@ -209,15 +205,17 @@ class FinalScoring:
         return total / total.sum(axis=1, keepdims=True)
 
     def _trusted(self, posterior: Posterior) -> BoolArray:
-        """(n,) what is more probably right than wrong, and of each class the best of it in any case."""
-        return (posterior.label_quality >= FLAG_BELOW) | self._best_of_class(posterior)
+        """(n,) what is more probably right than wrong, and the best of each class in any case; all without a signal."""
+        if not posterior.has_signal:
+            return np.ones(len(posterior.labels), np.bool_)
+        return (posterior.wrong <= PROBABLY_WRONG) | self._best_of_class(posterior)
 
     def _corrected(self, posterior: Posterior) -> tuple[IntArray, BoolArray]:
         """The class (n,) to learn each image as, and whether to: the posterior is sure, or it is the best of its class.
 
-        Where the posterior does not fit, nothing is corrected.
+        Where there is no signal, nothing is corrected.
         """
-        if not posterior.fits:
+        if not posterior.has_signal:
             return posterior.labels, self._trusted(posterior)
         best = self._best_of_class(posterior)
         learned = np.where(best, posterior.labels, posterior.suggested)
@@ -238,24 +236,8 @@ class FinalScoring:
 
 def verdict(labels: IntArray, pred_probs: PredProbs) -> tuple[Posterior, BoolArray]:
     """The posterior and the flags (n,) that follow from the probabilities (n, K) of the final scoring."""
-    posterior = credited(fit_posterior(labels, pred_probs))
-    # where it does not fit, qualities only rank, and cleanlab's rule says how many
-    flags = flags_of_best_f1(posterior.wrong) if posterior.fits else flags_of(posterior)
-    return posterior, flags
-
-
-def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
-    """Flag the most doubtful labels, as many as give the largest expected F1; (n,).
-
-    wrong: (n,) probabilities that each label is wrong, calibrated. For k flags the expected F1 is about
-    2·Σ wrong of the flagged / (k + Σ wrong of all) (Lipton et al., 2014: the threshold is half the best F1, so
-    never above ½). Equal probabilities are flagged together, none below `LEAST_FLAGGED`.
-    """
-    w = np.asarray(wrong, dtype=np.float64)
-    ordered = np.sort(w)[::-1]
-    hits = np.cumsum(ordered)
-    best = int(np.argmax(hits / (np.arange(1, len(w) + 1) + hits[-1])))
-    return w >= max(float(ordered[best]), LEAST_FLAGGED)
+    posterior = fit_posterior(labels, pred_probs)
+    return posterior, flags_of(posterior)
 
 
 def _rank_in_class(labels: IntArray, doubt: npt.NDArray[np.floating]) -> IntArray:

@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
-from cvcoteach.noise_model.posterior import Posterior, TrainedOn, fit_posterior
+from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
+from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FLAG_BELOW = 0.5
-"""A label is flagged where it is more probably wrong than right."""
-
 _FORMAT = "cvcoteach.LabelIssues"
-_VERSION = 1
+_VERSION = 2
+_OLDEST = 1
 _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
 
@@ -51,12 +50,19 @@ class LabelIssues:
     """(K,) the name of each class."""
     filter_by: str
     """The rule behind the flags: "posterior" or "incv"."""
-    fits: bool
-    """Whether the transition model explains the given labels; if not, qualities only rank, and flags are cleanlab's."""
+    has_signal: bool
+    """Whether qualities are probabilities of a fitted noise model; if not, they only rank, and `note` says why."""
     note: str
     """One sentence on how the probabilities were read."""
+    flag_for: str = ""
+    """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
+
+    @property
+    def fits(self) -> bool:
+        """`has_signal`, by its former name."""
+        return self.has_signal
 
     def __repr__(self) -> str:
         return (
@@ -75,27 +81,40 @@ class LabelIssues:
         return int(self.is_label_issue.sum())
 
     @property
+    def n_worth_a_look(self) -> int:
+        """How many labels are flagged, as `n_issues`: worth a look, not each more probably wrong than right."""
+        return self.n_issues
+
+    @property
+    def n_probably_wrong(self) -> int:
+        """How many labels are more probably wrong than right; 0 where nothing is known about them."""
+        return int((self.wrong > PROBABLY_WRONG).sum()) if self.has_signal else 0
+
+    @property
     def wrong(self) -> FloatArray:
-        """(n,) probability that the given label is wrong, in [0, 1]."""
+        """(n,) probability that the given label is wrong, in [0, 1]; a mere ranking without a signal."""
         return 1 - self.label_quality
 
     @property
     def noise_ratio(self) -> float:
-        """Expected share of wrong labels, in [0, 1]."""
-        return float(self.wrong.mean())
+        """Expected share of wrong labels, in [0, 1]; NaN without a signal."""
+        return float(self.wrong.mean()) if self.has_signal else float("nan")
 
     @property
     def noise_ratio_per_class(self) -> FloatArray:
-        """(K,) expected share of wrong labels among those given each class; NaN for a class nobody gave."""
+        """(K,) expected share of wrong labels among those given each class; NaN for a class that nobody gave.
+
+        All NaN without a signal.
+        """
         counts = np.bincount(self.labels, minlength=self.n_classes)
         wrong = np.bincount(self.labels, self.wrong, minlength=self.n_classes)
-        return np.where(counts > 0, wrong / np.maximum(counts, 1), np.nan)
+        return np.where(self.has_signal & (counts > 0), wrong / np.maximum(counts, 1), np.nan)
 
     @property
     def confident_joint(self) -> IntArray:
         """(K, K) counts of given class (row) and true class (column), as cleanlab's argument of that name.
 
-        Each row sums to the images given that class. Of use where `fits`. The way into cleanlab's own tools:
+        Each row sums to the images given that class. Meaningful where `has_signal`. The way into cleanlab's own tools:
         `CleanLearning(clf, find_label_issues_kwargs={"confident_joint": issues.confident_joint})`.
         """
         counts = np.bincount(self.labels, minlength=self.n_classes)
@@ -188,8 +207,12 @@ class LabelIssues:
         if header.pop("format", None) != _FORMAT:
             raise other
         version = header.pop("version")
-        if version != _VERSION:
-            raise InputError(f"{path} was written in format {version}; this version of cvcoteach reads {_VERSION}.")
+        if not _OLDEST <= version <= _VERSION:
+            raise InputError(
+                f"{path} was written in format {version}; this version of cvcoteach reads {_OLDEST} to {_VERSION}."
+            )
+        if version == 1:
+            header["has_signal"] = header.pop("fits")
         return LabelIssues(**arrays, **{**header, "class_names": tuple(header["class_names"])})
 
 
@@ -198,16 +221,20 @@ def posterior_issues(
     pred_probs: npt.ArrayLike,
     *,
     class_names: Sequence[str] | None = None,
-    trained_on: TrainedOn = "noisy",
+    rule: FlagRule | None = None,
 ) -> LabelIssues:
-    """Label issues by the posterior over true labels: flagged where the given label is more probably wrong than right.
+    """Find label issues by the posterior over true labels.
 
-    labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K) out of sample, rows sum to 1.
-    class_names: (K,), or their numbers. trained_on: as of `fit_posterior`.
+    Args:
+        labels: (n,) given, whole numbers 0..K-1.
+        pred_probs: (n, K) out of sample, rows sum to 1.
+        class_names: (K,), or their numbers.
+        rule: Which labels to flag; None: as many as give the best expected F1.
 
-    Raises InputError for labels, probabilities or names that do not fit.
+    Raises:
+        InputError: For labels, probabilities or names that do not fit.
     """
-    return issues_of(fit_posterior(labels, pred_probs, trained_on=trained_on), class_names=class_names)
+    return issues_of(fit_posterior(labels, pred_probs), class_names=class_names, rule=rule)
 
 
 def issues_of(
@@ -216,9 +243,22 @@ def issues_of(
     class_names: Sequence[str] | None = None,
     flags: BoolArray | None = None,
     filter_by: str = "posterior",
+    rule: FlagRule | None = None,
 ) -> LabelIssues:
-    """Label issues with the flags (n,) of the rule `filter_by`; None: the posterior's. class_names: (K,)."""
-    flags = flags_of(posterior) if flags is None else flags
+    """Return label issues with the flags (n,) of the rule `filter_by`, or the posterior's own.
+
+    Args:
+        posterior: Of the labels.
+        class_names: (K,), or their numbers.
+        flags: (n,); None: those of `rule`.
+        filter_by: Who made the flags.
+        rule: Which labels to flag; None: as many as give the best expected F1.
+
+    Raises:
+        InputError: For names that do not fit.
+    """
+    rule = rule or FlagRule()
+    flags = flags_of(posterior, rule) if flags is None else flags
     return LabelIssues(
         labels=posterior.labels,
         predicted=posterior.pred_probs.argmax(axis=1),
@@ -230,27 +270,21 @@ def issues_of(
         prior=posterior.prior,
         class_names=_checked_names(class_names, len(posterior.prior)),
         filter_by=filter_by,
-        fits=posterior.fits,
+        has_signal=posterior.has_signal,
         note=posterior.note,
+        flag_for=str(rule) if filter_by == "posterior" else "",
     )
 
 
-def flags_of(posterior: Posterior) -> BoolArray:
-    """(n,) more probably wrong than right; where the posterior does not fit, cleanlab's default flags."""
-    if posterior.fits:
-        return posterior.label_quality < FLAG_BELOW
-    from cleanlab.filter import find_label_issues
-
-    return find_label_issues(posterior.labels, posterior.pred_probs.clip(0, 1), n_jobs=1)
-
-
 def sample_weights(issues: LabelIssues) -> FloatArray:
-    """Weights (n,) >= 0 with which any classifier learns from the given labels as if they were the true ones.
+    """Return weights (n,) >= 0 with which any classifier learns from the given labels as if they were the true ones.
 
     P(given label right | image, label) / P(given = k | true = k), the importance weights of Liu & Tao (TPAMI 2016):
     the first part discounts doubtful labels, the second gives classes whose labels got lost their size back. For
-    `clf.fit(X, labels, sample_weight=...)` on all images, flagged ones included.
+    `clf.fit(X, labels, sample_weight=...)` on all images, flagged ones included. All 1 without a signal.
     """
+    if not issues.has_signal:
+        return np.ones(len(issues.labels))
     kept = np.maximum(np.diag(issues.transition), _LEAST_KEPT)
     return issues.label_quality / kept[issues.labels]
 

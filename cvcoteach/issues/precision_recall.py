@@ -16,11 +16,14 @@ WIDE = 0.3
 LEAST_NOISE = 0.03
 """Where fewer labels are expected to be wrong, the posterior takes the model's own errors for label errors."""
 
-# deviations of the posterior's log-odds from calibrated ones, downwards and upwards, as seen on simulated noise (30
+# --- Constants of the intervals, fitted to simulations; refit them after any change of the noise model ---
+# Deviations of the posterior's log-odds from calibrated ones, downwards and upwards, as seen on simulated noise (30
 # sets of Gaussian classes, 60 on CIFAR-10 features, none of those that examples/benchmarks/intervals.py reports).
 # People's wrong labels follow the image and look right more often: the unflagged's upward one is random2's and aggre's
 _FLAGGED, _UNFLAGGED, _SLOPE = (0.5, 2.0), (0.5, 1.1), 0.1
-_FLOOR = 0.02  # more for little noise, as the posterior's own floor of wrong labels gains weight
+_FLOOR = 0.02  # added for little noise, where the posterior's own floor of wrong labels gains weight
+# --- End of the constants of the intervals ---
+
 _DRAWS, _BINS = 2000, 256
 
 
@@ -63,27 +66,32 @@ class Readout:
 
 
 def expected_precision_recall(issues: LabelIssues, *, level: float = 0.9) -> Readout:
-    """Precision and recall as the posterior sees them, with intervals that allow for its being off.
+    """Estimate precision and recall from the posterior, with intervals that allow for errors of the posterior.
 
-    Expected precision is the mean probability of being wrong among the flagged; expected recall their sum over that of
-    all images. Intervals allow for a posterior that is off: the log-odds of the flagged may be shifted (more upwards:
-    among well separated classes nearly all flagged are wrong), those of the others likewise, both be stretched,
-    by normal errors as large as were seen in simulations and on human labels; and for the chance of the draw.
+    Expected precision is the mean probability of being wrong among the flagged; expected recall is their sum over that
+    of all images. The intervals allow for a posterior that is off: the log-odds of the flagged may be shifted (more
+    upwards: among well separated classes nearly all flagged are wrong), those of the others likewise, and both be
+    stretched, by normal errors as large as were seen in simulations and on human labels; and for sampling error.
 
-    Refused, both None, where the transition model does not fit and where under 3 % of the labels are expected to be
-    wrong. Raises InputError for a level outside (0, 1).
+    Both are None where there is no signal, and where less than 3 % of the labels are expected to be wrong.
+
+    Args:
+        issues: What is known about the labels.
+        level: How often the intervals shall contain the truth, in (0, 1).
+
+    Raises:
+        InputError: For a level outside (0, 1).
     """
     check_level(level)
     n_flagged = issues.n_issues
+    if not issues.has_signal:
+        return Readout(None, None, n_flagged, 0, f"{issues.note} Only reviews can tell how good flags are.".lstrip())
     if not n_flagged:
         return Readout(None, None, 0, 0, "No label is flagged, so there is no precision or recall.")
-    if not issues.fits:
-        note = "The posterior does not fit these labels, so it cannot tell how good its flags are; reviews can."
-        return Readout(None, None, n_flagged, 0, note)
     if issues.noise_ratio < LEAST_NOISE:
         note = (
-            f"About {issues.noise_ratio:.1%} of the labels look wrong, too few to be told from the model's own errors; "
-            "reviews can tell."
+            f"About {issues.noise_ratio:.1%} of the labels look wrong, too few to tell them from the model's own "
+            "errors; reviews can."
         )
         return Readout(None, None, n_flagged, 0, note)
     rng = np.random.default_rng(0)
@@ -106,14 +114,14 @@ def expected_precision_recall(issues: LabelIssues, *, level: float = 0.9) -> Rea
 
 
 def _drawn_shift(rng: np.random.Generator, deviations: tuple[float, float], issues: LabelIssues) -> FloatArray:
-    """(draws,) shifts of log-odds: normal, with one deviation downwards and one upwards."""
+    """Draw shifts of log-odds, (draws,): normal, with one deviation downwards and one upwards."""
     error = rng.standard_normal(_DRAWS)
     down, up = np.hypot(deviations, _FLOOR / issues.noise_ratio)
     return error * np.where(error < 0, down, up)
 
 
 def _drawn_totals(wrong: FloatArray, shift: FloatArray, slope: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """(draws,) numbers of wrong labels if the log-odds of the probabilities `wrong` (n,) were shifted and stretched."""
+    """Draw numbers of wrong labels, (draws,), after shifting and stretching the log-odds of `wrong` (n,)."""
     odds = np.clip(wrong, 1e-9, 1 - 1e-9)
     odds = np.log(odds / (1 - odds))
     counts, edges = np.histogram(odds, _BINS)
@@ -124,12 +132,12 @@ def _drawn_totals(wrong: FloatArray, shift: FloatArray, slope: FloatArray, rng: 
 
 
 def interval_around(estimate: float, ends: Iterable[float], level: float) -> Interval:
-    """The interval, with the estimate moved to its nearer end where it lies outside."""
+    """Return the interval, with an estimate outside it moved to the nearer end."""
     low, high = map(float, ends)
     return Interval(float(np.clip(estimate, low, high)), low, high, level)
 
 
 def check_level(level: float) -> None:
-    """Raises InputError for a level outside (0, 1)."""
+    """Raise InputError for a level outside (0, 1)."""
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it is how often the interval shall contain the truth, between 0 and 1.")

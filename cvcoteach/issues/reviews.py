@@ -66,7 +66,7 @@ def review_sample(issues: LabelIssues, n: int, *, seed: int = 0, flagged_share: 
 
 
 def strata(issues: LabelIssues) -> IntArray:
-    """(n,) the groups of `review_sample`: 0, 1 flagged and 2, 3 not, the more probably wrong first."""
+    """Return the groups of `review_sample`, (n,): 0, 1 flagged and 2, 3 not, the more probably wrong first."""
     result = np.empty(len(issues.labels), np.int64)
     doubt = np.sqrt(issues.wrong * issues.label_quality) + 1e-6  # a group of certainties is cut by number
     for flagged, first, parts in ((True, 0, FLAGGED_STRATA), (False, FLAGGED_STRATA, UNFLAGGED_STRATA)):
@@ -82,7 +82,7 @@ def strata(issues: LabelIssues) -> IntArray:
 def measured_precision_recall(
     issues: LabelIssues, sample: ReviewSample, wrong: npt.ArrayLike, *, level: float = 0.9
 ) -> Readout:
-    """Precision and recall from the reviews of a sample, with the posterior's help.
+    """Estimate precision and recall from the reviews of a sample, with the posterior's help.
 
     wrong: (m,) True where the reviewer found the given label wrong; or fewer, for the first images of the sample.
 
@@ -138,10 +138,9 @@ def how_many_reviews(
     level: float = 0.9,
     flagged_share: float = 0.5,
 ) -> int:
-    """How many reviews make the interval about this narrow, if the posterior's rates are about right.
+    """Return how many reviews make the interval about this narrow, if the posterior's rates are about right.
 
-    for_width: of the interval, in (0, 1). Where the posterior does not fit, rates of ½ are taken: the worst case for
-    precision.
+    for_width: of the interval, in (0, 1). Without a signal, rates of ½ are assumed: the worst case for precision.
 
     Raises InputError for a width outside (0, 1), and where nothing is flagged.
     """
@@ -155,7 +154,7 @@ def how_many_reviews(
     stratum = strata(issues)
     sizes = np.bincount(stratum, minlength=_N_STRATA)
     rates = np.bincount(stratum, issues.wrong, minlength=_N_STRATA) / np.maximum(sizes, 1)
-    if not issues.fits:
+    if not issues.has_signal:
         rates = np.full(_N_STRATA, 0.5)
 
     def width(n: int) -> float:
@@ -183,7 +182,7 @@ def _shares(flagged_share: float) -> FloatArray:
 
 
 def _allocation(sizes: IntArray, n: int, flagged_share: float) -> IntArray:
-    """Reviews in each group when n images are dealt as `review_sample` does, within one."""
+    """Return the reviews in each group when n images are dealt as `review_sample` does, within one."""
     shares = _shares(flagged_share)
     low, high = 0.0, n / shares.min() + sizes.max() / shares.min()
     for _ in range(60):  # the moment at which n images are due
@@ -196,7 +195,7 @@ def _allocation(sizes: IntArray, n: int, flagged_share: float) -> IntArray:
 def _ends(
     sizes: IntArray, seen: IntArray, found: IntArray, level: float, draws: int = _DRAWS
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ends of the intervals of precision and of recall, by melding.
+    """Return the ends of the intervals of precision and of recall, by melding.
 
     Both rise with the wrong labels among the flagged, and recall falls with those among the unflagged: drawn from the
     upper confidence distribution of what raises and the lower of what lowers, the quantile is the upper end.
@@ -216,7 +215,7 @@ def _ends(
 def _drawn_totals(
     sizes: IntArray, seen: IntArray, found: IntArray, draws: int, upper: bool, rng: np.random.Generator
 ) -> FloatArray:
-    """(groups, draws) wrong labels in each group, from the mid-p confidence distribution given its reviews.
+    """Draw wrong labels in each group, (groups, draws), from the mid-p confidence distribution given its reviews.
 
     That is the even mixture of Clopper and Pearson's two: Beta(k, m-k+1) and Beta(k+1, m-k). A group nobody looked
     at may hold none or nothing but wrong labels: 0 for the lower, all for the upper.

@@ -1,77 +1,61 @@
-"""What wrong labels do: the noise transition, and the posterior over true labels that undoes it."""
+"""The posterior over true labels, from given labels and anybody's out-of-sample probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, near
-from cvcoteach.noise_model.affine import AffineModel, fit_affine
-from cvcoteach.noise_model.richardson_lucy import DeconvolvedModel, fit_deconvolved
-from cvcoteach.noise_model.shared_errors import SHARED, credit_of, shared_errors
-from cvcoteach.noise_model.temperature import Likely, TemperatureModel, fit_temperature
-
-TrainedOn = Literal["noisy", "clean"]
-
-Model = AffineModel | DeconvolvedModel | TemperatureModel
+from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs
+from cvcoteach.noise_model.base import NoiseModel, Probs, chunks
+from cvcoteach.noise_model.ensemble import fit_mean
+from cvcoteach.noise_model.no_signal import NoSignalModel
+from cvcoteach.noise_model.signal import Signal, signal_of
+from cvcoteach.noise_model.temperature import Likely, fit_temperature
 
 MAX_FREE_CLASSES = 32
 """Up to here every entry of T and of the calibration is fitted; beyond, T is sparse and smoothed."""
 
-_N_FITTED, _N_DRAWN = 20_000, 160_000
-_CHUNK_VALUES = 1 << 16
+NO_SIGNAL = "The labels carry no signal that these models can see"
+
 _TOLERANCE = 1e-3
-_TINY = 1e-300
-_WORTH, _NEARLY = 0.001, 0.005  # nats an image
-_EVEN_FITTED, _EVEN_SEEN = 100.0, 30.0  # images
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What given labels and out-of-sample probabilities say about the true labels. Holds on to both arrays."""
+    """What given labels and out-of-sample probabilities say about the true labels. Keeps references to both arrays."""
 
     labels: IntArray
     """(n,) given labels."""
-    pred_probs: npt.NDArray[np.floating]
+    pred_probs: Probs
     """(n, K) as given."""
     label_quality: FloatArray
-    """(n,) probability that the given label is right, in [0, 1]; where the model does not fit, the self-confidence."""
-    trained_on: TrainedOn
-    fits: bool
-    """Whether the transition predicts held-out given labels; if not, `label_quality` ranks as self-confidence does."""
-    held_out_gain: float
-    """Held-out log-likelihood of the given labels over that of the best model without noise, nats an image."""
-    note: str
-    """One sentence: what was chosen, or why it fell back."""
-    model: Model
-    credit: float = 1.0
-    """Exponent that P(true | image, given) is taken to, in (0, 1]; see `credit_of`."""
+    """(n,) probability that the given label is right, in [0, 1]; the self-confidence if no better than chance."""
+    signal: Signal
+    """How much the probabilities know about the labels."""
+    model: NoiseModel
+    """The fitted explanation of the given labels."""
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the probabilities know enough about the labels to tell wrong ones; if not, qualities only rank."""
+        return self.signal.found
+
+    @property
+    def note(self) -> str:
+        """What was fitted, or why there is no signal, in a sentence or two."""
+        if self.has_signal:
+            return f"Noise model: {self.model.describe()}."
+        return f"{NO_SIGNAL}. {self.signal}"
 
     @property
     def wrong(self) -> FloatArray:
         """(n,) probability that the given label is wrong, in [0, 1]."""
         return 1 - self.label_quality
-
-    @property
-    def believable(self) -> bool:
-        """Whether it explains the given labels better than the probabilities do by themselves."""
-        return self.fits and self.held_out_gain > 0
-
-    @property
-    def temperature(self) -> float:
-        """What the log-probabilities are divided by, > 0."""
-        return self.model.temperature
-
-    @property
-    def strength(self) -> float:
-        """Of the regulariser, as the held-out likelihood chose it."""
-        return self.model.strength
 
     @cached_property
     def transition(self) -> FloatArray:
@@ -107,7 +91,7 @@ class Posterior:
     def _best(self) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
         n = len(self.labels)
         best, prob, other, other_prob = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64), np.empty(n)
-        with threadpool_limits(1, user_api="blas"):  # as in `fit_posterior`: the same to the bit with any threads
+        with threadpool_limits(1):  # as in `fit_posterior`: the same to the bit with any number of threads
             for rows, posterior in self.rows():
                 each = np.arange(len(posterior))
                 best[rows], prob[rows] = posterior.argmax(axis=1), posterior.max(axis=1)
@@ -117,183 +101,92 @@ class Posterior:
         return best, prob, other, other_prob
 
     def rows(self) -> Iterator[tuple[slice, FloatArray]]:
-        """The posterior P(true = k | image, given label), chunk by chunk: the rows, and (rows, K) that sum to 1."""
-        for rows in _chunks(*self.pred_probs.shape):
-            probs = self.pred_probs[rows].clip(0, 1)
-            if self.fits:
-                yield rows, _tempered(self.model.posterior(self.labels[rows], probs), self.credit)
-            else:
-                yield rows, probs / probs.sum(axis=1, keepdims=True, dtype=np.float64)
+        """Yield the rows of each chunk, and their posterior P(true = k | image, given label), (m, K), rows sum to 1."""
+        for rows in chunks(*self.pred_probs.shape):
+            yield rows, self.model.posterior(self.labels[rows], self.pred_probs[rows].clip(0, 1))
 
 
 def noise_transition(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> FloatArray:
-    """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1. Arguments and errors as of `fit_posterior`."""
+    """Return T[i, j] = P(given = j | true = i), (K, K), rows sum to 1. Arguments and errors as of `fit_posterior`."""
     return fit_posterior(labels, pred_probs).transition
 
 
-def label_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_on: TrainedOn = "noisy") -> PredProbs:
-    """P(true = k | image, given label), (n, K), rows sum to 1. Arguments and errors as of `fit_posterior`."""
-    fitted = fit_posterior(labels, pred_probs, trained_on=trained_on)
+def label_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> PredProbs:
+    """Return P(true = k | image, given label), (n, K), rows sum to 1. Arguments and errors as of `fit_posterior`."""
+    fitted = fit_posterior(labels, pred_probs)
     result = np.empty(fitted.pred_probs.shape, np.float32)
-    for rows, posterior in fitted.rows():
-        result[rows] = posterior
+    with threadpool_limits(1):
+        for rows, posterior in fitted.rows():
+            result[rows] = posterior
     return result
 
 
-def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike, *, trained_on: TrainedOn = "noisy") -> Posterior:
-    """Undo the label noise in out-of-sample probabilities.
+def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior:
+    """Undo the label noise in out-of-sample probabilities, whoever's they are.
 
-    Given labels are explained as P(given | image) = Σ_k c_k(image)·T[k, given]; c, a calibration of the probabilities,
-    and T maximise the likelihood. Up to 32 classes both are free (`AffineModel`, fitted on 20,000 rows at most, spread
-    over the classes), unless the probabilities are calibrated to the given labels already (`DeconvolvedModel`). For
-    more classes, or for probabilities of models trained on clean labels, c is tempered only (`TemperatureModel`).
-    Where a model without noise predicts held-out given labels as well, `label_quality` is the probability of the
-    given label as it came, and `fits` is False.
+    Given labels are explained as P(given | image) = Σ_k c_k(image)·T[k, given]. Up to 32 classes, two models that err
+    differently are averaged: an affine one, which calibrates c to the labels (`AffineModel`), and one that takes the
+    probabilities literally (`RichardsonLucyModel`). The first has all the weight where T explains more of the held-out
+    labels than any calibration can; where a calibration does as well, so that likelihood cannot identify T, it has .6.
+    Both are fitted to at most 20,000 rows. For more classes, c is temperature-scaled and T sparse (`TemperatureModel`).
 
-    That takes image and label for independent witnesses; see `credited`.
+    Labels that leaked into the probabilities do not teach the affine model (`leakage`). Where labels and models confuse
+    the same classes, as people and networks do, the posterior is less certain (`shared_errors`). Where the
+    probabilities know nothing about the labels, nothing is fitted; where they know too little to tell wrong labels from
+    difficult images, `has_signal` is False too (`Signal.found`).
 
-    labels: (n,) given, whole numbers 0..K-1. pred_probs: (n, K), each row by a model that did not train on it.
-    trained_on: "noisy" if the models saw given labels (plain K-fold), "clean" if only selected, clean ones.
+    Args:
+        labels: (n,) given, whole numbers 0..K-1.
+        pred_probs: (n, K), each row by a model that did not train on it, whether it learned given or cleaned labels.
 
-    Extra memory: 8 bytes a row and about ten megabytes for up to 32 classes, 1.6 kB a row for more.
-    Deterministic. Raises InputError for labels or probabilities that do not fit.
+    Returns:
+        The posterior. Deterministic, the same to the bit with any number of threads. Extra memory: 8 bytes per row and
+        some twenty megabytes for up to 32 classes, 1.6 kB per row for more.
+
+    Raises:
+        InputError: For labels or probabilities that do not fit.
+
+    References:
+        Goldberger & Ben-Reuven, ICLR 2017; Northcutt, Jiang, Chuang, JAIR 2021; Richardson, J. Opt. Soc. Am. 1972.
     """
-    if trained_on not in ("noisy", "clean"):
-        raise InputError(f"trained_on is {trained_on!r}; {near(str(trained_on), ('noisy', 'clean'))}")
     probs = np.asarray(pred_probs)
     if probs.ndim != 2:
-        raise InputError(f"pred_probs has shape {probs.shape}; it takes one row an image, shape (n, K).")
+        raise InputError(f"pred_probs has shape {probs.shape}; it takes one row per image, shape (n, K).")
     y, k = as_labels(labels, probs.shape[1])
     given = np.asarray(labels)
     y = given if given.dtype == y.dtype else y  # not both: a million labels are eight megabytes
     _check(probs, len(y))
-    likely = None
-    if k > MAX_FREE_CLASSES:
-        likely = Likely.concatenated([Likely.of(y[rows], probs[rows]) for rows in _chunks(*probs.shape)])
-        model: Model = fit_temperature(likely, k)
-        fits = model.gain > 0
-    else:
-        model, fits = _fit_noisy(y, probs) if trained_on == "noisy" else _fit_clean(y, probs)
-
-    quality = np.empty(len(y))
-    with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
-        for rows in _chunks(*probs.shape):
-            each = np.arange(rows.stop - rows.start)
-            if not fits:
-                quality[rows] = probs[rows][each, y[rows]].clip(0, 1)
-            elif likely is not None and isinstance(model, TemperatureModel):
-                quality[rows] = model.likely_posterior(likely[rows])[:, -1]
-            else:
-                quality[rows] = model.posterior(y[rows], probs[rows])[each, y[rows]]
-    return Posterior(y, probs, quality, trained_on, fits, model.gain, _note(model, fits), model)
+    with threadpool_limits(1):  # these products are too small to share: threads would cost 50 times as much
+        signal = signal_of(y, probs)
+        if not signal.above_chance:
+            return _by_rows(y, probs, signal, NoSignalModel(np.bincount(y, minlength=k) / len(y)))
+        if k > MAX_FREE_CLASSES:
+            return _many_classes(y, probs, signal)
+        fit = fit_mean(y, probs)
+        return _by_rows(y, probs, replace(signal, confidence=fit.confidence, evidence=fit.evidence), fit.model)
 
 
-def credited(posterior: Posterior) -> Posterior:
-    """The posterior for people's labels: people err where models err, so a label confirms its image less.
-
-    It is taken to a power and scaled again, the lower the more alike labels and model are in what they confuse
-    (`credit_of`). Beyond 32 classes that cannot be told, and labels count as people's. One that does not fit is left
-    as it is.
-
-    For probabilities of models trained on labels that were cleaned: those of noisy labels err like these labels,
-    whoever made them.
-    """
-    if not posterior.fits:
-        return posterior
-    model = posterior.model
-    with threadpool_limits(1, user_api="blas"):  # as in `fit_affine`
-        credit = SHARED
-        if not isinstance(model, TemperatureModel):
-            credit = _credit(posterior.labels, posterior.pred_probs, model)
-        result = replace(posterior, credit=credit)
-        own = [j[np.arange(len(j)), posterior.labels[rows]] for rows, j in result.rows()]
-    return replace(result, label_quality=np.concatenate(own))
+def _by_rows(labels: IntArray, probs: Probs, signal: Signal, model: NoiseModel) -> Posterior:
+    quality = np.empty(len(labels))
+    for rows in chunks(*probs.shape):
+        each = np.arange(rows.stop - rows.start)
+        quality[rows] = model.posterior(labels[rows], probs[rows].clip(0, 1))[each, labels[rows]]
+    return Posterior(labels, probs, quality.clip(0, 1), signal, model)
 
 
-def _credit(labels: IntArray, probs: npt.NDArray[np.floating], model: AffineModel | DeconvolvedModel) -> float:
-    some = _some_rows(len(labels), _N_FITTED)
-    y, p = labels[some], probs[some].clip(0, 1)
-    beliefs = ((model.before_label(p[rows]), model.posterior(y[rows], p[rows])) for rows in _chunks(*p.shape))
-    return credit_of(*shared_errors(y, p.shape[1], beliefs))
+def _many_classes(labels: IntArray, probs: Probs, signal: Signal) -> Posterior:
+    likely = Likely.concatenated([Likely.of(labels[rows], probs[rows]) for rows in chunks(*probs.shape)])
+    model = fit_temperature(likely, probs.shape[1])
+    quality = np.empty(len(labels))
+    for rows in chunks(*probs.shape):
+        quality[rows] = model.likely_posterior(likely[rows])[:, -1]
+    return Posterior(labels, probs, quality.clip(0, 1), signal, model)
 
 
-def _tempered(posterior: FloatArray, credit: float) -> FloatArray:
-    """(m, K) to the power `credit`, rows that sum to 1."""
-    if credit == 1:
-        return posterior
-    powers = posterior**credit
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _fit_noisy(labels: IntArray, probs: npt.NDArray[np.floating]) -> tuple[Model, bool]:
-    """The model, and whether it fits.
-
-    The affine model, if it predicts held-out labels better than the probabilities do, as they are or calibrated, by one
-    standard error. If not, they may be calibrated to the given labels, and the likelihood cannot tell T from no
-    noise. Then only geometry can: the smallest simplex is taken, if it predicts those labels nearly as well.
-    """
-    sample, weight = _spread(labels, probs.shape[1])
-    labels, probs = labels[sample], probs[sample].clip(0, 1)
-    share = weight[1::2] / weight[1::2].sum()
-
-    def gain(values: FloatArray, over: FloatArray) -> tuple[float, float]:
-        """Mean and its standard error, nats an image."""
-        mean = float((values - over) @ share)
-        return mean, float(np.sqrt((share**2) @ (values - over - mean) ** 2))
-
-    affine, with_noise, calibrated = fit_affine(labels, probs, weight)
-    own = probs[np.arange(1, len(labels), 2), labels[1::2]].astype(np.float64)
-    unchanged = np.log(np.maximum(own, _TINY) / probs[1::2].sum(axis=1))
-    without = max(calibrated, unchanged, key=lambda values: values @ share)
-    more, error = gain(with_noise, without)
-    if more > max(error, _WORTH):
-        return replace(
-            affine, gain=more, mixing=_evened(affine.mixing, affine.share * weight.sum(), _EVEN_FITTED)
-        ), True
-    deconvolved, by_geometry = fit_deconvolved(labels, probs, weight)
-    mixing = _evened(deconvolved.mixing, deconvolved.share * weight.sum(), _EVEN_SEEN)
-    more, error = gain(calibrated, unchanged)
-    fits = more < error and abs(gain(by_geometry, unchanged)[0]) < _NEARLY
-    return replace(deconvolved, gain=gain(by_geometry, without)[0], mixing=mixing), fits
-
-
-def _evened(mixing: FloatArray, counts: FloatArray, even: float) -> FloatArray:
-    """T (K, K) as it is believed from so many images a class, (K,): `even` more speak for even noise.
-
-    The share of wrong labels of a class is drawn towards that of all classes, and where they go towards all others
-    alike. What few images say of rare confusions is mostly chance, and would cost more than it gives; what a fitted
-    model says of them is, besides, partly its own confusion.
-    """
-    k = len(mixing)
-    joint = mixing * counts[:, None]
-    off = joint * (1 - np.eye(k))
-    wrong = off.sum(axis=1)
-    rate = (wrong + even * wrong.sum() / joint.sum()) / (counts + even)
-    pattern = (off + even / (k - 1)) / (wrong + even)[:, None]
-    return np.where(np.eye(k, dtype=bool), 1 - rate[:, None], rate[:, None] * pattern)
-
-
-def _fit_clean(labels: IntArray, probs: npt.NDArray[np.floating]) -> tuple[Model, bool]:
-    some = _some_rows(len(labels), _N_DRAWN)
-    model = fit_temperature(Likely.of(labels[some], probs[some]), probs.shape[1])
-    return model, model.gain > 0
-
-
-def _some_rows(n: int, most: int) -> slice | IntArray:
-    """All rows, or so many of them at random: every third, say, could be of one class."""
-    return slice(None) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-
-
-def _chunks(n: int, k: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_VALUES // k)
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
-
-
-def _check(probs: npt.NDArray[np.floating], n: int) -> None:
-    """As `as_pred_probs`, without its copy."""
+def _check(probs: Probs, n: int) -> None:
+    """Check as `as_pred_probs` does, without its copy."""
     fits = probs.dtype.kind in "fiu" and len(probs) == n
-    for rows in _chunks(*probs.shape) if fits else ():
+    for rows in chunks(*probs.shape) if fits else ():
         chunk = probs[rows]
         off = np.abs(chunk.sum(axis=1, dtype=np.float64) - 1).max()
         if not (chunk.min() >= -_TOLERANCE and chunk.max() <= 1 + _TOLERANCE and off <= _TOLERANCE):
@@ -301,39 +194,3 @@ def _check(probs: npt.NDArray[np.floating], n: int) -> None:
             break
     if not fits:
         as_pred_probs(probs, (n, probs.shape[1]))
-
-
-def _spread(labels: IntArray, n_classes: int) -> tuple[IntArray, FloatArray]:
-    """At most `_N_FITTED` rows, as many of each class as there are up to a common limit, and what each stands for.
-
-    Ordered by given label, at random within it. Drawn from 160,000 rows at most.
-    """
-    rng = np.random.default_rng(0)
-    n = len(labels)
-    rows = np.arange(n) if n <= _N_DRAWN else np.unique(rng.integers(n, size=_N_DRAWN))
-    rng.shuffle(rows)
-    rows = rows[np.argsort(labels[rows], kind="stable")]
-    counts = np.bincount(labels[rows], minlength=n_classes)
-    left = limit = min(_N_FITTED, len(rows))
-    for i, count in enumerate(np.sort(counts)):
-        limit = left // (n_classes - i)  # what is left, shared among the larger classes
-        if count > limit:
-            break
-        left -= count
-    else:
-        limit = int(counts.max())
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    sample = rows[place < limit]
-    return sample, (counts / np.maximum(np.minimum(counts, limit), 1))[labels[sample]]
-
-
-def _note(model: Model, fits: bool) -> str:
-    gain = f"{model.gain:+.4f} nats an image on held-out labels"
-    if not fits:
-        return (
-            f"No model of the noise predicts the given labels better ({gain}), so labels are ranked by self-confidence."
-        )
-    if isinstance(model, DeconvolvedModel):
-        return f"The probabilities are calibrated; noise read off their extremes, {model.strength:g} steps ({gain})."
-    how = "calibration of all classes" if isinstance(model, AffineModel) else "temperature"
-    return f"Noise and {how} fitted to the given labels, regulariser {model.strength:g} ({gain})."

@@ -1,4 +1,4 @@
-"""For probabilities that are calibrated to the given labels already: p = c·T, undone by geometry alone."""
+"""The Richardson-Lucy member: takes the probabilities literally, p = c·T, and deconvolves them by EM."""
 
 from __future__ import annotations
 
@@ -6,111 +6,122 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.noise_model.base import FLOOR, TINY, Probs, confident_transition, shrunk
 
-Probs = npt.NDArray[np.floating]
+Float32Array = npt.NDArray[np.float32]
 
-_FLOOR = 1e-6
-_TINY = 1e-300
-_ANCHORS = 0.03
-_STEPS = (3, 10, 30)
-_MAX_STEPS = 100
-_CONVERGED = 1e-5
+N_STEPS = 10
+"""Multiplicative steps from the prior towards c: early stopping is the regulariser."""
+
+_N_ESTIMATES = 5
+_UNIFORM, _UNINFORMATIVE = 30.0, 20.0  # images
 
 
 @dataclass(frozen=True, eq=False)
-class DeconvolvedModel:
-    """P(given | image) = p = c·T, where T spans the smallest simplex around the probabilities."""
+class RichardsonLucyModel:
+    """P(given | image) = p = c·T; c by a few multiplicative steps from the prior.
+
+    References:
+        Richardson, J. Opt. Soc. Am. 1972; Lucy, Astron. J. 1974; Dawid & Skene, Appl. Stat. 1979 (EM of T).
+    """
 
     mixing: FloatArray
     """(K, K) T[i, j] = P(given = j | true = i)."""
     share: FloatArray
     """(K,) P(true = i)."""
-    strength: float
-    """Multiplicative steps from the prior towards c: early stopping is the regulariser."""
-    gain: float
-    """Held-out log-likelihood of the given labels over that of the best model without noise, nats an image."""
-
-    temperature = 1.0
-
-    def prior(self) -> FloatArray:
-        """P(true = k), (K,), sums to 1."""
-        return self.share
-
-    def transition(self) -> FloatArray:
-        """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
-        return self.mixing
-
-    def before_label(self, probs: Probs) -> FloatArray:
-        """P(true | image), (m, K), of some rows."""
-        return _deconvolved(_columns(probs), self.mixing, self.share, round(self.strength)).T
 
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
-        """P(true | image, given), (m, K), of some rows."""
-        joint = _deconvolved(_columns(probs), self.mixing, self.share, round(self.strength))
-        joint *= self.mixing[:, labels]
-        joint /= np.maximum(joint.sum(axis=0), _TINY)
-        return joint.T
+        """Return P(true | image, given), (m, K)."""
+        return _joint_posterior(_columns(probs), labels, self.mixing, self.share).T.astype(np.float64)
+
+    def before_label(self, probs: Probs) -> FloatArray:
+        """Return P(true | image), (m, K)."""
+        c = deconvolved(_columns(probs), self.mixing, self.share).T.astype(np.float64)
+        return c / c.sum(axis=1, keepdims=True)
+
+    def transition(self) -> FloatArray:
+        """Return T[i, j] = P(given = j | true = i), (K, K)."""
+        return self.mixing
+
+    def prior(self) -> FloatArray:
+        """Return P(true = k), (K,)."""
+        return self.share
+
+    def describe(self) -> str:
+        """Return what was fitted."""
+        return f"Richardson-Lucy deconvolution in {N_STEPS} steps"
 
 
-def fit_deconvolved(labels: IntArray, probs: Probs, weight: FloatArray) -> tuple[DeconvolvedModel, FloatArray]:
-    """The smallest simplex that holds the probabilities, and how likely held-out labels are.
+def fit_richardson_lucy(labels: IntArray, probs: Probs, weight: FloatArray) -> RichardsonLucyModel:
+    """Fit T by EM: deconvolve with T, count the posterior of the given labels for the next T, five times.
 
-    labels: (n,) given; probs: (n, K); weight: (n,) how many images a row stands for.
-    The log-likelihoods are those of rows 1, 3, 5, …, by a model that did not see them.
+    It starts at the confident joint. Thirty images of each class count as evidence of uniform noise, and twenty as
+    evidence that labels are drawn from all classes: 60 images per class say less about T than 2,000 do.
 
-    T starts inside: its row i is the mean of the 3 % of rows that are surest of class i. Multiplicative updates of T
-    and c (Lee & Seung, Nature 1999: maximum likelihood of p ≈ c·T) widen it until it explains p; they stop where one
-    gains less than 1e-5 nats an image, after 100 at the latest. Then c takes steps from the prior (Richardson 1972,
-    Lucy 1974): 3, 10 or 30, whichever predicts the held-out labels best.
+    Args:
+        labels: (n,) given.
+        probs: (n, K) out of sample.
+        weight: (n,) how many images each row stands for.
+
+    Returns:
+        The fitted model.
     """
-    with threadpool_limits(1, user_api="blas"):
-        columns = _columns(probs)
-        mixing, shares = _enclosing_simplex(columns[:, ::2], weight[::2])
-        held_out = []
-        for steps in _STEPS:
-            c = _deconvolved(columns[:, 1::2], mixing, shares, steps)
-            held_out.append(np.log(np.maximum((c * mixing[:, labels[1::2]]).sum(axis=0), _TINY)))
-        chosen = int(np.argmax([values @ weight[1::2] for values in held_out]))
-        mixing, shares = _enclosing_simplex(columns, weight)
-    return DeconvolvedModel(mixing, shares, _STEPS[chosen], 0.0), held_out[chosen]
+    k = probs.shape[1]
+    columns = _columns(probs)
+    places = np.zeros((k, len(labels)), columns.dtype)
+    places[labels, np.arange(len(labels))] = weight
+    counts = confident_transition(labels, probs, weight) * (weight.sum() / k)
+    share: FloatArray = np.full(k, 1 / k)
+    mixing = _regularised(counts)
+    for _ in range(_N_ESTIMATES):
+        counts = (_joint_posterior(columns, labels, mixing, share) @ places.T).astype(np.float64)
+        share = counts.sum(axis=1) / counts.sum()
+        mixing = _regularised(counts)
+    return RichardsonLucyModel(mixing, np.maximum(share, TINY))
 
 
-def _enclosing_simplex(columns: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """T (K, K) and the shares of the classes (K,), from probabilities (K, n)."""
-    k, n = columns.shape
-    n_anchors = max(1, round(_ANCHORS * n))
-    mixing = np.stack([columns[:, np.argsort(-row, kind="stable")[:n_anchors]].mean(axis=1) for row in columns])
-    c = _deconvolved(columns, mixing, np.full(k, 1 / k), 20)
-    last = -np.inf
-    for _ in range(_MAX_STEPS):
-        explained = mixing.T @ c
-        value = float((columns * np.log(explained)).sum(axis=0) @ weight / weight.sum())
-        if value < last + _CONVERGED:
-            break
-        last = value
-        ratio = columns / explained
-        mixing = mixing * ((c * weight) @ ratio.T)
-        mixing /= mixing.sum(axis=1, keepdims=True)
-        c *= mixing @ (columns / (mixing.T @ c))
-    return mixing, c @ weight / weight.sum()
+def _joint_posterior(columns: Float32Array, labels: IntArray, mixing: FloatArray, share: FloatArray) -> Float32Array:
+    """Return (K, n), columns sum to 1."""
+    joint = deconvolved(columns, mixing, share)
+    joint *= mixing.astype(joint.dtype)[:, labels]
+    joint /= np.maximum(joint.sum(axis=0), np.finfo(joint.dtype).tiny)
+    return joint
 
 
-def _deconvolved(columns: FloatArray, mixing: FloatArray, shares: FloatArray, steps: int) -> FloatArray:
-    """c (K, n), columns sum to 1, with c·T nearer to the probabilities (K, n) at every step."""
-    c = np.repeat(shares[:, None], columns.shape[1], axis=1)
+def _regularised(counts: FloatArray) -> FloatArray:
+    """Return T (K, K) from counts of true and given class (K, K), shrunk towards uniform noise and random labels."""
+    total = np.maximum(counts.sum(axis=1), TINY)
+    mixing = shrunk(counts / total[:, None], total, _UNIFORM)
+    return (mixing * total[:, None] + _UNINFORMATIVE / len(counts)) / (total[:, None] + _UNINFORMATIVE)
+
+
+def deconvolved(columns: Float32Array, mixing: FloatArray, share: FloatArray) -> Float32Array:
+    """Return c such that c·T comes nearer to the probabilities at every step.
+
+    Args:
+        columns: (K, n) probabilities, columns sum to 1.
+        mixing: (K, K) T.
+        share: (K,) the prior, where c starts.
+
+    Returns:
+        (K, n), columns sum to 1.
+    """
+    transition = mixing.astype(np.float32)
+    c = np.repeat(share.astype(np.float32)[:, None], columns.shape[1], axis=1)
     ratio = np.empty_like(c)
-    for _ in range(steps):
-        np.matmul(mixing.T, c, out=ratio)
+    step = np.empty_like(c)
+    for _ in range(N_STEPS):
+        np.matmul(transition.T, c, out=ratio)
         np.divide(columns, ratio, out=ratio)
-        c *= mixing @ ratio
+        np.matmul(transition, ratio, out=step)
+        c *= step
     return c
 
 
-def _columns(probs: Probs) -> FloatArray:
-    """(K, n), above 0, columns sum to 1."""
-    columns = np.maximum(probs.T.astype(np.float64), _FLOOR)
+def _columns(probs: Probs) -> Float32Array:
+    """Return (K, n), above 0, columns sum to 1."""
+    columns = np.maximum(probs.T, FLOOR, dtype=np.float32)
     columns /= columns.sum(axis=0)
     return columns

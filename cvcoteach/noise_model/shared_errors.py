@@ -1,9 +1,8 @@
-"""How far a label counts as evidence beside its image: less where people err where models err."""
+"""Do labels and models make the same errors? Then a label says less than an independent witness would."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,32 +15,34 @@ Chosen by calibration on the labels aggre and random2 of CIFAR-10N; 1 takes imag
 """
 
 _INDEPENDENT_UP_TO, _SHARED_FROM = 0.3, 0.5
-_LEAST_IMAGES = 30  # of a class: the confusions of fewer are chance
+_TOO_LITTLE_NOISE, _ENOUGH_NOISE = 0.03, 0.04
+_LEAST_IMAGES = 30  # per class: the confusions of fewer are chance
 _LEAST_CLASSES = 5  # the six pairs of four classes correlate by chance with anything
 
 
-def shared_errors(
-    labels: IntArray, n_classes: int, beliefs: Iterable[tuple[FloatArray, FloatArray]]
-) -> tuple[float, int]:
-    """How alike labels and model err: a correlation over the pairs of classes, in [-1, 1], and how many classes.
+def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weight: FloatArray) -> float:
+    """Correlate, over the pairs of classes, how often labels and models confuse them.
 
     For each pair (i, j) of different classes: the share of the images of true class i that are expected to be labelled
-    j, against how far the model wavers between the two, Σ c_i·c_j over the images in proportion to Σ c_i. 0 to .3
-    where labels were flipped without a look at the image, .4 to .7 for those that people gave to CIFAR-10. Classes
-    of fewer than 30 images are left out; NaN where fewer than five are left, or all pairs are alike.
+    j, against how far the model wavers between the two, Σ c_i·c_j over the images relative to Σ c_i. Below .3 where
+    labels were flipped without a look at the image, .4 to .7 for the labels that people gave to CIFAR-10.
 
-    labels: (n,) given. beliefs: chunk by chunk c = P(true | image) and P(true | image, given), each (m, K).
+    Args:
+        labels: (n,) given.
+        before: (n, K) c = P(true | image).
+        after: (n, K) P(true | image, given).
+        weight: (n,) how many images each row stands for.
+
+    Returns:
+        The correlation, in [-1, 1]. Classes of fewer than 30 images are left out; NaN where fewer than five are left,
+        or all pairs are confused equally.
     """
-    mistaken, wavering = np.zeros((n_classes, n_classes)), np.zeros((n_classes, n_classes))
-    start = 0
-    for before, after in beliefs:
-        given = np.eye(n_classes)[labels[start : start + len(after)]]
-        mistaken += after.T @ given
-        wavering += before.T @ before
-        start += len(after)
+    k = before.shape[1]
+    mistaken = np.stack([np.bincount(labels, column * weight, minlength=k) for column in after.T])
+    wavering = (before * weight[:, None]).T @ before
     often = np.flatnonzero(np.minimum(mistaken.sum(axis=0), mistaken.sum(axis=1)) >= _LEAST_IMAGES)
     if len(often) < _LEAST_CLASSES:
-        return math.nan, len(often)
+        return math.nan
     pairs = ~np.eye(len(often), dtype=np.bool_)
     deviations = []
     for joint in (mistaken, wavering):
@@ -49,18 +50,25 @@ def shared_errors(
         deviations.append(shares - shares.mean())
     x, y = deviations
     size = math.sqrt(float((x @ x) * (y @ y)))
-    return float(x @ y) / size if size > 0 else math.nan, len(often)
+    return float(x @ y) / size if size > 0 else math.nan
 
 
-def credit_of(correlation: float, n_classes: int) -> float:
-    """The posterior's exponent for a correlation over the pairs of so many classes, from `SHARED` to 1.
+def exponent_of(correlation: float, noise_rate: float) -> float:
+    """Return the exponent of the posterior's odds: how far the label counts as a witness of its own.
 
-    Half a standard error of chance, 1/√(pairs of classes), is added to the correlation: few classes show little, and
-    labels count as people's rather than not. Up to .3 the witnesses are independent; from .5 on they
-    share their errors; evenly between.
+    Up to a correlation of .3 the witnesses count as independent, from .5 on their errors as shared, with a linear
+    transition. Where less than 3 to 4 % of the labels look wrong, most of what looks wrong is the model's own
+    confusion, which agrees with itself: nothing is concluded.
+
+    Args:
+        correlation: As `shared_errors` returns it; NaN counts as independent.
+        noise_rate: Expected share of wrong labels, in [0, 1].
+
+    Returns:
+        From `SHARED` to 1.
     """
     if math.isnan(correlation):
-        return SHARED
-    upper = correlation + 0.5 / math.sqrt(n_classes * (n_classes - 1) / 2)
-    shared = (upper - _INDEPENDENT_UP_TO) / (_SHARED_FROM - _INDEPENDENT_UP_TO)
-    return 1 - (1 - SHARED) * min(1.0, max(0.0, shared))
+        return 1.0
+    alike = np.clip((correlation - _INDEPENDENT_UP_TO) / (_SHARED_FROM - _INDEPENDENT_UP_TO), 0, 1)
+    enough = np.clip((noise_rate - _TOO_LITTLE_NOISE) / (_ENOUGH_NOISE - _TOO_LITTLE_NOISE), 0, 1)
+    return 1 - (1 - SHARED) * float(alike * enough)

@@ -1,18 +1,17 @@
-"""For many classes, or probabilities of a clean model: tempered probabilities, passed through a sparse transition."""
+"""For many classes: temperature-scaled probabilities, passed through a sparse transition."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
 from cvcoteach._validation import FloatArray, IntArray
-
-Probs = npt.NDArray[np.floating]
+from cvcoteach.noise_model.base import Probs
 
 N_LIKELY = 16
 """Classes that matter in a row: the most probable ones, besides the given."""
@@ -23,7 +22,7 @@ _TINY = 1e-300
 _LEAST_NOISE = 0.01  # without any, every given label would be certain, and none worse than another
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 _MAX_ROUNDS = 30
-_CONVERGED = 1e-5  # nats an image
+_CONVERGED = 1e-5  # nats per image
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +34,9 @@ class Likely:
     logs: npt.NDArray[np.float32]
     """(n, m) log-probabilities over that of the most probable class; -inf in a column that repeats the given label."""
     others: npt.NDArray[np.float32]
-    """(n,) the log of the mean probability of all other classes, likewise; -inf where there are none."""
+    """(n,) log of the mean probability of all other classes, likewise; -inf where there are none."""
     n_others: npt.NDArray[np.int32]
-    """(n,) how many these are."""
+    """(n,) how many other classes there are."""
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -49,7 +48,7 @@ class Likely:
 
     @staticmethod
     def of(labels: IntArray, probs: Probs) -> Likely:
-        """The `N_LIKELY` most probable classes of each row of (n, K), and the given one."""
+        """Return the `N_LIKELY` most probable classes of each row of (n, K), and the given one."""
         n, k = probs.shape
         m = min(N_LIKELY, k)
         rows = np.arange(n)[:, None]
@@ -71,7 +70,7 @@ class Likely:
 
     @staticmethod
     def concatenated(parts: Sequence[Likely]) -> Likely:
-        """The rows of all parts."""
+        """Return the rows of all parts."""
         return Likely(
             np.concatenate([part.classes for part in parts]),
             np.concatenate([part.logs for part in parts]),
@@ -82,27 +81,25 @@ class Likely:
 
 @dataclass(frozen=True, eq=False)
 class TemperatureModel:
-    """P(given | image) = Σ c_k·T[k, given], c ∝ p^(1/temperature); T the counts, smoothed by one rate for all pairs."""
+    """P(given | image) = Σ c_k·T[k, given], c ∝ p^(1/temperature); T from smoothed counts."""
 
     temperature: float
-    """What the log-probabilities are divided by."""
+    """Temperature of the scaling: what log-probabilities are divided by, > 0."""
     noise: float
     """ε of the smooth transition (1 - ε)·1 + ε·given frequencies, in [0, 1]."""
     frequency: FloatArray
-    """(K,) of the given labels."""
+    """(K,) frequencies of the given labels."""
     pairs: IntArray
     """(p,) true·K + given of the pairs that occur, ascending."""
     counts: FloatArray
-    """(p,) images expected in each."""
+    """(p,) expected images of each pair."""
     totals: FloatArray
-    """(K,) images expected in each true class."""
+    """(K,) expected images of each true class."""
     strength: float
-    """How many images the smooth transition counts for, in each class."""
-    gain: float
-    """Held-out log-likelihood of the given labels over that of the best model without noise, nats an image."""
+    """Images that the smooth transition counts for, per class."""
 
     def transition(self) -> FloatArray:
-        """T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
+        """Return T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
         k = len(self.totals)
         result = np.tile(self.strength * self.noise * self.frequency, (k, 1))
         result[np.diag_indices(k)] += self.strength * (1 - self.noise)
@@ -111,11 +108,11 @@ class TemperatureModel:
         return result
 
     def prior(self) -> FloatArray:
-        """P(true = k), (K,), sums to 1."""
+        """Return P(true = k), (K,), sums to 1."""
         return self.totals / self.totals.sum()
 
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
-        """P(true | image, given), (m, K), of some of the fitted rows."""
+        """Return P(true | image, given), (m, K), for rows that were fitted."""
         likely = Likely.of(labels, probs)
         found = self.likely_posterior(likely)
         others = np.maximum(1 - found.sum(axis=1), 0) / np.maximum(likely.n_others, 1)
@@ -125,8 +122,20 @@ class TemperatureModel:
         result[rows[:, 0], labels] = found[:, -1]
         return result
 
+    def before_label(self, probs: Probs) -> FloatArray:
+        """Return P(true = k | image), (m, K): the temperature-scaled probabilities."""
+        logs = np.log(np.maximum(probs.astype(np.float64), _FLOOR)) / self.temperature
+        logs -= logs.max(axis=1, keepdims=True)
+        c: FloatArray = np.exp(logs)
+        return c / c.sum(axis=1, keepdims=True)
+
+    def describe(self) -> str:
+        """Return what was fitted."""
+        uniform = f"uniform noise worth {self.strength:g} images per class"
+        return f"temperature {self.temperature:.2f} and a sparse noise transition, smoothed by {uniform}"
+
     def likely_posterior(self, likely: Likely) -> FloatArray:
-        """P(true | image, given), (m, columns of `likely`), of some of the fitted rows; 0 where repeated.
+        """Return P(true | image, given), (m, columns of `likely`), for rows that were fitted; 0 where repeated.
 
         What a row lacks to 1 is the probability that the true class is none of these.
         """
@@ -141,11 +150,11 @@ class TemperatureModel:
 
 
 def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
-    """Maximum likelihood of the given labels: temperature and smooth noise first, then T by EM.
+    """Fit the given labels by maximum likelihood: temperature and smooth noise first, then T by EM.
 
     Each image is judged by a T counted from all others (its own share is taken out), so that the likelihood is a
     held-out one; it chooses how many images the smooth transition counts for. EM stops where a round gains
-    less than 1e-5 nats an image, after 30 rounds at the latest.
+    less than 1e-5 nats per image, after 30 rounds at the latest.
     """
     n = len(likely.classes)
     frequency = (np.bincount(likely.labels, minlength=n_classes) + 1) / (n + n_classes)
@@ -153,19 +162,18 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
     some = likely[:: -(-n // _N_TUNED)]
 
     def smooth(params: FloatArray) -> float:
-        """Loss of log 1/temperature and log ε; without the latter there is no noise."""
+        """Return the loss at log 1/temperature and log ε."""
         own = _tempered(some, np.exp(params[0]))[:, -1]
-        noise = min(np.exp(params[1]), 1.0) if len(params) > 1 else 0.0
+        noise = min(np.exp(params[1]), 1.0)
         return float(-np.log(np.maximum((1 - noise) * own + noise * frequency[some.labels], _TINY)).mean())
 
-    def best_of(starts: Iterable[tuple[float, ...]]) -> tuple[FloatArray, float]:
+    def best_of(starts: Iterable[tuple[float, float]]) -> FloatArray:
         options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 80}
         found = minimize(smooth, min(starts, key=lambda s: smooth(np.array(s))), method="Nelder-Mead", options=options)
-        return found.x, -float(found.fun)
+        return np.asarray(found.x)
 
     scales = np.log([0.25, 0.5, 1, 2])
-    (log_inverse, log_noise), _ = best_of(itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6])))
-    _, without = best_of((scale,) for scale in scales)
+    log_inverse, log_noise = best_of(itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6])))
     inverse, noise = np.exp(log_inverse), float(np.clip(np.exp(log_noise), _LEAST_NOISE, 1))
 
     c = _tempered(likely, inverse)
@@ -179,7 +187,7 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
         own: FloatArray = np.zeros(c.shape)
         value = -np.inf
         for _ in range(_MAX_ROUNDS):
-            model = TemperatureModel(1 / inverse, noise, frequency, pairs, counts, totals, strength, 0.0)
+            model = TemperatureModel(1 / inverse, noise, frequency, pairs, counts, totals, strength)
             own, likelihood = _posterior(model, likely, c, counts[at], own)
             last, value = value, float(np.log(likelihood).mean())
             if value < last + _CONVERGED:
@@ -189,11 +197,11 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
         if value > best_value:
             best, best_value = model, value
     assert best is not None
-    return replace(best, gain=best_value - without)
+    return best
 
 
 def _tempered(likely: Likely, inverse: float) -> FloatArray:
-    """(n, m), what a row lacks to 1 is spread over the other classes, taken for equally probable."""
+    """Return (n, m); what a row lacks to 1 is spread over the other classes, taken as equally probable."""
     c = np.exp(inverse * likely.logs.astype(np.float64))
     others = likely.n_others * np.exp(inverse * likely.others.astype(np.float64))
     c /= (c.sum(axis=1) + others)[:, None]
@@ -203,7 +211,7 @@ def _tempered(likely: Likely, inverse: float) -> FloatArray:
 def _posterior(
     model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray, own: FloatArray | float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
-    """Posterior like `c` (n, m) and likelihood (n,); own: each image's own share in the counts, taken out."""
+    """Return the posterior like `c` (n, m) and the likelihood (n,); own: its own share of the counts, taken out."""
     labels = likely.labels
     smooth = np.broadcast_to(model.strength * model.noise * model.frequency[labels][:, None], c.shape).copy()
     smooth[:, -1] += model.strength * (1 - model.noise)

@@ -66,7 +66,7 @@ def find_issues(
         InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
-    given = Path(source) if isinstance(source, str) else source
+    given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
     choices = Choices(path_column, label_column, path_pattern, split)
     prepared = prepare(given, settings, machine, progress, choices=choices)
@@ -76,7 +76,11 @@ def find_issues(
 
     with RunFolder.open(Path(output) if output else default_output(data.location), prepared.identity) as run:
         if run.done:
-            return replace(RunResults.load(run.path), was_done=True)
+            results = RunResults.load(run.path)
+            if results.found.flag_for != str(rule):
+                results = results.flagged_by(rule)
+                _save(results, run, data)
+            return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
@@ -84,10 +88,14 @@ def find_issues(
         clock.record("reading", prepared.seconds_reading)
         scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
         progress.plan(len(data), _folds_of_rounds(incv, scoring))
-        results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock)
-        _write_gallery(run.path / "issues.html", data.location.name, results, data)
-        results.save(run)
+        results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock).flagged_by(rule)
+        _save(results, run, data)
         return results
+
+
+def _save(results: RunResults, run: RunFolder, data: Source) -> None:
+    _write_gallery(run.path / "issues.html", data.location.name, results, data)
+    results.save(run)
 
 
 def _folds_of_rounds(incv: IterativeCV, scoring: FinalScoring) -> list[int]:
@@ -116,7 +124,6 @@ def _cross_validated(
         unreadable=prepared.unreadable,
         alternative=scores.posterior.alternative,
         alternative_prob=scores.posterior.alternative_prob,
-        believable=scores.posterior.believable,
         found=issues,
     )
 

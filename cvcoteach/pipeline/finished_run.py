@@ -48,4 +48,4 @@ class FinishedRun:
     @property
     def wrong(self) -> FloatArray | None:
         """(n,) probability that each label is wrong, in [0, 1]; None if the run could not tell."""
-        return self.results.issues().wrong if self.results.believable else None
+        return self.results.issues().wrong if self.results.found.has_signal else None

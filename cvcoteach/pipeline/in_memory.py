@@ -29,7 +29,8 @@ from cvcoteach.crossval.incv import CrossValResult, IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.items import pixels_of
-from cvcoteach.issues.label_issues import LabelIssues, flags_of, issues_of
+from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
+from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
@@ -84,6 +85,8 @@ def label_issues(
     n_rounds: int = 4,
     n_folds: int | None = None,
     seed: int = 0,
+    flag_for: FlagFor = "f1",
+    min_probability: float | None = None,
     progress: bool | OnProgress = True,
 ) -> LabelIssues:
     """Find label issues: all that `find_label_issues` knows, in one object.
@@ -103,15 +106,24 @@ def label_issues(
         n_rounds: rounds of INCV.
         n_folds: folds; None: 2 for INCV as in the paper, else 5.
         seed: of splits and trainings.
+        flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
+            90 %.
+        min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 
     Raises:
         InputError: for what does not fit, and where not exactly one source is given.
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
-    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed)
+    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
     found = flagged(labels, evidence, settings, class_names, progress)
-    issues = issues_of(found.posterior, class_names=found.class_names, flags=found.flags, filter_by=filter_by)
+    issues = issues_of(
+        found.posterior,
+        class_names=found.class_names,
+        flags=found.flags,
+        filter_by=filter_by,
+        rule=settings.flag_rule,
+    )
     return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
 
 
@@ -139,7 +151,7 @@ def flagged(
     """Fit the posterior and flag labels; arguments and errors as of `label_issues`."""
     check_rule(settings.filter_by)
     if evidence.kind == "pred_probs":
-        return _by_pred_probs(labels, evidence.value, settings.filter_by, class_names)
+        return _by_pred_probs(labels, evidence.value, settings, class_names)
     y, names = encode_labels(labels, class_names)
     if class_names is None:
         _warn_of_lookalikes(names)
@@ -162,11 +174,11 @@ def flagged(
         shown.plan(len(y), [n_folds] * (1 + passes))
         probs = cross_validate(trainer, y, n_folds=n_folds, seed=seed, n_classes=len(names), on_fold=shown.fold)
         scores = scoring.run(trainer, y, probs, on_fold=shown.fold)
-    return Flagged(scores.posterior, scores.is_label_issue, names)
+    return Flagged(scores.posterior, flags_of(scores.posterior, settings.flag_rule), names)
 
 
 def _by_pred_probs(
-    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, filter_by: str, class_names: Sequence[str] | None
+    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, settings: InMemorySettings, class_names: Sequence[str] | None
 ) -> Flagged:
     # neither is converted here: a copy of something large is what memory runs out of
     probs, array = as_array(pred_probs, "pred_probs"), as_array(labels, "labels")
@@ -183,8 +195,8 @@ def _by_pred_probs(
         check_columns(class_names, probs.shape[1], from_labels=False)
     posterior = fit_posterior(array, probs)
     y = posterior.labels
-    disagrees = filter_by == "incv"
-    flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior)
+    disagrees = settings.filter_by == "incv"
+    flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior, settings.flag_rule)
     return Flagged(posterior, flags, class_names)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.summary import figures, sentences
 
 MOST_CONFUSIONS = 5
 """Pairs of classes in a summary."""
@@ -38,22 +39,24 @@ def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
     ]
 
 
-def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadable: int) -> dict[str, Any]:
-    """Return the figures of a run, for people and machines. rounds: as `round_figures`.
-
-    `confusions` are the most frequent pairs given -> suggested among the flagged labels, with their counts.
-    """
+def confusions(issues: LabelIssues) -> list[dict[str, Any]]:
+    """Return the most frequent pairs given -> suggested among the flagged labels, with their counts."""
     pairs = issues.confusions().head(MOST_CONFUSIONS)
+    return [
+        {"given": given, "suggested": suggested, "count": int(count)}
+        for given, suggested, count in pairs[["given", "suggested", "count"]].itertuples(index=False)
+    ]
+
+
+def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadable: int) -> dict[str, Any]:
+    """Return the figures of a run, for people and machines: those of `issues.summary.figures`, and more.
+
+    rounds: as `round_figures`.
+    """
     return {
-        "n_images": len(issues.labels),
-        "n_classes": issues.n_classes,
-        "n_issues": issues.n_issues,
-        "noise_rate": round(issues.noise_ratio, 4) if issues.fits else None,
+        **figures(issues),
         "noise_rate_round_1": rounds[0]["noise_rate"],
-        "confusions": [
-            {"given": given, "suggested": suggested, "count": int(count)}
-            for given, suggested, count in pairs[["given", "suggested", "count"]].itertuples(index=False)
-        ],
+        "confusions": confusions(issues),
         "rounds": [dict(record) for record in rounds],
         "n_unreadable": n_unreadable,
     }
@@ -61,14 +64,7 @@ def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadab
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the short summary that `find-issues` ends with."""
-    n, wrong = summary["n_images"], summary["n_issues"]
-    lines = [
-        f"{wrong:,} of {counted(n, 'label')} {'looks' if wrong == 1 else 'look'} wrong ({wrong / n:.1%}).",
-        "The noise rate cannot be estimated, and the flags are cleanlab's: no model of the noise explains the labels. "
-        "More images or a pretrained backbone would help."
-        if summary["noise_rate"] is None
-        else f"Estimated noise rate: {summary['noise_rate']:.1%} (the expected share of wrong labels).",
-    ]
+    lines = sentences(summary)
     if summary["confusions"]:
         lines.append("Most often:")
         width = max(len(c["given"]) for c in summary["confusions"])

@@ -15,7 +15,10 @@ import pandas as pd
 
 from cvcoteach._files import replacing, write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.summary import figures
+from cvcoteach.pipeline.report import confusions
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import RULES
 
@@ -30,7 +33,6 @@ _IN_ARRAYS = (
     "round",
     "alternative",
     "alternative_prob",
-    "believable",
 )
 _OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name != "index"])
 
@@ -65,8 +67,6 @@ class RunResults:
     """(n,) the most probable true class other than the given one."""
     alternative_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
-    believable: bool
-    """Whether label qualities are probabilities, not only a ranking."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False
@@ -123,7 +123,20 @@ class RunResults:
             suggested=np.where(flags, self.alternative, self.likely),
             suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
             filter_by=filter_by,
+            flag_for="",
         )
+
+    def flagged_by(self, rule: FlagRule) -> RunResults:
+        """Return the same run with the flags and figures of another rule, from the same probabilities."""
+        flags = rule.flags(self.found.wrong) & self.found.has_signal
+        found = replace(
+            self.found,
+            is_label_issue=flags,
+            suggested=np.where(flags, self.alternative, self.likely),
+            suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
+            flag_for=str(rule),
+        )
+        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
 
     def worst_first(self) -> IntArray:
         """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""

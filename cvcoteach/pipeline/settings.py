@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cvcoteach.crossval.final_scoring import Select
+from cvcoteach.issues.flags import FlagFor, FlagRule
 
 RULES = ("posterior", "incv")
 """What may flag a label: its probability of being wrong, or that INCV did not select it."""
@@ -54,6 +55,15 @@ class Settings:
     """Images dropped for each one kept, at most."""
     seed: int = 0
     """Of all splits and trainings."""
+    flag_for: FlagFor = "f1"
+    """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
+    min_probability: float | None = None
+    """Flag every label that is wrong with at least this probability instead, in (0, 1]. Trains nothing again either."""
+
+    @property
+    def flag_rule(self) -> FlagRule:
+        """The rule behind the flags. Raises InputError for a goal or a probability that does not fit."""
+        return FlagRule(self.flag_for, self.min_probability)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,8 @@ class InMemorySettings:
     """Folds; None: the paper's 2 for "incv", 5 for "posterior"."""
     seed: int = 0
     """Of all splits and trainings."""
+    flag_rule: FlagRule = field(default_factory=FlagRule)
+    """Which labels "posterior" flags."""
 
 
 @dataclass(frozen=True)

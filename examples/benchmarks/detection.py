@@ -26,8 +26,9 @@ from tables import markdown, publish
 from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.issues.flags import flags_of
 from cvcoteach.noise_model import simulate as noise
-from cvcoteach.noise_model.posterior import credited, fit_posterior
+from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.training.head_trainer import HeadTrainer
 
 K = 10
@@ -118,10 +119,10 @@ def measured(trainer: HeadTrainer, given: Labels, wrong: Bools, seed: int) -> It
         flags = find_label_issues(given, probs, filter_by=rule, n_jobs=1)
         yield [f"cleanlab, {rule}", np.nan, np.nan, *flag_figures(wrong, flags), np.nan, folds + clock.lap()]
 
-    posterior = credited(fit_posterior(given, probs))
-    doubt = posterior.wrong
+    posterior = fit_posterior(given, probs)
+    doubt, flags = posterior.wrong, flags_of(posterior)
     seconds = folds + clock.lap()
-    yield ["posterior of the same folds", *figures(wrong, doubt, doubt > 0.5), calibration(wrong, doubt), seconds]
+    yield ["posterior of the same folds", *figures(wrong, doubt, flags), calibration(wrong, doubt), seconds]
 
     scores = FinalScoring(passes=HEAD_PASSES, seed=seed).run(trainer, given, probs)
     seconds = folds + clock.lap()

@@ -1,4 +1,4 @@
-"""The posterior beside cleanlab on the same probabilities: average precision of the ranking, F1 of the flags.
+"""Compare the posterior with cleanlab on the same probabilities: average precision of the ranking, F1 of the flags.
 
     python examples/benchmarks/posterior.py    # about ten minutes on two cores
 
@@ -25,6 +25,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from tables import markdown, publish
 
 from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.issues.flags import flags_of
 from cvcoteach.noise_model import simulate as noise
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.training.head_trainer import HeadTrainer
@@ -105,7 +106,7 @@ def compared(given: Labels, probs: npt.NDArray[np.float32], wrong: npt.NDArray[n
         max(average_precision_score(wrong, -ranking) for ranking in rankings),
         average_precision_score(wrong, -posterior.label_quality),
         max(f1_score(wrong, flagged) for flagged in flags),
-        f1_score(wrong, posterior.wrong > 0.5),
+        f1_score(wrong, flags_of(posterior)),
         seconds,
     )
 

@@ -99,7 +99,7 @@ def measure(tool: str, folder: Path) -> None:
         if tool == "cleanlab":
             return find_label_issues(given, probs)
         if tool == "fit_posterior":
-            return fit_posterior(given, probs).label_quality < 0.5
+            return fit_posterior(given, probs).wrong > 0.5
         return cvcoteach.find_label_issues(given, probs, filter_by="posterior")
 
     for k in (10, 40):

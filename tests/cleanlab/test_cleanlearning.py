@@ -62,7 +62,7 @@ def test_on_given_probabilities_it_flags_what_label_issues_flags():
 def test_cleanlabs_own_class_takes_our_frame_weights_and_joint():
     x, given, true = blobs(800, seed=1)
     issues = posterior_issues(given, cross_val_predict(LogisticRegression(), x, given, method="predict_proba"))
-    assert issues.fits
+    assert issues.has_signal
     learner = cleanlab.classification.CleanLearning(LogisticRegression())
     learner.fit(x, given, label_issues=issues.to_frame(), sample_weight=sample_weights(issues))
     assert (learner.predict(x) == true).mean() > 0.97

@@ -96,11 +96,14 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
 def test_the_summary_is_for_people_or_for_machines(tmp_path: Path) -> None:
     class_folders(tmp_path / "shapes")
     people = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", *QUICK)
-    assert "labels look wrong" in people.stdout
+    assert "of 90 labels" in people.stdout.splitlines()[0]
+    assert "noise rate" in people.stdout.splitlines()[1].lower()
     assert f"{tmp_path / 'run'}/issues.csv" in people.stdout
     machines = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", "--json", *QUICK)
     summary = json.loads(machines.stdout)
     assert summary["n_images"] == 90
+    assert summary["n_worth_a_look"] == summary["n_issues"] >= 0
+    assert {"n_probably_wrong", "expected_precision", "expected_recall", "has_signal", "flag_for"} <= summary.keys()
     assert machines.stderr.splitlines() == [
         f"note: {tmp_path / 'run'} holds this run already; nothing was computed again."
     ]

@@ -21,6 +21,7 @@ from PIL import Image
 
 from cvcoteach.cli.main import main
 from cvcoteach.coteaching.training import CoTraining
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import find_issues as runs
 from cvcoteach.pipeline.results import RunResults
 from tests.backbones import counted
@@ -320,9 +321,14 @@ def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path:
 
 @pytest.mark.slow
 def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # whether the posterior of so few images can be believed is chance
+    # whether so few images carry a signal is chance
     load = RunResults.load
-    monkeypatch.setattr(RunResults, "load", lambda folder: replace(load(folder), believable=True))
+
+    def with_signal(folder: Path) -> RunResults:
+        results = load(folder)
+        return replace(results, found=replace(results.found, has_signal=True)).flagged_by(FlagRule())
+
+    monkeypatch.setattr(RunResults, "load", with_signal)
     arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
     result = call("retrain", *arguments)
     assert result.exit_code == 0, result.output

@@ -47,7 +47,7 @@ def test_given_nothing_but_features_and_labels_it_finds_the_clean_ones_first() -
     wrong = given[:400] != true[:400]
     assert wrong[model.selected_].mean() < 0.1 < wrong.mean()
     assert model.cross_validation_ is not None
-    assert model.scores_.posterior.fits
+    assert model.scores_.posterior.has_signal
     assert model.noise_rate_ == pytest.approx(wrong.mean(), abs=0.1)
     assert len(model.history_) == model.recipe_.epochs
     probs = model.predict_proba(X[400:])
@@ -177,7 +177,7 @@ def test_what_a_mode_would_ignore_is_refused() -> None:
 
 @pytest.mark.slow
 def test_where_the_labels_do_not_tell_what_is_wrong_nothing_is_corrected_silently(monkeypatch) -> None:
-    monkeypatch.setattr("cvcoteach.noise_model.posterior.Posterior.believable", False)
+    monkeypatch.setattr("cvcoteach.noise_model.posterior.Posterior.has_signal", False)
     X, y = np.random.default_rng(0).random((60, 3)), np.random.default_rng(1).integers(0, 3, 60)
     with pytest.raises(InputError, match="the 60 labels do not tell which of them are wrong"):
         CoTeaching(mode="correct", n_rounds=1, threads=1, random_state=0).fit(X, y)

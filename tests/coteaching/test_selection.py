@@ -24,8 +24,8 @@ def found() -> tuple[CrossValResult, FinalScores]:
     trainer = NearestMeans(features, 3)
     result = IterativeCV(2, seed=0).run(trainer, given)
     scores = FinalScoring(n_folds=3, repeats=1).after(result, trainer)
-    assert scores.posterior.fits
-    assert scores.posterior.held_out_gain > 0
+    assert scores.posterior.has_signal
+    assert scores.posterior.signal.standard_errors > 10
     return result, scores
 
 
@@ -83,7 +83,7 @@ def test_without_probabilities_nothing_is_corrected(found) -> None:
 
 def test_a_posterior_that_explains_nothing_is_not_believed(found) -> None:
     result, scores = found
-    useless = replace(scores, posterior=replace(scores.posterior, fits=False))
+    useless = replace(scores, posterior=replace(scores.posterior, signal=replace(scores.posterior.signal, share=0.0)))
     selection = selection_after(result, useless)
     assert (selection.selected == ~scores.is_label_issue).all()
     assert selection.noise_rate == result.noise_rate

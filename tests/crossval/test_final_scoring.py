@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from cvcoteach._validation import IntArray, PredProbs
-from cvcoteach.crossval.final_scoring import LEAST_FLAGGED, FinalScoring, flags_of_best_f1
+from cvcoteach.crossval.final_scoring import FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import Fold, FoldKey
@@ -89,15 +89,15 @@ def test_the_passes_are_averaged() -> None:
     np.testing.assert_allclose(scores.pred_probs, expected, atol=1e-6)
 
 
-def test_nothing_is_corrected_by_a_posterior_that_does_not_fit() -> None:
+def test_nothing_is_corrected_and_nothing_left_out_without_a_signal() -> None:
     rng = np.random.default_rng(0)
-    q = rng.dirichlet(np.full(K, 0.3), 3000)
-    labels = (rng.random(3000)[:, None] > q.cumsum(axis=1)).sum(axis=1).clip(max=K - 1)
-    table = np.sqrt(q) / np.sqrt(q).sum(axis=1, keepdims=True)  # too little confidence looks like noise
+    labels, table = rng.integers(K, size=600), rng.dirichlet(np.full(K, 0.3), 600)
     scores = FinalScoring(n_folds=3, passes=2).run(Table(table), labels, table)
-    assert not scores.posterior.fits
+    assert not scores.posterior.has_signal
     assert ((scores.posterior.suggested != labels) & (scores.posterior.suggested_prob > 0.7)).any()
     assert_array_equal(scores.learned, labels)
+    assert scores.selected.all()
+    assert not scores.is_label_issue.any()
 
 
 def test_agreement_is_the_papers_selection_in_one_pass() -> None:
@@ -154,7 +154,8 @@ def test_the_issues_hold_the_scores() -> None:
     issues = scores.issues(("a", "b", "c"))
     assert_array_equal(issues.label_quality, scores.label_quality)
     assert_array_equal(issues.is_label_issue, scores.is_label_issue)
-    assert_array_equal(issues.suggested_prob, scores.suggested_prob)
+    other = np.where(scores.is_label_issue, scores.posterior.alternative_prob, scores.suggested_prob)
+    assert_array_equal(issues.suggested_prob, other)
     assert issues.class_names == ("a", "b", "c")
 
 
@@ -210,21 +211,6 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others() -> None:
     one, two, other = (FinalScoring(seed=seed).run(trainer, labels, first).pred_probs for seed in (0, 0, 1))
     assert_array_equal(one, two)
     assert (one != other).any()
-
-
-def test_flags_give_the_largest_expected_f1() -> None:
-    wrong = np.random.default_rng(1).beta(0.4, 0.6, 500)
-
-    def expected(flags: np.ndarray) -> float:
-        return float(2 * wrong[flags].sum() / (flags.sum() + wrong.sum()))
-
-    best = max(expected(wrong >= threshold) for threshold in wrong[wrong >= LEAST_FLAGGED])
-    assert expected(flags_of_best_f1(wrong)) == pytest.approx(best)
-
-
-def test_clean_labels_are_not_flagged_for_the_sake_of_recall() -> None:
-    assert not flags_of_best_f1(np.full(100, 0.02)).any()
-    assert_array_equal(np.flatnonzero(flags_of_best_f1(np.r_[np.full(99, 0.02), 0.9])), [99])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fiftyone.server
+
 HOW_TO = (
     "no Chromium was found or could be fetched; `apt-get install chromium` or `playwright install chromium` brings "
     "one, or name a binary by CVCOTEACH_CHROMIUM."
@@ -51,13 +53,12 @@ def find_chromium() -> str:
 @contextmanager
 def app_server(port: int, log: Path) -> Iterator[str]:
     """The App's server as a process; its address, once it answers."""
-    import fiftyone.server.main as main
-
+    main = Path(fiftyone.server.__file__).with_name("main.py")  # importing it would make a server of this process
     environment = {**os.environ, "CVCOTEACH_USER": "story"}
     with open(log, "w") as out:
         server = subprocess.Popen(
-            [sys.executable, main.__file__, "--port", str(port), "--address", "127.0.0.1"],
-            stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=Path(main.__file__).parent,
+            [sys.executable, str(main), "--port", str(port), "--address", "127.0.0.1"],
+            stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=main.parent,
         )  # fmt: skip
         try:
             address = f"http://127.0.0.1:{port}"

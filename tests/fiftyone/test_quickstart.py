@@ -22,7 +22,9 @@ def test_it_is_short() -> None:
 @pytest.mark.slow
 def test_a_folder_comes_back_with_its_labels_corrected(tmp_path: Path) -> None:
     wrong = images.class_folders(tmp_path / "photos", n=150, wrong=0.1)
-    said = quickstart(tmp_path / "photos", tmp_path / "out").stdout
+    ran = quickstart(tmp_path / "photos", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    said = ran.stdout
     assert "The most doubtful" in said
     before = {str(path.relative_to(tmp_path / "photos")) for path in (tmp_path / "photos").rglob("*.png")}
     after = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,8 @@ import pandas as pd
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.issues.label_issues import LabelIssues, flags_of, posterior_issues, sample_weights
-from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
-from cvcoteach.noise_model.posterior import fit_posterior
+from cvcoteach.issues.flags import FlagRule, flags_of_best_f1
+from cvcoteach.issues.label_issues import LabelIssues, posterior_issues, sample_weights
 
 
 def noisy_data(n: int = 600, n_classes: int = 4, rate: float = 0.2, seed: int = 0):
@@ -43,27 +43,62 @@ def issues_of(
         prior=np.full(k, 1 / k),
         class_names=("cat", "dog", "owl")[:k],
         filter_by="posterior",
-        fits=True,
+        has_signal=True,
         note="",
     )
 
 
-def test_a_label_is_flagged_where_it_is_more_probably_wrong_than_right():
+def test_as_many_labels_are_flagged_as_give_the_best_expected_f1():
     given, probs, true = noisy_data()
     issues = posterior_issues(given, probs)
-    assert np.array_equal(issues.is_label_issue, issues.label_quality < 0.5)
+    assert np.array_equal(issues.is_label_issue, flags_of_best_f1(issues.wrong))
     assert np.array_equal(issues.wrong, 1 - issues.label_quality)
     assert (issues.is_label_issue == (given != true)).mean() > 0.95
     assert abs(issues.noise_ratio - (given != true).mean()) < 0.04
+    assert (issues.filter_by, issues.flag_for) == ("posterior", "f1")
 
 
-def test_where_the_posterior_does_not_fit_the_flags_are_cleanlabs():
-    from cleanlab.filter import find_label_issues
-
+def test_probably_wrong_is_what_is_above_one_half_and_worth_a_look_what_is_flagged():
     given, probs, _ = noisy_data()
-    unfit = replace(fit_posterior(given, probs), fits=False)
-    assert np.array_equal(flags_of(unfit), find_label_issues(given, probs, n_jobs=1))
-    assert np.array_equal(issues_of_posterior(unfit).is_label_issue, flags_of(unfit))
+    issues = posterior_issues(given, probs)
+    assert issues.n_probably_wrong == (issues.wrong > 0.5).sum()
+    assert issues.n_worth_a_look == issues.n_issues == issues.is_label_issue.sum()
+    assert issues.n_probably_wrong <= issues.n_worth_a_look
+
+
+@pytest.mark.parametrize("rule", [FlagRule("precision"), FlagRule("recall"), FlagRule(min_probability=0.9)])
+def test_another_rule_gives_other_flags_of_the_same_probabilities(rule):
+    given, probs, _ = noisy_data()
+    usual, other = posterior_issues(given, probs), posterior_issues(given, probs, rule=rule)
+    assert np.array_equal(other.label_quality, usual.label_quality)
+    assert np.array_equal(other.is_label_issue, rule.flags(usual.wrong))
+    assert other.flag_for == str(rule)
+    assert (other.suggested != given)[other.is_label_issue].all()
+
+
+def blind_data(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n,), and probabilities that know nothing about them."""
+    rng = np.random.default_rng(0)
+    return rng.integers(10, size=n), rng.dirichlet(np.ones(10), n).astype(np.float32)
+
+
+def test_without_a_signal_nothing_is_flagged_and_no_noise_rate_is_given():
+    labels, probs = blind_data()
+    issues = posterior_issues(labels, probs)
+    assert not issues.has_signal
+    assert not issues.fits
+    assert issues.n_issues == issues.n_probably_wrong == issues.n_worth_a_look == 0
+    assert np.isnan(issues.noise_ratio)
+    assert np.isnan(issues.noise_ratio_per_class).all()
+    assert np.array_equal(sample_weights(issues), np.ones(600))
+    assert issues.note.startswith("The labels carry no signal that these models can see.")
+    assert np.array_equal(issues.confident_joint, np.diag(np.bincount(labels)))
+
+
+def test_of_a_class_nobody_gave_no_noise_ratio_is_given():
+    issues = issues_of([0, 0, 1], [0.5, 0.7, 0.2], [1, 0, 0])
+    assert issues.noise_ratio_per_class[:2] == pytest.approx([0.4, 0.8])
+    assert np.isnan(issues.noise_ratio_per_class[2])
 
 
 def test_worst_first_lists_the_flagged_by_quality_and_ties_in_order():
@@ -154,6 +189,29 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
         assert np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other, name
         assert getattr(value, "dtype", None) == getattr(other, "dtype", None), name
     assert [path.name for path in tmp_path.iterdir()] == ["issues.npz"]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_file_of_the_former_format_is_read(tmp_path, fits):
+    issues = issues_of([0, 1], [0.1, 0.9], [1, 1])
+    issues.save(tmp_path / "issues.npz")
+    with np.load(tmp_path / "issues.npz") as content:
+        arrays = dict(content)
+    header = json.loads(arrays.pop("header").tobytes())
+    del header["has_signal"], header["flag_for"]
+    header |= {"version": 1, "fits": fits}
+    np.savez(tmp_path / "old.npz", header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    back = LabelIssues.load(tmp_path / "old.npz")
+    assert back.has_signal is fits
+    assert back.flag_for == ""
+    assert np.array_equal(back.label_quality, issues.label_quality)
+
+
+def test_a_file_of_a_later_format_is_refused(tmp_path):
+    header = json.dumps({"format": "cvcoteach.LabelIssues", "version": 3}).encode()
+    np.savez(tmp_path / "new.npz", header=np.frombuffer(header, np.uint8))
+    with pytest.raises(InputError, match="was written in format 3; this version of cvcoteach reads 1 to 2"):
+        LabelIssues.load(tmp_path / "new.npz")
 
 
 def test_saving_keeps_the_name_it_was_given(tmp_path):

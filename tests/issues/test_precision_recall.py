@@ -52,12 +52,14 @@ def test_a_higher_level_gives_a_wider_interval():
     assert widths[0] < widths[2]
 
 
-def test_where_the_posterior_does_not_fit_no_number_is_given():
+def test_without_a_signal_no_number_is_given():
     issues, _ = calibrated()
-    readout = expected_precision_recall(replace(issues, fits=False))
-    assert readout.precision is None
-    assert readout.recall is None
-    assert "does not fit" in readout.note
+    for flags in (issues.is_label_issue, np.zeros(4000, bool)):
+        blind = replace(issues, has_signal=False, note="The labels carry no signal.", is_label_issue=flags)
+        readout = expected_precision_recall(blind)
+        assert readout.precision is None
+        assert readout.recall is None
+        assert readout.note == "The labels carry no signal. Only reviews can tell how good flags are."
 
 
 def test_without_flags_no_number_is_given():
@@ -199,9 +201,9 @@ def test_as_many_reviews_as_it_says_make_the_interval_about_that_narrow(of):
 
 
 @pytest.mark.slow
-def test_a_posterior_that_does_not_fit_is_planned_for_at_the_worst_rate():
+def test_without_a_signal_reviews_are_planned_for_the_worst_rate():
     issues, _ = calibrated()
-    assert how_many_reviews(replace(issues, fits=False), for_width=0.2) > how_many_reviews(issues, for_width=0.2)
+    assert how_many_reviews(replace(issues, has_signal=False), for_width=0.2) > how_many_reviews(issues, for_width=0.2)
 
 
 @pytest.mark.parametrize(

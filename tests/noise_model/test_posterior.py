@@ -1,29 +1,25 @@
-"""The noise transition and the posterior: against slow versions, on data whose truth is known, at the edges."""
+"""The posterior on data whose truth is known, on few images, and at the edges."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import check_grad
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cvcoteach._validation import InputError
-from cvcoteach.noise_model import affine as calibration
-from cvcoteach.noise_model import posterior as transition
+from cvcoteach.issues.flags import flags_of
+from cvcoteach.noise_model import base
 from cvcoteach.noise_model import simulate as noise
-from cvcoteach.noise_model import temperature as tempering
-from cvcoteach.noise_model.affine import AffineModel, soft_names
+from cvcoteach.noise_model.base import NoiseModel
+from cvcoteach.noise_model.ensemble import MeanModel
 from cvcoteach.noise_model.posterior import fit_posterior, label_posterior, noise_transition
-from cvcoteach.noise_model.richardson_lucy import DeconvolvedModel
 from cvcoteach.noise_model.temperature import TemperatureModel
 
 
@@ -62,53 +58,55 @@ def total_variation(a, b):
     return np.abs(a - b).sum(axis=1).mean() / 2
 
 
+def confident(x, true, rate, seed):
+    """Given labels with a share `rate` of wrong ones, and a scaled logistic regression's probabilities of them."""
+    rng = np.random.default_rng(seed)
+    k = int(true.max()) + 1
+    flipped = rng.choice(len(true), round(rate * len(true)), replace=False)
+    labels = true.copy()
+    labels[flipped] = (labels[flipped] + rng.integers(1, k, len(flipped))) % k
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return labels, cross_val_predict(model, x, labels, cv=folds, method="predict_proba")
+
+
 class TestKnownTruth:
     def test_a_perfect_model_of_the_noise_gives_transition_and_posterior_back(self):
         q, true, T, labels, probs = known_truth(n=20_000)
         fitted = fit_posterior(labels, probs)
         exact = bayes(q, T, labels)
-        assert fitted.fits
-        assert isinstance(fitted.model, DeconvolvedModel)
-        assert np.abs(fitted.transition - T).max() < 0.05
-        assert np.abs(label_posterior(labels, probs) - exact).mean() < 0.02
+        assert fitted.has_signal
+        # calibrated probabilities cannot tell T from no noise by likelihood: the mean of both readings is the hedge
+        assert total_variation(fitted.transition, T) < 0.2
+        assert np.abs(label_posterior(labels, probs) - exact).mean() < 0.08
         best, found, naive = (
             average_precision_score(labels != true, -score)
             for score in (self_confidence(labels, exact), fitted.label_quality, self_confidence(labels, probs))
         )
-        assert naive + 0.1 < best - 0.02 < found
+        assert naive + 0.18 < best - 0.05 < found
 
     @pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
     def test_a_misfit_model_of_the_noise_is_seen_through(self, rate):
         true, T, labels, probs = blobs(rate=rate)
         fitted = fit_posterior(labels, probs)
         wrong = labels != true
-        assert fitted.fits
-        assert isinstance(fitted.model, AffineModel)
+        assert fitted.has_signal
         assert total_variation(fitted.transition, T) < 0.05
         naive = average_precision_score(wrong, -self_confidence(labels, probs))
         assert 1 - average_precision_score(wrong, fitted.wrong) < (1 - naive) / 2
         assert fitted.wrong.mean() == pytest.approx(wrong.mean(), abs=0.05)
         assert np.mean(fitted.suggested == true) > np.mean(probs.argmax(axis=1) == true) - 0.01
 
-    def test_probabilities_of_a_clean_model_need_no_deconvolution(self):
-        q, _, T, labels, _ = known_truth()
-        fitted = fit_posterior(labels, q, trained_on="clean")
-        assert isinstance(fitted.model, TemperatureModel)
-        assert fitted.temperature == pytest.approx(1, abs=0.1)
-        assert np.abs(fitted.transition - T).max() < 0.05
-        assert np.abs(label_posterior(labels, q, trained_on="clean") - bayes(q, T, labels)).mean() < 0.01
-
-    def test_a_part_of_many_rows_is_enough_to_fit(self, monkeypatch):
-        q, _, T, labels, _ = known_truth()
-        monkeypatch.setattr(transition, "_N_DRAWN", 2000)
-        assert np.abs(fit_posterior(labels, q, trained_on="clean").transition - T).max() < 0.08
-
-    def test_overconfident_clean_probabilities_are_tempered(self):
-        q, _, T, labels, _ = known_truth(sharpness=0.5)
-        sharp = q**3 / (q**3).sum(axis=1, keepdims=True)
-        fitted = fit_posterior(labels, sharp, trained_on="clean")
-        assert fitted.temperature == pytest.approx(3, rel=0.15)
-        assert np.abs(fitted.transition - T).max() < 0.1
+    @pytest.mark.parametrize("power", [1, 3])
+    def test_probabilities_of_a_model_that_learned_cleaned_labels_need_no_hint(self, power):
+        q, true, T, labels, _ = known_truth(sharpness=0.3)
+        probs = q**power / (q**power).sum(axis=1, keepdims=True)  # 3: overconfident
+        fitted = fit_posterior(labels, probs)
+        assert total_variation(fitted.transition, T) < 0.1
+        exact = bayes(q, T, labels)
+        best = average_precision_score(labels != true, -self_confidence(labels, exact))
+        assert average_precision_score(labels != true, fitted.wrong) > best - 0.03
+        assert fitted.wrong.mean() == pytest.approx(np.mean(labels != true), abs=0.07)
 
     def test_many_classes_find_a_common_confusion(self):
         k = 40
@@ -125,19 +123,17 @@ class TestKnownTruth:
         assert 1 - average_precision_score(wrong, fitted.wrong) < (1 - naive) / 2
 
 
-class TestFallback:
+class TestNoRefusal:
     @pytest.mark.parametrize("seed", range(5))
-    def test_where_there_is_no_noise_to_fit_labels_are_ranked_by_self_confidence(self, seed):
+    def test_where_there_is_no_noise_nearly_nothing_looks_wrong(self, seed):
         rng = np.random.default_rng(seed)
         q = rng.dirichlet(np.full(4, 0.3), 3000)
         labels = (rng.random(3000)[:, None] > q.cumsum(axis=1)).sum(axis=1).clip(max=3)
         probs = np.sqrt(q) / np.sqrt(q).sum(axis=1, keepdims=True)  # too little confidence looks like noise
         fitted = fit_posterior(labels, probs)
-        assert not fitted.fits
-        assert "self-confidence" in fitted.note
-        np.testing.assert_array_equal(fitted.label_quality, self_confidence(labels, probs))
-        np.testing.assert_allclose(label_posterior(labels, probs), probs, rtol=1e-6)
-        np.testing.assert_array_equal(fitted.suggested, probs.argmax(axis=1))
+        assert 1 - self_confidence(labels, probs).mean() > 0.5
+        assert fitted.wrong.mean() < 0.02
+        assert flags_of(fitted).sum() <= 1
 
     @pytest.mark.parametrize("rate", [0.05, 0.3])
     def test_of_few_images_the_ranking_stays_near_self_confidence(self, rate):
@@ -160,84 +156,55 @@ class TestFallback:
         naive = average_precision_score(labels != true, -self_confidence(labels, probs))
         assert average_precision_score(labels != true, fit_posterior(labels, probs).wrong) >= naive
 
-
-class TestSlowVersions:
-    def test_deconvolution(self):
-        _, _, T, labels, probs = known_truth(n=30)
-        share = np.array([0.1, 0.2, 0.3, 0.25, 0.15])
-        model = DeconvolvedModel(T, share, strength=4, gain=0.0)
-        for row, (p, label) in enumerate(zip(probs.astype(np.float64), labels, strict=True)):
-            c = share.copy()
-            for _ in range(4):
-                c = np.array([c[i] * sum(T[i, j] * p[j] / (c @ T[:, j]) for j in range(5)) for i in range(5)])
-            expected = c * T[:, label] / (c @ T[:, label])
-            np.testing.assert_allclose(model.posterior(labels, probs)[row], expected, atol=1e-4)
-
-    def test_affine_posterior(self):
-        rng = np.random.default_rng(0)
-        weights, bias = rng.standard_normal((3, 6)), rng.standard_normal(3)
-        mixing, share = rng.dirichlet(np.ones(3), 3), rng.dirichlet(np.ones(3))
-        model = AffineModel(weights, bias, mixing, share, 0.0, 0.0)
-        p, label = np.array([0.2, 0.7, 0.1]), 2
-        logs = np.log(p) - np.log(p).mean()
-        c = np.exp([weights[i, :3] @ logs + weights[i, 3:] @ logs**2 / 10 + bias[i] for i in range(3)])
-        hidden = c * mixing[:, label] / (c @ mixing[:, label])
-        expected = [sum(hidden[i] * model.names[i, k] for i in range(3)) for k in range(3)]
-        np.testing.assert_allclose(model.posterior(np.array([label]), p[None])[0], expected)
-
-    @pytest.mark.parametrize("with_noise", [True, False])
-    def test_the_gradient_is_that_of_the_likelihood(self, with_noise):
-        rng = np.random.default_rng(0)
-        probs, labels = rng.dirichlet(np.ones(3), 40), np.sort(rng.integers(2, size=40))  # no label of class 2
-        likelihood = calibration._Likelihood(calibration._features(probs), labels, rng.random(40) + 0.5, 3)
-        params = likelihood.start(rng.dirichlet(np.ones(3), 3) if with_noise else None)
-        params = params + 0.1 * rng.standard_normal(len(params))
-        error = check_grad(
-            lambda x: likelihood._loss(x, 0.3)[0], lambda x: likelihood._loss(x, 0.3)[1], params, epsilon=1e-7
-        )
-        assert error < 1e-5
-
-    def test_expectation_maximisation_without_the_image_itself(self):
-        k, strength = 40, 10.0
-        rng = np.random.default_rng(1)
-        probs, labels = rng.dirichlet(np.full(k, 0.05), 50), rng.integers(k, size=50)
-        likely = tempering.Likely.of(labels, probs)
-        model = replace(tempering.fit_temperature(likely, k), strength=strength)
-
-        tempered = np.exp(likely.logs / model.temperature)
-        rest = likely.n_others * np.exp(likely.others / model.temperature)
-        own = model.likely_posterior(likely)
-        for i in range(50):
-            joint = []
-            for column, true in enumerate(likely.classes[i]):
-                pair = np.flatnonzero(model.pairs == true * k + labels[i])
-                smooth = model.noise * model.frequency[labels[i]] + (1 - model.noise) * (column == 16)
-                others = max((model.counts[pair].sum() if len(pair) else 0) - own[i, column], 0)
-                total = max(model.totals[true] - own[i, column], 0)
-                c = tempered[i, column] / (tempered[i].sum() + rest[i])
-                joint.append(c * (others + strength * smooth) / (total + strength))
-            unnamed = rest[i] / (tempered[i].sum() + rest[i]) * model.noise * model.frequency[labels[i]]
-            np.testing.assert_allclose(own[i], np.array(joint) / (sum(joint) + unnamed), atol=2e-2)
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", range(3))
+    def test_few_wrong_labels_among_confident_predictions_are_found(self, seed):
+        """Breast cancer, 5 % flipped: the former fallback flagged nothing in one draw and said .4 % noise."""
+        x, true = load_breast_cancer(return_X_y=True)
+        labels, probs = confident(x, true, 0.05, seed)
+        fitted = fit_posterior(labels, probs)
+        wrong = labels != true
+        flags = flags_of(fitted)
+        assert fitted.wrong.mean() == pytest.approx(0.05, abs=0.02)
+        assert 2 * (flags & wrong).sum() / (flags.sum() + wrong.sum()) > 0.7
 
 
-class TestNames:
-    def test_classes_keep_their_names_where_most_labels_are_right(self):
-        T = noise.transition("symmetric", 0.3, 6)
-        np.testing.assert_allclose(soft_names(T), np.eye(6), atol=0.01)
+class TestStability:
+    @pytest.mark.slow
+    def test_a_lone_label_of_a_class_nobody_else_has_changes_nothing_else(self):
+        x, true = load_digits(return_X_y=True)
+        labels, probs = confident(x, true, 0.05, 7)
+        with_eleven = np.column_stack([probs, np.zeros(len(probs))])
+        lone = labels.copy()
+        lone[100] = 10
+        usual, other = fit_posterior(labels, probs), fit_posterior(lone, with_eleven)
+        assert flags_of(other).sum() == pytest.approx(flags_of(usual).sum(), rel=0.05)
+        assert other.wrong.mean() == pytest.approx(usual.wrong.mean(), rel=0.05)
+        assert other.label_quality[100] == pytest.approx(0.5)
+        np.testing.assert_allclose(np.delete(other.wrong, 100), np.delete(usual.wrong, 100), atol=0.05)
 
-    def test_a_class_most_of_whose_labels_went_to_another_shares_both_names(self):
-        T = np.array([[0.4, 0.6, 0], [0.45, 0.55, 0], [0, 0, 1]])
-        names = soft_names(T)
-        assert 0.2 < names[0, 1] < 0.8
-        np.testing.assert_allclose(names.sum(axis=0), 1)
-        np.testing.assert_allclose(names.sum(axis=1), 1)
-        assert names[2, 2] > 0.99
+    @pytest.mark.slow
+    def test_a_row_less_moves_flags_and_noise_rate_by_a_few_per_cent_at_most(self):
+        x, true = load_digits(return_X_y=True)
+        labels, probs = confident(x, true, 0.05, 8)
+        usual = fit_posterior(labels, probs)
+        for row in (0, 700, 1400):
+            kept = np.delete(np.arange(len(labels)), row)
+            fewer = fit_posterior(labels[kept], probs[kept])
+            assert flags_of(fewer).sum() == pytest.approx(flags_of(usual).sum(), rel=0.04)
+            assert fewer.wrong.mean() == pytest.approx(usual.wrong.mean(), rel=0.03)
+
+    def test_the_order_of_the_images_does_not_matter(self):
+        _, _, labels, probs = blobs(n=1500)
+        order = np.random.default_rng(0).permutation(1500)
+        usual, other = fit_posterior(labels, probs), fit_posterior(labels[order], probs[order])
+        np.testing.assert_allclose(other.label_quality, usual.label_quality[order], atol=1e-6)
 
 
 class TestEdges:
-    def check(self, labels, probs, **options):
-        fitted = fit_posterior(labels, probs, **options)
-        posterior = label_posterior(labels, probs, **options)
+    def check(self, labels, probs):
+        fitted = fit_posterior(labels, probs)
+        posterior = label_posterior(labels, probs)
         n, k = np.shape(probs)
         assert posterior.shape == (n, k)
         assert posterior.dtype == np.float32
@@ -248,28 +215,31 @@ class TestEdges:
         assert fitted.transition.min() >= 0
         assert fitted.prior.sum() == pytest.approx(1)
         np.testing.assert_allclose(fitted.label_quality, self_confidence(np.asarray(labels), posterior), atol=2e-3)
-        assert np.isfinite(fitted.held_out_gain)
+        assert isinstance(fitted.model, NoiseModel)
+        before = fitted.model.before_label(np.asarray(probs)[:50].clip(0, 1))
+        np.testing.assert_allclose(before.sum(axis=1), 1, atol=1e-5)
+        assert before.min() >= 0
         return fitted
 
-    @pytest.mark.parametrize("trained_on", ["noisy", "clean"])
+    @pytest.mark.parametrize("signal", [False, True])
     @pytest.mark.parametrize("k", [2, 3, 40])
     @settings(max_examples=15, deadline=None)
-    @given(st.integers(0, 10**6), st.integers(4, 60), st.sampled_from([0.01, 0.3, 3.0]))
-    def test_any_probabilities_give_a_posterior(self, k, trained_on, seed, n, sharpness):
+    @given(st.integers(0, 10**6), st.integers(4, 100), st.sampled_from([0.01, 0.3, 3.0]))
+    def test_any_probabilities_give_a_posterior(self, k, signal, seed, n, sharpness):
         rng = np.random.default_rng(seed)
         probs = rng.dirichlet(np.full(k, sharpness), n)
         probs[np.abs(probs.sum(axis=1) - 1) > 1e-6] = np.eye(k)[0]
-        labels = rng.integers(k, size=n)
+        labels = probs.argmax(axis=1) if signal else rng.integers(k, size=n)
         labels[:2] = [0, 1]
-        self.check(labels, probs, trained_on=trained_on)
+        self.check(labels, probs)
 
     @pytest.mark.parametrize("k", [4, 40])
-    @pytest.mark.parametrize("trained_on", ["noisy", "clean"])
-    def test_certain_probabilities(self, k, trained_on):
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_certain_probabilities(self, k, dtype):
         rng = np.random.default_rng(0)
         predicted = rng.integers(k, size=400)
         labels = np.where(rng.random(400) < 0.1, (predicted + 1) % k, predicted)
-        fitted = self.check(labels, np.eye(k)[predicted], trained_on=trained_on)
+        fitted = self.check(labels, np.eye(k, dtype=dtype)[predicted])
         assert fitted.wrong[labels != predicted].min() > fitted.wrong[labels == predicted].max()
 
     @pytest.mark.parametrize("k", [4, 40])
@@ -293,7 +263,8 @@ class TestEdges:
         T = np.array([[0.9, 0.1], [0.3, 0.7]])
         labels = noise.flip_labels(true, T, rng)
         fitted = self.check(labels, np.column_stack([1 - q, q]) @ T)
-        assert np.abs(fitted.transition - T).max() < 0.05
+        assert np.abs(fitted.transition - T).max() < 0.15
+        assert fitted.transition[1, 0] > 2 * fitted.transition[0, 1]
 
     def test_values_and_sums_off_by_a_thousandth_are_taken(self):
         _, _, labels, probs = blobs(n=300)
@@ -317,9 +288,17 @@ class TestEdges:
             fit_posterior([0, 1, 0, 1], probs)
         assert said in str(refusal.value)
 
-    def test_an_unknown_kind_of_training_is_refused(self):
-        with pytest.raises(InputError, match="trained_on is 'both'; did you mean"):
-            fit_posterior([0, 1], np.full((2, 2), 0.5), trained_on="both")
+    def test_a_label_beyond_the_columns_is_refused(self):
+        with pytest.raises(InputError, match=r"labels\[1\] is 2"):
+            fit_posterior([0, 2], np.full((2, 2), 0.5))
+
+    def test_a_class_that_one_fold_never_saw_is_judged_all_the_same(self):
+        true, _, labels, probs = blobs(n=1500)
+        probs[:500, 3] = 0  # the model of the first fold had no image of it
+        probs[:500] /= probs[:500].sum(axis=1, keepdims=True)
+        fitted = self.check(labels, probs)
+        wrong = labels != true
+        assert average_precision_score(wrong[500:], fitted.wrong[500:]) > 0.9
 
 
 class TestMechanics:
@@ -328,7 +307,7 @@ class TestMechanics:
         _, _, labels, probs = blobs(n=700)
         probs = np.pad(probs, ((0, 0), (0, k - 6)))
         first, posterior = fit_posterior(labels, probs), label_posterior(labels, probs)
-        monkeypatch.setattr(transition, "_CHUNK_VALUES", 37 * k)
+        monkeypatch.setattr(base, "_CHUNK_VALUES", 37 * k)
         second = fit_posterior(labels, np.asfortranarray(probs))
         np.testing.assert_allclose(first.label_quality, second.label_quality, rtol=1e-9)
         np.testing.assert_array_equal(first.transition, second.transition)
@@ -344,19 +323,18 @@ class TestMechanics:
         assert fitted.pred_probs is probs
         assert fitted.labels is labels
 
-    def test_a_large_set_is_judged_by_a_sample_that_keeps_rare_classes(self):
-        rng = np.random.default_rng(0)
-        labels = rng.choice(4, size=50_000, p=[0.9, 0.08, 0.019, 0.001])
-        rows, weight = transition._spread(labels, 4)
-        counts = np.bincount(labels[rows])
-        assert 19_000 < len(rows) <= 20_000
-        assert (np.diff(labels[rows]) >= 0).all()
-        assert len(np.unique(rows)) == len(rows)
-        np.testing.assert_array_equal(counts[1:], np.bincount(labels)[1:])
-        np.testing.assert_allclose(np.bincount(labels[rows], weight), np.bincount(labels))
+    @pytest.mark.parametrize("k", [6, 40])
+    def test_the_alternative_is_the_best_class_but_the_given(self, k):
+        _, _, labels, probs = blobs(n=700)
+        probs = np.pad(probs, ((0, 0), (0, k - 6)))
+        fitted, posterior = fit_posterior(labels, probs), label_posterior(labels, probs).astype(float)
+        posterior[np.arange(700), labels] = -1
+        assert (fitted.alternative != labels).all()
+        np.testing.assert_allclose(fitted.alternative_prob, posterior.max(axis=1), atol=1e-6)
+        np.testing.assert_array_equal(fitted.alternative, posterior.argmax(axis=1))
 
-    def test_a_small_set_is_taken_whole(self):
-        labels = np.random.default_rng(0).integers(7, size=900)
-        rows, weight = transition._spread(labels, 7)
-        np.testing.assert_array_equal(np.sort(rows), np.arange(900))
-        np.testing.assert_array_equal(weight, 1)
+    def test_more_than_32_classes_are_fitted_with_a_temperature(self):
+        _, _, labels, probs = blobs(n=700)
+        for k, kind in ((32, MeanModel), (33, TemperatureModel)):
+            fitted = fit_posterior(labels, np.pad(probs, ((0, 0), (0, k - 6))))
+            assert isinstance(fitted.model, kind)

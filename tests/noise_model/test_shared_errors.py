@@ -12,8 +12,9 @@ from sklearn.model_selection import cross_val_predict
 
 from cvcoteach import fit_posterior
 from cvcoteach.noise_model import simulate as noise
-from cvcoteach.noise_model.posterior import credited
-from cvcoteach.noise_model.shared_errors import SHARED, credit_of, shared_errors
+from cvcoteach.noise_model.ensemble import MeanModel
+from cvcoteach.noise_model.posterior import Posterior
+from cvcoteach.noise_model.shared_errors import SHARED, exponent_of, shared_errors
 
 K = 10
 
@@ -31,31 +32,34 @@ def wavering(n: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return true, probs / probs.sum(axis=1, keepdims=True)
 
 
-def beliefs(true: np.ndarray, probs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """In pieces: what the model believes of the images, and the truth."""
-    return list(zip(np.array_split(probs, 7), np.array_split(np.eye(K)[true], 7), strict=True))
+def correlation_of(labels: np.ndarray, true: np.ndarray, probs: np.ndarray) -> float:
+    """Return the correlation where the posterior knows the truth."""
+    return shared_errors(labels, probs, np.eye(probs.shape[1])[true], np.ones(len(labels)))
+
+
+def exponent_in(posterior: Posterior) -> float:
+    """Return the exponent of a fitted mean."""
+    assert isinstance(posterior.model, MeanModel)
+    return posterior.model.exponent
 
 
 def test_labels_flipped_without_a_look_share_no_errors_with_the_model() -> None:
     true, probs = wavering()
     labels = noise.flip_labels(true, noise.transition("symmetric", 0.4, K), np.random.default_rng(1))
-    correlation, n_classes = shared_errors(labels, K, beliefs(true, probs))
-    assert abs(correlation) < 0.15
-    assert n_classes == K
+    assert abs(correlation_of(labels, true, probs)) < 0.15
 
 
 def test_labels_that_err_where_the_model_wavers_share_its_errors() -> None:
     true, probs = wavering()
     labels = np.where(np.random.default_rng(1).random(len(true)) < 0.2, true ^ 1, true)
-    assert shared_errors(labels, K, beliefs(true, probs))[0] > 0.95
+    assert correlation_of(labels, true, probs) > 0.95
 
 
-def test_two_classes_can_show_nothing_so_labels_count_as_peoples() -> None:
+def test_two_classes_can_show_nothing_so_labels_count_as_independent() -> None:
     probs = np.random.default_rng(0).dirichlet((1, 1), 50)
-    labels = np.arange(50) % 2
-    correlation, n_classes = shared_errors(labels, 2, [(probs, probs)])
+    correlation = shared_errors(np.arange(50) % 2, probs, probs, np.ones(50))
     assert math.isnan(correlation)
-    assert credit_of(correlation, n_classes) == SHARED
+    assert exponent_of(correlation, 0.2) == 1
 
 
 def evenly_wavering(true: np.ndarray) -> np.ndarray:
@@ -69,17 +73,17 @@ def test_a_long_tail_of_classes_is_no_shared_error() -> None:
     share = 0.6 ** np.arange(K)
     true = rng.choice(K, 20_000, p=share / share.sum())
     labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), rng)
-    correlation, _ = shared_errors(labels, K, beliefs(true, evenly_wavering(true)))
-    assert abs(correlation) < 0.3
+    assert abs(correlation_of(labels, true, evenly_wavering(true))) < 0.3
 
 
 def test_classes_without_images_are_left_out() -> None:
     rng = np.random.default_rng(0)
     true = rng.integers(5, size=6000)
     labels = np.where(rng.random(6000) < 0.3, rng.integers(5, size=6000), true)
-    correlation, n_classes = shared_errors(labels, K, beliefs(true, evenly_wavering(true)))
-    assert n_classes == 5
+    correlation = correlation_of(labels, true, evenly_wavering(true))
     assert abs(correlation) < 0.6  # ten pairs only: noise of .3
+    fives = correlation_of(labels, true, evenly_wavering(true)[:, :5])
+    assert correlation == pytest.approx(fives, abs=0.2)
 
 
 @pytest.mark.slow
@@ -87,9 +91,10 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     true, probs = wavering(30_000)
     labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), np.random.default_rng(1))
     in_turn = np.argsort(np.argsort(true, kind="stable") % 3000, kind="stable")
-    one, other = (credited(fit_posterior(labels[rows], probs[rows])) for rows in (np.arange(30_000), in_turn))
-    assert one.fits == other.fits
-    assert one.credit == pytest.approx(other.credit, abs=0.05)
+    one, other = (fit_posterior(labels[rows], probs[rows]) for rows in (np.arange(30_000), in_turn))
+    assert one.has_signal
+    assert other.has_signal
+    assert exponent_in(one) == pytest.approx(exponent_in(other), abs=1e-6)
 
 
 def test_four_classes_are_too_few_to_tell() -> None:
@@ -97,15 +102,21 @@ def test_four_classes_are_too_few_to_tell() -> None:
     true = rng.integers(4, size=4000)
     labels = np.where(rng.random(4000) < 0.3, rng.integers(4, size=4000), true)
     probs = 0.6 * np.eye(4)[true] + 0.1
-    assert math.isnan(shared_errors(labels, 4, [(probs, np.eye(4)[true])])[0])
+    assert math.isnan(correlation_of(labels, true, probs))
 
 
-def test_credit_falls_from_one_to_that_of_shared_errors() -> None:
-    credits = [credit_of(correlation, K) for correlation in np.linspace(-1, 1, 81)]
-    assert credits == sorted(credits, reverse=True)
-    assert (credits[0], credits[-1]) == (1, pytest.approx(SHARED))
-    assert credit_of(0, K) == 1
-    assert credit_of(0.25, 3) < credit_of(0.25, K)  # three classes show less than ten
+def test_the_exponent_falls_from_one_to_that_of_shared_errors() -> None:
+    exponents = [exponent_of(correlation, 0.2) for correlation in np.linspace(-1, 1, 81)]
+    assert exponents == sorted(exponents, reverse=True)
+    assert (exponents[0], exponents[-1]) == (1, pytest.approx(SHARED))
+    assert exponent_of(0.3, 0.2) == 1
+    assert exponent_of(0.4, 0.2) == pytest.approx((1 + SHARED) / 2)
+
+
+def test_of_little_noise_nothing_is_concluded() -> None:
+    assert exponent_of(0.9, 0.03) == 1
+    assert exponent_of(0.9, 0.035) == pytest.approx((1 + SHARED) / 2)
+    assert exponent_of(0.9, 0.04) == pytest.approx(SHARED)
 
 
 def paired_blobs(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -126,28 +137,21 @@ def test_the_posterior_believes_a_label_less_where_errors_are_shared() -> None:
     found = []
     for labels in (shared, flipped):
         model = LogisticRegression(max_iter=300)
-        found.append(credited(fit_posterior(labels, cross_val_predict(model, x, labels, cv=3, method="predict_proba"))))
-    assert all(posterior.fits for posterior in found)
-    assert found[0].credit < 0.75
-    assert found[1].credit > 0.95
+        found.append(fit_posterior(labels, cross_val_predict(model, x, labels, cv=3, method="predict_proba")))
+    assert all(posterior.has_signal for posterior in found)
+    assert exponent_in(found[0]) < 0.75
+    assert exponent_in(found[1]) > 0.95
 
 
-def test_a_credit_tempers_every_probability_of_a_row() -> None:
-    true, probs = wavering(2000)
-    labels = noise.flip_labels(true, noise.transition("symmetric", 0.3, K), np.random.default_rng(2))
-    plain = replace(fit_posterior(labels, probs), fits=True, credit=1.0)
-    exact = np.concatenate([j for _, j in plain.rows()])
-    expected = exact**0.7 / (exact**0.7).sum(axis=1, keepdims=True)
-    tempered = np.concatenate([j for _, j in replace(plain, credit=0.7).rows()])
-    np.testing.assert_allclose(tempered, expected, atol=1e-12)
-
-
-def test_the_quality_follows_the_credit() -> None:
+def test_the_quality_follows_the_exponent() -> None:
     true, probs = wavering(2000)
     labels = np.where(np.random.default_rng(1).random(2000) < 0.2, true ^ 1, true)
-    fitted = replace(fit_posterior(labels, probs), fits=True)
-    less = credited(fitted)
-    assert less.credit < 1
-    rows = np.concatenate([j for _, j in less.rows()])
-    np.testing.assert_allclose(less.label_quality, rows[np.arange(2000), labels], atol=1e-12)
-    assert credited(replace(fitted, fits=False)).credit == 1
+    fitted = fit_posterior(labels, probs)
+    assert isinstance(fitted.model, MeanModel)
+    assert fitted.model.exponent < 1
+    rows = np.concatenate([j for _, j in fitted.rows()])
+    np.testing.assert_allclose(fitted.label_quality, rows[np.arange(2000), labels], atol=1e-12)
+    plain = replace(fitted.model, exponent=1.0).posterior(labels, probs)[np.arange(2000), labels]
+    order = np.argsort(plain, kind="stable")
+    assert (np.diff(fitted.label_quality[order]) > -1e-9).all()
+    assert np.ptp(fitted.label_quality) < np.ptp(plain)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cvcoteach import find_label_issues, label_issues
 from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
@@ -146,3 +147,32 @@ def test_an_error_of_the_folder_does_not_speak_of_command_options(tmp_path: Path
     with pytest.raises(InputError, match=r"its seed is 0, not 1\. Choose another output folder") as error:
         find_issues(source, tmp_path, Settings(n_rounds=2, seed=1))
     assert "--" not in str(error.value)
+
+
+def test_another_rule_for_flags_trains_nothing_and_rewrites_the_flags(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    usual = find_issues(source, tmp_path / "run", QUICK)
+    trained, table = trainer.n_trained, (tmp_path / "run" / "issues.csv").read_text()
+    sure = find_issues(source, tmp_path / "run", replace(QUICK, min_probability=0.99))
+    assert trainer.n_trained == trained
+    assert sure.was_done
+    np.testing.assert_array_equal(sure.issues().is_label_issue, usual.issues().wrong >= 0.99)
+    np.testing.assert_array_equal(sure.issues().label_quality, usual.issues().label_quality)
+    assert 0 < sure.issues().n_issues < usual.issues().n_issues
+    assert (tmp_path / "run" / "issues.csv").read_text() != table
+    summary = json.loads((tmp_path / "run" / "run.json").read_text())["summary"]
+    assert (summary["n_issues"], summary["flag_for"]) == (sure.issues().n_issues, "probability 0.99")
+    assert summary["rounds"] == usual.summary["rounds"]
+    again = find_issues(source, tmp_path / "run", QUICK)
+    assert (tmp_path / "run" / "issues.csv").read_text() == table
+    assert again.summary == usual.summary
+
+
+def test_the_flags_of_a_run_come_back_from_its_probabilities(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    run = find_issues(source, tmp_path / "run", QUICK)
+    flags = find_label_issues(run.labels, run.pred_probs, filter_by="posterior", min_examples_per_class=0)
+    np.testing.assert_array_equal(flags, run.issues().is_label_issue)
+    np.testing.assert_array_equal(label_issues(run.labels, run.pred_probs).is_label_issue, flags)

@@ -49,7 +49,7 @@ def test_the_issues_are_those_that_the_probabilities_of_the_run_give(run: RunRes
     np.testing.assert_array_equal(loaded.issues().is_label_issue, flags)
     np.testing.assert_array_equal(loaded.likely, posterior.suggested)
     np.testing.assert_array_equal(loaded.likely_prob, posterior.suggested_prob)
-    assert loaded.believable == posterior.believable
+    assert loaded.found.has_signal == posterior.has_signal
     by_rounds = issues_of(posterior, class_names=loaded.class_names, flags=~loaded.selected, filter_by="incv")
     for field in dataclasses.fields(by_rounds):
         found = getattr(loaded.issues("incv"), field.name)

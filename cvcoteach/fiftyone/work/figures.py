@@ -53,7 +53,7 @@ class Headline:
 def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     """Compute the figures of a run, with what reviews have shown so far."""
     issues = results.issues
-    noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.fits else None
+    noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.has_signal else None
     checks = spot_checks(issues)
     n_checked = _done_in_order(checks, done)
     checked = None
@@ -117,7 +117,7 @@ def _missed(
     expected = float(issues.wrong[~issues.is_label_issue & ~reviewed].sum())
     if rest is None or rest.recall is None or found == 0:
         # nothing flagged is left to measure the posterior by: take its expectation, from nothing to twice as much
-        return (expected, 0.0, 2 * expected) if issues.fits else None
+        return (expected, 0.0, 2 * expected) if issues.has_signal else None
     few, many = (found * (1 / max(share, 1e-6) - 1) for share in (rest.recall.high, rest.recall.low))
     return expected, few, many
 

@@ -59,7 +59,7 @@ def find_label_issues(
         settings: How to train and score; the defaults if None.
         machine: Device, threads and cache; chosen automatically if None.
         embeddings_field: A field of vectors to train heads on, instead of networks on the images.
-        filter_by: What to flag: "posterior" as `flags_of_best_f1` does, "incv" every label that INCV did not select.
+        filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV did not select.
         overwrite: Replace a run of the same key and label field.
         watcher: Follows the run.
 

@@ -228,6 +228,6 @@ def _bare(
         prior=joint.sum(axis=1) / joint.sum(),
         class_names=tuple(names),
         filter_by="cleanlab",
-        fits=False,
+        has_signal=False,
         note="The scores came with the flags; they rank, but say nothing about how many labels are wrong.",
     )

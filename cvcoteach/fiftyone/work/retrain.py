@@ -93,7 +93,7 @@ def retrain(
     corrections.settle(samples._dataset, results)
     folder = check_output(output, embeddings_field)
     data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
-    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.fits else None
+    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.has_signal else None
     on_progress = on_progress or (lambda update: None)
 
     def trained(number: int, what: str, **options: Any) -> CoTeaching:

@@ -277,7 +277,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     _picture(page, "retrained", panel, (0, 0, 490, 240))
 
     _operator(page, "export_corrected")
-    form.get_by_text("Folder", exact=True).wait_for()
+    form.get_by_text("New folder", exact=True).wait_for()
     form.get_by_role("textbox").last.fill("corrected")
     _picture(page, "export_corrected", form)
     form.get_by_role("textbox").last.fill(str(out))

@@ -189,7 +189,7 @@ def test_a_mask_alone_flags_and_says_no_more(noisy: Any) -> None:
     mask = noisy.true != noisy.given
     results = import_label_issues(noisy.dataset, "ground_truth", mask)
     assert flagged(noisy) == set(noisy.wrong_ids)
-    assert not results.issues.fits
+    assert not results.issues.has_signal
     assert "say nothing about how many labels are wrong" in results.issues.note
 
 

@@ -1,0 +1,120 @@
+"""Which labels to flag, given how probably each is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._validation import BoolArray, FloatArray, InputError, near
+from cvcoteach.noise_model.posterior import Posterior
+
+FlagFor = Literal["f1", "precision", "recall"]
+FLAG_FOR: tuple[FlagFor, ...] = get_args(FlagFor)
+
+PROBABLY_WRONG = 0.5
+"""A label above this probability is more probably wrong than right."""
+
+LEAST_FLAGGED = 0.25
+"""No label is flagged that is less probably wrong than this, whatever the expected F1 would gain."""
+
+LITTLE_NOISE, ENOUGH_NOISE = 0.03, 0.05
+"""Expected shares of wrong labels: up to the first, only labels above one half are flagged for F1; from the second on,
+labels down to `LEAST_FLAGGED`; in between, the bound falls linearly.
+
+The posterior takes some of the model's own errors for label errors. Where few labels are wrong these errors are many,
+and they have low probabilities. (Chosen on draws 100-104 of examples/benchmarks/small_sure.py.)
+"""
+
+GOAL = 0.9
+"""Expected precision or recall of flags for "precision" or "recall"."""
+
+
+@dataclass(frozen=True)
+class FlagRule:
+    """A rule that turns probabilities of being wrong into flags.
+
+    Raises InputError for a goal that does not exist and a probability outside (0, 1].
+    """
+
+    flag_for: FlagFor = "f1"
+    """"f1": the largest expected F1; "precision" or "recall": at least .9 of it expected, with as many flags as that
+    allows, or as few as that takes."""
+    min_probability: float | None = None
+    """Flag every label at least this probably wrong, in (0, 1], instead; None: by `flag_for`."""
+
+    def __post_init__(self) -> None:
+        if self.flag_for not in FLAG_FOR:
+            raise InputError(f"flag_for is {self.flag_for!r}; {near(str(self.flag_for), FLAG_FOR)}")
+        if self.min_probability is not None and not 0 < self.min_probability <= 1:
+            raise InputError(
+                f"min_probability is {self.min_probability}; flags take a probability above 0 and up to 1."
+            )
+
+    def __str__(self) -> str:
+        """Return the rule's name, as `LabelIssues.flag_for` has it."""
+        return self.flag_for if self.min_probability is None else f"probability {self.min_probability:g}"
+
+    def flags(self, wrong: npt.ArrayLike) -> BoolArray:
+        """Flag labels, (n,). wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated."""
+        w = np.asarray(wrong, dtype=np.float64)
+        if not w.size:
+            return np.zeros(0, np.bool_)
+        if self.min_probability is not None:
+            return w >= self.min_probability
+        if self.flag_for == "f1":
+            return flags_of_best_f1(w)
+        return _flags_of_precision(w) if self.flag_for == "precision" else _flags_of_recall(w)
+
+
+def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
+    """Flag labels by their posterior, (n,); none where there is no signal. rule: None for the best expected F1."""
+    if not posterior.has_signal:
+        return np.zeros(len(posterior.labels), np.bool_)
+    return (rule or FlagRule()).flags(posterior.wrong)
+
+
+def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
+    """Flag the most doubtful labels, as many as give the largest expected F1; (n,).
+
+    For k flags the expected F1 is about 2·Σ wrong of the flagged / (k + Σ wrong of all); the best threshold is half of
+    the best F1, so never above one half. Equal probabilities are flagged together, none below `least_flagged`.
+
+    Args:
+        wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated.
+
+    References:
+        Lipton, Elkan, Naryanaswamy, Optimal thresholding of classifiers to maximize F1 measure, ECML 2014.
+    """
+    w = np.asarray(wrong, dtype=np.float64)
+    ordered = np.sort(w)[::-1]
+    hits = np.cumsum(ordered)
+    best = int(np.argmax(hits / (np.arange(1, len(w) + 1) + hits[-1])))
+    return w >= max(float(ordered[best]), least_flagged(float(w.mean())))
+
+
+def least_flagged(noise_rate: float) -> float:
+    """Return the probability below which no label is flagged for F1: one half for little noise, down to one quarter."""
+    enough = float(np.clip((noise_rate - LITTLE_NOISE) / (ENOUGH_NOISE - LITTLE_NOISE), 0, 1))
+    return PROBABLY_WRONG - (PROBABLY_WRONG - LEAST_FLAGGED) * enough
+
+
+def _flags_of_precision(wrong: FloatArray) -> BoolArray:
+    """Flag as many as leave the mean probability of the flagged at `GOAL`."""
+    ordered = np.sort(wrong)[::-1]
+    enough = np.flatnonzero(np.cumsum(ordered) >= GOAL * np.arange(1, len(wrong) + 1))
+    if not len(enough):
+        return np.zeros(len(wrong), np.bool_)
+    flags = wrong >= ordered[enough[-1]]
+    # equal probabilities are flagged together or not at all
+    return flags if float(wrong[flags].mean()) >= GOAL else wrong > ordered[enough[-1]]
+
+
+def _flags_of_recall(wrong: FloatArray) -> BoolArray:
+    """Flag as few as hold `GOAL` of all expected wrong labels."""
+    ordered = np.sort(wrong)[::-1]
+    hits = np.cumsum(ordered)
+    last = int(np.argmax(hits >= GOAL * hits[-1]))
+    return (wrong >= ordered[last]) & (wrong > 0)

@@ -1,0 +1,90 @@
+"""Label issues -> the figures and sentences that say how many labels are doubtful and how far to trust the flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
+from cvcoteach.noise_model.posterior import NO_SIGNAL
+
+CLEAN = 0.01
+"""Where fewer labels are expected to be wrong, nothing speaks for noise: the posterior says as much of clean labels."""
+
+_RULES = {
+    "f1": "the flags with the best expected F1",
+    "precision": "as many flags as an expected precision of 90% allows",
+    "recall": "as few flags as an expected recall of 90% takes",
+}
+
+
+def figures(issues: LabelIssues) -> dict[str, Any]:
+    """Return what is known about the labels and their flags, ready for JSON.
+
+    `noise_rate` is the expected share of wrong labels, None without a signal. `n_probably_wrong` counts labels that are
+    more probably wrong than right, `n_worth_a_look` the flagged ones. `expected_precision` and `expected_recall` have
+    an estimate and the ends of an interval; None where these cannot be given, and `note` says why.
+    """
+    readout = expected_precision_recall(issues) if issues.filter_by == "posterior" else Readout(None, None, 0, 0, "")
+    return {
+        "n_images": len(issues.labels),
+        "n_classes": issues.n_classes,
+        "n_issues": issues.n_issues,
+        "n_probably_wrong": issues.n_probably_wrong,
+        "n_worth_a_look": issues.n_worth_a_look,
+        "flag_for": issues.flag_for,
+        "has_signal": issues.has_signal,
+        "noise_rate": round(issues.noise_ratio, 4) if issues.has_signal else None,
+        "expected_precision": _rounded(readout.precision),
+        "expected_recall": _rounded(readout.recall),
+        "note": readout.note,
+    }
+
+
+def sentences(figures: Mapping[str, Any]) -> list[str]:
+    """Return the figures as lines of text: the flags, the noise rate, and how far to trust both."""
+    n, worth, probably = figures["n_images"], figures["n_worth_a_look"], figures["n_probably_wrong"]
+    of_labels = f"{n:,} {'label' if n == 1 else 'labels'}"
+    if not figures["has_signal"]:
+        return [
+            f"{NO_SIGNAL}: none of {of_labels} is flagged.",
+            "The noise rate cannot be estimated. More images or a pretrained backbone would help.",
+        ]
+    rate = figures["noise_rate"]
+    if rate < CLEAN:
+        looks = f"{worth or 'None'} of {of_labels} {'looks' if worth <= 1 else 'look'} doubtful; no sign of noise."
+        return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels)."]
+    lines = [
+        f"{probably:,} of {of_labels} {'is' if probably == 1 else 'are'} probably wrong ({probably / n:.1%}), "
+        f"{worth:,} {'is' if worth == 1 else 'are'} worth a look{_rule(figures['flag_for'])}.",
+        f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels).",
+    ]
+    precision, recall = figures["expected_precision"], figures["expected_recall"]
+    if precision is not None:
+        lines.append(f"Expected precision of the flags: {_interval(precision)}.")
+    if recall is not None:
+        lines.append(f"Expected recall: {_interval(recall)}.")
+    if figures["note"]:
+        lines.append(figures["note"])
+    if worth > n / 2:
+        lines.append(
+            "Warning: more than half of all labels are flagged. Check that images and labels belong together, and that "
+            "the model can tell these classes apart, before acting on the flags."
+        )
+    return lines
+
+
+def _rule(flag_for: str) -> str:
+    if flag_for.startswith("probability "):
+        return f" (those wrong with {flag_for} or more)"
+    return f" ({_RULES[flag_for]})" if flag_for in _RULES else ""
+
+
+def _rounded(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else {name: round(value, 4) for name, value in asdict(interval).items()}
+
+
+def _interval(figures: Mapping[str, float]) -> str:
+    return f"{figures['estimate']:.0%} ({figures['low']:.0%} to {figures['high']:.0%})"

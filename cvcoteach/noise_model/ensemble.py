@@ -1,0 +1,230 @@
+"""The mean of several noise models, less certain where labels and models make the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.noise_model.affine import AffineFit, fit_affine
+from cvcoteach.noise_model.base import TINY, NoiseModel, Probs, one_hot, shrunk
+from cvcoteach.noise_model.leakage import label_targets, leakage
+from cvcoteach.noise_model.richardson_lucy import fit_richardson_lucy
+from cvcoteach.noise_model.sampling import fitted_rows
+from cvcoteach.noise_model.shared_errors import exponent_of, shared_errors
+
+_RARE_WRONG = 0.5
+_LEAST_LABELS = 3
+_UNIFORM = 100.0  # images
+_LEAST_AFFINE = 0.6
+_NO_EVIDENCE, _FULL_EVIDENCE = 0.05, 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class MeanModel:
+    """The weighted arithmetic mean of the members' posteriors, raised to a power.
+
+    Classes given to too few images to learn anything about them are unknown to the members. Nobody can tell whether an
+    image with such a label belongs to its class: half its posterior stays with the label, the other half goes to the
+    classes that its probabilities favour.
+    """
+
+    members: Sequence[NoiseModel]
+    """Fitted to the probabilities of `classes`."""
+    weights: Sequence[float]
+    """Weights of the members, sum to 1."""
+    exponent: float
+    """Exponent of the posterior, in (0, 1]; see `exponent_of`."""
+    inflation: float
+    """Factor on the odds against the label that comes with the exponent, >= 1; see `inflation_of`."""
+    classes: IntArray
+    """(c,) classes that the members know, ascending."""
+    n_classes: int
+    """K."""
+
+    def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
+        """Return P(true | image, given), (m, K)."""
+        if len(self.classes) == self.n_classes:
+            return self._known_posterior(labels, probs)
+        place = np.full(self.n_classes, -1)
+        place[self.classes] = np.arange(len(self.classes))
+        known = place[labels] >= 0
+        result = np.zeros((len(labels), self.n_classes))
+        some = _renormalised(probs[:, self.classes])
+        result[np.ix_(known, self.classes)] = self._known_posterior(place[labels[known]], some[known])
+        result[np.ix_(~known, self.classes)] = _RARE_WRONG * self._mean(
+            [member.before_label(some[~known]) for member in self.members]
+        )
+        result[np.flatnonzero(~known), labels[~known]] = 1 - _RARE_WRONG
+        return result
+
+    def before_label(self, probs: Probs) -> FloatArray:
+        """Return P(true | image), (m, K)."""
+        result = np.zeros((len(probs), self.n_classes))
+        some = _renormalised(probs[:, self.classes])
+        result[:, self.classes] = self._mean([member.before_label(some) for member in self.members])
+        return result
+
+    def transition(self) -> FloatArray:
+        """Return T[i, j] = P(given = j | true = i), (K, K); 1 on the diagonal for classes too rare to know."""
+        joints = [member.prior()[:, None] * member.transition() for member in self.members]
+        joint = self._mean(joints)
+        result = np.eye(self.n_classes)
+        result[np.ix_(self.classes, self.classes)] = joint / np.maximum(joint.sum(axis=1, keepdims=True), TINY)
+        return result
+
+    def prior(self) -> FloatArray:
+        """Return P(true = k), (K,)."""
+        result = np.zeros(self.n_classes)
+        result[self.classes] = self._mean([member.prior() for member in self.members])
+        return result
+
+    def describe(self) -> str:
+        """Return what was fitted."""
+        parts = [f"{weight:.0%} {member.describe()}" for member, weight in zip(self.members, self.weights, strict=True)]
+        shared = "" if self.exponent == 1 else f"; labels and models share errors (exponent {self.exponent:.2f})"
+        return " + ".join(parts) + shared
+
+    def _known_posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
+        mean = self._mean([member.posterior(labels, probs) for member in self.members])
+        if self.exponent == 1:
+            return mean
+        each = np.arange(len(labels))
+        right = mean[each, labels]
+        wrong = np.maximum(1 - right, 0) ** self.exponent * self.inflation
+        right **= self.exponent
+        mean **= self.exponent
+        mean[each, labels] = 0
+        mean *= (wrong / np.maximum((right + wrong) * mean.sum(axis=1), TINY))[:, None]
+        mean[each, labels] = right / (right + wrong)
+        return mean
+
+    def _mean(self, values: Sequence[FloatArray]) -> FloatArray:
+        total = self.weights[0] * values[0]
+        for weight, value in zip(self.weights[1:], values[1:], strict=True):
+            total += weight * value
+        return total
+
+
+@dataclass(frozen=True)
+class MeanFit:
+    """A fitted mean of models, and how far the data support it."""
+
+    model: MeanModel
+    confidence: float
+    """Mean probability of the most probable true class by the image alone, in [0, 1]."""
+    evidence: float
+    """Standard errors by which the transition predicts held-out labels better than calibration alone does."""
+
+
+def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
+    """Fit an affine and a Richardson-Lucy model to a sample of the rows; weigh them by evidence.
+
+    Args:
+        labels: (n,) given.
+        probs: (n, K) out of sample.
+
+    Returns:
+        Their mean, and how far to trust it. Where labels leaked, the affine part is the mean of a fit that ignores the
+        leaked labels and of one that does not.
+    """
+    n_classes = probs.shape[1]
+    rows, weight, half = fitted_rows(labels, probs)
+    classes = np.flatnonzero(np.bincount(labels, minlength=n_classes) >= _LEAST_LABELS)
+    if len(classes) < 2:
+        classes = np.arange(n_classes)
+    place = np.full(n_classes, -1)
+    place[classes] = np.arange(len(classes))
+    known = place[labels[rows]] >= 0
+    rows, weight, half = rows[known], weight[known], half[known]
+    y, some = place[labels[rows]], _renormalised(probs[rows][:, classes].clip(0, 1))
+
+    leaked = leakage(y, some)
+    fits = [fit_affine(some, y, label_targets(y, some, leaked), weight, half)]
+    if leaked.any():
+        fits.append(fit_affine(some, y, one_hot(y, len(classes)), weight, half))
+    affine = [fit.model.with_mixing(shrunk(fit.model.mixing, fit.model.share * weight.sum(), _UNIFORM)) for fit in fits]
+    literal = fit_richardson_lucy(y, some, weight)
+    gain, error, whole = _gains(fits[0])
+    share = _weight_of_affine(gain, error, whole)
+    members: list[NoiseModel] = [*affine]
+    weights = [share / len(affine)] * len(affine)
+    if share < 1:
+        members.append(literal)
+        weights.append(1 - share)
+    mean = MeanModel(members, weights, 1.0, 1.0, classes, n_classes)
+    inner = replace(mean, classes=np.arange(len(classes)), n_classes=len(classes))
+    confidence = float(inner.before_label(some).max(axis=1) @ weight / weight.sum())
+    exponent = _exponent(y, some, weight, (affine[0], literal))
+    if exponent < 1:
+        inflation = inflation_of(y, inner.posterior(y, some), weight, exponent)
+        mean = replace(mean, exponent=exponent, inflation=inflation)
+    return MeanFit(mean, confidence, gain / max(error, TINY))
+
+
+def _gains(fit: AffineFit) -> tuple[float, float, float]:
+    """Return gains in held-out log-likelihood, in nats per image.
+
+    These are the mean gain over the best model without noise, its standard error, and the mean gain over the
+    probabilities as they came.
+    """
+    share = fit.weight / fit.weight.sum()
+    without = max(fit.calibrated, fit.unchanged, key=lambda values: float(values @ share))
+    gain = fit.with_noise - without
+    mean = float(gain @ share)
+    error = float(np.sqrt((share**2) @ (gain - mean) ** 2))
+    return mean, error, float((fit.with_noise - fit.unchanged) @ share)
+
+
+def _weight_of_affine(gain: float, error: float, whole: float) -> float:
+    """Return .6 to 1, by how much of what the affine model gains in likelihood no calibration without noise can.
+
+    Where a calibration alone does as well, the likelihood cannot identify T, and the affine model gets .6. Arguments as
+    `_gains` returns them.
+    """
+    part = (gain - error) / whole if whole > 0 else 0.0
+    evidence = np.clip((part - _NO_EVIDENCE) / (_FULL_EVIDENCE - _NO_EVIDENCE), 0, 1)
+    return _LEAST_AFFINE + (1 - _LEAST_AFFINE) * float(evidence)
+
+
+def _exponent(labels: IntArray, probs: Probs, weight: FloatArray, members: Sequence[NoiseModel]) -> float:
+    """Return the exponent: all members must find that labels and models share their errors."""
+    correlations, rates = [], []
+    for member in members:
+        after = member.posterior(labels, probs)
+        correlations.append(shared_errors(labels, member.before_label(probs), after, weight))
+        rates.append(1 - float(after[np.arange(len(labels)), labels] @ weight / weight.sum()))
+    return exponent_of(float(np.min(correlations)), float(np.mean(rates)))
+
+
+def inflation_of(labels: IntArray, posterior: FloatArray, weight: FloatArray, exponent: float) -> float:
+    """Return by how much an exponent raises the sum over the classes that were not given, on average.
+
+    (1 - q)^exponent is exact where one other class holds everything; several others, each raised to the power, sum to
+    more. One factor for all rows keeps the ranking of the labels: the exponent says how certain they are, not which is
+    the worst.
+
+    Args:
+        labels: (m,) given.
+        posterior: (m, K) before the power.
+        weight: (m,) how many images each row stands for.
+        exponent: In (0, 1].
+
+    Returns:
+        The factor, >= 1: the mean over the labels, weighted by their probability of being wrong.
+    """
+    each = np.arange(len(labels))
+    others = posterior.copy()
+    others[each, labels] = 0
+    wrong = others.sum(axis=1)
+    powers = (others**exponent).sum(axis=1) / np.maximum(wrong, TINY) ** exponent
+    total = float((wrong * weight).sum())
+    return max(1.0, float((powers * wrong * weight).sum()) / total) if total > 0 else 1.0
+
+
+def _renormalised(probs: Probs) -> FloatArray:
+    some = probs.astype(np.float64)
+    total = some.sum(axis=1, keepdims=True)
+    return np.where(total > TINY, some / np.maximum(total, TINY), 1 / some.shape[1])

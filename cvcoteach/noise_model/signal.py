@@ -1,0 +1,97 @@
+"""Is there a signal: do the out-of-sample probabilities know more about the given labels than their frequencies say?
+
+And if so, is it strong enough to tell wrong labels from images that are difficult for the models?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvcoteach._validation import IntArray
+from cvcoteach.noise_model.base import Probs
+
+_FLOOR = 1e-3
+_LEAST_SHARE = 0.01
+_LEAST_ERRORS = 3.0
+_LEAST_IMAGES = 50  # fewer tell an able model from chance, but not a wrong label from a difficult image
+_LEAST_CONFIDENCE, _LEAST_EVIDENCE, _MANY_PER_CLASS = 0.75, 2.0, 1000.0
+_VALUES = 4_000_000
+_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Signal:
+    """How much the probabilities know about the given labels."""
+
+    share: float
+    """How far the given labels are preferred to chance, relative to how far each row's favourite class is, in [-1, 1]:
+    0 is chance, 1 perfect agreement (as Cohen's kappa, for probabilities)."""
+    standard_errors: float
+    """By how many standard errors that is above 0."""
+    n_images: int
+    """Number of images."""
+    n_per_class: float
+    """Images per class that was given."""
+    confidence: float = 1.0
+    """Mean probability of the most probable true class by the image alone, in [0, 1]; 1 where no model was fitted."""
+    evidence: float = 0.0
+    """Standard errors by which a noise transition predicts held-out labels better than calibration alone does."""
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether it is above chance by three standard errors and by 1 %, over at least 50 images."""
+        return self.n_images >= _LEAST_IMAGES and self.standard_errors >= _LEAST_ERRORS and self.share >= _LEAST_SHARE
+
+    @property
+    def found(self) -> bool:
+        """Whether it is above chance, and tells wrong labels from images that are difficult for the models.
+
+        Models that are less than 75 % confident on average explain most disagreement by their own weakness. What they
+        say about noise then counts only with evidence of two standard errors, or 1,000 images per class.
+        """
+        weak = self.confidence < _LEAST_CONFIDENCE and self.evidence < _LEAST_EVIDENCE
+        return self.above_chance and not (weak and self.n_per_class < _MANY_PER_CLASS)
+
+    def __str__(self) -> str:
+        if not self.above_chance:
+            return (
+                f"The given labels are preferred to chance by {self.share:.1%} of what is possible "
+                f"({self.standard_errors:+.1f} standard errors, {self.n_images:,} images)."
+            )
+        return (
+            f"With {self.n_per_class:.0f} images per class and a mean confidence of {self.confidence:.0%}, wrong "
+            "labels cannot be told from images that are difficult for the models."
+        )
+
+
+def signal_of(labels: IntArray, probs: Probs) -> Signal:
+    """Compare each label's log-probability with that of a label drawn from all given ones.
+
+    Shuffled labels, features of pure noise and identical rows have an expected difference of 0 (or slightly less: a
+    held-out label is missing from its training part). Miscalibrated probabilities of an able model stay well above
+    0, since probabilities below .001 count as .001.
+
+    Args:
+        labels: (n,) given.
+        probs: (n, K) out of sample; large arrays are sampled at regular steps.
+
+    Returns:
+        The signal.
+    """
+    n, k = probs.shape
+    rows = slice(None, None, max(1, -(-n // _ROWS), -(-n * k // _VALUES)))
+    labels, probs = labels[rows], probs[rows]
+    m = len(labels)
+    counts = np.bincount(labels, minlength=k)
+    frequency, n_per_class = counts / m, n / int(np.count_nonzero(counts))
+    logs = np.log(np.maximum(probs, _FLOOR, dtype=np.float64))
+    chance = logs @ frequency
+    gain = logs[np.arange(m), labels] - chance
+    most = float((logs.max(axis=1) - chance).mean())
+    mean = float(gain.mean())
+    if most < 1e-9 or m < 2:
+        return Signal(0.0, 0.0, n, n_per_class)
+    error = float(gain.std(ddof=1)) / np.sqrt(m)
+    return Signal(mean / most, float(mean / max(error, 1e-12)), n, n_per_class)
