@@ -15,6 +15,8 @@ from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.issues.corrections import Corrected, correct
 from cvcoteach.pipeline.prepare import extracted
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.run_source import ColumnNames as ColumnNames
+from cvcoteach.pipeline.run_source import check_same_images, read_again
 from cvcoteach.pipeline.settings import Machine, Watcher
 
 if TYPE_CHECKING:
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
     from cvcoteach.training.backbones import Backbone
     from cvcoteach.training.inputs import Inputs
     from cvcoteach.training.recipe import Recipe
-
-
-ColumnNames = tuple[str | None, str | None]
-"""Of the paths and of the labels in a table; None: found by itself."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def prepare(
     if settings.selection == "flags":
         selected = ~flags
         candidate = candidate & flags
-    data = _read_again(source, record, columns)
+    data = read_again(source, record, columns)
     place = {path: row for row, path in enumerate(data.paths)}
     absent = [path for path in paths if path not in place]
     if absent:
@@ -216,7 +214,7 @@ def prepare(
     # as in find-issues: smaller images are scaled up by the device
     size = min(natural_size(data), backbone.size) if backbone else settings.image_size or _size(record, recipe, data)
     images = _load(data, size, None, machine, watcher)
-    _check_same_images(run, record, data, images)
+    check_same_images(run, record, data, images)
     kept = np.flatnonzero(images.readable[rows] & ~corrected.excluded)
     if wrong is not None:
         wrong = np.where(corrected.reviewed, 0.0, wrong)[kept]
@@ -249,29 +247,6 @@ def prepare(
         frozen,
         images.levels,
     )
-
-
-def _read_again(source: Path, record: dict[str, Any], columns: ColumnNames) -> Source:
-    """Return the source, read as the run read it, where it is the same one and nothing else was said."""
-    from cvcoteach.data.sources import read_source
-
-    reading = dict(record.get("reading", {})) if str(source.absolute()) == record.get("source") else {}
-    reading |= {
-        name: column
-        for name, column in zip(("path_column", "label_column"), columns, strict=True)
-        if column is not None
-    }
-    return read_source(source, **reading)
-
-
-def _check_same_images(run: Path, record: dict[str, Any], data: Source, images: Images) -> None:
-    """Raise InputError where the images are not those of the run, though they have the same names."""
-    then = record.get("images", {})
-    if then.get("count") == len(data) and then.get("digest") not in (None, images.content):
-        raise InputError(
-            f"the images in {data.location} are not those of the run, though they have the same names; name its own "
-            f"(cvcoteach retrain SOURCE --run {run}), or run find-issues on these."
-        )
 
 
 def _size(record: dict[str, Any], recipe: Recipe, data: Source) -> int:
