@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import sys
@@ -14,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import platformdirs
 from PIL import Image
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
+from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
 from cvcoteach.data.decode import (
     MAX_PIXELS,
@@ -31,16 +29,14 @@ from cvcoteach.data.decode import (
     Misfit,
     Records,
     Target,
-    as_pixels,
     decode_chunk,
     decode_each,
     decode_files,
     digest_chunk,
     pixel_limit,
-    squash,
     stat_files,
 )
-from cvcoteach.data.levels import ORDINARY, Levels, Pixels, array_levels, bytes_of, levels_of, merged
+from cvcoteach.data.levels import ORDINARY, Levels, Pixels, levels_of, merged
 from cvcoteach.data.sources import Source, spread
 from cvcoteach.data.workers import cpu_count, in_processes
 
@@ -366,39 +362,10 @@ def _bytes(n: float) -> str:
 
 
 def _load_array(source: Source, size: int, channels: int | None, levels: Levels | None) -> Images:
-    array = source.array
-    assert array is not None
-    digest = hashlib.blake2b(f"{array.shape} {array.dtype} ".encode(), digest_size=16)
-    step = max(1, _CHUNK_BYTES // array[0].nbytes)
-    parts = [slice(start, start + step) for start in range(0, len(array), step)]
-    grey = True
-    for part in parts:
-        digest.update(np.ascontiguousarray(array[part]).data)
-        grey = grey and bool(array.ndim == 3 or (array[part][..., :3] == array[part][..., :1]).all())
-    content = digest.hexdigest()
+    assert source.array is not None
+    pixels, content, found = decode_array(source.array, size, channels, levels)
     key = Wanted(size, channels, levels).key(content)
-    levels = array_levels(array) if levels is None else levels
-    channels = channels or (1 if grey else 3)
-    if array.dtype == np.uint8 and array.shape[1:] == (size, size, channels) and levels.of("bytes") is None:
-        pixels = array
-    else:
-        pixels = np.empty((len(array), size, size, channels), np.uint8)
-        for part in parts:
-            pixels[part] = _squares(array[part], size, channels, levels)
-    return Images(pixels, np.ones(len(array), np.bool_), {}, key, content, levels)
-
-
-def _squares(images: npt.NDArray[Any], size: int, channels: int, levels: Levels) -> Pixels:
-    """Return (m, H, W) or (m, H, W, 1|3|4) of any kind that a `Source` holds as (m, size, size, channels)."""
-    values = bytes_of(images if images.ndim == 4 else images[..., None], levels)
-    if values.shape[1:3] == (size, size) and values.shape[-1] <= channels:
-        return np.broadcast_to(values, (*values.shape[:3], channels))
-    squares = np.empty((len(values), size, size, channels), np.uint8)
-    for i, image in enumerate(values):
-        squares[i] = as_pixels(
-            squash(Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]), size), channels
-        )
-    return squares
+    return Images(pixels, np.ones(len(pixels), np.bool_), {}, key, content, found)
 
 
 def _colour(image: Pixels) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -189,7 +190,7 @@ def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[Nam
 
 def _as_in_run(images: NamedSource, run: FinishedRun) -> NamedSource:
     """Return the images, read as the run read them if they are where it found them, save for what the user named."""
-    if str(images.location.absolute()) != run.record.get("source"):
+    if os.path.abspath(images.location) != run.record.get("source"):
         return images
     named = {name: value for name, value in asdict(images.choices).items() if value is not None}
     return replace(images, choices=Choices(**{**run.record.get("reading", {}), **named}))
