@@ -226,6 +226,30 @@ def test_preset_auto_takes_a_backbone_for_larger_images_and_measures_the_time(
     assert "the features of 90 images take about 1 s" in result.stderr
 
 
+def test_the_rule_is_the_presets_or_what_is_asked_for(tmp_path: Path) -> None:
+    images, true, given = dataset(150, 0.1)
+    np.save(tmp_path / "features.npy", np.eye(3)[true] * 3 + np.random.default_rng(0).normal(size=(150, 3)))
+    np.savez(tmp_path / "shapes.npz", images=images, labels=given)
+
+    def run(name: str, *options: object) -> tuple[dict[str, Any], pd.DataFrame]:
+        features = ("--features", tmp_path / "features.npy", "--output", tmp_path / name, "--quiet")
+        result = find_issues(tmp_path / "shapes.npz", *features, *options)
+        assert result.exit_code == 0, result.output
+        return json.loads((tmp_path / name / "run.json").read_text()), pd.read_csv(tmp_path / name / "issues.csv")
+
+    record, table = run("default")
+    assert (record["identity"]["select"], record["identity"]["folds"]) == ("posterior", [5, 5, 5])
+    assert set(table.set) == {"selected", "candidate"}
+    assert set(table["round"]) == {3}
+    assert len(list((tmp_path / "default" / "folds").iterdir())) == 15
+    record, table = run("paper", "--preset", "paper")
+    assert (record["identity"]["select"], record["identity"]["folds"]) == ("agreement", [2, 2, 2, 2])
+    assert (table.is_label_issue == (table.set != "selected")).all()
+    record, table = run("asked", "--preset", "paper", "--select", "posterior", "--rounds", 2, "--folds", 3)
+    assert (record["identity"]["select"], record["identity"]["folds"]) == ("posterior", [3, 3])
+    assert set(table["round"]) == {2}
+
+
 def test_the_seed_decides_and_nothing_else_does(tmp_path: Path) -> None:
     class_folders(tmp_path / "shapes")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -313,14 +337,14 @@ def test_unreadable_images_are_listed_and_the_rest_goes_on(tmp_path: Path) -> No
     refused(find_issues(tmp_path / "shapes", "--output", tmp_path / "other", *QUICK), "unreadable")
 
 
-def test_a_class_with_fewer_images_than_folds_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_class_with_a_single_image_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     images, _, given = dataset(90, 0.1)
     names = np.array(CLASSES)[given].astype("U10")
     names[0] = "lone"
     np.savez(tmp_path / "shapes.npz", images=images, labels=names)
     result = find_issues(tmp_path / "shapes.npz", "--output", tmp_path / "run", *QUICK)
     assert result.exit_code == 0
-    assert "class 'lone' has 1 image, fewer than the 2 folds" in result.stderr
+    assert "class 'lone' has 1 image: the models that score it never see the class" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -332,9 +356,12 @@ def test_a_class_with_fewer_images_than_folds_is_named_and_the_rest_goes_on(tmp_
         (["--remove-ratio", "-1"], "remove_ratio is -1"),
         (["--features", "missing.npy"], "missing.npy"),
         (["--backbone", "resnet18"], "it takes torchvision:<model>"),
-        (["--finetune"], "--backbone names the network to fine-tune"),
-        (["--backbone", "torchvision:resnet18", "--features", "a.npy"], "the features come from one of them"),
-        (["--preset", "auto", "--model", "small"], "preset auto chooses it"),
+        (["--finetune"], "finetune is set without a backbone; name the network to fine-tune with --backbone"),
+        (
+            ["--backbone", "torchvision:resnet18", "--features", "a.npy"],
+            "features and backbone are both given; features come from only one of them",
+        ),
+        (["--preset", "auto", "--model", "small"], "model is 'small', but preset auto chooses the model"),
         (
             ["--model", "frozen:torchvision:resnet18@32", "--weights", "none"],
             "are trained with backbone torchvision:resnet18",
@@ -353,7 +380,7 @@ def test_options_of_networks_are_said_to_change_nothing_of_heads(tmp_path: Path)
     options = ("--features", tmp_path / "features.npy", "--learning-rate", "1", "--epochs", "3", "--rounds", "1")
     result = find_issues(tmp_path / "shapes", "--output", tmp_path / "run", *map(str, options))
     assert result.exit_code == 0, result.output
-    assert "not used: epochs, learning_rate; heads on features" in result.stderr
+    assert "ignored for heads on features: epochs, learning_rate." in result.stderr
 
 
 def test_features_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
@@ -388,5 +415,8 @@ def test_sources_that_do_not_fit_get_one_sentence(tmp_path: Path) -> None:
 
 def test_a_wrong_option_is_a_usage_error() -> None:
     assert find_issues("somewhere", "--rounds", "none").exit_code == 2
+    assert find_issues("somewhere", "--folds", "1").exit_code == 2
+    assert find_issues("somewhere", "--select", "agrement").exit_code == 2
+    assert find_issues("somewhere", "--passes", "2").exit_code == 2, "gone: a round is what it was"
     assert find_issues("somewhere", "--remove-ratio", "much").exit_code == 2
     assert find_issues().exit_code == 2
