@@ -16,8 +16,9 @@ from cvcoteach.issues.label_issues import LabelIssues
 from tests.fakes import clouds
 
 FEATURES, TRUE, GIVEN = clouds(120, 3, 0.1, seed=0)
-PROBS = np.full((120, 3), 0.05)
-PROBS[np.arange(120), TRUE] = 0.9
+CONFIDENCE = np.random.default_rng(0).uniform(0.6, 0.99, 120)
+PROBS = np.repeat((1 - CONFIDENCE)[:, None] / 2, 3, axis=1)
+PROBS[np.arange(120), TRUE] = CONFIDENCE
 
 
 @pytest.mark.parametrize("function", [find_label_issues, label_issues])
