@@ -83,7 +83,7 @@ def test_retrain_learns_from_the_images_of_the_run_wherever_it_is_called(
     monkeypatch.chdir(tmp_path / "A")
     assert run("find-issues", "photos", *QUICK).exit_code == 0
     monkeypatch.chdir(tmp_path / "B")
-    options = ("--epochs", 1, "--mode", "vanilla", "--quiet", "--device", "cpu")
+    options = ("--epochs", 1, "--mode", "vanilla", *QUICK[4:])
     there = run("retrain", "../A/photos-issues", "-o", "one", *options)
     assert there.exit_code == 0, there.output
     monkeypatch.chdir(tmp_path / "A")
