@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cleanlab.classification import CleanLearning as _CleanLearning
-from cleanlab.count import estimate_cv_predicted_probabilities
 from cleanlab.internal.util import force_two_dimensions
 from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 
@@ -29,10 +28,11 @@ _NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
 class CleanLearning(_CleanLearning):
     """Works as `cleanlab.classification.CleanLearning`, unless find_label_issues_kwargs names a filter of ours.
 
-    filter_by="posterior": the classifier's probabilities by cleanlab's cross-validation, flagged by the posterior.
-    filter_by="incv": a clone of the classifier is trained by Iterative Noisy Cross-Validation; n_rounds and n_folds
-    can stand beside it. `fit` then learns without the flagged, weighted by our estimate of the noise; to learn from all
-    images instead, `clf.fit(X, labels, sample_weight=sample_weights(self.issues))`.
+    With filter_by="posterior" or "incv", clones of the classifier are trained in rounds of cross-validation, as by
+    `cvcoteach.label_issues` with a `SklearnTrainer`; n_rounds and n_folds can stand beside it, and cv_n_folds is not
+    used. `pred_probs`, where given, are flagged without training. `fit` then learns without the flagged, weighted by
+    our estimate of the noise; to learn from all images instead,
+    `clf.fit(X, labels, sample_weight=sample_weights(self.issues))`.
     """
 
     issues: LabelIssues
@@ -75,23 +75,12 @@ class CleanLearning(_CleanLearning):
             return label_issues(y, pred_probs, filter_by=rule)
         if self._default_clf:
             X = force_two_dimensions(X)
-        if rule == "incv":
-            if self.clf_kwargs or options.get("validation_func") is not None:
-                raise InputError(
-                    "clf_kwargs and validation_func do not reach the folds of filter_by='incv'; leave them out."
-                )
-            trainer = SklearnTrainer(self.clf, X, int(y.max()) + 1)
-            return label_issues(y, trainer=trainer, filter_by=rule, seed=self.seed or 0, **{"progress": False} | incv)
-        pred_probs = estimate_cv_predicted_probabilities(
-            X=X,
-            labels=y,
-            clf=self.clf,
-            cv_n_folds=self.cv_n_folds,
-            seed=self.seed,
-            clf_kwargs=self.clf_kwargs,
-            validation_func=options.get("validation_func"),
-        )
-        return label_issues(y, pred_probs, filter_by=rule)
+        if self.clf_kwargs or options.get("validation_func") is not None:
+            raise InputError(
+                f"clf_kwargs and validation_func do not reach the folds of filter_by={rule!r}; leave them out."
+            )
+        trainer = SklearnTrainer(self.clf, X, int(y.max()) + 1)
+        return label_issues(y, trainer=trainer, filter_by=rule, seed=self.seed or 0, **{"progress": False} | incv)
 
     def _adopt(self, issues: LabelIssues) -> None:
         """Put our estimate of the noise where `fit` looks for cleanlab's."""

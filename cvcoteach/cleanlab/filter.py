@@ -46,7 +46,7 @@ def find_label_issues(
     features: npt.ArrayLike | None = None,
     trainer: FoldTrainer | None = None,
     class_names: Sequence[str] | None = None,
-    n_rounds: int = 4,
+    n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
     flag_for: FlagFor = "f1",
@@ -68,9 +68,10 @@ def find_label_issues(
         return_indices_ranked_by: a score of cleanlab's, or "posterior".
         rank_by_kwargs: as cleanlab's.
         filter_by: a method of cleanlab's (with `pred_probs`), or "posterior", the default without `pred_probs`:
-            probably wrong, as many labels as serve `flag_for` best; or "incv": not selected by Iterative Noisy
-            Cross-Validation (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the
-            prediction is another class.
+            probably wrong, by the rule of `flag_for`, after rounds of cross-validation whose models learn only from
+            labels that are probably right; or "incv": not selected by the published Iterative Noisy Cross-Validation
+            (Chen et al., ICML 2019). On `pred_probs`, where there is nothing to iterate, that is: the prediction is
+            another class.
         frac_noise: as cleanlab's.
         num_to_remove_per_class: as cleanlab's.
         min_examples_per_class: as cleanlab's.
@@ -82,8 +83,8 @@ def find_label_issues(
         features: (n, d) embeddings; a linear head is trained on them.
         trainer: anything with `fit_predict`, see `cvcoteach.FoldTrainer`.
         class_names: (K,) name of each column of `pred_probs`, where labels are names.
-        n_rounds: rounds of INCV.
-        n_folds: folds; None: 2 for INCV as in the paper, else 5.
+        n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
+        n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.

@@ -28,12 +28,10 @@ from cvcoteach.coteaching.presets import COTEACHING_PRESETS, HEAD_RECIPE
 from cvcoteach.coteaching.selection import Selection, corrected, selection_after
 from cvcoteach.coteaching.training import CoTeachingTask, enough_epochs, with_epochs
 from cvcoteach.crossval.agreement import noise_rate_from_agreement
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScores, FinalScoring
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
+from cvcoteach.crossval.incv import SELECT, CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.items import kind_of, labels_of_dataset, load_any
 from cvcoteach.data.levels import ORDINARY
-from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.training.batches import BatchSource, DeviceImages, FeatureBatches, ImageBatches, room_for
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.compute_plan import ComputePlan
@@ -49,27 +47,27 @@ from cvcoteach.training.standardisation import Standardisation
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 MODES = ("incv", "correct", "vanilla")
-SELECTIONS = ("posterior", "agreement")
 
 
 class CoTeaching(ClassifierMixin, BaseEstimator):
     """A classifier that learns from noisy labels: two networks, each trained on what its peer finds easy.
 
     Args:
-        mode: "incv" (Chen et al., algorithm 2): train on the images that Iterative Noisy Cross-Validation selected,
-            later with a share of its candidates. "correct": later with a share of all others, each under its most
-            probable class, weighted by the probability of that class. "vanilla" (Han et al.): train on all images.
-        select: What S is. "posterior": the labels that are not flagged, as `cvcoteach find-issues` flags them
-            (`FinalScoring`). "agreement": those that the fold networks agree with; the noise left in S is the paper's.
+        mode: "incv" (Chen et al., algorithm 2): train on the images that Iterative Noisy Cross-Validation takes for
+            right, later with a share of its candidates. "correct": later with a share of all others, each under its
+            most probable class, weighted by the probability of that class. "vanilla" (Han et al.): train on all images.
+        select: What S is. "posterior": the labels that are not flagged, as `cvcoteach find-issues` flags them; the
+            flagged are the candidates. "agreement": those that the fold networks agree with, as published; the noise
+            left in S is the paper's. See `IterativeCV`.
         recipe: How the networks are trained. None: "fast" of `COTEACHING_PRESETS` for images; `HEAD_RECIPE` for
             features, for heads with one hidden layer. Its epochs count all images: S, which is smaller, gets more
             epochs, until as many images were shown. A recipe with milestones is left as it is.
         epochs: Epochs of S, in place of the recipe's.
         warmup: E0, epochs of S alone; None: a fifth of the epochs (40 of 200), two fifths above 60 % noise.
         ramp: E_k, epochs until the keep rate is lowest; None: a twentieth of the epochs (10 of 200).
-        n_rounds: Rounds of INCV, if it is needed: n_rounds·n_folds trainings, then five of the final scoring. For
-            features these train heads, in seconds.
-        n_folds: Folds of each round.
+        n_rounds: Number of rounds of `IterativeCV`, if it is needed; for features these train heads, in seconds. None:
+            3 for "posterior", 4 for "agreement".
+        n_folds: Folds of every round. None: see `IterativeCV.folds`.
         fold_recipe: How the networks of the folds are trained, for images. None: as `recipe`, or "fast". The published
             one is `PRESETS["paper"]`, 50 epochs.
         image_size: Height and width, pixels; None: the model's, or that of the images.
@@ -85,8 +83,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         candidate_: (n,) mask, C.
         noise_rate_: ε̂.
         history_: An `Epoch` per epoch.
-        cross_validation_: What INCV found; None if it was not needed.
-        scores_: What the final scoring found; None if it was not needed.
+        cross_validation_: What `IterativeCV` found; None if it was not needed.
 
     References:
         Chen et al., "Understanding and Utilizing Deep Neural Networks Trained with Noisy Labels", ICML 2019.
@@ -102,8 +99,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         epochs: int | None = None,
         warmup: int | None = None,
         ramp: float | None = None,
-        n_rounds: int = 4,
-        n_folds: int = 2,
+        n_rounds: int | None = None,
+        n_folds: int | None = None,
         fold_recipe: Recipe | None = None,
         image_size: int | None = None,
         device: str | None = None,
@@ -150,8 +147,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         """
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; {near(str(self.mode), MODES)}")
-        if self.select not in SELECTIONS:
-            raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECTIONS)}")
+        if self.select not in SELECT:
+            raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECT)}")
         if noise_rate is not None:
             check_noise_rate(noise_rate)
         if candidate is not None and selected is None:
@@ -177,7 +174,6 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         self._plan = self._make_plan(data, recipe, k)
 
         self.cross_validation_: CrossValResult | None = None
-        self.scores_: FinalScores | None = None
         selection = self._select(data, codes, seed, given)
         self.selected_, self.candidate_, self.noise_rate_ = (
             selection.selected,
@@ -290,35 +286,31 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         return TorchTrainer(data.pixels, n_classes, folds, plan=self._plan, models=models)
 
     def _select(self, data: Inputs, labels: IntArray, seed: int, given: _Given) -> Selection:
-        """Return S and C, by INCV and the final scoring unless they are given."""
+        """Return S and C, by `IterativeCV` unless they are given."""
         n_classes = len(self.classes_)
         if self.mode == "vanilla" and given.noise_rate is not None:
             return Selection.of_everything(labels, given.noise_rate)
         if given.sets is not None and self.mode == "incv":
             return self._given_selection(labels, given.sets, given.noise_rate)
 
-        trainer = self._trainer(data, n_classes)
-        n_rounds = 1 if self.mode == "vanilla" else self.n_rounds
-        found = IterativeCV(n_rounds, self.n_folds, seed=seed).run(trainer, labels, n_classes=n_classes)
+        rounds = IterativeCV(self.select, self.n_rounds, self.n_folds, seed=seed)
+        if self.mode == "vanilla":  # for the noise rate alone
+            rounds = replace(rounds, select="posterior", n_rounds=1)
+        found = rounds.run(self._trainer(data, n_classes), labels, n_classes=n_classes)
         self.cross_validation_ = found
         if self.mode == "vanilla":
-            posterior = fit_posterior(labels, found.rounds[0].pred_probs)
-            rate = float(posterior.wrong.mean()) if posterior.has_signal else found.noise_rate
-            return Selection.of_everything(labels, rate)
-        if self.select == "posterior":
-            passes = HEAD_PASSES if isinstance(data, FeatureInputs) else 1
-            self.scores_ = FinalScoring(self.select, passes=passes, seed=seed).after(found, trainer)
-        selection = selection_after(found, self.scores_, noise_rate=given.noise_rate)
+            return Selection.of_everything(labels, found.noise_rate)
+        selection = selection_after(found, noise_rate=given.noise_rate)
         # if nothing of a class was selected: noisy is better than never seen
         missing = (np.bincount(labels[selection.selected], minlength=n_classes) == 0)[labels]
         selection = replace(selection, selected=selection.selected | missing, candidate=selection.candidate & ~missing)
         if self.mode == "correct":
-            if selection.wrong is None or self.scores_ is None:
+            if selection.wrong is None:
                 raise InputError(
                     f"the {len(labels):,} labels do not tell which of them are wrong, so none can be corrected; "
                     "take mode 'incv'."
                 )
-            selection = corrected(selection, self.scores_.suggested, self.scores_.suggested_prob)
+            selection = corrected(selection, found.posterior.suggested, found.posterior.suggested_prob)
         return selection
 
     def _given_selection(

@@ -16,7 +16,6 @@ from cvcoteach.coteaching.curriculum import (
     matched_epochs,
     vanilla_curriculum,
 )
-from cvcoteach.crossval.final_scoring import FinalScores
 from cvcoteach.crossval.incv import CrossValResult
 
 
@@ -68,25 +67,24 @@ class Selection:
         )
 
 
-def selection_after(found: CrossValResult, scores: FinalScores | None, *, noise_rate: float | None = None) -> Selection:
-    """Return the selection that follows from INCV and, unless None, the final scoring.
+def selection_after(found: CrossValResult, *, noise_rate: float | None = None) -> Selection:
+    """Return the selection that follows from cross-validation.
 
-    With scores, S is what is not flagged, and C what is flagged and INCV left undecided. Without them, S and C are
-    INCV's own, and all shares are the paper's.
+    After "posterior", S is what is not flagged, and C what is flagged. After "agreement", S and C are INCV's own, and
+    all shares are the paper's.
 
     Args:
-        found: The result of INCV.
-        scores: The final scores; None: select as published.
-        noise_rate: ε̂; None: as estimated, by the scores if their posterior is believable (for a few hundred images
-            it may not be).
+        found: The result of all rounds.
+        noise_rate: ε̂; None: as estimated, by the posterior if it has a signal (of a few dozen images it has none).
     """
-    wrong = scores.wrong if scores is not None and scores.posterior.has_signal else None
+    if found.select == "agreement":
+        rate = found.noise_rate if noise_rate is None else noise_rate
+        return Selection(found.labels, found.selected, found.candidate, rate, as_published=True)
+    wrong = found.posterior.wrong if found.posterior.has_signal else None
     if noise_rate is None:
         noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
-    if scores is None:
-        return Selection(found.labels, found.selected, found.candidate, noise_rate, as_published=True)
-    flagged = scores.is_label_issue
-    return Selection(found.labels, ~flagged, found.candidate & flagged, noise_rate, wrong)
+    flags = found.flags
+    return Selection(found.labels, ~flags, flags, noise_rate, wrong)
 
 
 def corrected(selection: Selection, suggested: IntArray, suggested_prob: FloatArray) -> Selection:

@@ -1,9 +1,10 @@
-"""Out-of-sample probabilities: the contract of a trainer, plain K-fold, Iterative Noisy Cross-Validation."""
+"""Iterative Noisy Cross-Validation: rounds of cross-validation, each on what the rounds before it selected."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,115 +16,172 @@ from cvcoteach._validation import (
     PredProbs,
     as_labels,
     check_at_least,
+    near,
 )
 from cvcoteach.crossval import agreement as agreement_theory
-from cvcoteach.crossval.kfold import parts_of, score_parts
+from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, parts_of_round
+from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
+from cvcoteach.issues.flags import FlagRule, flags_of
+from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
-MAX_REMOVE_RATIO = 2.0  # min(2, ε / (1 - ε)), INCV algorithm 1
+Select = Literal["posterior", "agreement"]
+SELECT: tuple[Select, ...] = get_args(Select)
+
+MAX_REMOVE_RATIO = 2.0
+"""Bound of the automatic remove ratio, min(2, ε / (1 - ε)); INCV, algorithm 1."""
+
+FEW_IMAGES = 2_000
+"""Below this number, half of the images is too little to learn from, and round 1 has as many folds as later ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """What one round of INCV saw and decided."""
+    """What one round saw and decided; the same record for either rule."""
 
     scored: IntArray
-    """(m,) indices of the candidates this round scored, ascending."""
+    """(m,) indices of the images that the round scored, ascending: all, or the candidates ("agreement")."""
     pred_probs: PredProbs
-    """(m, K) their probabilities, each by the fold model that did not train on it."""
+    """(m, K) their probabilities, by models that did not train on them."""
     kept: IntArray
-    """Indices that joined S: the prediction is the given label."""
+    """Indices that joined S."""
     dropped: IntArray
-    """Indices that left for good: the largest cross-entropies."""
+    """Indices that left S ("posterior"), or the candidates for good ("agreement")."""
     agreement: float
     """Share of the scored on which prediction and given label agree, in [0, 1]."""
     noise_rate: float
-    """ε̂ of the scored, from the agreement, in [0, 1]; in round 1 that of the whole dataset."""
+    """Estimated share of wrong labels among the scored, in [0, 1]: by the posterior, or by the agreement."""
     selected: BoolArray
-    """(n,) S after the round."""
+    """(n,) S after the round. After the last round of "posterior" it stays what that round learned from."""
     candidate: BoolArray
-    """(n,) C after the round."""
+    """(n,) C after the round; for "posterior" everything outside S, since nothing is dropped for good."""
+    learned: IntArray
+    """(n,) the class that an image of S is learned as; its given label for "agreement"."""
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValResult:
-    """The outcome of INCV: S, C, what was dropped, and every round's out-of-sample probabilities."""
+    """The outcome of all rounds."""
 
     labels: IntArray
     """(n,) given labels."""
     pred_probs: PredProbs
-    """(n, K) out-of-sample probabilities of the last round that scored the image."""
+    """(n, K) out-of-sample probabilities: the mean of the rounds ("posterior", without round 1 where there are more),
+    or of the last round that scored the image ("agreement")."""
     last_round: IntArray
-    """(n,) that round, from 1."""
+    """(n,) the last round that scored the image, from 1."""
     rounds: tuple[Round, ...]
+    """What each round saw and decided."""
+    select: Select
+    """The rule that selected."""
     remove_ratio: float
-    """r as used: images dropped for each one kept, at most."""
+    """r as used: images dropped for each one kept, at most; 0 for "posterior"."""
+    posterior: Posterior
+    """Of `pred_probs`; for "agreement" of those of round 1, which all come from models of the same kind."""
 
     @property
     def selected(self) -> BoolArray:
-        """(n,) S: taken for clean."""
+        """(n,) S: taken for right; the models of the last round of "posterior" learned from it."""
         return self.rounds[-1].selected
 
     @property
     def candidate(self) -> BoolArray:
-        """(n,) C: neither kept nor dropped."""
+        """(n,) C: neither in S nor dropped."""
         return self.rounds[-1].candidate
 
     @property
     def dropped(self) -> BoolArray:
-        """(n,) taken for wrong beyond use."""
+        """(n,) taken for wrong beyond use; nothing for "posterior"."""
         return ~(self.selected | self.candidate)
 
     @property
     def noise_rate(self) -> float:
-        """ε̂ from the agreement of round 1, in [0, 1]; biased low under structured or heavy agreement_theory."""
-        return self.rounds[0].noise_rate
+        """Estimated share of wrong labels in [0, 1]; for "agreement" ε̂ of round 1, biased low under heavy noise."""
+        return self.rounds[0 if self.select == "agreement" else -1].noise_rate
 
     @property
     def n_classes(self) -> int:
         """K."""
         return int(self.pred_probs.shape[1])
 
+    @property
+    def flags(self) -> BoolArray:
+        """(n,) labels flagged as wrong: by the posterior for the best expected F1, or everything outside S
+        ("agreement").
+        """
+        return flags_of(self.posterior) if self.select == "posterior" else ~self.selected
 
-def keep_and_drop(labels: IntArray, pred_probs: PredProbs, remove_ratio: float) -> tuple[IntArray, IntArray]:
-    """INCV's rule on one held-out part: what joins S, what is dropped (algorithm 1, steps 3 and 4).
+    def issues(self, class_names: Sequence[str] | None = None, rule: FlagRule | None = None) -> LabelIssues:
+        """Return the label issues: qualities and suggestions of the posterior, flags of the rule that selected.
 
-    labels: (m,) given; pred_probs: (m, K) out of sample; remove_ratio: r >= 0.
-
-    Kept: the prediction is the given label. Dropped: among the round(r·|kept|) of largest
-    cross-entropy those that were not kept. Both as positions 0..m-1, ascending.
-    """
-    agrees = pred_probs.argmax(axis=1) == labels
-    n_drop = min(round(remove_ratio * int(agrees.sum())), len(labels))
-    # -log is monotone: least probability of the given label first. Counted from the front: order[-0:] is everything
-    worst = np.argsort(pred_probs[np.arange(len(labels)), labels], kind="stable")[:n_drop]
-    return np.flatnonzero(agrees), np.sort(worst[~agrees[worst]])
+        Args:
+            class_names: (K,), or their numbers.
+            rule: Which labels to flag by the posterior; None: as many as give the best expected F1. "agreement" flags
+                every image outside S.
+        """
+        if self.select == "agreement":
+            return issues_of(self.posterior, class_names=class_names, flags=self.flags, filter_by="incv")
+        return issues_of(self.posterior, class_names=class_names, rule=rule)
 
 
 @dataclass(frozen=True)
 class IterativeCV:
-    """Iterative Noisy Cross-Validation (Chen, Liao, Chen, Zhang, ICML 2019, algorithm 1).
+    """Iterative Noisy Cross-Validation, with a choice of the rule that selects.
 
-    In each round the candidates C are split; a model trained from scratch on S and the rest of C judges each
-    part. Those whose prediction is the given label join S, the worst of the others are dropped.
+    In each round models trained from scratch on what was selected so far score images that they did not train on.
 
-    Unlike the published code, no label of a judged image ever reaches the trainer, each training starts
-    afresh, and the noise pattern need not be known: ε̂ takes it from the confusions of round 1. ε̂ pools the
-    agreement of all parts of that round, where the paper reads it off the first: same expectation, less variance.
+    `select="posterior"` scores every image in every round. The first round is plain cross-validation on the given
+    labels. From the probabilities so far the posterior over the true labels is computed, and the models of the next
+    round learn the labels that it takes for right, or corrected ones where most are wrong (`what_to_learn`). An image
+    of S is scored by the model that left its part out, one outside S by all models of the round. That mends the
+    one-way street of algorithm 1, where a wrong label once in S is never scored again. No model learned from an image
+    that it scores, but the image's given label had a small part in selecting and correcting others.
+
+    `select="agreement"` is the published algorithm 1: the candidates C are split in two, and a model trained on S and
+    the rest of C scores each part; images whose prediction is the given label join S, the worst of the others are
+    dropped. Unlike in the published code, no label of a scored image ever reaches the trainer, each training starts
+    afresh, and the noise pattern need not be known: ε̂ takes it from the confusions of round 1. ε̂ pools the agreement
+    of all parts of that round, where the paper reads it off the first: same expectation, less variance.
+
+    References:
+        Chen, Liao, Chen, Zhang, Understanding and Utilizing Deep Neural Networks Trained with Noisy Labels, ICML 2019.
     """
 
-    n_rounds: int = 4
-    n_folds: int = 2
+    select: Select = "posterior"
+    """The rule that selects."""
+    n_rounds: int | None = None
+    """Number of rounds; None: 3 for "posterior", the paper's 4 for "agreement"."""
+    n_folds: int | None = None
+    """Folds of every round; None: see `folds`."""
     remove_ratio: float | Literal["auto"] = "auto"
+    """Images that "agreement" drops for each one kept, at most; "auto": by ε̂ of round 1."""
     seed: int = 0
+    """Of all splits and trainings."""
 
     def __post_init__(self) -> None:
-        check_at_least("n_rounds", self.n_rounds, 1)
-        check_at_least("n_folds", self.n_folds, 2)
+        if self.select not in SELECT:
+            raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECT)}")
+        if self.n_rounds is not None:
+            check_at_least("n_rounds", self.n_rounds, 1)
+        if self.n_folds is not None:
+            check_at_least("n_folds", self.n_folds, 2)
         if self.remove_ratio != "auto":
             if isinstance(self.remove_ratio, str):
                 raise InputError(f"remove_ratio is {self.remove_ratio!r}; it takes a number from 0 on, or 'auto'.")
             check_at_least("remove_ratio", self.remove_ratio, 0)
+
+    def folds(self, n_images: int) -> tuple[int, ...]:
+        """Return the folds of each round on so many images.
+
+        Without `n_folds` that is the paper's 2 for "agreement". For "posterior" it is 2 in round 1, which need only
+        tell right labels from wrong ones, and 5 later; below `FEW_IMAGES` images 5 in every round.
+        """
+        if self.select == "agreement":
+            return (self.n_folds or 2,) * (self.n_rounds or 4)
+        later = self.n_folds or min(5, n_images)
+        first = self.n_folds or (later if n_images < FEW_IMAGES else 2)
+        return (first, *(later,) * ((self.n_rounds or 3) - 1))
 
     def run(
         self,
@@ -134,62 +192,123 @@ class IterativeCV:
         finished: Finished | None = None,
         on_fold: OnFold | None = None,
     ) -> CrossValResult:
-        """Run all rounds; fewer if the candidates run out.
+        """Run all rounds; "agreement" ends early where the candidates run out.
 
-        labels: (n,) given labels, whole numbers 0..K-1.
-        finished: results of earlier folds, by `FoldKey`; each fold's lands there the moment it exists, and one
-            that is there is not trained again. The caller sees to it that they belong to the same run.
-        on_fold: told before and after each training.
+        Args:
+            trainer: Trains and answers each fold.
+            labels: (n,) given labels, whole numbers 0..K-1.
+            n_classes: K; None: the largest label + 1.
+            finished: Answers of earlier folds by `FoldKey`. Each new one lands there the moment it exists, and one that
+                is there is not trained again. The caller makes sure that they belong to the same run.
+            on_fold: Called before and after each training.
 
-        Raises InputError for labels that do not fit and for a trainer whose answer is no probability.
+        Returns:
+            What every round saw and decided, and the probabilities and the posterior that follow.
+
+        Raises:
+            InputError: For labels that do not fit, fewer images than folds, and a trainer whose answer is no
+                probability; the folds finished by then are in `finished`.
         """
         y, k = as_labels(labels, n_classes)
-        n = len(y)
-        selected = np.zeros(n, np.bool_)
-        candidate = np.ones(n, np.bool_)
-        pred_probs = np.zeros((n, k), np.float32)
-        last_round = np.zeros(n, np.int64)
+        folds = self.folds(len(y))
+        check_enough_images(len(y), max(folds))
+        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold)
+        return self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
+
+    def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
+        everything = np.arange(len(labels))
+        folds = self.folds(len(labels))
+        learned, selected = labels, np.ones(len(labels), np.bool_)
+        answers: list[PredProbs] = []
         rounds: list[Round] = []
-        ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
-
-        for number in range(1, self.n_rounds + 1):
-            scored = np.flatnonzero(candidate)
-            if len(scored) < self.n_folds:
-                break
-            parts = parts_of(y[scored], self.n_folds, self.seed, number)
-            probs = score_parts(
-                trainer,
-                y,
-                k,
-                selected,
-                scored,
-                parts,
-                self.n_folds,
-                self.seed,
-                number,
-                self.n_rounds,
-                finished,
-                on_fold,
+        for number, n_folds in enumerate(folds, start=1):
+            parts = parts_of_round(labels, n_folds, self.seed, number)
+            probs = scorer.score_all(number, parts, learned, selected)
+            answers.append(probs)
+            posterior = fit_posterior(labels, _evidence(answers))
+            before = selected
+            if number < len(folds):
+                # so many of each class that there are two per part to learn it from
+                learned, selected = what_to_learn(posterior, 2 * folds[number])
+            agreement, by_agreement = _agreement(labels, probs)
+            rounds.append(
+                Round(
+                    scored=everything,
+                    pred_probs=probs,
+                    kept=np.flatnonzero(selected & ~before),
+                    dropped=np.flatnonzero(before & ~selected),
+                    agreement=agreement,
+                    noise_rate=float(posterior.wrong.mean()) if posterior.has_signal else by_agreement,
+                    selected=selected,
+                    candidate=~selected,
+                    learned=learned,
+                )
             )
-            predicted = probs.argmax(axis=1)
-            agreement = float((predicted == y[scored]).mean())
-            pattern = agreement_theory.observed_concentration(y[scored], predicted, k)
-            noise_rate = agreement_theory.noise_rate_from_agreement(agreement, k, pattern)
-            if ratio is None:
-                ratio = min(MAX_REMOVE_RATIO, noise_rate / (1 - noise_rate)) if noise_rate < 1 else MAX_REMOVE_RATIO
+        return CrossValResult(
+            labels=labels,
+            pred_probs=_evidence(answers),
+            last_round=np.full(len(labels), len(rounds)),
+            rounds=tuple(rounds),
+            select=self.select,
+            remove_ratio=0.0,
+            posterior=posterior,
+        )
 
-            kept, dropped = [], []
-            for part in range(self.n_folds):
-                held_out = np.flatnonzero(parts == part)
-                keep, drop = keep_and_drop(y[scored[held_out]], probs[held_out], ratio)
-                kept.append(scored[held_out[keep]])
-                dropped.append(scored[held_out[drop]])
-            joined, left = np.sort(np.concatenate(kept)), np.sort(np.concatenate(dropped))
-            selected[joined] = True
-            candidate[joined] = candidate[left] = False
-            pred_probs[scored] = probs
-            last_round[scored] = number
-            rounds.append(Round(scored, probs, joined, left, agreement, noise_rate, selected.copy(), candidate.copy()))
-        if ratio is None:
-            raise InputError(f"{n} images are fewer than n_folds = {self.n_folds}; each part needs one.")
-        return CrossValResult(y, pred_probs, last_round, tuple(rounds), ratio)
+    def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
+        n = len(labels)
+        selected, candidate = np.zeros(n, np.bool_), np.ones(n, np.bool_)
+        pred_probs, last_round = np.zeros((n, scorer.n_classes), np.float32), np.zeros(n, np.int64)
+        ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
+        rounds: list[Round] = []
+        for number, n_folds in enumerate(self.folds(n), start=1):
+            scored = np.flatnonzero(candidate)
+            if len(scored) < n_folds:
+                break
+            parts = np.full(n, -1)
+            parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number)
+            probs = scorer.score_candidates(number, parts, labels, selected)[scored]
+            agreement, noise_rate = _agreement(labels[scored], probs)
+            if ratio is None:  # round 1 decides for all
+                ratio = min(MAX_REMOVE_RATIO, noise_rate / (1 - noise_rate)) if noise_rate < 1 else MAX_REMOVE_RATIO
+            kept, dropped = keep_and_drop_by_part(labels[scored], probs, parts[scored], ratio)
+            selected, candidate = selected.copy(), candidate.copy()
+            selected[scored[kept]] = True
+            candidate[scored[kept]] = candidate[scored[dropped]] = False
+            pred_probs[scored], last_round[scored] = probs, number
+            rounds.append(
+                Round(
+                    scored=scored,
+                    pred_probs=probs,
+                    kept=scored[kept],
+                    dropped=scored[dropped],
+                    agreement=agreement,
+                    noise_rate=noise_rate,
+                    selected=selected,
+                    candidate=candidate,
+                    learned=labels,
+                )
+            )
+        assert ratio is not None  # there are images for round 1
+        return CrossValResult(
+            labels=labels,
+            pred_probs=pred_probs,
+            last_round=last_round,
+            rounds=tuple(rounds),
+            select=self.select,
+            remove_ratio=ratio,
+            posterior=fit_posterior(labels, rounds[0].pred_probs),
+        )
+
+
+def _evidence(rounds: Sequence[PredProbs]) -> PredProbs:
+    """Return the mean (n, K) of the rounds (n, K) whose models learned from a selection; round 1 while it is alone."""
+    mean: PredProbs = np.mean(rounds[1:] or rounds, axis=0, dtype=np.float32)
+    return mean
+
+
+def _agreement(labels: IntArray, pred_probs: PredProbs) -> tuple[float, float]:
+    """Return the share of images whose prediction is the given label, and the noise rate ε̂ that explains it."""
+    predicted, k = pred_probs.argmax(axis=1), pred_probs.shape[1]
+    share = float((predicted == labels).mean())
+    pattern = agreement_theory.observed_concentration(labels, predicted, k)
+    return share, agreement_theory.noise_rate_from_agreement(share, k, pattern)

@@ -1,18 +1,21 @@
-"""Stratified parts, and plain K-fold cross-validation."""
+"""Stratified parts, models that leave one part out each, and plain K-fold cross-validation."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, IntArray, PredProbs, as_labels, check_at_least
+from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as_labels, check_at_least
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
 
 
 def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -> IntArray:
-    """A part 0..n_parts-1 for each image, (n,): at random, with each class spread evenly over the parts.
+    """Return a part 0..n_parts-1 for each image, (n,): at random, with each class spread evenly over the parts.
 
-    Sizes differ by one at most, of the parts as of a class within them.
+    The sizes of the parts differ by one at most, and so do those of a class within them.
     """
     # numpy sorts 16 bits by radix, several times as fast
     keys = labels.astype(np.uint16) if labels.max(initial=0) < 1 << 16 else labels
@@ -21,6 +24,11 @@ def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -
     parts = np.empty(len(labels), np.int64)
     parts[order] = np.arange(len(labels)) % n_parts  # dealt like cards, on across the classes
     return parts
+
+
+def parts_of_round(labels: IntArray, n_folds: int, seed: int, number: int) -> IntArray:
+    """Return the `stratified_parts` (m,) of a round of a run, counted from 1."""
+    return stratified_parts(labels, n_folds, np.random.default_rng([seed, number]))
 
 
 def cross_validate(
@@ -33,48 +41,106 @@ def cross_validate(
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
 ) -> PredProbs:
-    """Plain stratified K-fold cross-validation: (n, K) probabilities, each by a model that never saw the image.
+    """Run plain stratified K-fold cross-validation, the first round of `IterativeCV`.
 
-    labels: (n,) whole numbers 0..K-1. finished: results of earlier folds, filled as folds finish.
+    Args:
+        trainer: Trains and answers each fold.
+        labels: (n,) given labels, whole numbers 0..K-1.
+        n_folds: Number of parts, 2 or more.
+        seed: Of the split and the trainings.
+        n_classes: K; None: the largest label + 1.
+        finished: Answers of earlier folds; filled as folds finish.
+        on_fold: Called before and after each training.
 
-    Raises InputError for labels that do not fit and for a trainer whose answer is no probability.
+    Returns:
+        (n, K) probabilities, each by a model that never saw the image.
+
+    Raises:
+        InputError: For labels that do not fit, fewer images than folds, and a trainer whose answer is no probability.
     """
     y, k = as_labels(labels, n_classes)
     check_at_least("n_folds", n_folds, 2)
-    everything = np.arange(len(y))
-    nothing = np.zeros(len(y), np.bool_)
-    parts = parts_of(y, n_folds, seed, 1)
-    return score_parts(trainer, y, k, nothing, everything, parts, n_folds, seed, 1, 1, finished, on_fold)
+    check_enough_images(len(y), n_folds)
+    scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold)
+    return scorer.score_all(1, parts_of_round(y, n_folds, seed, 1), y, np.ones(len(y), np.bool_))
 
 
-def parts_of(labels: IntArray, n_folds: int, seed: int, number: int) -> IntArray:
-    return stratified_parts(labels, n_folds, np.random.default_rng([seed, number]))
+def check_enough_images(n: int, n_folds: int) -> None:
+    """Raise InputError where n images cannot fill n_folds parts."""
+    if n < n_folds:
+        raise InputError(f"{n} images are fewer than n_folds = {n_folds}; each part needs one.")
 
 
-def score_parts(
-    trainer: FoldTrainer,
-    labels: IntArray,
-    n_classes: int,
-    selected: BoolArray,
-    scored: IntArray,
-    parts: IntArray,
-    n_folds: int,
-    seed: int,
-    number: int,
-    n_rounds: int,
-    finished: Finished | None,
-    on_fold: OnFold | None,
-) -> PredProbs:
-    """Probabilities of the images `scored` (m, K): trained on `selected` and the other `parts` (m,) of `scored`."""
-    folds = {}
-    for part in range(n_folds):
-        in_training = selected.copy()
-        in_training[scored[parts != part]] = True
-        train_idx = np.flatnonzero(in_training)
-        fold_seed = seed_of(seed, number, part + 1)
-        folds[FoldKey(number, part + 1)] = Fold(train_idx, labels[train_idx], scored[parts == part], fold_seed)
-    answers = train_folds(trainer, folds, n_classes, n_rounds=n_rounds, finished=finished, on_fold=on_fold)
-    probs = np.empty((len(scored), n_classes), np.float32)
-    for key, answer in answers.items():
-        probs[parts == key.fold - 1] = answer
-    return probs
+@dataclass(frozen=True, eq=False)
+class OutOfSampleScorer:
+    """Trains the models of a round and averages their probabilities of images that they did not train on."""
+
+    trainer: FoldTrainer
+    """Trains and answers each fold."""
+    n_classes: int
+    """K."""
+    n_rounds: int
+    """Number of rounds of the run, for `on_fold`."""
+    seed: int
+    """Of the run."""
+    finished: Finished | None = None
+    """Answers by fold; see `train_folds`."""
+    on_fold: OnFold | None = None
+    """Called before and after each training."""
+
+    def score_all(self, number: int, parts: IntArray, learned: IntArray, selected: BoolArray) -> PredProbs:
+        """Score all images by models of `selected`, each without one part.
+
+        A selected image is scored by the model that left its part out, any other image by all models.
+
+        Args:
+            number: Round, from 1.
+            parts: (n,) part of each image, 0..n_parts-1.
+            learned: (n,) class that each image is learned as.
+            selected: (n,) S.
+
+        Returns:
+            (n, K) probabilities.
+        """
+        trained_on = [selected & (parts != part) for part in range(int(parts.max()) + 1)]
+        scored = [~selected | (parts == part) for part in range(len(trained_on))]
+        return self._mean(number, learned, trained_on, scored)
+
+    def score_candidates(self, number: int, parts: IntArray, labels: IntArray, selected: BoolArray) -> PredProbs:
+        """Score the candidates, by models of `selected` and of all candidates but one part.
+
+        Args:
+            number: Round, from 1.
+            parts: (n,) part of each candidate, -1 for all other images.
+            labels: (n,) given labels.
+            selected: (n,) S.
+
+        Returns:
+            (n, K) probabilities, 0 where `parts` is -1.
+        """
+        trained_on = [selected | (parts >= 0) & (parts != part) for part in range(int(parts.max()) + 1)]
+        scored = [parts == part for part in range(len(trained_on))]
+        return self._mean(number, labels, trained_on, scored)
+
+    def _mean(
+        self, number: int, learned: IntArray, trained_on: Sequence[BoolArray], scored: Sequence[BoolArray]
+    ) -> PredProbs:
+        folds = {}
+        for fold, (train, evaluate) in enumerate(zip(trained_on, scored, strict=True), start=1):
+            rows = np.flatnonzero(train)
+            seed = seed_of(self.seed, number, fold)
+            folds[FoldKey(number, fold)] = Fold(rows, learned[rows], np.flatnonzero(evaluate), seed)
+        answers = train_folds(
+            self.trainer,
+            folds,
+            self.n_classes,
+            n_rounds=self.n_rounds,
+            finished=self.finished,
+            on_fold=self.on_fold,
+        )
+        total = np.zeros((len(learned), self.n_classes), np.float32)
+        for key, answer in answers.items():
+            total[folds[key].eval_idx] += answer
+        times = np.sum(scored, axis=0, dtype=np.float32)
+        total /= np.maximum(times, 1)[:, None]
+        return total

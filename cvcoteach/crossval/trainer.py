@@ -9,14 +9,17 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import IntArray, PredProbs, as_pred_probs
+from cvcoteach._validation import InputError, IntArray, PredProbs, as_pred_probs
 
 
 class FoldTrainer(Protocol):
-    """Everything that trains stands behind this. Labels travel with `train_idx`: no other label is in reach."""
+    """Trains a model and answers for images that it did not see.
+
+    Everything that trains stands behind this. Labels travel with `train_idx`: no other label is in reach.
+    """
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        """Train afresh on `train_idx` with `train_labels` (m,), give the probabilities of `eval_idx`: (e, K)."""
+        """Train afresh on `train_idx` with `train_labels` (m,); return the probabilities of `eval_idx`, (e, K)."""
         ...
 
 
@@ -34,37 +37,45 @@ class BatchFoldTrainer(FoldTrainer, Protocol):
     """A trainer that gains by training all folds of a round at once."""
 
     def fit_predict_many(self, folds: Sequence[Fold]) -> Sequence[PredProbs]:
-        """As `fit_predict`, one answer a fold. A fold's answer may depend on its neighbours by rounding only."""
+        """Answer as `fit_predict`, once per fold. A fold's answer may depend on its neighbours by rounding only."""
         ...
 
 
 class FoldKey(NamedTuple):
-    """Which training of a run: round and fold count from 1; plain K-fold is round 1."""
+    """Names a training of a run. Plain K-fold is round 1."""
 
     round: int
+    """From 1."""
     fold: int
+    """From 1."""
 
 
 @dataclass(frozen=True)
 class FoldProgress:
-    """Told before each training ("start") and after it ("done"), or when its result was there already ("kept")."""
+    """Reports one training of a run."""
 
     key: FoldKey
+    """Which training."""
     n_rounds: int
+    """Number of rounds of the run, at most."""
     n_folds: int
+    """Number of folds of this round."""
     n_train: int
+    """Number of images to train on."""
     n_eval: int
+    """Number of images to answer for."""
     state: Literal["start", "done", "kept"]
+    """Before the training, after it, or its answer was there already."""
 
 
 Finished = MutableMapping[FoldKey, PredProbs]
-
+"""Answers by fold, (len(eval_idx), K)."""
 
 OnFold = Callable[[FoldProgress], None]
 
 
 def seed_of(*path: int) -> int:
-    """A seed for one training of a run: other numbers, an unrelated seed."""
+    """Return a seed for one training of a run: other numbers, an unrelated seed."""
     return int(np.random.SeedSequence(path).generate_state(1)[0])
 
 
@@ -77,9 +88,22 @@ def train_folds(
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
 ) -> dict[FoldKey, PredProbs]:
-    """The answers of all folds of a round, each (len(eval_idx), K); those in `finished` are not trained again.
+    """Train the folds of a round that are not in `finished`; a `BatchFoldTrainer` gets all folds at once.
 
-    A `BatchFoldTrainer` gets all folds at once. Raises InputError for a trainer whose answer is no probability.
+    Args:
+        trainer: Trains and answers.
+        folds: What each training gets.
+        n_classes: K.
+        n_rounds: Number of rounds of the run, for `on_fold`.
+        finished: Answers by fold; each new one lands there the moment it exists.
+        on_fold: Called before and after each training.
+
+    Returns:
+        The answer of each fold, (len(eval_idx), K).
+
+    Raises:
+        InputError: For an answer without a probability of each of K classes for every image, and for a batch with
+            another number of answers than folds. The answers before it are in `finished`.
     """
     finished = {} if finished is None else finished
 
@@ -90,14 +114,20 @@ def train_folds(
 
     def checked(key: FoldKey, answer: npt.ArrayLike) -> PredProbs:
         where = f"the trainer's answer for fold {key.fold} of round {key.round}"
-        return as_pred_probs(answer, (len(folds[key].eval_idx), n_classes), where)
+        return _as_answer(answer, (len(folds[key].eval_idx), n_classes), where)
 
     answers: dict[FoldKey, PredProbs] = {}
     # all or none: a batch of fewer folds could differ by rounding from the unbroken run's
     if isinstance(trainer, BatchFoldTrainer) and not all(key in finished for key in folds):
         for key in folds:
             tell(key, "start")
-        for key, answer in zip(folds, trainer.fit_predict_many(list(folds.values())), strict=True):
+        batch = list(trainer.fit_predict_many(list(folds.values())))
+        if len(batch) != len(folds):
+            number = next(iter(folds)).round
+            raise InputError(
+                f"the trainer gave {len(batch)} answers in round {number}; {len(folds)} folds need one each."
+            )
+        for key, answer in zip(folds, batch, strict=True):
             answers[key] = finished[key] = checked(key, answer)
             tell(key, "done")
         return answers
@@ -110,3 +140,16 @@ def train_folds(
         answers[key] = finished[key] = checked(key, trainer.fit_predict(*fold))
         tell(key, "done")
     return answers
+
+
+def _as_answer(answer: npt.ArrayLike, shape: tuple[int, int], where: str) -> PredProbs:
+    """Return a trainer's answer as float32 probabilities of that shape. Raises InputError where it is none."""
+    try:
+        array = np.asarray(answer)
+    except (TypeError, ValueError) as error:  # rows of different length
+        raise InputError(f"{where} is not an array; {shape[0]} images and {shape[1]} classes need {shape}.") from error
+    if array.shape == shape and array.dtype.kind == "f" and not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        value = array[row, column]
+        raise InputError(f"{where}[{row}] is {value} for class {column}; probabilities lie between 0 and 1.")
+    return as_pred_probs(array, shape, where)

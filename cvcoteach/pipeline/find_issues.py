@@ -9,16 +9,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cvcoteach._files import replacing
 from cvcoteach._progress import Watcher
 from cvcoteach._version import __version__
-from cvcoteach.crossval.final_scoring import FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.sources import Choices, Source
 from cvcoteach.data.thumbnails import thumbnails
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
-from cvcoteach.pipeline.prepare import Prepared, prepare, rare_classes
+from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.results import RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -67,17 +69,21 @@ def find_issues(
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
-    incv = IterativeCV(settings.n_rounds, settings.n_folds, settings.remove_ratio, settings.seed)
+    incv = settings.cross_validation
     choices = Choices(path_column, label_column, path_pattern, split)
     prepared = prepare(given, settings, machine, progress, choices=choices)
     data = prepared.source
-    for sentence in (*data.notes, *rare_classes(data, settings.n_folds)):
+    for sentence in (*data.notes, *lone_images(data)):
         progress.note(sentence)
+    if incv.select == "posterior" and incv.remove_ratio != "auto":
+        progress.note("ignored with select posterior, which drops nothing for good: remove_ratio.")
+    if incv.select == "agreement" and rule != FlagRule():
+        progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
     with RunFolder.open(Path(output) if output else default_output(data.location), prepared.identity) as run:
         if run.done:
             results = RunResults.load(run.path)
-            if results.found.flag_for != str(rule):
+            if results.select == "posterior" and results.found.flag_for != str(rule):
                 results = results.flagged_by(rule)
                 _save(results, run, data)
             return replace(results, was_done=True)
@@ -86,9 +92,8 @@ def find_issues(
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
-        scoring = FinalScoring(settings.select, repeats=settings.repeats, passes=prepared.passes, seed=settings.seed)
-        progress.plan(len(data), _folds_of_rounds(incv, scoring))
-        results = _cross_validated(prepared, prepared.make_trainer(run), incv, scoring, clock).flagged_by(rule)
+        progress.plan(len(data), incv.folds(len(data)))
+        results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
         _save(results, run, data)
         return results
 
@@ -98,23 +103,18 @@ def _save(results: RunResults, run: RunFolder, data: Source) -> None:
     results.save(run)
 
 
-def _folds_of_rounds(incv: IterativeCV, scoring: FinalScoring) -> list[int]:
-    n_passes = scoring.n_trainings // (scoring.n_folds * scoring.repeats)
-    return [incv.n_folds] * incv.n_rounds + [scoring.n_folds * scoring.repeats] * n_passes
-
-
 def _cross_validated(
-    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, scoring: FinalScoring, clock: _Clock
+    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, rule: FlagRule, clock: _Clock
 ) -> RunResults:
     data, run = prepared.source, clock.run
     result = incv.run(trainer, data.labels, n_classes=len(data.class_names), finished=run.folds, on_fold=clock.fold)
-    scores = scoring.after(result, trainer, finished=run.folds, on_fold=clock.fold)
-    issues, rounds = scores.issues(data.class_names), report.round_figures(result)
+    issues, rounds = result.issues(data.class_names, rule), report.round_figures(result)
+    posterior = result.posterior
     return RunResults(
         folder=run.path,
         source=run.record["source"],
         paths=data.paths,
-        pred_probs=scores.pred_probs,
+        pred_probs=np.asarray(posterior.pred_probs),
         pred_probs_round_1=result.rounds[0].pred_probs,
         selected=result.selected,
         candidate=result.candidate,
@@ -122,8 +122,8 @@ def _cross_validated(
         rounds=tuple(rounds),
         summary=report.summary(issues, rounds, len(prepared.unreadable)),
         unreadable=prepared.unreadable,
-        alternative=scores.posterior.alternative,
-        alternative_prob=scores.posterior.alternative_prob,
+        alternative=posterior.alternative,
+        alternative_prob=posterior.alternative_prob,
         found=issues,
     )
 

@@ -42,10 +42,10 @@ class FinishedRun:
 
     @property
     def noise_rate(self) -> float:
-        """ε̂, as the first round of INCV estimated it, in [0, 1)."""
+        """ε̂, as round 1 estimated it, in [0, 1)."""
         return float(self.record["rounds"][0]["noise_rate"])
 
     @property
     def wrong(self) -> FloatArray | None:
         """(n,) probability that each label is wrong, in [0, 1]; None if the run could not tell."""
-        return self.results.issues().wrong if self.results.found.has_signal else None
+        return self.results.found.wrong if self.results.found.has_signal else None

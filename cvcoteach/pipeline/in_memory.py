@@ -24,9 +24,6 @@ from cvcoteach._validation import (
     lookalikes,
     near,
 )
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
-from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.items import pixels_of
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
@@ -82,7 +79,7 @@ def label_issues(
     trainer: FoldTrainer | None = None,
     filter_by: str = "posterior",
     class_names: Sequence[str] | None = None,
-    n_rounds: int = 4,
+    n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
     flag_for: FlagFor = "f1",
@@ -98,18 +95,20 @@ def label_issues(
             fold;
         features: (n, d) embeddings, on which linear heads are trained;
         trainer: a `FoldTrainer`.
-        filter_by: "posterior" flags what is probably wrong - with anything to train on, after a final scoring by models
-            that learned only from labels taken for right, or corrected (`FinalScoring`); "incv" what Iterative Noisy
-            Cross-Validation did not select - on `pred_probs`, with nothing to iterate: where the prediction is another
-            class.
+        filter_by: "posterior" flags what is probably wrong. With anything to train on, the probabilities come from
+            rounds of cross-validation whose models learn only from labels that are probably right, or corrected
+            (`IterativeCV`). "incv" flags what the published Iterative Noisy Cross-Validation does not select; on
+            `pred_probs`, where there is nothing to iterate: where the prediction is another class.
         class_names: (K,), in the order of the numbers, or of the columns.
-        n_rounds: rounds of INCV.
-        n_folds: folds; None: 2 for INCV as in the paper, else 5.
+        n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
+        n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
+
+    The command `cvcoteach find-issues` gives the same answer for the same trainer and seed.
 
     Raises:
         InputError: for what does not fit, and where not exactly one source is given.
@@ -125,20 +124,6 @@ def label_issues(
         rule=settings.flag_rule,
     )
     return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
-
-
-def label_issues_from(
-    result: CrossValResult, *, filter_by: str = "posterior", class_names: Sequence[str] | None = None
-) -> LabelIssues:
-    """Return the label issues of a finished INCV run.
-
-    Qualities and suggestions are the posterior's, from the probabilities of round 1: those of all images, each by
-    a model of the same kind. Flags: "posterior", or "incv" for every image that INCV did not select.
-    """
-    check_rule(filter_by)
-    posterior = fit_posterior(result.labels, result.rounds[0].pred_probs)
-    flags = ~result.selected if filter_by == "incv" else flags_of(posterior)
-    return issues_of(posterior, class_names=class_names, flags=flags, filter_by=filter_by)
 
 
 def flagged(
@@ -160,21 +145,12 @@ def flagged(
     n_rows = getattr(trainer, "n_images", None)
     if isinstance(n_rows, int):
         check_rows(len(y), evidence.kind, n_rows)
+    rounds = settings.cross_validation
     with _shown(progress) as shown:
-        if settings.filter_by == "incv":
-            n_folds = 2 if settings.n_folds is None else settings.n_folds
-            incv = IterativeCV(settings.n_rounds, n_folds, seed=settings.seed)
-            shown.plan(len(y), [incv.n_folds] * incv.n_rounds)
-            result = incv.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
-            return Flagged(fit_posterior(y, result.rounds[0].pred_probs), ~result.selected, names)
-        n_folds, seed = 5 if settings.n_folds is None else settings.n_folds, settings.seed
-        # heads cost seconds: more passes are worth them
-        passes = HEAD_PASSES if evidence.kind == "features" else 1
-        scoring = FinalScoring(n_folds=n_folds, passes=passes, seed=seed)
-        shown.plan(len(y), [n_folds] * (1 + passes))
-        probs = cross_validate(trainer, y, n_folds=n_folds, seed=seed, n_classes=len(names), on_fold=shown.fold)
-        scores = scoring.run(trainer, y, probs, on_fold=shown.fold)
-    return Flagged(scores.posterior, flags_of(scores.posterior, settings.flag_rule), names)
+        shown.plan(len(y), rounds.folds(len(y)))
+        result = rounds.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
+    flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
+    return Flagged(result.posterior, flags, names)
 
 
 def _by_pred_probs(

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.final_scoring import HEAD_PASSES
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
@@ -48,8 +47,6 @@ class Prepared:
     """Everything that decides the result, for run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
     """Returns the trainer, with the compute plan that the folder records."""
-    passes: int
-    """Passes of the final scoring, if the user did not set them."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
     images: Mapping[str, Any] = field(default_factory=dict)
@@ -96,8 +93,7 @@ def prepare(
     if not isinstance(data, Source):
         data = read_source(data, **asdict(choices or Choices()))
         progress.note(f"{data.description}.")
-    identity = {name: getattr(settings, name) for name in ("n_rounds", "n_folds", "remove_ratio", "seed", "select")}
-    backbone = None
+    incv, backbone = settings.cross_validation, None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
         settings, backbone = _automatic(data, settings, machine, progress)
     if settings.features is not None:
@@ -107,14 +103,14 @@ def prepare(
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
     kept = prepared.source
-    passes = (settings.passes or prepared.passes) if settings.select == "posterior" else 1
-    identity |= {"repeats": settings.repeats, "passes": passes}
+    identity: dict[str, Any] = {"select": incv.select, "folds": incv.folds(len(kept)), "seed": incv.seed}
+    if incv.select == "agreement":
+        identity |= {"remove_ratio": incv.remove_ratio}
     labels_digest = digest(kept.labels, *kept.class_names)
     paths_digest = digest("\0".join(kept.paths))
     return replace(
         prepared,
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
-        passes=passes,
         seconds_reading=time.perf_counter() - started,
         images={"count": len(data), **prepared.images},
     )
@@ -154,7 +150,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, progress:
         )
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer, HEAD_PASSES)
+    return Prepared(data, {}, identity, lambda run: trainer)
 
 
 def _heads(
@@ -199,7 +195,7 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, HEAD_PASSES, images={"digest": images.content})
+    return Prepared(data, unreadable, identity, lambda run: trainer, images={"digest": images.content})
 
 
 def load(
@@ -264,13 +260,14 @@ def _with_images(
         if plan is None and not run.done:
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
-                trainings = settings.n_rounds * settings.n_folds * 0.6 + 4 * settings.repeats * (settings.passes or 1)
+                # each is on all images but one part, about
+                trainings = sum(n_folds - 1 for n_folds in settings.cross_validation.folds(len(data)))
                 seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
                 progress.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, 1, images={"digest": images.content})
+    return Prepared(data, unreadable, identity, make_trainer, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
@@ -303,22 +300,14 @@ def _recipe(settings: Settings) -> Recipe:
     return replace(base, model=model.with_weights(settings.weights), **changes)
 
 
-def rare_classes(data: Source, n_folds: int) -> list[str]:
-    """Return a sentence on the classes that some fold will not see, where there are any."""
+def lone_images(data: Source) -> list[str]:
+    """Return a sentence on the classes with a single image, if there are any."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
-    rare = np.flatnonzero(counts < n_folds)
-    if not len(rare):
-        return []
-    if len(rare) == 1:
-        k = int(rare[0])
-        return [
-            f"class {data.class_names[k]!r} has {counts[k]} image{'' if counts[k] == 1 else 's'}, fewer than the "
-            f"{n_folds} folds: some model never sees the class, so look at its images yourself."
-        ]
-    names = ", ".join(repr(data.class_names[k]) for k in rare[:5]) + (
-        f" and {len(rare) - 5:,} more" if len(rare) > 5 else ""
-    )
-    return [
-        f"{len(rare):,} of {len(counts):,} classes have fewer images than the {n_folds} folds: {names}. Some model "
-        "never sees them, so look at their images yourself."
+    lone = [repr(data.class_names[k]) for k in np.flatnonzero(counts == 1)]
+    if len(lone) == 1:
+        return [f"class {lone[0]} has 1 image: the models that score it never see the class, so look at it yourself."]
+    names = ", ".join(lone[:5]) + (f" and {len(lone) - 5:,} more" if len(lone) > 5 else "")
+    return lone and [
+        f"{len(lone):,} of {len(counts):,} classes have 1 image: {names}; the models that score it never see its "
+        "class, so look at these images yourself."
     ]

@@ -23,7 +23,12 @@ def counted(n: int, noun: str) -> str:
 
 
 def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
-    """Return a record per round: how many were scored, kept, dropped; agreement and ε̂."""
+    """Return a record per round, the same for either rule of `IterativeCV`.
+
+    `scored`, `kept` (joined S), `dropped` (left S, or the candidates), `selected` (S) and `candidate` count images;
+    `corrected` counts those of S that are learned as another class than the given one; `agreement` and `noise_rate` are
+    shares of the scored.
+    """
     return [
         {
             "round": number,
@@ -32,6 +37,7 @@ def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
             "dropped": len(r.dropped),
             "selected": int(r.selected.sum()),
             "candidate": int(r.candidate.sum()),
+            "corrected": int((r.learned != result.labels)[r.selected].sum()),
             "agreement": round(r.agreement, 4),
             "noise_rate": round(r.noise_rate, 4),
         }

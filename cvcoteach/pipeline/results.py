@@ -15,6 +15,7 @@ import pandas as pd
 
 from cvcoteach._files import replacing, write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach.crossval.incv import Select
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
@@ -48,17 +49,17 @@ class RunResults:
     paths: tuple[str, ...]
     """n names of images, as in the source."""
     pred_probs: PredProbs
-    """(n, K) out-of-sample probabilities from which everything else follows."""
+    """(n, K) out-of-sample probabilities from which everything else follows; of "agreement" those of round 1."""
     pred_probs_round_1: PredProbs
     """(n, K) those of round 1, whose models learned from all given labels."""
     selected: BoolArray
-    """(n,) S: taken for clean by the rounds."""
+    """(n,) S: taken for right by the rounds; the models of the last one learned from it."""
     candidate: BoolArray
-    """(n,) C: neither kept nor dropped."""
+    """(n,) C: neither in S nor dropped."""
     round: IntArray
     """(n,) the last round that judged each image, from 1."""
     rounds: tuple[Mapping[str, Any], ...]
-    """A record per round: how many were scored, kept and dropped, the agreement, the noise rate."""
+    """A record per round; see `report.round_figures`."""
     summary: Mapping[str, Any]
     """The figures of the run, for people and machines; see `report.summary`."""
     unreadable: Mapping[str, str]
@@ -86,8 +87,13 @@ class RunResults:
         return self.found.class_names
 
     @property
+    def select(self) -> Select:
+        """The rule by which the rounds selected."""
+        return "agreement" if self.found.filter_by == "incv" else "posterior"
+
+    @property
     def dropped(self) -> BoolArray:
-        """(n,) taken for wrong beyond use by the rounds."""
+        """(n,) taken for wrong beyond use by the rounds; nothing for "posterior"."""
         return ~(self.selected | self.candidate)
 
     @property
@@ -105,38 +111,47 @@ class RunResults:
         own, other = self.found.label_quality, self.alternative_prob
         return (own > other) | ((own == other) & (self.labels < self.alternative))
 
-    def issues(self, filter_by: str = "posterior") -> LabelIssues:
+    def issues(self, filter_by: str | None = None) -> LabelIssues:
         """Return the label issues: to the bit the flags, qualities and suggestions of the run.
 
-        filter_by: "posterior" for the flags of the run, or "incv" for every image that the rounds did not select.
+        Args:
+            filter_by: None for the flags of the run; "posterior" for those of the posterior, "incv" for every image
+                outside S, which a run with select "agreement" has.
 
-        Raises InputError for another rule.
+        Raises:
+            InputError: For another rule, and for "incv" where the run selected by the posterior.
         """
-        if filter_by not in RULES:
+        if filter_by is not None and filter_by not in RULES:
             raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), RULES)}")
-        if filter_by == self.found.filter_by:
+        if filter_by in (None, self.found.filter_by):
             return self.found
-        flags = ~self.selected
+        if filter_by == "incv":
+            raise InputError(
+                f"filter_by is 'incv', but {self.folder} selected by the posterior; find the issues with select "
+                "'agreement', in another folder."
+            )
+        return self._flagged_by(FlagRule())
+
+    def flagged_by(self, rule: FlagRule) -> RunResults:
+        """Return the same run with the flags and figures of another rule of the posterior, from the same probabilities.
+
+        A run that selected by agreement flags what it did not select, whatever the rule.
+        """
+        if self.select == "agreement":
+            return self
+        found = self._flagged_by(rule)
+        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
+
+    def _flagged_by(self, rule: FlagRule) -> LabelIssues:
+        flags = rule.flags(self.found.wrong) & self.found.has_signal
         return replace(
             self.found,
             is_label_issue=flags,
             suggested=np.where(flags, self.alternative, self.likely),
             suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
-            filter_by=filter_by,
-            flag_for="",
-        )
-
-    def flagged_by(self, rule: FlagRule) -> RunResults:
-        """Return the same run with the flags and figures of another rule, from the same probabilities."""
-        flags = rule.flags(self.found.wrong) & self.found.has_signal
-        found = replace(
-            self.found,
-            is_label_issue=flags,
-            suggested=np.where(flags, self.alternative, self.likely),
-            suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
+            filter_by="posterior",
             flag_for=str(rule),
         )
-        return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
 
     def worst_first(self) -> IntArray:
         """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
@@ -147,8 +162,8 @@ class RunResults:
 
         `predicted_label` is the class that the out-of-sample probabilities favour, `suggested_label` the most probable
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
-        `label_quality` the probability that the given label is right. `set` says where the rounds left the image,
-        `round` which of them judged it last.
+        `label_quality` the probability that the given label is right. `set` says where the rounds left the image
+        ("selected": the models of the last round learned from it), `round` which of them scored it last.
         """
         issues, names = self.found, np.asarray(self.class_names, dtype=object)
         table = pd.DataFrame(

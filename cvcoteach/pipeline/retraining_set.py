@@ -128,9 +128,14 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     results, flags_decide = request.run.results, request.settings.selection == "flags"
     data = request.source.read()
     rows = _rows_in(data, request, progress)
+    if not flags_decide and results.select == "posterior":
+        raise InputError(
+            f"{results.folder} selected by the posterior, not by agreement; take --select flags, or find the issues "
+            "with --select agreement."
+        )
     flagged = results.issues().is_label_issue
     selected = ~flagged if flags_decide else results.selected
-    candidate = results.candidate & flagged if flags_decide else results.candidate
+    candidate = flagged if results.select == "posterior" else results.candidate
     nothing = np.zeros(len(results.labels), np.bool_)
     reviewed = _corrected(request, data.root, Corrected(results.labels, selected, candidate, nothing, nothing))
     models = _models(request)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cvcoteach.crossval.final_scoring import Select
+from cvcoteach.crossval.incv import IterativeCV, Select
 from cvcoteach.issues.flags import FlagFor, FlagRule
 
 RULES = ("posterior", "incv")
@@ -41,18 +41,14 @@ class Settings:
     """Train the backbone itself in the folds."""
     head: Literal["linear", "mlp"] = "linear"
     """Head that is trained on features."""
-    select: Select = "posterior"
-    """What the models of the final scoring learn from; see `FinalScoring`."""
-    repeats: int = 1
-    """Cross-validations in each pass of the final scoring, averaged."""
-    passes: int | None = None
-    """Passes of the final scoring; None: 2 for heads, 1 for networks."""
-    n_rounds: int = 4
-    """Rounds of INCV."""
-    n_folds: int = 2
-    """Folds of each round."""
+    select: Select | None = None
+    """The rule by which rounds select, see `IterativeCV`; None: "posterior", with the preset "paper" "agreement"."""
+    n_rounds: int | None = None
+    """Number of rounds; None: 3 for "posterior", 4 for "agreement"."""
+    n_folds: int | None = None
+    """Folds of every round; None: see `IterativeCV.folds`."""
     remove_ratio: float | Literal["auto"] = "auto"
-    """Images dropped for each one kept, at most."""
+    """Images that "agreement" drops for each one kept, at most."""
     seed: int = 0
     """Of all splits and trainings."""
     flag_for: FlagFor = "f1"
@@ -65,6 +61,16 @@ class Settings:
         """The rule behind the flags. Raises InputError for a goal or a probability that does not fit."""
         return FlagRule(self.flag_for, self.min_probability)
 
+    @property
+    def selection(self) -> Select:
+        """`select`, decided."""
+        return self.select or ("agreement" if self.preset == "paper" else "posterior")
+
+    @property
+    def cross_validation(self) -> IterativeCV:
+        """The rounds that are run."""
+        return IterativeCV(self.selection, self.n_rounds, self.n_folds, self.remove_ratio, self.seed)
+
 
 @dataclass(frozen=True)
 class InMemorySettings:
@@ -72,14 +78,20 @@ class InMemorySettings:
 
     filter_by: str = "posterior"
     """The rule behind the flags: "posterior" or "incv"."""
-    n_rounds: int = 4
-    """Rounds of INCV."""
+    n_rounds: int | None = None
+    """Number of rounds; None: 3 for "posterior", 4 for "incv"."""
     n_folds: int | None = None
-    """Folds; None: the paper's 2 for "incv", 5 for "posterior"."""
+    """Folds of every round; None: see `IterativeCV.folds`."""
     seed: int = 0
     """Of all splits and trainings."""
     flag_rule: FlagRule = field(default_factory=FlagRule)
     """Which labels "posterior" flags."""
+
+    @property
+    def cross_validation(self) -> IterativeCV:
+        """The rounds that are run where there is anything to train on."""
+        select: Select = "agreement" if self.filter_by == "incv" else "posterior"
+        return IterativeCV(select, self.n_rounds, self.n_folds, seed=self.seed)
 
 
 @dataclass(frozen=True)

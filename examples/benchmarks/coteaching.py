@@ -30,7 +30,6 @@ from cvcoteach.coteaching.curriculum import Curriculum, vanilla_curriculum
 from cvcoteach.coteaching.presets import HEAD_RECIPE
 from cvcoteach.coteaching.selection import Selection, corrected, selection_after
 from cvcoteach.coteaching.training import CoTeachingTask
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.noise_model import simulate as noise
@@ -150,19 +149,18 @@ class Bench:
         yield PLAIN, lambda: self.plain(given, seed)
         folds = None
         if isinstance(self.trainer, TorchTrainer):
-            folds = FoldFiles(data.BUILD / f"coteaching-{name}-{seed}-{key_of(FOLDS)}")
+            folds = FoldFiles(data.BUILD / f"coteaching-posterior-{name}-{seed}-{key_of(FOLDS)}")
         found = IterativeCV(seed=seed).run(self.trainer, given, n_classes=K, finished=folds)
-        scoring = FinalScoring(passes=1 if self.scratch else HEAD_PASSES, seed=seed)
-        scores = scoring.after(found, self.trainer, finished=folds)
-        default = selection_after(found, scores)
+        default = selection_after(found)
         # vanilla is told the better estimate of the noise too
         curriculum = vanilla_curriculum(self.n, default.noise_rate, self.recipe.epochs)
         everything = Selection.of_everything(given, default.noise_rate)
         yield VANILLA, lambda: self.pair(everything, curriculum, self.recipe.epochs, seed)
         yield DEFAULT, lambda: self.taught(default, seed)
         if not self.scratch:
-            yield PAPER, lambda: self.taught(selection_after(found, None), seed)
-            correct = corrected(default, scores.suggested, scores.suggested_prob)
+            published = IterativeCV("agreement", seed=seed).run(self.trainer, given, n_classes=K)
+            yield PAPER, lambda: self.taught(selection_after(published), seed)
+            correct = corrected(default, found.posterior.suggested, found.posterior.suggested_prob)
             yield CORRECT, lambda: self.taught(correct, seed)
 
     def taught(self, selection: Selection, seed: int) -> float:

@@ -23,7 +23,6 @@ from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 from tables import markdown, publish
 
-from cvcoteach.crossval.final_scoring import HEAD_PASSES, FinalScoring
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.issues.flags import flags_of
@@ -124,11 +123,11 @@ def measured(trainer: HeadTrainer, given: Labels, wrong: Bools, seed: int) -> It
     seconds = folds + clock.lap()
     yield ["posterior of the same folds", *figures(wrong, doubt, flags), calibration(wrong, doubt), seconds]
 
-    scores = FinalScoring(passes=HEAD_PASSES, seed=seed).run(trainer, given, probs)
-    seconds = folds + clock.lap()
-    yield [OURS, *figures(wrong, scores.wrong, scores.is_label_issue), calibration(wrong, scores.wrong), seconds]
-
     result = IterativeCV(seed=seed).run(trainer, given)
+    doubt, seconds = result.posterior.wrong, clock.lap()
+    yield [OURS, *figures(wrong, doubt, result.flags), calibration(wrong, doubt), seconds]
+
+    result = IterativeCV("agreement", seed=seed).run(trainer, given)
     seconds = clock.lap()
     quality = result.pred_probs[np.arange(len(given)), given]
     rank = np.lexsort((-quality, ~result.selected)).argsort()  # those that never joined S are the most doubtful

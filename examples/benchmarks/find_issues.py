@@ -113,7 +113,8 @@ def lp_lr(output: Path, clean: np.ndarray) -> list[tuple[int, float, float]]:
 
     run, found = RunFolder.read(output), RunResults.load(output)
     identity = run.record["identity"]
-    incv = IterativeCV(identity["n_rounds"], identity["n_folds"], identity["remove_ratio"], identity["seed"])
+    incv = IterativeCV(identity["select"], len(identity["folds"]), seed=identity["seed"])
+    assert list(incv.folds(len(found.labels))) == identity["folds"]
     result = incv.run(None, found.labels, n_classes=len(found.class_names), finished=run.folds)  # every fold is there
     return [
         (int(r.selected.sum()), float(clean[r.selected].mean()), float(r.selected[clean].mean())) for r in result.rounds

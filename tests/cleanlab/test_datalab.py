@@ -89,7 +89,7 @@ def test_the_report_names_the_worst(lab, capsys, verbosity):
     assert "incv issues" in text
     assert all(str(index) in text for index in worst)
     assert ("noise_ratio:" in text) == (verbosity >= 1)
-    assert ("transition" in text) == (verbosity == 4)
+    assert ("transition:" in text) == (verbosity == 4)
 
 
 @pytest.mark.slow

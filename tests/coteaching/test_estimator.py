@@ -47,7 +47,9 @@ def test_given_nothing_but_features_and_labels_it_finds_the_clean_ones_first() -
     wrong = given[:400] != true[:400]
     assert wrong[model.selected_].mean() < 0.1 < wrong.mean()
     assert model.cross_validation_ is not None
-    assert model.scores_.posterior.has_signal
+    assert model.cross_validation_.posterior.has_signal
+    np.testing.assert_array_equal(model.selected_, ~model.cross_validation_.flags)
+    np.testing.assert_array_equal(model.candidate_, model.cross_validation_.flags)
     assert model.noise_rate_ == pytest.approx(wrong.mean(), abs=0.1)
     assert len(model.history_) == model.recipe_.epochs
     probs = model.predict_proba(X[400:])
@@ -126,7 +128,6 @@ def test_vanilla_without_a_noise_rate_estimates_it_in_one_round() -> None:
     model = CoTeaching(mode="vanilla", random_state=0, threads=1).fit(X, given)
     assert model.noise_rate_ == pytest.approx((given != true).mean(), abs=0.1)
     assert len(model.cross_validation_.rounds) == 1
-    assert model.scores_ is None
 
 
 def test_labels_may_be_names() -> None:

@@ -15,6 +15,7 @@ from cvcoteach import find_label_issues, label_issues
 from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import find_issues as module
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.prepare import Prepared
@@ -68,7 +69,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counted], None]:
     def put(trainer: Counted) -> None:
         def prepare(source: Any, settings: Settings, *_: Any, **__: Any) -> Prepared:
             data = source if isinstance(source, Source) else source_of(str(source.absolute()))[0]
-            return Prepared(data, {}, {"seed": settings.seed}, lambda run: trainer, 1)
+            return Prepared(data, {}, {"seed": settings.seed}, lambda run: trainer)
 
         monkeypatch.setattr(module, "prepare", prepare)
 
@@ -99,12 +100,12 @@ def test_a_run_that_is_there_is_read_and_not_trained_again(tmp_path: Path, fake:
     source, trainer = source_of()
     fake(trainer)
     first = find_issues(source, tmp_path, QUICK)
-    assert trainer.n_trained == 2 * 2 + 5
+    assert trainer.n_trained == 5 + 5
     assert not first.was_done
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     again = Recorder()
     second = find_issues(source, tmp_path, QUICK, watcher=again)
-    assert trainer.n_trained == 2 * 2 + 5
+    assert trainer.n_trained == 5 + 5
     assert second.was_done
     assert again.updates == []
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
@@ -114,18 +115,18 @@ def test_a_run_that_is_there_is_read_and_not_trained_again(tmp_path: Path, fake:
 
 def test_an_interrupted_run_resumes_and_its_progress_starts_where_it_stopped(tmp_path: Path, fake: Any) -> None:
     source, trainer = source_of()
-    trainer.breaks_after = 3
+    trainer.breaks_after = 6
     fake(trainer)
     with pytest.raises(KeyboardInterrupt):
         find_issues(source, tmp_path / "broken", QUICK)
     trainer.breaks_after = 99
     watcher = Recorder()
     resumed = find_issues(source, tmp_path / "broken", QUICK, watcher=watcher)
-    assert trainer.n_trained == 2 * 2 + 5
-    assert watcher.updates[0].message == "round 2 of 3, fold 2 of 2"
-    assert 0.2 < watcher.updates[0].done / watcher.updates[0].total < 0.4
+    assert trainer.n_trained == 5 + 5
+    assert watcher.updates[0].message == "round 2 of 2, fold 2 of 5"
+    assert 0.6 < watcher.updates[0].done / watcher.updates[0].total < 0.7
     assert watcher.updates[-1].done == watcher.updates[-1].total
-    assert [update.finished for update in watcher.updates if update.finished] == ["round 2 of 3", "round 3 of 3"]
+    assert [update.finished for update in watcher.updates if update.finished] == ["round 2 of 2"]
     whole = find_issues(source, tmp_path / "whole", QUICK)
     assert resumed.table().equals(whole.table())
 
@@ -137,7 +138,63 @@ def test_a_class_that_a_fold_lacks_is_noted_by_its_name(tmp_path: Path, fake: An
     fake(trainer)
     watcher = Recorder()
     find_issues(source, tmp_path, QUICK, watcher=watcher)
-    assert watcher.notes[0].startswith("class 'cow' has 1 image, fewer than the 2 folds")
+    assert watcher.notes == [
+        "class 'cow' has 1 image: the models that score it never see the class, so look at it yourself."
+    ]
+
+
+def test_the_command_runs_the_algorithm_and_nothing_else(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    for settings in (Settings(), Settings(n_rounds=2, n_folds=3), Settings(select="agreement"), Settings("paper")):
+        trainer.n_trained = 0
+        incv = settings.cross_validation
+        results = find_issues(source, tmp_path / f"{trainer.n_trained} {hash(settings)}", settings)
+        expected = incv.run(source_of()[1], source.labels)
+        assert trainer.n_trained == sum(incv.folds(N)) or settings.selection == "agreement"
+        np.testing.assert_array_equal(results.pred_probs, expected.posterior.pred_probs)
+        np.testing.assert_array_equal(results.pred_probs_round_1, expected.rounds[0].pred_probs)
+        np.testing.assert_array_equal(results.selected, expected.selected)
+        np.testing.assert_array_equal(results.candidate, expected.candidate)
+        np.testing.assert_array_equal(results.round, expected.last_round)
+        np.testing.assert_array_equal(results.issues().is_label_issue, expected.flags)
+        assert results.issues().filter_by == ("incv" if settings.selection == "agreement" else "posterior")
+        assert results.select == incv.select
+
+
+def test_the_record_of_a_run_counts_what_each_round_did(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    by_posterior = find_issues(source, tmp_path / "posterior", Settings()).rounds
+    by_agreement = find_issues(source, tmp_path / "agreement", Settings(select="agreement")).rounds
+    assert [set(record) for record in by_posterior] == [set(by_agreement[0])] * 3
+    assert [record["scored"] for record in by_posterior] == [N] * 3
+    assert [record["selected"] + record["candidate"] for record in by_posterior] == [N] * 3
+    first = by_agreement[0]
+    assert first["kept"] == first["selected"] == N - first["candidate"] - first["dropped"]
+    assert by_agreement[1]["scored"] == first["candidate"]
+    assert {record["corrected"] for record in (*by_posterior, *by_agreement)} == {0}
+    assert json.loads((tmp_path / "posterior" / "run.json").read_text())["rounds"] == list(by_posterior)
+
+
+def test_what_the_rule_ignores_is_noted(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    for select, notes in (("posterior", 1), ("agreement", 0)):
+        watcher = Recorder()
+        find_issues(source, tmp_path / select, Settings(select=select, remove_ratio=0.5), watcher=watcher)
+        assert len(watcher.notes) == notes
+        assert all(note.startswith("ignored with select posterior") for note in watcher.notes)
+    watcher = Recorder()
+    settings = Settings(select="agreement", flag_for="recall")
+    results = find_issues(source, tmp_path / "paper", settings, watcher=watcher)
+    assert watcher.notes == [
+        "ignored with select agreement, which flags what it does not select: flag_for, min_probability."
+    ]
+    np.testing.assert_array_equal(results.issues().is_label_issue, ~results.selected)
+    assert results.flagged_by(FlagRule("recall")) is results
+    again = find_issues(source, tmp_path / "paper", settings)
+    np.testing.assert_array_equal(again.issues().is_label_issue, ~results.selected)
 
 
 def test_an_error_of_the_folder_does_not_speak_of_command_options(tmp_path: Path, fake: Any) -> None:

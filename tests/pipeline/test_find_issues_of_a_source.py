@@ -26,4 +26,4 @@ def test_paths_as_text_and_a_source_give_the_same_run(tmp_path: Path) -> None:
     read = find_issues(replace(source, location=Path("my photos")), tmp_path / "read", settings)
     assert (read.folder / "issues.csv").read_bytes() == (text.folder / "issues.csv").read_bytes()
     assert "my photos" in (read.folder / "issues.html").read_text()
-    assert (read.posterior.label_quality == read.issues.label_quality).all()
+    assert (read.issues().label_quality == text.issues().label_quality).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from cvcoteach._progress import Silent
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
-from cvcoteach.pipeline.prepare import prepare, rare_classes
+from cvcoteach.pipeline.prepare import lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import Machine, Settings
 from tests.images import CLASSES, class_folders
@@ -31,7 +32,22 @@ def test_a_path_and_the_source_that_it_names_are_the_same_run(shapes: Path) -> N
     by_source = prepare(read_source(shapes), Settings(), MACHINE, RunProgress())
     assert by_path.identity == by_source.identity
     assert by_path.source.class_names == CLASSES
-    assert by_path.passes == 1
+    assert {name: by_path.identity[name] for name in ("select", "folds", "seed")} == {
+        "select": "posterior",
+        "folds": (5, 5, 5),
+        "seed": 0,
+    }
+
+
+def test_the_identity_holds_what_the_rounds_do_and_nothing_they_ignore(shapes: Path) -> None:
+    def identity(**settings: Any) -> dict[str, Any]:
+        return prepare(shapes, Settings(**settings), MACHINE, RunProgress()).identity
+
+    assert identity(remove_ratio=0.5) == identity() == identity(n_rounds=3, n_folds=5)
+    assert identity(n_rounds=2)["folds"] == (5, 5)
+    paper = identity(preset="paper")
+    assert (paper["select"], paper["folds"], paper["remove_ratio"]) == ("agreement", (2, 2, 2, 2), "auto")
+    assert identity(select="agreement", remove_ratio=0.5)["remove_ratio"] == 0.5
 
 
 def test_the_identity_holds_the_model_as_text_as_earlier_versions_wrote_it(shapes: Path) -> None:
@@ -77,19 +93,19 @@ def test_settings_of_networks_are_ignored_for_heads_on_features_and_that_is_said
 
     np.save(tmp_path / "features.npy", np.random.default_rng(0).random((30, 4)))
     watcher = Notes()
-    prepared = prepare(shapes, Settings(features=tmp_path / "features.npy", epochs=3), MACHINE, RunProgress(watcher))
+    prepare(shapes, Settings(features=tmp_path / "features.npy", epochs=3), MACHINE, RunProgress(watcher))
     assert watcher.notes == [
         "30 images, 3 classes, a folder each in shapes.",
         "ignored for heads on features: epochs.",
     ]
-    assert prepared.passes == 2
     np.save(tmp_path / "features.npy", np.zeros((29, 4)))
     with pytest.raises(InputError, match=r"has 29 rows, but the source has 30 images; it takes one row per image"):
         prepare(shapes, Settings(features=tmp_path / "features.npy"), MACHINE, RunProgress())
 
 
-def test_a_class_that_some_fold_will_not_see_is_named(shapes: Path) -> None:
+def test_a_class_with_a_single_image_is_named(shapes: Path) -> None:
     source = read_source(shapes)
     few = source.subset(np.flatnonzero((source.labels != 1) | (np.arange(30) == np.argmax(source.labels == 1))))
-    (sentence,) = rare_classes(few, 2)
-    assert sentence.startswith("class 'cross' has 1 image, fewer than the 2 folds")
+    (sentence,) = lone_images(few)
+    assert sentence.startswith("class 'cross' has 1 image: the models that score it never see the class")
+    assert lone_images(source) == []

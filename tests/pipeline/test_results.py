@@ -12,11 +12,12 @@ import pytest
 
 from cvcoteach import RunResults
 from cvcoteach._validation import InputError
-from cvcoteach.crossval.final_scoring import verdict
-from cvcoteach.issues.label_issues import issues_of
+from cvcoteach.issues.label_issues import issues_of, posterior_issues
+from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.results import read_unreadable, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.settings import Settings
 from tests.pipeline.test_find_issues import QUICK, fake, source_of
 
 __all__ = ["fake"]
@@ -44,18 +45,33 @@ def test_what_is_read_is_what_was_found_to_the_bit(run: RunResults) -> None:
 
 def test_the_issues_are_those_that_the_probabilities_of_the_run_give(run: RunResults) -> None:
     loaded = RunResults.load(run.folder)
-    posterior, flags = verdict(loaded.labels, loaded.pred_probs)
+    posterior = fit_posterior(loaded.labels, loaded.pred_probs)
+    flags = posterior_issues(loaded.labels, loaded.pred_probs).is_label_issue
     np.testing.assert_array_equal(loaded.issues().label_quality, posterior.label_quality)
     np.testing.assert_array_equal(loaded.issues().is_label_issue, flags)
     np.testing.assert_array_equal(loaded.likely, posterior.suggested)
     np.testing.assert_array_equal(loaded.likely_prob, posterior.suggested_prob)
     assert loaded.found.has_signal == posterior.has_signal
-    by_rounds = issues_of(posterior, class_names=loaded.class_names, flags=~loaded.selected, filter_by="incv")
-    for field in dataclasses.fields(by_rounds):
-        found = getattr(loaded.issues("incv"), field.name)
-        np.testing.assert_array_equal(found, getattr(by_rounds, field.name), field.name)
+    assert loaded.issues("posterior") is loaded.issues()
     with pytest.raises(InputError, match="filter_by is 'incvv'; did you mean incv"):
         loaded.issues("incvv")
+    with pytest.raises(InputError, match=r"run selected by the posterior; find the issues with select 'agreement'"):
+        loaded.issues("incv")
+
+
+def test_a_run_by_agreement_has_the_flags_of_either_rule(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    find_issues(source, tmp_path / "run", Settings(select="agreement"))
+    loaded = RunResults.load(tmp_path / "run")
+    posterior = fit_posterior(loaded.labels, loaded.pred_probs_round_1)
+    by_rounds = issues_of(posterior, class_names=loaded.class_names, flags=~loaded.selected, filter_by="incv")
+    by_posterior = issues_of(posterior, class_names=loaded.class_names)
+    for found, expected in ((loaded.issues(), by_rounds), (loaded.issues("posterior"), by_posterior)):
+        for field in dataclasses.fields(expected):
+            np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), field.name)
+    assert loaded.issues("incv") is loaded.issues()
+    assert set(loaded.table().set) == {"selected", "candidate", "dropped"}
 
 
 def test_the_table_is_the_csv_and_suggests_another_class_for_every_flag(run: RunResults) -> None:

@@ -169,15 +169,16 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(tmp_path: Path) -> Non
             real(fd)
         _files.os.fsync = fsync
         with RunFolder.open(folder / "run", {"seed": 1}) as run:
-            IterativeCV(2, seed=1).run(NearestMeans(problem["x"], 3), problem["y"], finished=run.folds)
+            incv = IterativeCV(n_rounds=2, n_folds=2, seed=1)
+            incv.run(NearestMeans(problem["x"], 3), problem["y"], finished=run.folds)
     """)
     for when in (1, 2, 3, 2, 1):
         code = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(when)], check=False).returncode
         assert code == -9
     with RunFolder.open(tmp_path / "run", {"seed": 1}) as run:
         assert 0 < len(run.folds) < 4
-        resumed = IterativeCV(2, seed=1).run(NearestMeans(x, 3), y, finished=run.folds)
+        resumed = IterativeCV(n_rounds=2, n_folds=2, seed=1).run(NearestMeans(x, 3), y, finished=run.folds)
         assert not list((tmp_path / "run").rglob(".*.partial"))
-    whole = IterativeCV(2, seed=1).run(NearestMeans(x, 3), y)
+    whole = IterativeCV(n_rounds=2, n_folds=2, seed=1).run(NearestMeans(x, 3), y)
     np.testing.assert_array_equal(whole.pred_probs, resumed.pred_probs)
     np.testing.assert_array_equal(whole.selected, resumed.selected)

@@ -9,15 +9,28 @@ from pathlib import Path
 import pytest
 
 from cvcoteach._validation import InputError
+from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.pipeline.predict import predict
 from cvcoteach.pipeline.retrain import retrain
-from cvcoteach.pipeline.settings import Machine, RetrainSettings, Settings
+from cvcoteach.pipeline.settings import InMemorySettings, Machine, RetrainSettings, Settings
 
 
 def test_what_counts_as_clean_follows_the_preset_unless_said() -> None:
     assert RetrainSettings().selection == "flags"
     assert RetrainSettings(preset="paper").selection == "agreement"
     assert RetrainSettings(preset="paper", select="flags").selection == "flags"
+
+
+def test_the_rule_of_the_rounds_follows_the_preset_unless_said() -> None:
+    assert Settings().cross_validation == IterativeCV()
+    assert Settings(preset="paper").cross_validation == IterativeCV("agreement")
+    assert Settings(preset="paper", select="posterior").selection == "posterior"
+    asked = Settings(select="agreement", n_rounds=2, n_folds=3, remove_ratio=0.5, seed=7)
+    assert asked.cross_validation == IterativeCV("agreement", 2, 3, 0.5, 7)
+    assert InMemorySettings().cross_validation == IterativeCV()
+    assert InMemorySettings("incv", 2, 3, 7).cross_validation == IterativeCV("agreement", 2, 3, seed=7)
+    with pytest.raises(InputError, match="select is 'agrement'; did you mean agreement"):
+        _ = Settings(select="agrement").cross_validation
 
 
 def test_paths_may_be_text(tmp_path: Path) -> None:

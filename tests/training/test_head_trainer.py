@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.metrics import average_precision_score
 
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.incv import IterativeCV
@@ -141,9 +142,12 @@ def test_incv_on_heads_finds_planted_errors():
     rng = np.random.default_rng(0)
     labels, wrong = true.copy(), rng.choice(len(true), 180, replace=False)
     labels[wrong] = (labels[wrong] + rng.integers(1, 10, 180)) % 10
-    result = IterativeCV().run(HeadTrainer(X, 10), labels)
+    result = IterativeCV("agreement").run(HeadTrainer(X, 10), labels)
     assert (labels == true)[result.selected].mean() > 0.99
     assert (~result.selected)[wrong].mean() > 0.95
+    result = IterativeCV().run(HeadTrainer(X, 10), labels)
+    assert (labels == true)[~result.flags].mean() > 0.98
+    assert average_precision_score(labels != true, result.posterior.wrong) > 0.98
 
 
 def test_more_images_than_rows_of_features_is_a_sentence():

@@ -109,8 +109,9 @@ class FindLabelIssuesOperator(_Long):
         form.inputs.str("backbone", label=backbone, required=False)
         if params.get("backbone") and params.get("embeddings_field"):
             form.refuse("embeddings and a backbone are both given; heads are trained on one of them.", "both")
-        form.choice("filter_by", FILTERS, "Flag", default="posterior")
-        form.inputs.int("rounds", label="Rounds", default=4, min=1, max=20, required=False)
+        by_preset = "If empty, labels that are probably wrong; with the preset paper, those that INCV did not select"
+        form.choice("filter_by", FILTERS, "Flag", description=by_preset)
+        form.inputs.int("rounds", label="Rounds (if empty, 3; 4 for INCV as published)", min=1, max=20, required=False)
         form.inputs.int("epochs", label="Epochs of each training (if empty, the preset's)", min=1, required=False)
         form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
         form.check(lambda: given(params, _SETTINGS), "number_problem")
@@ -127,7 +128,7 @@ class FindLabelIssuesOperator(_Long):
                 params.get("brain_key") or DEFAULT_KEY,
                 settings=Settings(**given(params, _SETTINGS)),
                 embeddings_field=params.get("embeddings_field") or None,
-                filter_by=params.get("filter_by") or "posterior",
+                filter_by=params.get("filter_by") or None,
                 overwrite=bool(params.get("overwrite")),
                 watcher=watcher,
             )

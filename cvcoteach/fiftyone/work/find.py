@@ -44,7 +44,7 @@ def find_label_issues(
     settings: Settings | None = None,
     machine: Machine | None = None,
     embeddings_field: str | None = None,
-    filter_by: Literal["posterior", "incv"] = "posterior",
+    filter_by: Literal["posterior", "incv"] | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> FindLabelIssuesResults:
@@ -59,7 +59,8 @@ def find_label_issues(
         settings: How to train and score; the defaults if None.
         machine: Device, threads and cache; chosen automatically if None.
         embeddings_field: A field of vectors to train heads on, instead of networks on the images.
-        filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV did not select.
+        filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV, as published, did
+            not select (`settings.select` "agreement"); None: as the settings say.
         overwrite: Replace a run of the same key and label field.
         watcher: Follows the run.
 
@@ -71,8 +72,10 @@ def find_label_issues(
     """
     settings, keeping = settings or Settings(), _NotesKept(watcher)
     dataset = samples._dataset
-    if filter_by not in FILTERS:
-        raise InputError(f"filter_by is {filter_by!r}; it takes {' or '.join(FILTERS)}.")
+    if filter_by is not None:
+        if filter_by not in FILTERS:
+            raise InputError(f"filter_by is {filter_by!r}; it takes {' or '.join(FILTERS)}.")
+        settings = replace(settings, select="agreement" if filter_by == "incv" else "posterior")
     runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
     as_of = now().isoformat()
     data = read_labels(samples, label_field, need_files=embeddings_field is None)
@@ -88,14 +91,14 @@ def find_label_issues(
             settings = replace(settings, features=folder / "embeddings.npy")
             write_array(folder / "embeddings.npy", vectors[0])
         outcome = _run(source, folder / "run", settings, machine, keeping)
-        kept, issues = data.take(_judged(data, outcome)), outcome.issues(filter_by)
+        kept, issues = data.take(_judged(data, outcome)), outcome.issues()
         if outcome.unreadable:
             keeping.note(left_out(len(outcome.unreadable), "that could not be read"))
         # hours later: somebody else may have taken the key
         runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
         config = FindLabelIssuesConfig(
-            label_field, "incv", shown | {"embeddings_field": embeddings_field, "filter_by": filter_by}
+            label_field, "incv", shown | {"embeddings_field": embeddings_field, "filter_by": issues.filter_by}
         )
         info = {"notes": keeping.notes, "summary": outcome.summary, "as_of": as_of}
         results = runs.save(samples, brain_key, config, kept.ids, issues, info)
