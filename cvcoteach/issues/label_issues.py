@@ -8,17 +8,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
 from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _FORMAT = "cvcoteach.LabelIssues"
 _VERSION = 2
@@ -133,8 +131,6 @@ class LabelIssues:
         Columns: given, suggested (names), count (flagged labels), share (of those given the class, in [0, 1]) and
         mean_wrong (mean probability that these are wrong). Flags without another more probable class are not counted.
         """
-        import pandas as pd
-
         rows = self.is_label_issue & (self.suggested != self.labels)
         pair = self.labels[rows] * self.n_classes + self.suggested[rows]
         pairs, index, count = np.unique(pair, return_inverse=True, return_counts=True)
@@ -157,8 +153,6 @@ class LabelIssues:
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
         suggested_prob (float64), given_class, suggested_class (categories, by name).
         """
-        import pandas as pd
-
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
         return pd.DataFrame(

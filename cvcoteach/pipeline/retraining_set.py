@@ -16,7 +16,7 @@ from cvcoteach.coteaching.selection import Selection, corrected
 from cvcoteach.data.images import Images, natural_size, size_for
 from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.data.sources import Choices, Source, read_source
-from cvcoteach.issues.corrections import Corrected, correct
+from cvcoteach.issues.corrections import Corrected, Judged, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.prepare import extracted, load
 from cvcoteach.pipeline.progress import RunProgress
@@ -204,16 +204,8 @@ def _corrected(request: RetrainRequest, root: Path, before: Corrected) -> Correc
     run = request.run.results
     if request.corrections is None:
         return before
-    return correct(
-        request.corrections,
-        run.paths,
-        root.absolute(),
-        run.labels,
-        run.issues().suggested,
-        before.selected,
-        before.candidate,
-        run.class_names,
-    )
+    judged = Judged(run.paths, root.absolute(), run.labels, run.issues().suggested, run.class_names)
+    return correct(request.corrections, judged, before.selected, before.candidate)
 
 
 def _subset(whole: Corrected, rows: IntArray) -> Corrected:
