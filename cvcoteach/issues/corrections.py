@@ -65,8 +65,8 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     The plugin's exports are read too. What is decided about a path holds wherever the path occurs.
 
     Args:
-        file: The CSV. Its actions are "accepted" (the suggestion, or `label` if there is one), "kept" (the given label),
-            "set" (`label`) and "excluded"; "unreviewed" or nothing takes earlier rows back.
+        file: The CSV. Its actions are "accepted" (the suggestion, or `label` if there is one), "kept" (the given
+            label), "set" (`label`) and "excluded"; "unreviewed" or nothing takes earlier rows back.
         judged: What the run said.
         selected: (n,) S before the corrections.
         candidate: (n,) C before the corrections.
