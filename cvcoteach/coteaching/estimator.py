@@ -325,7 +325,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
 
 
 class _Given(NamedTuple):
-    """What the caller of `fit` knows already."""
+    """Sets and a noise rate that the caller of `fit` knows already."""
 
     sets: tuple[BoolArray, BoolArray] | None
     """S and C as masks (n,)."""

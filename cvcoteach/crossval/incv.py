@@ -38,7 +38,7 @@ FEW_IMAGES = 2_000
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """What one round saw and decided; the same record for either rule."""
+    """The record of one round, the same for either rule."""
 
     scored: IntArray
     """(m,) indices of the images that the round scored, ascending: all, or the candidates ("agreement")."""

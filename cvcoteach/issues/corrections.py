@@ -1,4 +1,4 @@
-"""What a person decided about single images: a reviewed label is clean, an excluded image is gone."""
+"""Apply people's decisions about single images: a reviewed label is clean, an excluded image is gone."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Corrected:
 
     @property
     def n_reviewed(self) -> int:
-        """How many that are."""
+        """The number of reviewed labels."""
         return int(self.reviewed.sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a run said about n images, which people may correct."""
+    """A run's labels and suggestions for n images, which people may correct."""
 
     paths: Sequence[str]
     """n, relative to `root`."""

@@ -26,7 +26,7 @@ _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
 @dataclass(frozen=True, eq=False)
 class LabelIssues:
-    """What is known about every given label. Made by `posterior_issues` or from a finished run."""
+    """Everything known about every given label. Made by `posterior_issues` or from a finished run."""
 
     labels: IntArray
     """(n,) given labels, 0..K-1."""
@@ -75,17 +75,17 @@ class LabelIssues:
 
     @property
     def n_issues(self) -> int:
-        """How many labels are flagged."""
+        """The number of flagged labels."""
         return int(self.is_label_issue.sum())
 
     @property
     def n_worth_a_look(self) -> int:
-        """How many labels are flagged, as `n_issues`: worth a look, not each more probably wrong than right."""
+        """The number of flagged labels, as `n_issues`: worth a look, not each more probably wrong than right."""
         return self.n_issues
 
     @property
     def n_probably_wrong(self) -> int:
-        """How many labels are more probably wrong than right; 0 where nothing is known about them."""
+        """The number of labels that are more probably wrong than right; 0 where nothing is known about them."""
         return int((self.wrong > PROBABLY_WRONG).sum()) if self.has_signal else 0
 
     @property
@@ -126,7 +126,7 @@ class LabelIssues:
         return order[self.is_label_issue[order]] if flagged_only else order
 
     def confusions(self) -> pd.DataFrame:
-        """How often each class was given where another is more probable, most frequent first.
+        """Count how often each class was given where another is more probable, most frequent first.
 
         Columns: given, suggested (names), count (flagged labels), share (of those given the class, in [0, 1]) and
         mean_wrong (mean probability that these are wrong). Flags without another more probable class are not counted.

@@ -38,7 +38,7 @@ KINDS = ("pred_probs", "images", "features", "trainer")
 
 
 class Evidence(NamedTuple):
-    """What the probabilities of the images are, or come from."""
+    """The probabilities of the images, or what they come from."""
 
     kind: str
     """One of `KINDS`."""

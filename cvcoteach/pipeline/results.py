@@ -40,7 +40,7 @@ _OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name !=
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What a run of `find_issues` found, as it lies in its folder."""
+    """The results of a run of `find_issues`, as they lie in its folder."""
 
     folder: Path
     """The run folder."""

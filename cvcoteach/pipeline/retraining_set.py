@@ -1,4 +1,4 @@
-"""What a classifier is retrained on: the images of a finished run, their corrected labels, and the test images."""
+"""Read what a classifier is retrained on: the images of a finished run, their corrected labels, the test images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class NamedSource:
 
 @dataclass(frozen=True, eq=False)
 class RetrainRequest:
-    """What the user asked to retrain."""
+    """The user's request to retrain."""
 
     run: FinishedRun
     """What was found about the labels."""
@@ -74,7 +74,7 @@ class ImageProperties:
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """What the run estimated about n labels."""
+    """The run's estimates of n labels."""
 
     wrong: FloatArray | None
     """(n,) probability that each corrected label is wrong, in [0, 1], 0 if reviewed; None: not known."""

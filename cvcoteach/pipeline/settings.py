@@ -1,4 +1,4 @@
-"""What decides the result of a run, and where it is computed. Importing this does not import torch."""
+"""Settings that decide the result of a run, and the machine that computes it. Importing this does not import torch."""
 
 from __future__ import annotations
 

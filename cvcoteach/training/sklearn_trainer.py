@@ -52,7 +52,7 @@ class SklearnTrainer:
 
     @property
     def n_images(self) -> int:
-        """How many rows there are to train on."""
+        """The number of rows to train on."""
         return int(self._X.shape[0])
 
     def _columns(self, model: Any, shape: tuple[int, ...], present: IntArray) -> IntArray:
