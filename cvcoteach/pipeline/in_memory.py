@@ -31,8 +31,6 @@ from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
-from cvcoteach.training.head_trainer import HeadTrainer
-from cvcoteach.training.torch_trainer import TorchTrainer
 
 KINDS = ("pred_probs", "images", "features", "trainer")
 
@@ -184,9 +182,14 @@ def check_rule(filter_by: str) -> None:
 
 def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
     """Return the trainer for images or features (n, d), or the trainer that was given."""
+    # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
     if evidence.kind == "images":
+        from cvcoteach.training.torch_trainer import TorchTrainer
+
         return TorchTrainer(pixels_of(evidence.value, "images"), n_classes)
     if evidence.kind == "features":
+        from cvcoteach.training.head_trainer import HeadTrainer
+
         return HeadTrainer(as_array(evidence.value, "features"), n_classes)
     trainer: FoldTrainer = evidence.value
     if not callable(getattr(trainer, "fit_predict", None)):
