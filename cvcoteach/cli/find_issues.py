@@ -84,7 +84,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     "--folds",
     "n_folds",
     type=click.IntRange(2),
-    help="Folds of every round.  [default: 5, in round 1 only 2 from 2,000 images on; 2 with agreement]",
+    help="Folds of every round.  [default: 2 in round 1 and 5 later; 2 with agreement]",
 )
 @click.option(
     "--remove-ratio",

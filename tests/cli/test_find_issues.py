@@ -238,10 +238,10 @@ def test_the_rule_is_the_presets_or_what_is_asked_for(tmp_path: Path) -> None:
         return json.loads((tmp_path / name / "run.json").read_text()), pd.read_csv(tmp_path / name / "issues.csv")
 
     record, table = run("default")
-    assert (record["identity"]["select"], record["identity"]["folds"]) == ("posterior", [5, 5, 5])
+    assert (record["identity"]["select"], record["identity"]["folds"]) == ("posterior", [2, 5, 5])
     assert set(table.set) == {"selected", "candidate"}
     assert set(table["round"]) == {3}
-    assert len(list((tmp_path / "default" / "folds").iterdir())) == 15
+    assert len(list((tmp_path / "default" / "folds").iterdir())) == 12
     record, table = run("paper", "--preset", "paper")
     assert (record["identity"]["select"], record["identity"]["folds"]) == ("agreement", [2, 2, 2, 2])
     assert (table.is_label_issue == (table.set != "selected")).all()

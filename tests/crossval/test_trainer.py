@@ -78,21 +78,21 @@ def _with_nan(answer: np.ndarray) -> np.ndarray:
 def test_a_bad_answer_is_one_sentence_and_what_finished_before_is_kept(spoil: Any, sentence: str) -> None:
     @dataclass
     class Spoiling(NearestMeans):
-        """Spoils its eighth answer."""
+        """Spoils its fifth answer."""
 
         calls: int = 0
 
         def fit_predict(self, *fold: Any) -> Any:
             self.calls += 1
             answer = super().fit_predict(*fold)
-            return spoil(answer) if self.calls == 8 else answer
+            return spoil(answer) if self.calls == 5 else answer
 
     x, _, y = clouds(200, 3, 0.3, 8)
     finished: dict[FoldKey, np.ndarray] = {}
     with pytest.raises(InputError, match="the trainer's answer for fold 3 of round 2 ?" + sentence) as error:
         IterativeCV(seed=1).run(Spoiling(x, 3), y, finished=finished)
     assert "\n" not in str(error.value)
-    assert sorted(finished) == [*[(1, fold) for fold in (1, 2, 3, 4, 5)], (2, 1), (2, 2)]
+    assert sorted(finished) == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
 def test_a_batch_with_too_few_answers_is_one_sentence() -> None:
@@ -102,5 +102,5 @@ def test_a_batch_with_too_few_answers_is_one_sentence() -> None:
         def fit_predict_many(self, folds: Any) -> Any:
             return super().fit_predict_many(folds)[:1]
 
-    with pytest.raises(InputError, match="the trainer gave 1 answers in round 1; 5 folds need one each"):
+    with pytest.raises(InputError, match="the trainer gave 1 answers in round 1; 2 folds need one each"):
         IterativeCV().run(Short(np.full((200, 2), 0.5)), np.arange(200) % 2)

@@ -34,7 +34,7 @@ def test_a_path_and_the_source_that_it_names_are_the_same_run(shapes: Path) -> N
     assert by_path.source.class_names == CLASSES
     assert {name: by_path.identity[name] for name in ("select", "folds", "seed")} == {
         "select": "posterior",
-        "folds": (5, 5, 5),
+        "folds": (2, 5, 5),
         "seed": 0,
     }
 
@@ -43,8 +43,8 @@ def test_the_identity_holds_what_the_rounds_do_and_nothing_they_ignore(shapes: P
     def identity(**settings: Any) -> dict[str, Any]:
         return prepare(shapes, Settings(**settings), MACHINE, RunProgress()).identity
 
-    assert identity(remove_ratio=0.5) == identity() == identity(n_rounds=3, n_folds=5)
-    assert identity(n_rounds=2)["folds"] == (5, 5)
+    assert identity(remove_ratio=0.5) == identity() == identity(n_rounds=3)
+    assert identity(n_rounds=2)["folds"] == (2, 5)
     paper = identity(preset="paper")
     assert (paper["select"], paper["folds"], paper["remove_ratio"]) == ("agreement", (2, 2, 2, 2), "auto")
     assert identity(select="agreement", remove_ratio=0.5)["remove_ratio"] == 0.5
