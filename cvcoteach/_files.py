@@ -66,7 +66,7 @@ def _umask() -> int:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON for people (indented), atomically."""
     with replacing(path) as file:
-        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -86,7 +86,7 @@ def digest(*parts: npt.NDArray[Any] | str) -> str:
     result = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, str):
-            data = part.encode()
+            data = part.encode("utf-8", "surrogatepass")
             result.update(f"str {len(data)} ".encode())
             result.update(data)
         else:

@@ -107,6 +107,15 @@ def test_importing_the_package_is_light() -> None:
     assert float(out[0]) < 0.5
 
 
+def test_the_drop_in_needs_no_torch_to_judge_probabilities() -> None:
+    code = (
+        "import sys, numpy as np; from cvcoteach import find_label_issues; y = np.arange(60) % 3; "
+        "find_label_issues(y, np.eye(3)[y] * 0.7 + 0.1, filter_by='posterior'); print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False"]
+
+
 def test_every_public_name_is_there() -> None:
     for name in cvcoteach.__all__:
         assert getattr(cvcoteach, name).__doc__

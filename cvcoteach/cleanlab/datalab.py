@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cvcoteach._validation import InputError, as_pred_probs, near
+from cvcoteach._validation import InputError, as_pred_probs, check_rows, near
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.in_memory import KINDS, Evidence, check_rule, label_issues
 
@@ -68,8 +68,8 @@ class INCVIssueManager(IssueManager):
         n, k = len(datalab.labels), len(datalab._label_map)
         if kind == "pred_probs":
             as_pred_probs(options[kind], (n, k))
-        elif kind != "trainer" and len(options[kind]) != n:
-            raise InputError(f"{kind} has {len(options[kind])} rows; {n} labels need one row each.")
+        elif kind != "trainer" and hasattr(options[kind], "__len__"):
+            check_rows(n, kind, len(options[kind]))
         check_rule(options.get("filter_by", "posterior"))
 
     def find_issues(self, **options: Any) -> None:

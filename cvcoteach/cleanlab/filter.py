@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cleanlab.filter
 import cleanlab.rank
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
@@ -44,13 +45,14 @@ def find_label_issues(
     images: Any = None,
     features: npt.ArrayLike | None = None,
     trainer: FoldTrainer | None = None,
+    class_names: Sequence[str] | None = None,
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
-) -> BoolArray | IntArray:
+) -> BoolArray | IntArray | pd.Series[bool]:
     """Answer as `cleanlab.filter.find_label_issues`; from images too, and with better answers where asked for.
 
     With `pred_probs` and nothing that cleanlab does not know, this is cleanlab's answer: its values, dtypes, order,
@@ -77,9 +79,10 @@ def find_label_issues(
         n_jobs: as cleanlab's.
         verbose: as cleanlab's.
         multi_label: as cleanlab's.
-        images: (n, H, W, C) pixels, 0..255; a network is trained on them, fold by fold.
+        images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset; networks are trained on them, fold by fold.
         features: (n, d) embeddings; a linear head is trained on them.
         trainer: anything with `fit_predict`, see `cvcoteach.FoldTrainer`.
+        class_names: (K,) name of each column of `pred_probs`, where labels are names.
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
@@ -89,8 +92,9 @@ def find_label_issues(
         progress: True for a bar on stderr, False for nothing, or a function that takes each `Progress`.
 
     Returns:
-        A mask (n,), True where the label is probably wrong; with `return_indices_ranked_by` the int64 indices of these,
-        worst first.
+        A mask (n,), True where the label is probably wrong: an array, or with a `filter_by` of ours and labels that are
+        a pandas Series, a Series with their index. With `return_indices_ranked_by` the int64 positions of these, worst
+        first.
 
     Raises:
         InputError: a ValueError, for what does not fit; and what cleanlab raises.
@@ -134,7 +138,7 @@ def find_label_issues(
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
     settings = InMemorySettings(rule, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, progress=progress)
+    found = flagged(labels, evidence, settings, class_names, progress)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)
@@ -150,7 +154,7 @@ def find_label_issues(
     if verbose:  # cleanlab's sentence: a caller may read it from the log
         print(f"Number of label issues found: {int(flags.sum())}")
     if return_indices_ranked_by is None:
-        return flags
+        return pd.Series(flags, index=labels.index, name="is_label_issue") if isinstance(labels, pd.Series) else flags
     if return_indices_ranked_by == "posterior":
         return _worst_first(flags, posterior.label_quality)
     ranking = {"rank_by": return_indices_ranked_by, "rank_by_kwargs": rank_by_kwargs or {}}

@@ -26,6 +26,8 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
 @options.path_column
 @options.label_column
+@options.path_pattern
+@options.split
 @click.option(
     "--preset",
     default="fast",
@@ -114,6 +116,8 @@ def find_issues(
     output: Path | None,
     path_column: str | None,
     label_column: str | None,
+    path_pattern: str | None,
+    split: str | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -127,9 +131,18 @@ def find_issues(
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
     from cvcoteach.pipeline.report import counted, summary_text
 
-    columns = {"path_column": path_column, "label_column": label_column}
     with options.shown(quiet) as display:
-        results = carry_out(source, output, Settings(**settings), machine, watcher=display, **columns)
+        results = carry_out(
+            source,
+            output,
+            Settings(**settings),
+            machine,
+            path_column=path_column,
+            label_column=label_column,
+            path_pattern=path_pattern,
+            split=split,
+            watcher=display,
+        )
     if results.was_done:
         display.note(f"{results.folder} holds this run already; nothing was computed again.")
     if as_json:

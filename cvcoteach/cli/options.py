@@ -24,6 +24,14 @@ path_column = click.option(
 label_column = click.option(
     "--label-column", metavar="NAME", help="Column of labels in a table.  [default: auto-detected]"
 )
+path_pattern = click.option(
+    "--path-pattern",
+    metavar="PATTERN",
+    help="File of a value {} in the path column, such as 'images/{}.png'.  [default: the value itself]",
+)
+split = click.option(
+    "--split", metavar="NAME", help="Part of an .npz with several, such as train, val or test.  [default: train]"
+)
 learning_rate = click.option(
     "--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: the preset's]"
 )
@@ -48,6 +56,12 @@ _PRECISION = click.option(
 _CACHE = click.option(
     "--cache-dir", type=PATH, help="Where decoded images and features are kept.  [default: the user's cache]"
 )
+_MEGAPIXELS = click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="Largest image to read.  [default: 268]",
+)
 
 
 def machine(*, precision: bool = True) -> Callable[[Command], Command]:
@@ -56,12 +70,18 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def gathered(
-            device: str | None, threads: int | None, cache_dir: Path | None, precision: str | None = None, **rest: Any
+            device: str | None,
+            threads: int | None,
+            cache_dir: Path | None,
+            max_megapixels: float | None,
+            precision: str | None = None,
+            **rest: Any,
         ) -> Any:
-            return command(machine=Machine(device, threads, precision, cache_dir), **rest)
+            max_pixels = None if max_megapixels is None else max(1, round(max_megapixels * 1_000_000))
+            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels), **rest)
 
         result: Command = gathered
-        for option in (_CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
+        for option in (_MEGAPIXELS, _CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
             result = option(result)
         return result
 

@@ -19,6 +19,8 @@ from cvcoteach.pipeline.settings import Machine
 )
 @options.path_column
 @options.label_column
+@options.path_pattern
+@options.split
 @click.option("--ignore-labels", is_flag=True, help="Treat SOURCE as images without labels.")
 @click.option("--model", "trusted", metavar="NAME", help="Your own package.module:function that MODEL was built with.")
 @options.machine(precision=False)

@@ -153,7 +153,7 @@ PUBLISHED_PACE = Pace()
 
 @dataclass(frozen=True, eq=False)
 class Curriculum:
-    """What is trained on, when, and how much of each batch is kept."""
+    """A schedule of Co-teaching: which labels are trained on, when, and how much of each batch is kept."""
 
     selected: IntArray
     """(s,) S: rows with labels taken to be right."""

@@ -10,9 +10,18 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach._validation import (
+    BoolArray,
+    FloatArray,
+    InputError,
+    IntArray,
+    as_array,
+    check_rows,
+    near,
+    refuse_missing,
+)
 from cvcoteach.coteaching.curriculum import Pace, check_noise_rate
 from cvcoteach.coteaching.model_files import ImageFormat, Model
 from cvcoteach.coteaching.presets import COTEACHING_PRESETS, HEAD_RECIPE
@@ -21,11 +30,12 @@ from cvcoteach.coteaching.training import CoTeachingTask, enough_epochs, with_ep
 from cvcoteach.crossval.agreement import noise_rate_from_agreement
 from cvcoteach.crossval.incv import SELECT, CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.items import kind_of, labels_of_dataset, load_any
+from cvcoteach.data.levels import ORDINARY
 from cvcoteach.training.batches import BatchSource, DeviceImages, FeatureBatches, ImageBatches, room_for
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import set_threads
-from cvcoteach.training.estimator_inputs import images_of, kind_of, labels_of_dataset
 from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.inputs import FeatureInputs, ImageInputs, Inputs
 from cvcoteach.training.loop import OnEpoch, predict
@@ -150,6 +160,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             raise InputError("mode is 'correct', which corrects by the posterior; take select 'posterior'.")
         self.standard_: Standardisation | None = None
         self.scaling_: Scaling | None = None
+        self.levels_ = ORDINARY
         data, labels = self._fit_inputs(X, y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         codes = codes.astype(np.int64)
@@ -208,7 +219,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             raise InputError("the classifier was trained on features; a model takes images.")
         size, _, channels = self.input_shape_
         names, recipe = tuple(map(str, self.classes_)), self.recipe_
-        images = ImageFormat(size, channels, self.scaling_)
+        images = ImageFormat(size, channels, self.scaling_, self.levels_)
         return Model(self.networks_, recipe.model, names, images, recipe.mirrors_predictions)
 
     # -- the parts of fit --
@@ -226,13 +237,16 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             y = labels_of_dataset(X)
         if y is None:
             raise InputError("y is missing; it takes one label per image.")
+        y = as_array(y, "y")
+        if y.ndim == 1:
+            refuse_missing(y, "y")
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        check_consistent_length(X, y)
+        check_rows(len(y), "X", len(X), labels="y")
         models = ModelFactory((self.recipe or COTEACHING_PRESETS["fast"]).model)
-        pixels = images_of(X, kind, self.image_size, own_size=models.preprocessing.size)
-        self.input_shape_ = pixels.shape[1:]
-        return ImageInputs(pixels, models), y
+        images = load_any(X, kind, size=self.image_size, own_size=models.preprocessing.size)
+        self.input_shape_, self.levels_ = images.pixels.shape[1:], images.levels
+        return ImageInputs(images.pixels, models), y
 
     def _batches(self, X: Any) -> BatchSource:
         """Return X as batches to predict."""
@@ -244,7 +258,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             return FeatureBatches(features, replace(self._plan, resident=room_for(features, device)))
         if kind == "features":
             raise InputError("X holds features, but the classifier was trained on images.")
-        pixels = images_of(X, kind, self.input_shape_[0], self.input_shape_[2])
+        size, _, channels = self.input_shape_
+        pixels = load_any(X, kind, size=size, channels=channels, levels=self.levels_).pixels
         if pixels.shape[1:] != self.input_shape_:
             raise InputError(
                 f"X holds images of shape {pixels.shape[1:]}, but those trained on have shape {self.input_shape_}."
@@ -310,7 +325,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
 
 
 class _Given(NamedTuple):
-    """What the caller of `fit` knows already."""
+    """Sets and a noise rate that the caller of `fit` knows already."""
 
     sets: tuple[BoolArray, BoolArray] | None
     """S and C as masks (n,)."""

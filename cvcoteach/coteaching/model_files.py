@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cvcoteach._files import replacing, write_json
 from cvcoteach._validation import InputError, PredProbs
+from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.training.batches import DeviceImages, ImageBatches, room_for
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.loop import logits_of, predict
@@ -42,6 +43,8 @@ class ImageFormat:
     """1 or 3."""
     scaling: Scaling
     """Normalises them."""
+    levels: Levels = ORDINARY
+    """Black and white of values that are not ordinary bytes, as in the images that were trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,7 @@ def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Map
             "mean": list(images.scaling.mean),
             "std": list(images.scaling.std),
             "mirror": model.mirror,
+            "levels": images.levels.as_json(),
         },
         **(about or {}),
     }
@@ -111,7 +115,9 @@ def load_model(folder: Path, *, trusted: str | None = None) -> Model:
         )
         before = content["preprocessing"]
         scaling = Scaling(tuple(map(float, before["mean"])), tuple(map(float, before["std"])))
-        images, mirror = ImageFormat(int(before["size"]), int(before["channels"]), scaling), bool(before["mirror"])
+        levels = Levels.from_json(before.get("levels", []))
+        images = ImageFormat(int(before["size"]), int(before["channels"]), scaling, levels)
+        mirror = bool(before["mirror"])
         classes = tuple(map(str, content["classes"]))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no model of cvcoteach (no {ABOUT}).") from None

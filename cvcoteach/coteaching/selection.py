@@ -21,7 +21,7 @@ from cvcoteach.crossval.incv import CrossValResult
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is trained on of n images, before it is known for how many epochs."""
+    """The labels of n images that are trained on, before the number of epochs is known."""
 
     labels: IntArray
     """(n,) the class that each image is trained as, 0..K-1."""

@@ -26,7 +26,7 @@ _LEAST_STEPS = 160  # with fewer, a network does not settle, however small the d
 
 @dataclass(frozen=True)
 class Epoch:
-    """How an epoch of Co-teaching went."""
+    """The record of an epoch of Co-teaching."""
 
     epoch: int
     """From 1."""
@@ -140,7 +140,7 @@ class CoTraining:
 
 @dataclass(frozen=True, eq=False)
 class CoTeachingTask:
-    """What two networks are trained on, and how: everything but the machine."""
+    """Everything that decides the training of two networks, but the machine."""
 
     inputs: Inputs
     """n images or features."""

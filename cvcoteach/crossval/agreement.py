@@ -1,4 +1,4 @@
-"""What a fold model that reproduces the noise agrees with (INCV, Chen et al. 2019, theorem 1)."""
+"""The theory of agreement with a fold model that reproduces the noise (INCV, Chen et al. 2019, theorem 1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PATTERNS = ("symmetric", "asymmetric")
 
 
 def concentration(pattern: str | float, n_classes: int) -> float:
-    """How far wrong labels of a class gather in few other classes: the sum of their squared shares.
+    """Return how far wrong labels of a class gather in few other classes: the sum of their squared shares.
 
     1/(K-1) for "symmetric" noise, 1 for "asymmetric" (all go to one class); a number is taken as it is.
     """

@@ -35,7 +35,7 @@ MAX_REMOVE_RATIO = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """What one round saw and decided; the same record for either rule."""
+    """The record of one round, the same for either rule."""
 
     scored: IntArray
     """(m,) indices of the images that the round scored, ascending: all, or the candidates ("agreement")."""

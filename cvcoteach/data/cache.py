@@ -1,6 +1,6 @@
 """The cache folder: decoded arrays by content, and for each source what its files held when last seen.
 
-    arrays/KEY/          pixels.npy, records.npy, errors.json: whole and never changed, or not there
+    arrays/KEY/          pixels.npy, records.npy, about.json: whole and never changed, or not there
     sources/SOURCE/      index.npy (each file's stat -> content digest), history.json (its arrays, newest first), used
     sources/SOURCE/building/   an array in the making, where a killed build goes on
 
@@ -26,23 +26,24 @@ from filelock import FileLock
 
 from cvcoteach._files import written_whole
 from cvcoteach._validation import BoolArray, IntArray
-from cvcoteach.data.decode import RECORD, Done, Pixels, Records, write_rows
+from cvcoteach.data.decode import RECORD, Done, Records, write_rows
+from cvcoteach.data.levels import Levels, Pixels
 
-VERSION = 1
-"""Of the decoder and the files: with another one nothing old is found."""
+VERSION = 2
+"""Version of the decoder and of the files; nothing written by another version is found."""
 
 _STAT = ("size", "mtime", "ctime", "inode")
 _KEPT_ARRAYS = 2
-"""Arrays of a source: the newest, and the one that a run before the last change may go back to."""
+"""Arrays kept per source: the newest, and the one before the last change, which a run may return to."""
 _FORGOTTEN_AFTER = 60 * 86_400
-"""Seconds without use."""
+"""Seconds without use after which a source is removed."""
 _FLUSH_EVERY = 10.0
-"""Seconds of work that a power cut may cost."""
+"""Seconds of work that a power cut may cost at most."""
 _COPY_BYTES = 64 * 2**20
 
 
 class Decoded(NamedTuple):
-    """An array of the cache."""
+    """A decoded array in the cache."""
 
     pixels: Pixels
     """(n, size, size, C), memory-mapped, read-only."""
@@ -50,23 +51,36 @@ class Decoded(NamedTuple):
     """(n,)"""
     errors: dict[int, str]
     """Row -> why its image cannot be read."""
+    levels: Levels
+    """Which values became black and white."""
 
 
-def content_key(records: Records, size: int, channels: int | None) -> str:
-    """The name of what these files hold, in this order, decoded at this size; 32 hex digits."""
-    key = hashlib.blake2b(f"{VERSION} {size} {channels or 'auto'} ".encode(), digest_size=16)
-    key.update(np.ascontiguousarray(records["digest"]).data)
-    return key.hexdigest()
+def content_digest(records: Records) -> str:
+    """Return the name of what these files hold, in this order; 32 hex digits."""
+    return hashlib.blake2b(np.ascontiguousarray(records["digest"]).data, digest_size=16).hexdigest()
+
+
+def key_of(content: str, size: int, channels: int | None, more: str = "") -> str:
+    """Return the name of a content decoded at this size, 32 hex digits.
+
+    Args:
+        content: its digest.
+        size: pixels a side.
+        channels: 1, 3, or None for as many as needed.
+        more: what else decides the pixels, where it is not as usual.
+    """
+    key = f"{VERSION} {size} {channels or 'auto'} {content} {more}"
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def path_hashes(paths: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of each name, (n,): the same in every process."""
+    """Return a 64-bit hash of each name, (n,), the same in every process."""
     names = np.array([path.encode("utf-8", "surrogateescape") for path in paths], dtype=object)
     return pd.util.hash_array(names, categorize=False)
 
 
 def find(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> IntArray:
-    """Where each of `wanted` (n,) stands in `known` (m,); -1 if nowhere."""
+    """Return the position in `known` (m,) of each of `wanted` (n,); -1 where it is absent."""
     if not len(known):
         return np.full(len(wanted), -1, np.int64)
     order = np.argsort(known, kind="stable")
@@ -76,7 +90,7 @@ def find(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> IntAr
 
 
 def same_stat(records: Records, others: Records) -> BoolArray:
-    """(n,) where path, size, times and inode are equal, of a file that exists."""
+    """Return (n,) whether path, size, times and inode are equal, of a file that exists."""
     same = (records["path"] == others["path"]) & (records["size"] >= 0)
     for field in _STAT:
         same &= records[field] == others[field]
@@ -84,15 +98,16 @@ def same_stat(records: Records, others: Records) -> BoolArray:
 
 
 class SourceCache:
-    """What is kept of one source at one size."""
+    """The part of the cache that belongs to one source at one size."""
 
     def __init__(self, folder: Path, location: Path, size: int, channels: int | None) -> None:
+        """Keep it in `folder`."""
         name = f"{VERSION} {size} {channels or 'auto'} {location}".encode("utf-8", "surrogateescape")
         self.arrays = folder / "arrays"
         self.home = folder / "sources" / hashlib.blake2b(name, digest_size=16).hexdigest()
 
     def lock(self) -> FileLock:
-        """Held by the one process that builds; freed by the system when it dies."""
+        """Return the lock of the one process that builds; the system frees it when that process dies."""
         self.arrays.mkdir(parents=True, exist_ok=True)
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "used").touch()
@@ -112,7 +127,7 @@ class SourceCache:
         return known
 
     def remember(self, records: Records, key: str) -> None:
-        """What the files hold now, and that array KEY is theirs."""
+        """Record what the files hold now, and that array KEY is theirs."""
         with written_whole(self.home / "index.npy") as file:
             np.save(file, records)
         history = [key, *(other for other in self.history() if other != key)][:_KEPT_ARRAYS]
@@ -120,28 +135,37 @@ class SourceCache:
             file.write(json.dumps(history).encode())
 
     def history(self) -> list[str]:
-        """Keys of this source's arrays, newest first; some may be gone."""
+        """Return the keys of this source's arrays, newest first; some may be gone."""
         return _read_history(self.home / "history.json")
 
     def open(self, key: str) -> Decoded | None:
-        """Array KEY, or None where it is not whole."""
+        """Return array KEY, or None where it is incomplete."""
         folder = self.arrays / key
         try:
             pixels = np.load(folder / "pixels.npy", mmap_mode="r")
             records = np.load(folder / "records.npy")
-            errors = json.loads((folder / "errors.json").read_text("utf-8"))
+            about = json.loads((folder / "about.json").read_text("utf-8"))
+            errors = {int(row): str(reason) for row, reason in about["errors"].items()}
+            levels = Levels.from_json(about["levels"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError):  # someone else's hand, or a failing disk
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # someone else's hand, or a failing disk
             shutil.rmtree(folder, ignore_errors=True)
             return None
         with suppress(OSError):
             (self.home / "used").touch()
-        return Decoded(pixels, records, {int(row): reason for row, reason in errors.items()})
+        return Decoded(pixels, records, errors, levels)
 
-    def build(self, records: Records, size: int, channels: int) -> Build:
-        """An empty array for these files, or one that a killed build left, with what is still right of it."""
-        return Build(self.home / "building", records, size, channels)
+    def build(self, records: Records, size: int, channels: int, levels: Levels) -> Build:
+        """Return an empty array for these files, or one that a killed build left, with what is still right of it."""
+        return Build(self.home / "building", records, (size, size, channels), levels)
 
     def sweep(self) -> None:
         """Remove sources long unused, and arrays that no source needs."""
@@ -160,24 +184,26 @@ class SourceCache:
 
 
 class Build:
-    """An array in the making: a file of pixels, and a log of the rows that are in it. `begin` comes first."""
+    """An unfinished array: a file of pixels, and a log of the rows in it. Call `begin` first."""
 
     LOG = np.dtype([("row", "<i8"), ("record", RECORD)])
 
-    def __init__(self, folder: Path, records: Records, size: int, channels: int) -> None:
+    def __init__(self, folder: Path, records: Records, image_shape: tuple[int, int, int], levels: Levels) -> None:
+        """image_shape: (size, size, channels)."""
         self.folder = folder
+        self.levels = levels
         self.pixel_file = folder / "pixels.npy"
         self.records = records.copy()
-        self.shape = (len(records), size, size, channels)
+        self.shape = (len(records), *image_shape)
         self.finished = np.zeros(len(records), np.bool_)
         self.offset = 0
         self._waiting: list[Records] = []
         self._flushed = time.monotonic()
 
     def begin(self) -> None:
-        """Go on with what is left of a killed build of the same files, or start."""
+        """Resume a killed build of the same files, or start."""
         names = hashlib.blake2b(np.ascontiguousarray(self.records["path"]).data, digest_size=16).hexdigest()
-        plan = {"version": VERSION, "shape": list(self.shape), "names": names}
+        plan = {"version": VERSION, "shape": list(self.shape), "names": names, "levels": self.levels.as_json()}
         if not self._resume(plan):
             self._start(plan)
         with open(self.pixel_file, "rb") as file:
@@ -187,12 +213,12 @@ class Build:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of an image."""
+        """Bytes per image."""
         return int(np.prod(self.shape[1:]))
 
     @property
     def bytes_to_come(self) -> int:
-        """Bytes of the images that are not in it yet."""
+        """Bytes of the images still to be decoded."""
         return int((~self.finished).sum()) * self.row_bytes
 
     def _resume(self, plan: dict[str, Any]) -> bool:
@@ -217,7 +243,7 @@ class Build:
         (self.folder / "plan.json").write_text(json.dumps(plan), "utf-8")
 
     def add(self, done: Done) -> None:
-        """Rows whose pixels are written. Those that could not be read are tried again by a build that goes on."""
+        """Log rows whose pixels are written; a resumed build retries those that could not be read."""
         done.records["path"] = self.records["path"][done.rows]
         self.records[done.rows] = done.records
         self.finished[done.rows] = True
@@ -230,7 +256,7 @@ class Build:
 
     def copy(self, older: Decoded) -> None:
         """Take over the rows whose content an older array holds."""
-        if older.pixels.shape[1:] != self.shape[1:]:
+        if older.pixels.shape[1:] != self.shape[1:] or older.levels != self.levels:
             return
         wanted = np.flatnonzero(~self.finished & self.records["digest"].any(axis=1))
         found = find(older.records["digest"][:, 0], self.records["digest"][wanted, 0])
@@ -243,7 +269,7 @@ class Build:
             write_rows(self.pixel_file, self.offset, rows[part], older.pixels[origins[part]])
             records = self.records[rows[part]]
             records["readable"] = True
-            self.add(Done(rows[part], records, {}, False))
+            self.add(Done(rows[part], records, {}))
 
     def flush(self) -> None:
         """Make sure of what is finished: pixels first, then the log that says they are there."""
@@ -258,16 +284,17 @@ class Build:
         self._flushed = time.monotonic()
 
     def publish(self, folder: Path, errors: dict[int, str]) -> None:
-        """Put the whole array into its place, at once."""
+        """Move the finished array into its place, atomically."""
         self.flush()
         np.save(self.folder / "records.npy", self.records)
-        (self.folder / "errors.json").write_text(json.dumps(errors), "utf-8")
+        about = {"errors": errors, "levels": self.levels.as_json()}
+        (self.folder / "about.json").write_text(json.dumps(about), "utf-8")
         for name in ("log", "plan.json"):
             (self.folder / name).unlink()
         self.folder.rename(folder)
 
     def discard(self) -> None:
-        """Leave nothing."""
+        """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

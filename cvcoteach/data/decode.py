@@ -8,20 +8,22 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from cvcoteach._validation import IntArray
+from cvcoteach.data.levels import Kind, Levels, Pixels, Range, levels_of, merged, range_of, to_unit
+from cvcoteach.data.pointers import stand_in
 
 # what Pillow logs is said by the exception that follows; a program that wants its log still gets it
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-
-Pixels = npt.NDArray[np.uint8]
 
 RECORD = np.dtype(
     [
@@ -34,22 +36,53 @@ RECORD = np.dtype(
         ("readable", "?"),
     ]
 )
-"""What is known of a file, and of the content that it had."""
+"""Stat and content digest of a file, as last seen."""
 Records = npt.NDArray[np.void]
 
 UNSETTLED = -1
 TICK = 2_000_000_000
-"""Nanoseconds: file times are this coarse at worst (FAT), so that a second write within them may leave no trace."""
+"""Nanoseconds. File times are this coarse at worst (FAT): a second write within them may leave no trace."""
 
 _INODE = 2**63 - 1
-"""Inodes are unsigned; the lower 63 bits tell files apart as well."""
+"""Inodes are unsigned; the lower 63 bits distinguish files just as well."""
 
 _DEEP_MODES = frozenset(["I", "F", "I;16", "I;16L", "I;16B", "I;16N"])
-"""Grey, of more than 8 bits."""
+"""Modes of grey images with more than 8 bits."""
+
+
+MAX_PIXELS = 2**28
+"""Pixels of the largest image that is read unless the user allows more: about 1 GB in memory."""
+_MAX_TEXT = 2**26
+"""Bytes of text in a PNG, such as the prompt that made it, that are skipped without a complaint."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an image file is decoded."""
+
+    size: int
+    """Pixels a side."""
+    channels: int
+    """1 or 3."""
+    only_grey: bool = False
+    """Stop at the first image with colours, for which one channel is not enough."""
+    levels: Levels | None = None
+    """Black and white; None: by each image alone."""
+    may_clip: bool = True
+    """Clip what lies outside the levels; else stop at the first image that does."""
+    max_pixels: int = MAX_PIXELS
+
+
+class Target(NamedTuple):
+    """Where decoded rows go: an array (n, size, size, channels) of uint8 in a file."""
+
+    file: Path
+    offset: int
+    """Bytes before its first row."""
 
 
 class Done(NamedTuple):
-    """What came of a chunk."""
+    """The outcome of a chunk."""
 
     rows: IntArray
     """(m,) rows of the source."""
@@ -57,12 +90,36 @@ class Done(NamedTuple):
     """(m,)"""
     errors: dict[int, str]
     """Row -> why its image cannot be read."""
+    misfit: Misfit | None = None
+    """Why the decoding does not fit these images; nothing was written."""
+
+
+class Misfit(NamedTuple):
+    """An image for which the decoding is too narrow."""
+
     coloured: bool
-    """A chunk that was to be grey is not; nothing was written."""
+    """It has colours."""
+    found: Mapping[Kind, Range]
+    """Its values."""
+
+
+class Decoded(NamedTuple):
+    """Some files, decoded."""
+
+    pixels: Pixels
+    """(m, size, size, channels), zeros where unreadable."""
+    records: Records
+    """(m,)"""
+    errors: dict[int, str]
+    """Position -> why it cannot be read."""
+    misfit: Misfit | None
+    """The decoding does not fit; the pixels are not complete."""
+    found: dict[Kind, Range]
+    """The values of those whose levels were not given."""
 
 
 def stat_files(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
-    """Size, mtime, ctime and inode of each file; -1 throughout where there is none."""
+    """Return size, mtime, ctime and inode of each file; all -1 where there is no file."""
     result = []
     for file in files:
         try:
@@ -75,27 +132,22 @@ def stat_files(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
 
 
 def digest_chunk(files: Sequence[str], rows: IntArray) -> Done:
-    """Content hashes of `files`, which are the `rows` of a source; nothing is decoded."""
+    """Hash the content of `files`, which are the `rows` of a source; nothing is decoded."""
     records = np.zeros(len(files), RECORD)
     for i, file in enumerate(files):
         try:
             _read(file, records[i : i + 1])
         except (OSError, ValueError):
             continue  # decoding meets it again, and says why
-    return Done(rows, records, {}, False)
+    return Done(rows, records, {})
 
 
-def decode_chunk(
-    files: Sequence[str], rows: IntArray, pixel_file: Path, offset: int, size: int, channels: int, only_grey: bool
-) -> Done:
-    """Decode `files` into the rows of a file of (n, size, size, channels) uint8 that starts at byte `offset`.
-
-    only_grey: write nothing once an image is coloured, and say so.
-    """
-    pixels, records, errors, coloured = decode_files(files, size, channels, only_grey)
-    if not coloured:
-        write_rows(pixel_file, offset, rows, pixels)
-    return Done(rows, records, {int(rows[i]): reason for i, reason in errors.items()}, coloured)
+def decode_chunk(files: Sequence[str], rows: IntArray, target: Target, decoding: Decoding) -> Done:
+    """Decode `files`, which are the `rows` of a source, into those of the target; none if it misfits."""
+    pixels, records, errors, misfit, _ = decode_each(files, decoding)
+    if misfit is None:
+        write_rows(target.file, target.offset, rows, pixels)
+    return Done(rows, records, {int(rows[i]): reason for i, reason in errors.items()}, misfit)
 
 
 def write_rows(pixel_file: str | Path, offset: int, rows: IntArray, pixels: Pixels) -> None:
@@ -112,48 +164,119 @@ def write_rows(pixel_file: str | Path, offset: int, rows: IntArray, pixels: Pixe
 
 
 def decode_files(
-    files: Sequence[str], size: int, channels: int, only_grey: bool
+    files: Sequence[str], size: int, channels: int, only_grey: bool, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[Pixels, Records, dict[int, str], bool]:
-    """Pixels (m, size, size, channels), zeros where unreadable; records (m,); reasons by position; coloured or not."""
-    pixels = np.zeros((len(files), size, size, channels), np.uint8)
+    """Decode a few files, with levels by all of them together.
+
+    Returns:
+        Pixels (m, size, size, channels), zeros where unreadable; records (m,); reasons by position; whether an image
+        that was to be grey is coloured.
+    """
+    decoding = Decoding(size, channels, only_grey, max_pixels=max_pixels)
+    done = decode_each(files, decoding)
+    levels = levels_of(done.found)
+    if levels.ranges and done.misfit is None:
+        done = decode_each(files, replace(decoding, levels=levels))
+    return done.pixels, done.records, done.errors, done.misfit is not None
+
+
+def decode_each(files: Sequence[str], decoding: Decoding) -> Decoded:
+    """Decode files one after the other, until one does not fit the decoding."""
+    pixels = np.zeros((len(files), decoding.size, decoding.size, decoding.channels), np.uint8)
     records = np.zeros(len(files), RECORD)
     errors: dict[int, str] = {}
-    with warnings.catch_warnings():
+    ranges: list[Mapping[Kind, Range]] = []
+    with warnings.catch_warnings(), pixel_limit(decoding.max_pixels):
         warnings.simplefilter("ignore")  # of a picture's oddities; what cannot be read is an exception
         for i, file in enumerate(files):
             try:
-                data = _read(file, records[i : i + 1])
-                square = to_square(data, size)
-                if only_grey and not _is_grey(square):
-                    return pixels, records, errors, True
-                pixels[i] = as_pixels(square, channels)
+                image = _opened(_read(file, records[i : i + 1]), decoding)
+                found = _range_of(image, decoding)
+                levels = decoding.levels
+                if levels is None:
+                    ranges.append(found)
+                    levels = levels_of(found)
+                square = _finish(image, decoding.size, levels)
+                coloured = decoding.only_grey and not _is_grey(square)
+                if coloured or not (decoding.may_clip or levels.hold(found)):
+                    return Decoded(pixels, records, errors, Misfit(coloured, found), merged(ranges))
+                pixels[i] = as_pixels(square, decoding.channels)
                 records[i]["readable"] = True
             except Exception as error:  # a broken file makes a decoder raise anything at all
                 errors[i] = reason(error)
-    return pixels, records, errors, False
+    return Decoded(pixels, records, errors, None, merged(ranges))
 
 
-def to_square(data: bytes | Image.Image, size: int) -> Image.Image:
-    """An encoded image as size×size, mode L or RGB.
+@contextmanager
+def pixel_limit(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+    """Let Pillow open images of up to `max_pixels`, and PNGs with much text; `check_pixels` says no to larger ones."""
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = max_pixels, _MAX_TEXT
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
+
+
+def to_square(data: bytes, size: int, levels: Levels | None = None) -> Image.Image:
+    """Return an encoded image as size×size, mode L or RGB.
 
     The whole image is squashed, antialiased. Nothing is cropped away: the label may speak of what stands at the
     border, and a network that never saw it would call a right label wrong.
 
-    First frame of animations; upright by EXIF; transparency on white; 16 bits to 8.
+    First frame of animations; upright by EXIF; transparency on white; more than 8 bits by `levels`, else by its own.
     """
-    image: Image.Image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else data
+    decoding = Decoding(size, 3, levels=levels)
+    image = _opened(data, decoding)
+    return _finish(image, size, levels_of(_range_of(image, decoding)) if levels is None else levels)
+
+
+def _opened(data: bytes, decoding: Decoding) -> Image.Image:
+    """Return an image, decoded. Raises whatever Pillow does, and ValueError for one that is too large."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"it has more than the {2 * decoding.max_pixels:,} pixels that are allowed; --max-megapixels raises that"
+        ) from None
+    width, height = image.size
+    if width * height > decoding.max_pixels:
+        raise ValueError(
+            f"it has {width * height:,} pixels, more than the {decoding.max_pixels:,} that are allowed; "
+            "--max-megapixels raises that"
+        )
     if image.format in ("JPEG", "MPO"):
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at ½, ¼ or ⅛, never below twice the target
+        # a large JPEG is decoded at ½, ¼ or ⅛, never below twice the target
+        image.draft(None, (2 * decoding.size, 2 * decoding.size))
     image.load()
+    return image
+
+
+def _range_of(image: Image.Image, decoding: Decoding) -> Mapping[Kind, Range]:
+    """Return the range of an image's values; empty where its levels are known to fit."""
+    if image.mode in _DEEP_MODES:
+        return range_of(np.asarray(image))
+    usual = decoding.levels is not None and decoding.levels.of("bytes") is None
+    if usual or image.mode not in ("L", "RGB") or image.format in ("JPEG", "MPO") or image.has_transparency_data:
+        return {} if usual or image.mode == "1" else {"bytes": Range(0, 255)}
+    extremes = image.getextrema()
+    bands = extremes if isinstance(extremes[0], tuple) else (extremes,)
+    return {"bytes": Range(0, float(max(band[1] for band in bands)))}
+
+
+def _finish(image: Image.Image, size: int, levels: Levels) -> Image.Image:
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     if image.mode in _DEEP_MODES:
-        image = Image.fromarray(_unit_range(image))
+        image = Image.fromarray(to_unit(np.asarray(image), levels))
     elif image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer.getchannel("A"))
     elif image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
+    elif (few := levels.of("bytes")) is not None:
+        factor = 255 / few.high
+        image = image.point([min(255, round(value * factor)) for value in range(256)] * len(image.getbands()))
     image = squash(image, size)
     if image.mode == "F":
         image = Image.fromarray((np.asarray(image) * 255).round().clip(0, 255).astype(np.uint8))
@@ -161,16 +284,16 @@ def to_square(data: bytes | Image.Image, size: int) -> Image.Image:
 
 
 def squash(image: Image.Image, size: int) -> Image.Image:
-    """The whole image at size×size, antialiased."""
+    """Return the whole image at size×size, antialiased."""
     if image.size == (size, size):
         return image
     return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be read, in words that are the same in every run."""
+    """Return why an image cannot be read, in words that are the same in every run."""
     if isinstance(error, UnidentifiedImageError):
-        return "no image format that is known"
+        return "unknown image format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
@@ -188,18 +311,6 @@ _TURNS = {
 }
 
 
-def _unit_range(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Whole numbers of more than 8 bits, or floats, as [0, 1] of the smallest usual range that holds them."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    if image.mode.startswith("I;16"):
-        return values / np.float32(65535)
-    low, high = min(0.0, float(values.min())), float(values.max())
-    if low < 0:
-        return (values - np.float32(low)) / np.float32(high - low)
-    ranges = [1.0] if image.mode == "F" else []
-    return values / np.float32(next((top for top in (*ranges, 255.0, 65535.0) if high <= top), high))
-
-
 def _is_grey(image: Image.Image) -> bool:
     if image.mode == "L":
         return True
@@ -208,13 +319,13 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def as_pixels(image: Image.Image, channels: int) -> Pixels:
-    """An image of mode L or RGB as (H, W, channels), or (H, W, 1), which fills three."""
+    """Return an image of mode L or RGB as (H, W, channels), or (H, W, 1), which broadcasts to three."""
     values = np.asarray(image if channels == 3 or image.mode == "L" else image.convert("L"))
     return values[..., None] if values.ndim == 2 else values
 
 
 def _read(file: str, record: Records) -> bytes:
-    """The content of a file; its stat and digest go into `record` (1,), the name does not."""
+    """Return the content of a file; its stat and digest go into `record` (1,), its name does not."""
     with open(file, "rb", buffering=0) as opened:
         status = os.fstat(opened.fileno())  # before reading: what changes meanwhile looks changed later
         data = opened.read()
@@ -224,4 +335,6 @@ def _read(file: str, record: Records) -> bytes:
     record["digest"] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
     if not data:
         raise ValueError("the file is empty")
+    if found := stand_in(data):
+        raise ValueError(f"it is {found}")
     return data

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -13,29 +13,31 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import platformdirs
 from PIL import Image
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
-from cvcoteach.data.cache import VERSION, Build, Decoded, SourceCache, content_key, path_hashes
+from cvcoteach.data.arrays import decode_array
+from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
 from cvcoteach.data.decode import (
+    MAX_PIXELS,
     RECORD,
+    Decoding,
     Done,
-    Pixels,
+    Misfit,
     Records,
-    as_pixels,
+    Target,
     decode_chunk,
+    decode_each,
     decode_files,
     digest_chunk,
-    squash,
+    pixel_limit,
     stat_files,
 )
-from cvcoteach.data.sources import Source
-from cvcoteach.data.tables import spread
+from cvcoteach.data.levels import ORDINARY, Levels, Pixels, levels_of, merged
+from cvcoteach.data.sources import Source, spread
 from cvcoteach.data.workers import cpu_count, in_processes
 
 LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
@@ -44,16 +46,16 @@ CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
 """Environment variable that names the cache folder."""
 
 Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
+"""Called with the number of images done and the number of all."""
 
 _PROBED = 64
-"""Images that are decoded first: they tell grey from colour, and how long the rest will take."""
+"""Images decoded first, to tell grey from colour, the range of values, and how long the rest will take."""
 _WORTH_WORKERS = 5.0
-"""Seconds of decoding; below them worker processes cost more than they gain."""
+"""Seconds of decoding below which worker processes cost more than they save."""
 _CHUNK_BYTES = 32 * 2**20
 _CHUNK_SECONDS = 0.5
 _STAT_THREADS = 4
-"""They gain where files lie far away; where they lie near, nothing does."""
+"""Threads help on remote file systems; on local ones they make no difference."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -69,6 +71,24 @@ class Images:
     """Row -> why its image cannot be read."""
     content_key: str
     """Hex digest of what all images hold, in order, with size and channels: another image, another key."""
+    content: str
+    """Hex digest of what all images hold, in order, whatever their size here."""
+    levels: Levels = ORDINARY
+    """Black and white of what is not ordinary bytes."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about how pixels were read, and about images that all look the same."""
+        notes = [self.levels.note] if self.levels.note else []
+        rows = np.flatnonzero(self.readable)
+        rows = rows[spread(len(rows), _PROBED)]
+        sample = self.pixels[rows]
+        if len(rows) > 1 and (sample == sample[:1]).all():
+            colour = f", of one colour ({_colour(sample[0])})" if (sample[0] == sample[0, :1, :1]).all() else ""
+            notes.append(
+                f"all of {len(rows):,} images looked at are the same{colour}; nothing can be learned from them."
+            )
+        return tuple(notes)
 
 
 def load_images(
@@ -77,62 +97,80 @@ def load_images(
     *,
     channels: int | None = None,
     cache_dir: Path | None = None,
+    levels: Levels | None = None,
+    max_pixels: int | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Images:
-    """The images of a source, squashed to size×size (see `to_square`), from the cache where they are in it.
-
-    channels: 1 or 3; None takes 1 if all images are grey, else 3.
-    cache_dir: else the environment's CVCOTEACH_CACHE_DIR, else the user's cache folder.
-    workers: processes that decode; None takes as many as there are CPUs for this process, or none for few images.
+    """Return the images of a source, squashed to size×size (see `to_square`), from the cache where they are in it.
 
     Only files that are new or changed (size, times, inode) are read, only content not seen before is decoded.
 
-    Raises InputError where more than half of the images cannot be read, and where the cache has no room.
+    Args:
+        source: where they are.
+        size: pixels a side.
+        channels: 1 or 3; None takes 1 if all images are grey, else 3.
+        cache_dir: else the environment's CVCOTEACH_CACHE_DIR, else the user's cache folder.
+        levels: black and white, of the images that a model was trained on; None: by the range of the source.
+        max_pixels: of the largest image that is read; None: `MAX_PIXELS`.
+        workers: processes that decode; None takes as many as there are CPUs for this process, or none for few images.
+        progress: called with the number of images done and of all.
+
+    Raises:
+        InputError: where more than half of the images cannot be read, and where the cache has no room.
     """
     check_at_least("size", size, 1)
     if channels not in (None, 1, 3):
         raise InputError(f"channels is {channels}; it takes 1 (grey), 3 (colour) or None (as the images are).")
     if workers is not None:
         check_at_least("workers", workers, 1)
+    if max_pixels is not None:
+        check_at_least("max_pixels", max_pixels, 1)
     if not len(source):
-        raise InputError(f"no image of {source.location} was named; it takes one at least.")
+        raise InputError(f"no image of {source.location} was selected; it takes at least one.")
     if source.files is None:
-        return _load_array(source, size, channels)
+        return _load_array(source, size, channels, levels)
     folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
     try:
-        decoded, key = _Loader(source, source.files, size, channels, folder.absolute(), workers, progress).load()
+        wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
+        decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress).load()
     except OSError as error:
         raise InputError(
             f"the cache folder {folder} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."
         ) from error
-    return _checked(Images(decoded.pixels, decoded.records["readable"], decoded.errors, key), source)
+    readable, key = decoded.records["readable"], wanted.key(content)
+    return _checked(Images(decoded.pixels, readable, decoded.errors, key, content, decoded.levels), source)
 
 
 def natural_size(source: Source, sample: int = 256) -> int:
-    """The median short side, in pixels, of up to `sample` images evenly spread over the source; only headers are read.
+    """Return the median short side, in pixels, of up to `sample` images evenly spread; only headers are read.
 
-    Raises InputError where none of them can be read.
+    Raises:
+        InputError: where none of them can be read.
     """
     if source.array is not None:
         return min(source.array.shape[1:3])
     assert source.files is not None
-    sides = []
-    with warnings.catch_warnings():
+    sides, rows = [], spread(len(source), sample).tolist()
+    with warnings.catch_warnings(), pixel_limit(sys.maxsize):
         warnings.simplefilter("ignore")
-        for row in spread(len(source), sample).tolist():
+        for row in rows:
             try:
                 with Image.open(source.files[row]) as image:
                     sides.append(min(image.size))
             except Exception:  # a broken file makes a decoder raise anything; loading says what
                 continue
     if not sides:
-        raise InputError(f"none of {min(sample, len(source)):,} images looked at in {source.location} can be read.")
+        reason = decode_files([source.files[rows[0]]], 1, 1, False)[2].get(0, "its size is not known")
+        raise InputError(
+            f"none of {len(rows):,} images looked at in {source.location} can be read, the first is "
+            f"{source.paths[rows[0]]}: {reason}."
+        )
     return int(np.median(sides))
 
 
 def size_for(source: Source, own: int | None) -> int:
-    """Pixels a side: what the network was made for, else the images' own, from 8 to `LARGEST_SMALL_IMAGE`."""
+    """Return pixels a side: what the network was made for, else the images' own, 8 to `LARGEST_SMALL_IMAGE`."""
     return own or max(8, min(natural_size(source), LARGEST_SMALL_IMAGE))
 
 
@@ -150,26 +188,44 @@ def _checked(images: Images, source: Source) -> Images:
 # -- files --
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the images of a source are decoded to."""
+
+    size: int
+    """Pixels a side."""
+    channels: int | None
+    """1, 3, or None for as many as needed."""
+    levels: Levels | None = None
+    """None: by the range of the source."""
+    max_pixels: int = MAX_PIXELS
+
+    def key(self, content: str) -> str:
+        """Return the name of a content decoded so."""
+        more = [] if self.levels is None else [str(self.levels.as_json())]
+        more += [] if self.max_pixels == MAX_PIXELS else [f"up to {self.max_pixels}"]
+        return key_of(content, self.size, self.channels, " ".join(more))
+
+
 @dataclass(frozen=True, eq=False)
 class _Loader:
     """One call of `load_images` for files."""
 
     source: Source
     files: tuple[str, ...]
-    size: int
-    channels: int | None
+    wanted: Wanted
     folder: Path
     workers: int | None
     progress: Progress | None
 
     def load(self) -> tuple[Decoded, str]:
-        """The array of the present content and its key."""
-        cache = SourceCache(self.folder, self.source.location, self.size, self.channels)
+        """Return the array of the present content and the digest of that."""
+        cache = SourceCache(self.folder, self.source.location, self.wanted.size, self.wanted.channels)
         records = self._stat()
         if cache.recall(records).all():
-            key = content_key(records, self.size, self.channels)
-            if decoded := cache.open(key):
-                return decoded, key
+            content = content_digest(records)
+            if decoded := cache.open(self.wanted.key(content)):
+                return decoded, content
         with cache.lock():
             unknown = np.flatnonzero(~cache.recall(records))  # once more: another process may have built meanwhile
             older = [decoded for key in cache.history() if (decoded := cache.open(key))]
@@ -177,10 +233,10 @@ class _Loader:
                 for done in self._in_chunks(digest_chunk, unknown, 1e-4):
                     done.records["path"] = records["path"][done.rows]
                     records[done.rows] = done.records
-                key = content_key(records, self.size, self.channels)
-                if decoded := cache.open(key):
-                    cache.remember(records, key)
-                    return decoded, key
+                content = content_digest(records)
+                if decoded := cache.open(self.wanted.key(content)):
+                    cache.remember(records, self.wanted.key(content))
+                    return decoded, content
             return self._build(cache, records, older)
 
     def _stat(self) -> Records:
@@ -197,25 +253,37 @@ class _Loader:
         return records
 
     def _build(self, cache: SourceCache, records: Records, older: Sequence[Decoded]) -> tuple[Decoded, str]:
+        wanted = self.wanted
         probed = spread(len(self.files), _PROBED).tolist()
         started = time.perf_counter()
-        pixels = decode_files([self.files[row] for row in probed], self.size, 3, only_grey=False)[0]
+        probe = Decoding(wanted.size, 3, levels=wanted.levels, max_pixels=wanted.max_pixels)
+        pixels, _, _, _, found = decode_each([self.files[row] for row in probed], probe)
         seconds = (time.perf_counter() - started) / len(probed)
-        grey = bool((pixels == pixels[..., :1]).all())
-        # a coloured image among grey ones, none of them probed, is rare: it may cost a second start
-        if self.channels is None and grey and (made := self._decode(cache, records, older, 1, seconds)):
-            return made
-        made = self._decode(cache, records, older, self.channels or 3, seconds)
-        assert made is not None
-        return made
+        grey = wanted.channels is None and bool((pixels == pixels[..., :1]).all())
+        while True:
+            decoding = Decoding(
+                wanted.size,
+                wanted.channels or (1 if grey else 3),
+                only_grey=grey,
+                levels=wanted.levels or levels_of(found),
+                may_clip=wanted.levels is not None,
+                max_pixels=wanted.max_pixels,
+            )
+            made = self._decode(cache, records, older, decoding, seconds)
+            if not isinstance(made, Misfit):
+                return made
+            # an image unlike all that were probed is rare: it may cost another start
+            grey = grey and not made.coloured
+            found = merged([found, made.found])
 
     def _decode(
-        self, cache: SourceCache, records: Records, older: Sequence[Decoded], channels: int, seconds: float
-    ) -> tuple[Decoded, str] | None:
-        """The array with so many channels; None if it was to be grey by itself and is not."""
-        build = cache.build(records, self.size, channels)
+        self, cache: SourceCache, records: Records, older: Sequence[Decoded], decoding: Decoding, seconds: float
+    ) -> tuple[Decoded, str] | Misfit:
+        """Return the array and the digest of its content; or why the decoding does not fit."""
+        assert decoding.levels is not None
+        build = cache.build(records, decoding.size, decoding.channels, decoding.levels)
         errors: dict[int, str] = {}
-        only_grey = self.channels is None and channels == 1
+        misfit = None
         try:
             build.begin()
             self._check_room(build)
@@ -223,20 +291,22 @@ class _Loader:
                 build.copy(known)
             todo = np.flatnonzero(~build.finished)
             n_done = len(self.files) - len(todo)
-            where = (build.pixel_file, build.offset, self.size, channels, only_grey)
-            with closing(self._in_chunks(decode_chunk, todo, seconds, *where)) as chunks:
+            target = Target(build.pixel_file, build.offset)
+            with closing(self._in_chunks(decode_chunk, todo, seconds, target, decoding)) as chunks:
                 for done in chunks:
-                    if done.coloured:
+                    if done.misfit is not None:
+                        misfit = done.misfit
                         break
                     build.add(done)
                     errors.update(done.errors)
                     n_done += len(done.rows)
                     if self.progress is not None:
                         self.progress(n_done, len(self.files))
-            if n_done < len(self.files):  # only once no worker writes into it any more
+            if misfit is not None:  # only once no worker writes into it any more
                 build.discard()
-                return None
-            key = content_key(build.records, self.size, self.channels)
+                return misfit
+            content = content_digest(build.records)
+            key = self.wanted.key(content)
             build.flush()
             cache.remember(build.records, key)
             if cache.open(key) is None:
@@ -255,13 +325,13 @@ class _Loader:
         decoded = cache.open(key)
         if decoded is None:
             raise OSError(errno.ENOENT, "an array vanished while it was made")
-        return decoded, key
+        return decoded, content
 
     def _in_chunks(
         self, function: Callable[..., Done], rows: IntArray, seconds: float, *args: object
     ) -> Generator[Done]:
-        """`function` on all `rows`, in this process or several; `seconds` is what a row takes, about."""
-        step = int(np.clip(_CHUNK_SECONDS / seconds, 1, min(512, max(1, _CHUNK_BYTES // self.size**2 // 3))))
+        """Yield `function` of all `rows`, in this process or several; a row takes about `seconds`."""
+        step = int(np.clip(_CHUNK_SECONDS / seconds, 1, min(512, max(1, _CHUNK_BYTES // self.wanted.size**2 // 3))))
         tasks = [
             ([self.files[row] for row in rows[start : start + step].tolist()], rows[start : start + step], *args)
             for start in range(0, len(rows), step)
@@ -291,44 +361,12 @@ def _bytes(n: float) -> str:
 # -- arrays --
 
 
-def _load_array(source: Source, size: int, channels: int | None) -> Images:
-    array = source.array
-    assert array is not None
-    key = hashlib.blake2b(
-        f"{VERSION} {size} {channels or 'auto'} {array.shape} {array.dtype} ".encode(), digest_size=16
-    )
-    step = max(1, _CHUNK_BYTES // array[0].nbytes)
-    parts = [slice(start, start + step) for start in range(0, len(array), step)]
-    grey = True
-    for part in parts:
-        key.update(np.ascontiguousarray(array[part]).data)
-        grey = grey and bool(array.ndim == 3 or (array[part][..., :3] == array[part][..., :1]).all())
-    channels = channels or (1 if grey else 3)
-    if array.dtype == np.uint8 and array.shape[1:] == (size, size, channels):
-        pixels = array
-    else:
-        pixels = np.empty((len(array), size, size, channels), np.uint8)
-        for part in parts:
-            pixels[part] = _squares(array[part], size, channels)
-    return Images(pixels, np.ones(len(array), np.bool_), {}, key.hexdigest())
+def _load_array(source: Source, size: int, channels: int | None, levels: Levels | None) -> Images:
+    assert source.array is not None
+    pixels, content, found = decode_array(source.array, size, channels, levels)
+    key = Wanted(size, channels, levels).key(content)
+    return Images(pixels, np.ones(len(pixels), np.bool_), {}, key, content, found)
 
 
-def _squares(images: npt.NDArray[Any], size: int, channels: int) -> Pixels:
-    """(m, H, W) or (m, H, W, 1|3|4) of any kind that a `Source` holds, as (m, size, size, channels)."""
-    values = images if images.ndim == 4 else images[..., None]
-    if values.dtype == np.bool_:
-        values = values.astype(np.uint8) * np.uint8(255)
-    elif values.dtype != np.uint8:
-        full = 65535 if values.dtype == np.uint16 else 1
-        values = (values.astype(np.float32) * np.float32(255 / full)).round().astype(np.uint8)
-    if values.shape[-1] == 4:  # on white
-        alpha = values[..., 3:].astype(np.float32) / 255
-        values = (values[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
-    if values.shape[1:3] == (size, size) and values.shape[-1] <= channels:
-        return np.broadcast_to(values, (*values.shape[:3], channels))
-    squares = np.empty((len(values), size, size, channels), np.uint8)
-    for i, image in enumerate(values):
-        squares[i] = as_pixels(
-            squash(Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]), size), channels
-        )
-    return squares
+def _colour(image: Pixels) -> str:
+    return " ".join(map(str, image[0, 0].tolist()))

@@ -14,7 +14,7 @@ from cvcoteach.data.sources import Source
 
 
 def thumbnails(source: Source, rows: IntArray, size: int = 96) -> list[bytes | None]:
-    """PNG bytes (size×size, RGB) of the images `rows` of a source; None for those that cannot be read."""
+    """Return PNG bytes (size×size, RGB) of the images `rows` of a source; None for those that cannot be read."""
     part = source.subset(rows)
     if part.files is None:
         images = load_images(part, size, channels=3)

@@ -18,18 +18,18 @@ from cvcoteach._validation import InputError
 Result = TypeVar("Result")
 
 _IDLE_SECONDS = 20
-"""After which a worker gives its memory back."""
+"""Seconds without work after which a worker exits."""
 
 
 def cpu_count() -> int:
-    """CPUs that this process may use: affinity and quota of its container counted."""
+    """Return how many CPUs this process may use, by affinity and by the quota of its container."""
     return int(joblib.cpu_count())
 
 
 def in_processes(
     function: Callable[..., Result], tasks: Iterable[tuple[object, ...]], workers: int
 ) -> Generator[Result]:
-    """function(*task) for each task, in the order in which they end; in this process if `workers` is 1.
+    """Yield function(*task) for each task, in the order in which they end; in this process if `workers` is 1.
 
     When the generator is closed no worker is at work any more.
 
@@ -54,8 +54,8 @@ def in_processes(
             yield result
     except TerminatedWorkerError:
         raise InputError(
-            f"one of {workers} worker processes was killed, most likely for want of memory; with fewer workers "
-            "the same command goes on from here."
+            f"one of {workers} worker processes was killed, most likely for lack of memory; with fewer workers "
+            "the same command resumes from here."
         ) from None
     finally:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What a person decided about single images: a reviewed label is clean, an excluded image is gone."""
+"""Apply people's decisions about single images: a reviewed label is clean, an excluded image is gone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
+from cvcoteach.data.sources import separator_of
 
 ACTIONS = ("accepted", "kept", "set", "excluded")
 NO_ACTION = ("", "unreviewed")
@@ -38,41 +39,54 @@ class Corrected:
 
     @property
     def n_reviewed(self) -> int:
-        """How many that are."""
+        """The number of reviewed labels."""
         return int(self.reviewed.sum())
 
 
-def correct(
-    file: Path,
-    paths: Sequence[str],
-    root: Path,
-    labels: IntArray,
-    suggested: IntArray,
-    selected: BoolArray,
-    candidate: BoolArray,
-    class_names: Sequence[str],
-) -> Corrected:
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A run's labels and suggestions for n images, which people may correct."""
+
+    paths: Sequence[str]
+    """n, relative to `root`."""
+    root: Path
+    """Folder of the images."""
+    labels: IntArray
+    """(n,) given labels, 0..K-1."""
+    suggested: IntArray
+    """(n,) suggested classes."""
+    class_names: Sequence[str]
+    """(K,) names."""
+
+
+def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArray) -> Corrected:
     """Apply the corrections in a CSV with the columns path, action and label; a later row overrules an earlier one.
 
-    action: "accepted" (the suggestion, or `label` if there is one), "kept" (the given label), "set" (`label`),
-    "excluded"; "unreviewed" or nothing takes earlier rows back. The plugin's exports are read too.
-    paths: (n,) as in the run, relative to `root`; what is decided of a path holds wherever it comes.
-    suggested: (n,) classes.
+    The plugin's exports are read too. What is decided about a path holds wherever the path occurs.
 
-    Raises InputError for a file that is no such table, an image that the run does not have, another action, a label
-    that is no class of the run, and an action that would leave an image under two labels.
+    Args:
+        file: The CSV. Its actions are "accepted" (the suggestion, or `label` if there is one), "kept" (the given
+            label), "set" (`label`) and "excluded"; "unreviewed" or nothing takes earlier rows back.
+        judged: What the run said.
+        selected: (n,) S before the corrections.
+        candidate: (n,) C before the corrections.
+
+    Raises:
+        InputError: The file is no such table, names an image that the run does not have, another action, or a label
+            that is not a class of the run, or would leave an image under two labels.
     """
+    labels, suggested, class_names = judged.labels, judged.suggested, judged.class_names
     table = _read(file)
     places: dict[str, list[int]] = {}
-    for row, path in enumerate(paths):
+    for row, path in enumerate(judged.paths):
         places.setdefault(path, []).append(row)
-    places |= {os.path.join(root, path): rows for path, rows in places.items()}
+    places |= {os.path.join(judged.root, path): rows for path, rows in places.items()}
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
     for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
         rows = places.get(path, places.get(os.path.normpath(path)))
         if rows is None:
-            raise InputError(f"{file.name}, line {line}: {path} is no image of the run.")
+            raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:
             for row in rows:
                 decided.pop(row, None)
@@ -82,7 +96,9 @@ def correct(
         if action == "set" and not label:
             raise InputError(f"{file.name}, line {line}: the label is missing; it takes the name of a class.")
         if action in ("set", "accepted") and label and label not in number:
-            raise InputError(f"{file.name}, line {line}: {label!r} is no class of the run; {near(label, class_names)}")
+            raise InputError(
+                f"{file.name}, line {line}: {label!r} is not a class of the run; {near(label, class_names)}"
+            )
         if action == "set" or (action == "accepted" and label):
             chosen = [number[label]] * len(rows)
         else:
@@ -107,10 +123,16 @@ def correct(
 
 def _read(file: Path) -> pd.DataFrame:
     """Three columns of text: path, action, label."""
+    if not file.exists():
+        raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.") from None
+        separator, skipped = separator_of(file)
+        table = pd.read_csv(
+            file, dtype=str, keep_default_na=False, sep=separator, skiprows=skipped, encoding="utf-8-sig"
+        )
+        table.columns = table.columns.str.strip()
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         raise InputError(f"{file.name} cannot be read as a CSV ({str(error).splitlines()[0]}).") from error
     found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]

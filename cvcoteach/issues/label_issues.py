@@ -8,17 +8,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
 from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _FORMAT = "cvcoteach.LabelIssues"
 _VERSION = 2
@@ -28,7 +26,7 @@ _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
 @dataclass(frozen=True, eq=False)
 class LabelIssues:
-    """What is known about every given label. Made by `posterior_issues` or from a finished run."""
+    """Everything known about every given label. Made by `posterior_issues` or from a finished run."""
 
     labels: IntArray
     """(n,) given labels, 0..K-1."""
@@ -56,6 +54,8 @@ class LabelIssues:
     """One sentence on how the probabilities were read."""
     flag_for: str = ""
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
+    index: pd.Index[Any] | None = None
+    """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
     @property
     def fits(self) -> bool:
@@ -75,17 +75,17 @@ class LabelIssues:
 
     @property
     def n_issues(self) -> int:
-        """How many labels are flagged."""
+        """The number of flagged labels."""
         return int(self.is_label_issue.sum())
 
     @property
     def n_worth_a_look(self) -> int:
-        """How many labels are flagged, as `n_issues`: worth a look, not each more probably wrong than right."""
+        """The number of flagged labels, as `n_issues`: worth a look, not each more probably wrong than right."""
         return self.n_issues
 
     @property
     def n_probably_wrong(self) -> int:
-        """How many labels are more probably wrong than right; 0 where nothing is known about them."""
+        """The number of labels that are more probably wrong than right; 0 where nothing is known about them."""
         return int((self.wrong > PROBABLY_WRONG).sum()) if self.has_signal else 0
 
     @property
@@ -126,13 +126,11 @@ class LabelIssues:
         return order[self.is_label_issue[order]] if flagged_only else order
 
     def confusions(self) -> pd.DataFrame:
-        """How often each class was given where another is more probable, most frequent first.
+        """Count how often each class was given where another is more probable, most frequent first.
 
         Columns: given, suggested (names), count (flagged labels), share (of those given the class, in [0, 1]) and
         mean_wrong (mean probability that these are wrong). Flags without another more probable class are not counted.
         """
-        import pandas as pd
-
         rows = self.is_label_issue & (self.suggested != self.labels)
         pair = self.labels[rows] * self.n_classes + self.suggested[rows]
         pairs, index, count = np.unique(pair, return_inverse=True, return_counts=True)
@@ -155,8 +153,6 @@ class LabelIssues:
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
         suggested_prob (float64), given_class, suggested_class (categories, by name).
         """
-        import pandas as pd
-
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
         return pd.DataFrame(
@@ -169,7 +165,8 @@ class LabelIssues:
                 "suggested_prob": self.suggested_prob,
                 "given_class": pd.Categorical.from_codes(self.labels, names),
                 "suggested_class": pd.Categorical.from_codes(self.suggested, names),
-            }
+            },
+            index=self.index,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -299,7 +296,7 @@ def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ..
 
 
 def _values(issues: LabelIssues) -> dict[str, Any]:
-    return {field.name: getattr(issues, field.name) for field in fields(issues)}
+    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name != "index"}
 
 
 def _round_rows(matrix: FloatArray, totals: IntArray) -> IntArray:

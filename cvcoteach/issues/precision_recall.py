@@ -1,4 +1,4 @@
-"""How good are the flags? Precision and recall with intervals, from the posterior alone."""
+"""Estimate precision and recall of the flags, with intervals, from the posterior alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Readout:
-    """What is known about the flags; None where it cannot be known, and `note` says why."""
+    """Precision and recall of the flags; None where they cannot be known, and `note` says why."""
 
     precision: Interval | None
     """Share of the flagged labels that are wrong."""

@@ -19,6 +19,7 @@ _RARE_WRONG = 0.5
 _LEAST_LABELS = 3
 _UNIFORM = 100.0  # images
 _LEAST_AFFINE = 0.6
+_FAILED = 3.0  # standard errors
 _NO_EVIDENCE, _FULL_EVIDENCE = 0.05, 0.3
 
 
@@ -148,9 +149,9 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     affine = [fit.model.with_mixing(shrunk(fit.model.mixing, fit.model.share * weight.sum(), _UNIFORM)) for fit in fits]
     literal = fit_richardson_lucy(y, some, weight)
     gain, error, whole = _gains(fits[0])
-    share = _weight_of_affine(gain, error, whole)
-    members: list[NoiseModel] = [*affine]
-    weights = [share / len(affine)] * len(affine)
+    share = 0.0 if _failed(fits[0]) else _weight_of_affine(gain, error, whole)
+    members: list[NoiseModel] = [*affine] if share else []
+    weights = [share / len(affine)] * len(members)
     if share < 1:
         members.append(literal)
         weights.append(1 - share)
@@ -176,6 +177,17 @@ def _gains(fit: AffineFit) -> tuple[float, float, float]:
     mean = float(gain @ share)
     error = float(np.sqrt((share**2) @ (gain - mean) ** 2))
     return mean, error, float((fit.with_noise - fit.unchanged) @ share)
+
+
+def _failed(fit: AffineFit) -> bool:
+    """Return whether held-out labels are predicted worse than by the probabilities as they came, beyond chance.
+
+    The likelihood then has a bad optimum, as of probabilities that take few different values.
+    """
+    share = fit.weight / fit.weight.sum()
+    gain = fit.with_noise - fit.unchanged
+    mean = float(gain @ share)
+    return mean < -_FAILED * float(np.sqrt((share**2) @ (gain - mean) ** 2))
 
 
 def _weight_of_affine(gain: float, error: float, whole: float) -> float:

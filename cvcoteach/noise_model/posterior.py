@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What given labels and out-of-sample probabilities say about the true labels. Keeps references to both arrays."""
+    """The posterior over true labels, given labels and out-of-sample probabilities. Keeps references to both arrays."""
 
     labels: IntArray
     """(n,) given labels."""

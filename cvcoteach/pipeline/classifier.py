@@ -83,7 +83,7 @@ class ClassifierTraining:
         else:
             assert isinstance(source, ImageBatches)
             scaling = source.scaling
-        images = ImageFormat(data.images.size, data.images.channels, scaling)
+        images = ImageFormat(data.images.size, data.images.channels, scaling, data.images.levels)
         spec, recipe = architecture(data, self.task.recipe), self.task.recipe
         return Model(networks, spec, data.class_names, images, recipe.mirrors_predictions)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from cvcoteach._progress import Watcher
 from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
-from cvcoteach.data.sources import Source
+from cvcoteach.data.sources import Choices, Source
 from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
@@ -45,6 +45,8 @@ def find_issues(
     *,
     path_column: str | None = None,
     label_column: str | None = None,
+    path_pattern: str | None = None,
+    split: str | None = None,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
@@ -58,6 +60,8 @@ def find_issues(
         machine: where to compute.
         path_column: column of image paths in a table; None: auto-detected.
         label_column: column of given labels in a table; None: auto-detected.
+        path_pattern: file of a value {} in the path column, such as `images/{}.png`; None: the value itself.
+        split: part of an .npz with several.
         watcher: follows the run.
 
     Raises:
@@ -66,7 +70,8 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
-    prepared = prepare(given, settings, machine, progress, path_column=path_column, label_column=label_column)
+    choices = Choices(path_column, label_column, path_pattern, split)
+    prepared = prepare(given, settings, machine, progress, choices=choices)
     data = prepared.source
     for sentence in (*data.notes, *lone_images(data)):
         progress.note(sentence)
@@ -75,8 +80,7 @@ def find_issues(
     if incv.select == "agreement" and rule != FlagRule():
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
-    named = str(given.location if isinstance(given, Source) else given)
-    with RunFolder.open(Path(output) if output else default_output(named), prepared.identity) as run:
+    with RunFolder.open(Path(output) if output else default_output(data.location), prepared.identity) as run:
         if run.done:
             results = RunResults.load(run.path)
             if results.select == "posterior" and results.found.flag_for != str(rule):
@@ -84,7 +88,8 @@ def find_issues(
                 _save(results, run, data)
             return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
-        run.save(source=named, weights=_weights(settings), machine=_machine_record(), versions=_versions())
+        run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
+        run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
         progress.plan(len(data), incv.folds(len(data)))
@@ -174,4 +179,4 @@ def _write_gallery(file: Path, name: str, results: RunResults, data: Source) -> 
     )
     page = report.gallery_html(f"Label issues in {name}", lead, table, thumbnails(data, rows))
     with replacing(file) as out:
-        out.write(page.encode())
+        out.write(page.encode("utf-8", "replace"))

@@ -14,7 +14,7 @@ from cvcoteach.pipeline.run_folder import RunFolder
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """What a run found, and how it was made."""
+    """The results of a run, and its record."""
 
     results: RunResults
     """What it found about n labels."""

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cvcoteach._progress import OnProgress
-from cvcoteach._validation import BoolArray, InputError, IntArray, as_labels, near
+from cvcoteach._validation import (
+    BoolArray,
+    InputError,
+    as_array,
+    check_columns,
+    check_rows,
+    encode_labels,
+    lookalikes,
+    near,
+)
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.items import pixels_of
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
-from cvcoteach.training.head_trainer import HeadTrainer
-from cvcoteach.training.torch_trainer import TorchTrainer
 
 KINDS = ("pred_probs", "images", "features", "trainer")
 
 
 class Evidence(NamedTuple):
-    """What the probabilities of the images are, or come from."""
+    """The probabilities of the images, or what they come from."""
 
     kind: str
     """One of `KINDS`."""
     value: Any
-    """Probabilities (n, K), images (n, H, W, C), features (n, d), or a `FoldTrainer`."""
+    """Probabilities (n, K), images of any kind (see `pixels_of`), features (n, d), or a `FoldTrainer`."""
 
     @classmethod
     def of(cls, sources: Mapping[str, Any]) -> Evidence:
@@ -76,16 +87,17 @@ def label_issues(
     """Find label issues: all that `find_label_issues` knows, in one object.
 
     Args:
-        labels: (n,) class numbers 0..K-1, or names.
+        labels: (n,) class numbers 0..K-1, or names; `LabelIssues.to_frame` has the index of a pandas Series.
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
-        images: (n, H, W, C) uint8 pixels, on which networks are trained, fold by fold;
+        images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset, on which networks are trained, fold by
+            fold;
         features: (n, d) embeddings, on which linear heads are trained;
         trainer: a `FoldTrainer`.
         filter_by: "posterior" flags what is probably wrong. With anything to train on, the probabilities come from
             rounds of cross-validation whose models learn only from labels that are probably right, or corrected
             (`IterativeCV`). "incv" flags what the published Iterative Noisy Cross-Validation does not select; on
             `pred_probs`, where there is nothing to iterate: where the prediction is another class.
-        class_names: (K,), in the order of the numbers.
+        class_names: (K,), in the order of the numbers, or of the columns.
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
@@ -102,13 +114,14 @@ def label_issues(
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
     found = flagged(labels, evidence, settings, class_names, progress)
-    return issues_of(
+    issues = issues_of(
         found.posterior,
         class_names=found.class_names,
         flags=found.flags,
         filter_by=filter_by,
         rule=settings.flag_rule,
     )
+    return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
 
 
 def flagged(
@@ -123,8 +136,13 @@ def flagged(
     if evidence.kind == "pred_probs":
         return _by_pred_probs(labels, evidence.value, settings, class_names)
     y, names = encode_labels(labels, class_names)
+    if class_names is None:
+        _warn_of_lookalikes(names)
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(evidence, len(names))
+    n_rows = getattr(trainer, "n_images", None)
+    if isinstance(n_rows, int):
+        check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
     with _shown(progress) as shown:
         shown.plan(len(y), rounds.folds(len(y)))
@@ -137,9 +155,18 @@ def _by_pred_probs(
     labels: npt.ArrayLike, pred_probs: npt.ArrayLike, settings: InMemorySettings, class_names: Sequence[str] | None
 ) -> Flagged:
     # neither is converted here: a copy of something large is what memory runs out of
-    probs, array = np.asarray(pred_probs), np.asarray(labels)
+    probs, array = as_array(pred_probs, "pred_probs"), as_array(labels, "labels")
+    if probs.ndim == 2 and array.ndim == 1:
+        check_rows(len(array), "pred_probs", len(probs))
     if array.dtype.kind not in "iuf":
-        array, class_names = encode_labels(array, class_names)
+        array, names = encode_labels(array, class_names)
+        if class_names is None:
+            _warn_of_lookalikes(names)
+            if names is not None and probs.ndim == 2:
+                check_columns(names, probs.shape[1], from_labels=True)
+        class_names = names
+    if class_names is not None and probs.ndim == 2:
+        check_columns(class_names, probs.shape[1], from_labels=False)
     posterior = fit_posterior(array, probs)
     y = posterior.labels
     disagrees = settings.filter_by == "incv"
@@ -154,11 +181,16 @@ def check_rule(filter_by: str) -> None:
 
 
 def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
-    """Return the trainer for images (n, H, W, C) or features (n, d), or the trainer that was given."""
+    """Return the trainer for images or features (n, d), or the trainer that was given."""
+    # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
     if evidence.kind == "images":
-        return TorchTrainer(np.asarray(evidence.value), n_classes)
+        from cvcoteach.training.torch_trainer import TorchTrainer
+
+        return TorchTrainer(pixels_of(evidence.value, "images"), n_classes)
     if evidence.kind == "features":
-        return HeadTrainer(np.asarray(evidence.value), n_classes)
+        from cvcoteach.training.head_trainer import HeadTrainer
+
+        return HeadTrainer(as_array(evidence.value, "features"), n_classes)
     trainer: FoldTrainer = evidence.value
     if not callable(getattr(trainer, "fit_predict", None)):
         raise InputError(
@@ -167,27 +199,9 @@ def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
     return trainer
 
 
-def encode_labels(
-    labels: npt.ArrayLike, class_names: Sequence[str] | None = None
-) -> tuple[IntArray, tuple[str, ...] | None]:
-    """Return labels as int64 (n,) and the class names, None where neither labels nor the caller name them.
-
-    Whole numbers stay what they are. Names are numbered in the order of class_names, else lexicographically.
-
-    Raises InputError for a label that is not a class name, and what `as_labels` refuses.
-    """
-    array = np.asarray(labels)
-    if array.ndim != 1 or not len(array) or array.dtype.kind in "iuf":
-        k = None if class_names is None else len(class_names)
-        return as_labels(array, k)[0], None if class_names is None else tuple(class_names)
-    found, index = np.unique(array.astype(str), return_inverse=True)
-    names = tuple(found.tolist()) if class_names is None else tuple(map(str, class_names))
-    place = {name: i for i, name in enumerate(names)}
-    unknown = [name for name in found.tolist() if name not in place]
-    if unknown:
-        first = int(np.argmax(array.astype(str) == unknown[0]))
-        raise InputError(f"labels[{first}] is {unknown[0]!r}, not a class name; {near(unknown[0], names)}")
-    return as_labels(np.array([place[name] for name in found.tolist()])[index], len(names))[0], names
+def _warn_of_lookalikes(names: Sequence[str] | None) -> None:
+    for note in lookalikes(names or ()):
+        warnings.warn(note, stacklevel=4)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +12,13 @@ from cvcoteach._files import replacing
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
-from cvcoteach.data.images import load_images
-from cvcoteach.data.sources import IMAGE_SUFFIXES, Source, read_source
-from cvcoteach.data.tables import PATH_COLUMNS, TABLE_SUFFIXES, columns_of, read_columns
+from cvcoteach.data.sources import has_labels, read_source, read_unlabelled
+from cvcoteach.pipeline.prepare import load
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import numbers_of
 from cvcoteach.pipeline.settings import Machine
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
-from cvcoteach.training.estimator_inputs import unlabelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +44,8 @@ def predict(
     trusted: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    path_pattern: str | None = None,
+    split: str | None = None,
     ignore_labels: bool = False,
     watcher: Watcher | None = None,
 ) -> Predictions:
@@ -62,6 +61,8 @@ def predict(
         trusted: See `load_model`.
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
+        path_pattern: File of a value {} in the path column, such as `images/{}.png`; None: the value itself.
+        split: Part of an .npz with several.
         ignore_labels: Whether to treat the source as images without labels.
         watcher: Follows the reading.
 
@@ -73,18 +74,15 @@ def predict(
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=trusted)
-    data = None if ignore_labels else _labelled(source, path_column, label_column)
+    labelled = not ignore_labels and has_labels(source, label_column=label_column, split=split)
+    reading = {"path_column": path_column, "path_pattern": path_pattern, "split": split}
+    data = read_source(source, label_column=label_column, least_classes=1, **reading) if labelled else None
     labels = None if data is None else numbers_of(data, loaded.class_names, f"{source} (--ignore-labels ignores it)")
-    data = data or unlabelled_source(source, path_column)
-    for sentence in data.notes:
+    data = data or read_unlabelled(source, **reading)
+    for sentence in (f"{data.description}.", *data.notes):
         progress.note(sentence)
-    images = load_images(
-        data,
-        loaded.images.size,
-        channels=loaded.images.channels,
-        cache_dir=machine.cache_dir,
-        progress=progress.reading,
-    )
+    wanted = loaded.images
+    images = load(data, wanted.size, machine, progress, channels=wanted.channels, levels=wanted.levels)
     plan = ComputePlan(str(choose_device(machine.device)), threads=choose_threads(machine.threads))
     set_threads(plan.threads)
     probs = loaded.predict_proba(images.pixels, plan)
@@ -122,44 +120,3 @@ def _check_output(output: Path, source: Path) -> None:
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
     if not ours or output.resolve() == source.resolve():
         raise InputError(f"{output} exists and holds no earlier predictions; name another --output.")
-
-
-def _labelled(source: Path, path_column: str | None, label_column: str | None) -> Source | None:
-    """Return the source with its labels, None if it has none."""
-    if source.is_dir():
-        folders = [entry for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith(".")]
-        if not folders:
-            return None
-    elif source.suffix.lower() in TABLE_SUFFIXES:
-        if label_column is None and len(columns_of(source)) == 1:
-            return None
-    elif source.suffix.lower() != ".npz":
-        return None
-    return read_source(source, path_column=path_column, label_column=label_column, least_classes=1)
-
-
-def unlabelled_source(source: Path, path_column: str | None = None) -> Source:
-    """Return images without labels: a folder of them at any depth, one image, or a table with a column of paths.
-
-    Raises:
-        InputError: There are none.
-    """
-    location = source.absolute()
-    suffix = location.suffix.lower()
-    if not location.exists():
-        raise InputError(f"{location} does not exist; it takes a folder of images, one image, a table or an .npz.")
-    if location.is_dir():
-        found = (Path(folder, name) for folder, _, names in os.walk(location) for name in names)
-        images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
-        if not images:
-            raise InputError(f"{location} holds no images.")
-        return unlabelled(location, location, sorted([file.relative_to(location).as_posix() for file in images]))
-    if suffix in IMAGE_SUFFIXES:
-        return unlabelled(location, location.parent, [location.name])
-    if suffix in TABLE_SUFFIXES:
-        columns = list(columns_of(location))
-        usual = [name for name in columns if name.casefold() in PATH_COLUMNS]
-        path_column = path_column or (usual or columns)[0]
-        paths = read_columns(location, path_column, path_column).paths
-        return unlabelled(location, location.parent, paths.astype(str).tolist())
-    return read_source(location)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
-from cvcoteach.data.sources import Source, read_source
+from cvcoteach.data.levels import Levels
+from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -48,6 +49,8 @@ class Prepared:
     """Returns the trainer, with the compute plan that the folder records."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
+    images: Mapping[str, Any] = field(default_factory=dict)
+    """Number of all images, and the digest of their content where they were read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +72,7 @@ def prepare(
     machine: Machine,
     progress: RunProgress,
     *,
-    path_column: str | None = None,
-    label_column: str | None = None,
+    choices: Choices | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
@@ -79,8 +81,7 @@ def prepare(
         settings: What decides the result.
         machine: Where to compute.
         progress: Follows the reading.
-        path_column: Column of image paths in a table; None: auto-detected.
-        label_column: Column of labels in a table; None: auto-detected.
+        choices: How to read the source.
 
     Raises:
         InputError: Anything does not fit.
@@ -90,7 +91,8 @@ def prepare(
     _check(settings)
     data = source
     if not isinstance(data, Source):
-        data = read_source(data, path_column=path_column, label_column=label_column)
+        data = read_source(data, **asdict(choices or Choices()))
+        progress.note(f"{data.description}.")
     incv, backbone = settings.cross_validation, None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
         settings, backbone = _automatic(data, settings, machine, progress)
@@ -110,6 +112,7 @@ def prepare(
         prepared,
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
         seconds_reading=time.perf_counter() - started,
+        images={"count": len(data), **prepared.images},
     )
 
 
@@ -174,7 +177,7 @@ def _with_backbone(
         backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size)
     # smaller images are scaled up on the device, so that they stay small on disk
     size = min(natural_size(data), backbone.size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=progress.reading)
+    images = load(data, size, machine, progress)
     if settings.preset == "auto":
         seconds = seconds_to_extract(backbone, images.pixels, choose_device(machine.device))
         progress.note(
@@ -192,7 +195,31 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer)
+    return Prepared(data, unreadable, identity, lambda run: trainer, images={"digest": images.content})
+
+
+def load(
+    data: Source,
+    size: int,
+    machine: Machine,
+    progress: RunProgress,
+    *,
+    channels: int | None = None,
+    levels: Levels | None = None,
+) -> Images:
+    """Load images, and note what is worth a look about them; the options are those of `load_images`."""
+    images = load_images(
+        data,
+        size,
+        channels=channels,
+        levels=levels,
+        cache_dir=machine.cache_dir,
+        max_pixels=machine.max_pixels,
+        progress=progress.reading,
+    )
+    for sentence in images.notes:
+        progress.note(sentence)
+    return images
 
 
 def extracted(backbone: Backbone, images: Images, machine: Machine, progress: RunProgress) -> npt.NDArray[np.float16]:
@@ -214,7 +241,7 @@ def _with_images(
     recipe = _recipe(settings)
     models = ModelFactory(recipe.model, backbone)
     size = settings.image_size or size_for(data, models.preprocessing.size)
-    images = load_images(data, size, cache_dir=machine.cache_dir, progress=progress.reading)
+    images = load(data, size, machine, progress)
     data, unreadable, readable = _readable(data, images)
 
     def make_trainer(run: RunFolder) -> FoldTrainer:
@@ -240,7 +267,7 @@ def _with_images(
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer)
+    return Prepared(data, unreadable, identity, make_trainer, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
@@ -274,10 +301,13 @@ def _recipe(settings: Settings) -> Recipe:
 
 
 def lone_images(data: Source) -> list[str]:
-    """Return a sentence for each class with a single image."""
+    """Return a sentence on the classes with a single image, if there are any."""
     counts = np.bincount(data.labels, minlength=len(data.class_names))
-    return [
-        f"class {data.class_names[k]!r} has 1 image: the models that score it never see the class, so look at it "
-        "yourself."
-        for k in np.flatnonzero(counts == 1)
+    lone = [repr(data.class_names[k]) for k in np.flatnonzero(counts == 1)]
+    if len(lone) == 1:
+        return [f"class {lone[0]} has 1 image: the models that score it never see the class, so look at it yourself."]
+    names = ", ".join(lone[:5]) + (f" and {len(lone) - 5:,} more" if len(lone) > 5 else "")
+    return lone and [
+        f"{len(lone):,} of {len(counts):,} classes have 1 image: {names}; the models that score it never see its "
+        "class, so look at these images yourself."
     ]

@@ -35,11 +35,12 @@ _IN_ARRAYS = (
     "alternative",
     "alternative_prob",
 )
+_OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name != "index"])
 
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What a run of `find_issues` found, as it lies in its folder."""
+    """The results of a run of `find_issues`, as they lie in its folder."""
 
     folder: Path
     """The run folder."""
@@ -188,7 +189,7 @@ class RunResults:
         with replacing(run.path / ISSUES) as file:
             self.table().to_csv(file, index=False, float_format="%.6f")
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
-        of_issues = {field.name: np.asarray(getattr(self.found, field.name)) for field in fields(LabelIssues)}
+        of_issues = {name: np.asarray(getattr(self.found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
 
@@ -204,7 +205,7 @@ class RunResults:
         if not (run.path / ARRAYS).exists():
             raise InputError(f"{run.path} has no {ARRAYS}; it takes the folder of a run of find-issues.")
         arrays = _read_arrays(run.path / ARRAYS)
-        of_issues = {name: _plain(arrays[name]) for name in (field.name for field in fields(LabelIssues))}
+        of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES}
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,
@@ -234,7 +235,7 @@ def read_unreadable(folder: Path) -> dict[str, str]:
 
 
 def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
-    wanted = {*_IN_ARRAYS, *(field.name for field in fields(LabelIssues))}
+    wanted = {*_IN_ARRAYS, *_OF_ISSUES}
     try:
         # opened here: numpy leaves a file open that it cannot read
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as content:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
 from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
-from cvcoteach.data.tables import columns_of, is_table
+from cvcoteach.data.sources import Choices, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, architecture, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.progress import RunProgress
@@ -103,8 +104,8 @@ def retrain(
             raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
     finished = FinishedRun.read(run)
     recipe = recipe_of(settings, finished.record)
-    images, test_images = _named_sources(_location(finished, source), test, path_column, label_column)
-    request = RetrainRequest(finished, images, corrections, settings, recipe.model)
+    images, test_images = _named_sources(_location(finished, source), test, Choices(path_column, label_column))
+    request = RetrainRequest(finished, _as_in_run(images, finished), corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
     selection = selection_of(data, settings, finished.noise_rate)
@@ -174,19 +175,25 @@ def _location(run: FinishedRun, source: Path | None) -> Path:
     return location
 
 
-def _named_sources(
-    source: Path, test: Path | None, path_column: str | None, label_column: str | None
-) -> tuple[NamedSource, NamedSource | None]:
+def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[NamedSource, NamedSource | None]:
     """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
     if test is None:
-        return NamedSource(source, path_column, label_column), None
-    if not is_table(test):
-        return NamedSource(source, path_column, label_column), NamedSource(test)
-    if not is_table(source):
-        return NamedSource(source), NamedSource(test, path_column, label_column)
+        return NamedSource(source, named), None
     there = columns_of(test)
-    columns = (column if column in there else None for column in (path_column, label_column))
-    return NamedSource(source, path_column, label_column), NamedSource(test, *columns)
+    if there is None:
+        return NamedSource(source, named), NamedSource(test)
+    if columns_of(source) is None:
+        return NamedSource(source), NamedSource(test, named)
+    columns = (column if column in there else None for column in (named.path_column, named.label_column))
+    return NamedSource(source, named), NamedSource(test, Choices(*columns))
+
+
+def _as_in_run(images: NamedSource, run: FinishedRun) -> NamedSource:
+    """Return the images, read as the run read them if they are where it found them, save for what the user named."""
+    if os.path.abspath(images.location) != run.record.get("source"):
+        return images
+    named = {name: value for name, value in asdict(images.choices).items() if value is not None}
+    return replace(images, choices=Choices(**{**run.record.get("reading", {}), **named}))
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:

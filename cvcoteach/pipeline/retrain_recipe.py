@@ -1,4 +1,4 @@
-"""How a classifier is retrained: the user's settings, the run's network and the preset, in that order."""
+"""Decide how a classifier is retrained: the user's settings, the run's network and the preset, in that order."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a classifier is retrained on: the images of a finished run, their corrected labels, and the test images."""
+"""Read what a classifier is retrained on: the images of a finished run, their corrected labels, the test images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy.typing as npt
 from cvcoteach._validation import FloatArray, InputError, IntArray, near
 from cvcoteach.coteaching.curriculum import check_noise_rate
 from cvcoteach.coteaching.selection import Selection, corrected
-from cvcoteach.data.images import Images, load_images, natural_size, size_for
-from cvcoteach.data.sources import Source, read_source
-from cvcoteach.issues.corrections import Corrected, correct
+from cvcoteach.data.images import Images, natural_size, size_for
+from cvcoteach.data.levels import ORDINARY, Levels
+from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.issues.corrections import Corrected, Judged, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
-from cvcoteach.pipeline.prepare import extracted
+from cvcoteach.pipeline.prepare import extracted, load
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 from cvcoteach.training.backbones import Backbone
@@ -33,19 +34,17 @@ class NamedSource:
 
     location: Path
     """As `read_source` takes it."""
-    path_column: str | None = None
-    """Column of image paths in a table; None: auto-detected."""
-    label_column: str | None = None
-    """Column of labels in a table; None: auto-detected."""
+    choices: Choices = field(default_factory=Choices)
+    """How to read it."""
 
     def read(self, **options: Any) -> Source:
         """Read paths and labels; the options are those of `read_source`."""
-        return read_source(self.location, path_column=self.path_column, label_column=self.label_column, **options)
+        return read_source(self.location, **asdict(self.choices), **options)
 
 
 @dataclass(frozen=True, eq=False)
 class RetrainRequest:
-    """What the user asked to retrain."""
+    """The user's request to retrain."""
 
     run: FinishedRun
     """What was found about the labels."""
@@ -69,11 +68,13 @@ class ImageProperties:
     """1 or 3."""
     content_key: str
     """Fingerprint of all pixels."""
+    levels: Levels = ORDINARY
+    """Black and white of values that are not ordinary bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """What the run estimated about n labels."""
+    """The run's estimates of n labels."""
 
     wrong: FloatArray | None
     """(n,) probability that each corrected label is wrong, in [0, 1], 0 if reviewed; None: not known."""
@@ -143,7 +144,8 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     size = (
         min(natural_size(data), frozen.size) if frozen else request.settings.image_size or _size(request, models, data)
     )
-    images = _load(data, size, None, machine, progress)
+    images = load(data, size, machine, progress)
+    _check_same_images(request, data, images)
     unreadable = int((~images.readable[rows]).sum())
     if unreadable:
         progress.note(f"{unreadable:,} images of the run can no longer be read and were left out.")
@@ -159,7 +161,7 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
         corrected=_subset(reviewed, kept),
         estimates=Estimates(wrong, results.likely[kept], results.likely_prob[kept]),
         class_names=results.class_names,
-        images=ImageProperties(size, int(images.pixels.shape[3]), images.content_key),
+        images=ImageProperties(size, int(images.pixels.shape[3]), images.content_key, images.levels),
         frozen=frozen_backbone,
     )
 
@@ -187,21 +189,23 @@ def _rows_in(data: Source, request: RetrainRequest, progress: RunProgress) -> In
     return rows
 
 
+def _check_same_images(request: RetrainRequest, data: Source, images: Images) -> None:
+    """Raise InputError if the images are not those of the run, though they have the same names."""
+    then = request.run.record.get("images", {})
+    if then.get("count") == len(data) and then.get("digest") not in (None, images.content):
+        raise InputError(
+            f"the images in {data.location} are not those of the run, though they have the same names; name the right "
+            f"ones (cvcoteach retrain SOURCE --run {request.run.results.folder}), or run find-issues on these."
+        )
+
+
 def _corrected(request: RetrainRequest, root: Path, before: Corrected) -> Corrected:
     """Return labels and sets after the corrections, if there are any."""
     run = request.run.results
     if request.corrections is None:
         return before
-    return correct(
-        request.corrections,
-        run.paths,
-        root.absolute(),
-        run.labels,
-        run.issues().suggested,
-        before.selected,
-        before.candidate,
-        run.class_names,
-    )
+    judged = Judged(run.paths, root.absolute(), run.labels, run.issues().suggested, run.class_names)
+    return correct(request.corrections, judged, before.selected, before.candidate)
 
 
 def _subset(whole: Corrected, rows: IntArray) -> Corrected:
@@ -254,10 +258,6 @@ def _inputs(
     features = extracted(models.backbone, images, machine, progress)[rows]
     standard = Standardisation.of(features)
     return FeatureInputs(standard.applied(features)), FrozenBackbone(models.backbone, standard)
-
-
-def _load(data: Source, size: int, channels: int | None, machine: Machine, progress: RunProgress) -> Images:
-    return load_images(data, size, channels=channels, cache_dir=machine.cache_dir, progress=progress.reading)
 
 
 def selection_of(data: RetrainingSet, settings: RetrainSettings, run_noise_rate: float) -> Selection:
@@ -321,7 +321,8 @@ def load_test_images(
     """
     found = source.read(least_classes=1)
     labels = numbers_of(found, data.class_names, str(source.location))
-    images = _load(found, data.images.size, data.images.channels, machine, progress)
+    wanted = data.images
+    images = load(found, wanted.size, machine, progress, channels=wanted.channels, levels=wanted.levels)
     if images.errors:
         progress.note(f"{len(images.errors):,} test images cannot be read and were left out.")
     rows = np.flatnonzero(images.readable)

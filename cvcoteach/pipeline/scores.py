@@ -1,4 +1,4 @@
-"""How good a classifier is on images with right labels, and how much better than another."""
+"""Score a classifier on images with right labels, and compare it with another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How a classifier does on test images."""
+    """The scores of a classifier on test images."""
 
     top1: float
     """Share of right predictions, in [0, 1]."""

@@ -1,4 +1,4 @@
-"""What decides the result of a run, and where it is computed. Importing this does not import torch."""
+"""Settings that decide the result of a run, and the machine that computes it. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -140,6 +140,8 @@ class Machine:
     """"float32", "bfloat16" or "float16"; None: the fastest, by a probe."""
     cache_dir: Path | None = None
     """Where decoded images and features are kept; None: the user's cache."""
+    max_pixels: int | None = None
+    """Pixels of the largest image to read; None: 268 million."""
 
     def __post_init__(self) -> None:
         if self.cache_dir is not None:  # may be given as text

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Motion(NamedTuple):
-    """How each image of a batch is moved."""
+    """The shifts and reflections of a batch of images."""
 
     down: Tensor
     """(b,) pixels; negative is up."""

@@ -32,7 +32,7 @@ _MEASURED_SECONDS = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What the preset `auto` decided."""
+    """A decision of the preset `auto`."""
 
     backbone: Backbone | None
     """None: the small network, from scratch."""

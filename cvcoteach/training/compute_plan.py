@@ -1,4 +1,4 @@
-"""How to compute on this machine: a plan of precision, memory order and threads, decided by a short probe."""
+"""Plan how to compute on this machine: precision, memory order and threads, decided by a short probe."""
 
 from __future__ import annotations
 

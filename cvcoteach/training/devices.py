@@ -1,4 +1,4 @@
-"""What this machine can compute with: devices, threads, memory, and torch's random numbers."""
+"""Choose what to compute with: devices, threads, memory, and torch's random numbers."""
 
 from __future__ import annotations
 

@@ -115,6 +115,11 @@ class HeadTrainer:
         self._on_epoch = on_epoch
         self._rows = Rows(np.asanyarray(features), choose_device(device))
 
+    @property
+    def n_images(self) -> int:
+        """Number of rows of features."""
+        return self._rows.n
+
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """Train a fresh head on `train_idx` with `train_labels` (m,), and return probabilities of `eval_idx` (e, K).
 

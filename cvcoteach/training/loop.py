@@ -26,7 +26,7 @@ _CHECK_EVERY = 50  # batches between looks at the losses: each look makes a GPU 
 
 
 class Batch(NamedTuple):
-    """What a loss may use, besides the networks' outputs."""
+    """Everything that a loss may use, besides the networks' outputs."""
 
     rows: Tensor
     """(b,) positions among the training images."""
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """How an epoch went."""
+    """The record of an epoch."""
 
     epoch: int
     """From 1."""

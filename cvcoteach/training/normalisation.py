@@ -17,7 +17,7 @@ _STATISTICS_IMAGES = 4096
 
 @dataclass(frozen=True)
 class Scaling:
-    """What pixel values, as fractions 0..1, are normalised with: (value - mean) / std."""
+    """Mean and deviation that normalise pixel values, as fractions 0..1: (value - mean) / std."""
 
     mean: tuple[float, ...]
     """(C,) per channel, in [0, 1]."""

@@ -1,4 +1,4 @@
-"""How a network is trained, whichever network it is."""
+"""Recipes: how a network is trained, whichever network it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALLEST_BATCH = 32
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained."""
+    """A recipe: how a network is trained."""
 
     model: ModelSpec = field(default=ModelSpec("own", "small"))
     """The network and the weights that it starts from."""

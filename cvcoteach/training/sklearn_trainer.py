@@ -46,8 +46,29 @@ class SklearnTrainer:
         states = [name for name in model.get_params() if name == "random_state" or name.endswith("__random_state")]
         model.set_params(**dict.fromkeys(states, seed % 2**32))
         model.fit(self._take(train_idx), train_labels)
-        answer[:, model.classes_] = model.predict_proba(self._take(eval_idx))
+        probs = np.asarray(model.predict_proba(self._take(eval_idx)))
+        answer[:, self._columns(model, probs.shape, present)] = probs
         return answer
+
+    @property
+    def n_images(self) -> int:
+        """The number of rows to train on."""
+        return int(self._X.shape[0])
+
+    def _columns(self, model: Any, shape: tuple[int, ...], present: IntArray) -> IntArray:
+        """Return the class of each column of an answer: of all K, of those the model names, or of those it saw.
+
+        Raises InputError where the columns are neither.
+        """
+        named = np.asarray(getattr(model, "classes_", present))
+        if len(shape) == 2:
+            for classes in (named, np.arange(self._n_classes), present):
+                if shape[1] == len(classes) and classes.dtype.kind in "iu":
+                    return classes.astype(np.int64)
+        raise InputError(
+            f"{type(model).__name__}.predict_proba gives shape {shape}; it takes a column for each of the "
+            f"{self._n_classes} classes, or for each of the {len(present)} that were trained on."
+        )
 
     def _take(self, idx: IntArray) -> Any:
         return self._X.iloc[idx] if hasattr(self._X, "iloc") else self._X[idx]

@@ -88,6 +88,11 @@ class TorchTrainer:
         self._images: DeviceImages | None = None
 
     @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return len(self._array)
+
+    @property
     def plan(self) -> ComputePlan:
         """How the folds are computed; probed on first use.
 
@@ -143,6 +148,11 @@ class TorchTrainer:
         training = Training([network], source, train_idx[trained], train_labels[trained], recipe, seed=seed)
         fit(training, self._on_epoch, validate)
         result = probabilities(eval_idx)
+        if not np.isfinite(result).all():
+            raise InputError(
+                f"the network's outputs are not finite at a learning rate of {recipe.learning_rate:.3g}; take a "
+                "smaller one (--learning-rate, Recipe.learning_rate)."
+            )
         if plan.torch_device.type == "cuda":
             del training, network
             torch.cuda.empty_cache()

@@ -122,7 +122,7 @@ def test_a_trainer_is_run_by_incv():
     [
         ({}, "issue type incv got no pred_probs, images, features or trainer"),
         ({"pred_prob": 1}, "issue type incv got 'pred_prob'; did you mean pred_probs"),
-        ({"features": np.zeros((3, 2))}, "features has 3 rows; 600 labels need one row each"),
+        ({"features": np.zeros((3, 2))}, "labels has 600 rows, but features has 3"),
         ({"pred_probs": np.full((600, 3), 1 / 3)}, "pred_probs has shape"),
         ({"pred_probs": np.full((600, 4), 1.0)}, "sums to 4"),
         ({"pred_probs": np.full((600, 4), 0.25), "features": np.zeros((600, 2))}, "pred_probs and features are given"),

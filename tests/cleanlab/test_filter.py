@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -402,3 +404,13 @@ def test_images_train_networks_and_rank_the_wrong_labels_first():
     ranked = find_label_issues(given, images=images, n_folds=2, return_indices_ranked_by="posterior", progress=False)
     wrong = np.flatnonzero(given != true)
     assert len(set(ranked[:20]) & set(wrong)) >= 16
+
+
+def test_the_warning_reaches_a_program_of_its_own():
+    """cleanlab's Datalab silences all warnings of the program that imports it."""
+    code = (
+        "import numpy as np; from cvcoteach import find_label_issues; "
+        "find_label_issues(np.arange(300) % 10, np.full((300, 10), 0.1), filter_by='posterior')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "UserWarning: The labels carry no signal that these models can see." in result.stderr

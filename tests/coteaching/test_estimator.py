@@ -262,8 +262,9 @@ def test_images_that_do_not_fit_are_one_sentence() -> None:
     everything = {"selected": np.ones(4, bool), "noise_rate": 0.1}
     for X, sentence in (
         (np.zeros((4, 3, 8, 9), np.uint8), "channels last"),
-        (np.full((4, 8, 8), 2.0), r"values from 2 to 2; images of floats lie in \[0, 1\]"),
-        (np.zeros((4, 8, 8), np.int32), "X holds int32"),
+        (np.full((4, 8, 8), np.nan), "X has values from nan to nan; it takes finite numbers"),
+        (np.zeros((4, 8, 8), complex), "X holds complex128; it takes numbers"),
+        (np.zeros((3, 8, 8), np.uint8), "y has 4 rows, but X has 3"),
         (["nowhere.png"] * 4, "none of 4 images .* can be read"),
     ):
         with pytest.raises(InputError, match=sentence):

@@ -184,7 +184,7 @@ def test_a_damaged_array_is_made_again(tmp_path: Path, home: Path) -> None:
     first = load_images(source, 8, cache_dir=home)
     expected = np.array(first.pixels)
     del first
-    for name in ("pixels.npy", "records.npy", "errors.json"):
+    for name in ("pixels.npy", "records.npy", "about.json"):
         for file in home.rglob(name):
             os.truncate(file, file.stat().st_size // 2)
         np.testing.assert_array_equal(load_images(source, 8, cache_dir=home).pixels, expected)

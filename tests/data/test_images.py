@@ -82,7 +82,7 @@ def test_unreadable_images_are_named_with_the_reason_and_the_rest_goes_on(tmp_pa
         loaded = load_images(source, 8, cache_dir=home)
         assert loaded.readable.tolist() == [True, False, True, False, True, False, False, True]
         assert "truncated" in loaded.errors[1]
-        assert loaded.errors[3] == "no image format that is known"
+        assert loaded.errors[3] == "unknown image format"
         assert loaded.errors[5] == "the file is empty"
         assert loaded.errors[6] == "no such file or directory"
         assert sorted(loaded.errors) == [1, 3, 5, 6]
@@ -90,17 +90,23 @@ def test_unreadable_images_are_named_with_the_reason_and_the_rest_goes_on(tmp_pa
         assert loaded.pixels[loaded.readable].any(axis=(1, 2, 3)).all()
 
 
-def test_an_image_too_large_is_unreadable_without_a_warning(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+def test_an_image_too_large_is_unreadable_unless_more_pixels_are_allowed(tmp_path: Path, home: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
-    for name, side in (("0.png", 9), ("1.png", 12), ("2.png", 40)):
+    for name, side in (("0.png", 9), ("1.png", 10), ("2.png", 40)):
         Image.new("RGB", (side, side)).save(root / name)
-    loaded = load_images(source_of(root), 8, cache_dir=home)
+    before = Image.MAX_IMAGE_PIXELS
+    loaded = load_images(source_of(root), 8, cache_dir=home, max_pixels=100)
     assert loaded.readable.tolist() == [True, True, False]
-    assert "decompression bomb" in loaded.errors[2]
+    assert loaded.errors[2] == "it has more than the 200 pixels that are allowed; --max-megapixels raises that"
+    Image.new("RGB", (12, 12)).save(root / "2.png")
+    assert (
+        "it has 144 pixels, more than the 100"
+        in load_images(source_of(root), 8, cache_dir=home, max_pixels=100).errors[2]
+    )
+    assert load_images(source_of(root), 8, cache_dir=home, max_pixels=144).readable.all()
+    assert load_images(source_of(root), 8, cache_dir=home).readable.all()
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_more_than_half_unreadable_is_an_error_with_the_first_reason(tmp_path: Path, home: Path) -> None:
@@ -109,7 +115,7 @@ def test_more_than_half_unreadable_is_an_error_with_the_first_reason(tmp_path: P
     (root / "0001.png").write_bytes(b"x")
     (root / "0002.png").write_bytes(b"y")
     for _ in ("made", "from the cache"):
-        with pytest.raises(InputError, match=r"2 of 3 images in .* the first is 0001\.png: no image format"):
+        with pytest.raises(InputError, match=r"2 of 3 images in .* the first is 0001\.png: unknown image format"):
             load_images(source_of(root), 8, cache_dir=home)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.issues.corrections import correct
+from cvcoteach.issues.corrections import Judged, correct
 
 PATHS = ("a/0.png", "a/1.png", "b/2.png", "b/3.png")
 
@@ -18,7 +18,7 @@ def corrected(tmp_path: Path, text: str):
     file.write_text(text)
     labels, suggested = np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0])
     selected, candidate = np.array([True, False, False, True]), np.array([False, True, False, False])
-    return correct(file, PATHS, Path("/data"), labels, suggested, selected, candidate, ("cat", "dog"))
+    return correct(file, Judged(PATHS, Path("/data"), labels, suggested, ("cat", "dog")), selected, candidate)
 
 
 def test_a_reviewed_label_is_clean_and_an_excluded_image_is_gone(tmp_path: Path) -> None:
@@ -29,6 +29,13 @@ def test_a_reviewed_label_is_clean_and_an_excluded_image_is_gone(tmp_path: Path)
     assert not result.candidate.any()
     assert result.excluded.tolist() == [True, False, False, False]
     assert result.reviewed.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "text", ["path;action;label\na/0.png;set;dog\n", "sep=;\npath;action;label\na/0.png;set;dog\n"]
+)
+def test_a_spreadsheet_may_write_semicolons(tmp_path: Path, text: str) -> None:
+    assert corrected(tmp_path, "\ufeff" + text).labels.tolist() == [1, 0, 1, 1]
 
 
 def test_a_later_correction_overrules_an_earlier_one_and_none_takes_it_back(tmp_path: Path) -> None:
@@ -52,7 +59,7 @@ def test_what_is_decided_of_a_path_holds_wherever_it_comes(tmp_path: Path) -> No
 
     def corrected_twice(decision: str):
         file.write_text(f"path,action,label\na,{decision}\n")
-        return correct(file, ("a", "b", "a"), tmp_path, labels, suggested, ~nothing, nothing, ("cat", "dog"))
+        return correct(file, Judged(("a", "b", "a"), tmp_path, labels, suggested, ("cat", "dog")), ~nothing, nothing)
 
     assert corrected_twice("excluded,").excluded.tolist() == [True, False, True]
     assert corrected_twice("set,cat").labels.tolist() == [0, 1, 0]
@@ -65,12 +72,12 @@ def test_what_is_decided_of_a_path_holds_wherever_it_comes(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("path,action\nc/9.png,kept\n", "line 2: c/9.png is no image of the run"),
+        ("path,action\nc/9.png,kept\n", "line 2: c/9.png is not an image of the run"),
         ("path,action\na/0.png,keep\n", "line 2: the action is 'keep'; did you mean kept"),
-        ("path,action,label\na/0.png,set,dgo\n", "line 2: 'dgo' is no class of the run; did you mean dog"),
+        ("path,action,label\na/0.png,set,dgo\n", "line 2: 'dgo' is not a class of the run; did you mean dog"),
         ("path,action,label\na/0.png,set,\n", "line 2: the label is missing"),
         ("file,what\na/0.png,kept\n", "has the columns file, what; it takes path, action"),
-        ("", "cannot be read as a CSV"),
+        ("", "is empty; it takes a header"),
     ],
 )
 def test_corrections_that_do_not_fit_are_told_with_their_line(tmp_path: Path, text: str, sentence: str) -> None:

@@ -279,7 +279,7 @@ class TestEdges:
             (np.zeros((4, 2)), "pred_probs[0] sums to 0"),
             (np.full((4, 2), np.nan), "pred_probs[0] is [nan nan]"),
             (np.full((4, 2), [2, -1]), "pred_probs[0] is [ 2 -1]"),
-            (np.full((3, 2), 0.5), "pred_probs has shape (3, 2); 4 images and 2 classes need (4, 2)"),
+            (np.full((3, 2), 0.5), "labels has 4 rows, but pred_probs has 3"),
             (np.full(4, 0.5), "pred_probs has shape (4,)"),
         ],
     )

@@ -68,7 +68,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counted], None]:
 
     def put(trainer: Counted) -> None:
         def prepare(source: Any, settings: Settings, *_: Any, **__: Any) -> Prepared:
-            data = source if isinstance(source, Source) else source_of()[0]
+            data = source if isinstance(source, Source) else source_of(str(source.absolute()))[0]
             return Prepared(data, {}, {"seed": settings.seed}, lambda run: trainer)
 
         monkeypatch.setattr(module, "prepare", prepare)
@@ -93,7 +93,7 @@ def test_paths_may_be_text(tmp_path: Path, fake: Any) -> None:
     fake(source_of()[1])
     results = find_issues("photos", str(tmp_path / "run"), QUICK)
     assert results.folder == tmp_path / "run"
-    assert results.source == "photos"
+    assert results.source == str(Path("photos").absolute())
 
 
 def test_a_run_that_is_there_is_read_and_not_trained_again(tmp_path: Path, fake: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import ImageFormat, Model, save_model
-from cvcoteach.pipeline.predict import predict, unlabelled_source
+from cvcoteach.data.sources import read_unlabelled
+from cvcoteach.pipeline.predict import predict
 from cvcoteach.pipeline.settings import Machine
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.model_spec import ModelSpec
@@ -47,6 +48,6 @@ def test_predictions_are_those_of_the_classifier_beside_the_given_labels(classif
 
 def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no images"):
-        unlabelled_source(tmp_path)
+        read_unlabelled(tmp_path)
     with pytest.raises(InputError, match="does not exist; it takes a folder of images"):
-        unlabelled_source(tmp_path / "nowhere")
+        read_unlabelled(tmp_path / "nowhere")

@@ -94,7 +94,10 @@ def test_settings_of_networks_are_ignored_for_heads_on_features_and_that_is_said
     np.save(tmp_path / "features.npy", np.random.default_rng(0).random((30, 4)))
     watcher = Notes()
     prepare(shapes, Settings(features=tmp_path / "features.npy", epochs=3), MACHINE, RunProgress(watcher))
-    assert watcher.notes == ["ignored for heads on features: epochs."]
+    assert watcher.notes == [
+        "30 images, 3 classes, a folder each in shapes.",
+        "ignored for heads on features: epochs.",
+    ]
     np.save(tmp_path / "features.npy", np.zeros((29, 4)))
     with pytest.raises(InputError, match=r"has 29 rows, but the source has 30 images; it takes one row per image"):
         prepare(shapes, Settings(features=tmp_path / "features.npy"), MACHINE, RunProgress())

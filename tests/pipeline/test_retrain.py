@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources import Choices
 from cvcoteach.pipeline.retrain import _named_sources, default_output, retrain
 from cvcoteach.pipeline.retraining_set import NamedSource
 
@@ -21,11 +22,11 @@ def test_named_columns_are_those_of_the_tables_that_have_them(tmp_path: Path) ->
     table, other, folder = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path
     pd.DataFrame({"img": ["a"], "is": ["x"]}).to_csv(table, index=False)
     pd.DataFrame({"img": ["a"], "label": ["x"]}).to_csv(other, index=False)
-    named = ("img", "is")
-    assert _named_sources(table, None, *named) == (NamedSource(table, *named), None)
-    assert _named_sources(table, folder, *named) == (NamedSource(table, *named), NamedSource(folder))
-    assert _named_sources(folder, table, *named) == (NamedSource(folder), NamedSource(table, *named))
-    assert _named_sources(table, other, *named) == (NamedSource(table, *named), NamedSource(other, "img", None))
+    named = Choices("img", "is")
+    assert _named_sources(table, None, named) == (NamedSource(table, named), None)
+    assert _named_sources(table, folder, named) == (NamedSource(table, named), NamedSource(folder))
+    assert _named_sources(folder, table, named) == (NamedSource(folder), NamedSource(table, named))
+    assert _named_sources(table, other, named) == (NamedSource(table, named), NamedSource(other, Choices("img")))
 
 
 def test_an_unknown_export_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ QUALITY_BINS = 20
 
 @dataclass(frozen=True, eq=False)
 class Reviews:
-    """What people have decided so far about the samples of a run."""
+    """The decisions that people have made so far about the samples of a run."""
 
     status: npt.NDArray[np.object_]
     """(n,) the review status, in the order of the run."""

@@ -1,4 +1,4 @@
-"""What has changed in a dataset since a run: samples added, removed, relabelled elsewhere."""
+"""Find what has changed in a dataset since a run: samples added, removed, relabelled elsewhere."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_the_headline_of_a_dataset_counts_reviews_and_measures_by_random_checks(
     assert after.n_checked >= 20
     assert after.checked is not None
     assert after.checked.precision is not None
-    assert after.checked.precision.estimate == 1
+    assert after.checked.precision.estimate > 0.99
     assert after.counts["accepted"] == after.n_reviewed == 20
 
 

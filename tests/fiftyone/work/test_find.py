@@ -143,7 +143,8 @@ def test_notes_name_classes_as_the_samples_do(noisy: Any) -> None:
     )
     assert results.info["notes"] == watcher.notes
     assert results.info["notes"][0] == "1 sample without an embedding was left out."
-    assert results.info["notes"][1].startswith(
+    assert results.info["notes"][1].startswith("59 images, 4 classes")
+    assert results.info["notes"][2].startswith(
         "class '1 lonely' has 1 image: the models that score it never see the class"
     )
 

@@ -18,7 +18,7 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.work import corrections
 from cvcoteach.fiftyone.work.imports import import_label_issues
-from cvcoteach.issues.corrections import correct
+from cvcoteach.issues.corrections import Judged, correct
 from cvcoteach.issues.label_issues import posterior_issues
 from cvcoteach.pipeline import find_issues as pipeline
 from cvcoteach.pipeline.settings import Settings
@@ -102,8 +102,8 @@ def test_corrections_of_an_imported_run_are_honoured_by_retrain(tmp_path: Path) 
     assert json.loads(ran.stdout)["reviewed"] == 3
     with np.load(outcome.folder / "probabilities.npz") as arrays:
         paths, labels = arrays["paths"].tolist(), arrays["labels"].astype(np.int64)
-        sets = (arrays["suggested"], arrays["selected"], arrays["candidate"])
-        known = (paths, tmp_path / "photos", labels, *sets, CLASSES)
+        judged = Judged(paths, tmp_path / "photos", labels, arrays["suggested"], CLASSES)
+        known = (judged, arrays["selected"], arrays["candidate"])
     after = correct(tmp_path / "out.corrections.csv", *known)
     row = {
         i: paths.index(str(Path(dataset[i].filepath).relative_to(tmp_path / "photos")))

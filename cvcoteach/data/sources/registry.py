@@ -1,0 +1,157 @@
+"""All formats that a source may have, and `read_source`, which finds the one of a path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.pointers import check_content
+from cvcoteach.data.sources import folder, image, npz, parquet, text_table
+from cvcoteach.data.sources.labels import refuse_ids
+from cvcoteach.data.sources.source import Choices, Format, Source
+
+FORMATS: tuple[Format, ...] = (folder.FORMAT, text_table.FORMAT, parquet.FORMAT, npz.FORMAT, image.FORMAT)
+"""Asked in this order. To add one, write a module like `npz.py` and name its FORMAT here."""
+
+_TAKES = "a folder of class folders, a .csv, .tsv, .parquet or .npz"
+_OPTIONS = {
+    "path_column": "--path-column",
+    "label_column": "--label-column",
+    "path_pattern": "--path-pattern",
+    "split": "--split",
+}
+
+
+def read_source(
+    source: str | Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    path_pattern: str | None = None,
+    split: str | None = None,
+    least_classes: int = 2,
+) -> Source:
+    """Return the images and given labels of a folder of class folders, a table (.csv, .tsv, .parquet) or an .npz.
+
+    A folder: each folder in it is a class, with images at any depth. A table: one row per image, paths relative to the
+    table's folder; the columns are found by usual names, or by what they hold, unless given. An .npz: the arrays
+    `images` (see `Source.array`) and `labels` (n,), or those of a split.
+
+    Args:
+        source: the path.
+        path_column: column of image paths in a table.
+        label_column: column of given labels in a table.
+        path_pattern: how a value of the path column becomes a file, `{}` being the value: `images/{}.png`.
+        split: which part of an .npz that holds several.
+        least_classes: how many classes there must be.
+
+    Raises:
+        InputError: with one sentence, for anything else, for labels that are missing, and for too few classes.
+    """
+    location = _located(source, _TAKES)
+    choices = Choices(path_column, label_column, path_pattern, split)
+    result = _format_of(location, choices).read(location, choices)
+    if len(result.class_names) < least_classes:
+        inside = location / result.class_names[0]
+        hint = (
+            f" (if the folders in it are the classes, name {inside})"
+            if location.is_dir() and _has_folders(inside)
+            else ""
+        )
+        raise InputError(
+            f"{location} holds one class only ({result.class_names[0]}); "
+            f"a wrong label needs a second class to be seen{hint}."
+        )
+    if least_classes > 1:
+        refuse_ids(result.labels, f"labels of {location.name}")
+    return result
+
+
+def read_unlabelled(
+    source: str | Path,
+    *,
+    path_column: str | None = None,
+    path_pattern: str | None = None,
+    split: str | None = None,
+) -> Source:
+    """Return images without labels: of a folder, at any depth, of a table with a column of paths, of an .npz, or one.
+
+    Raises:
+        InputError: where there are none.
+    """
+    location = _located(source, "a folder of images, one image, a table or an .npz")
+    choices = Choices(path_column, None, path_pattern, split)
+    return _format_of(location, choices).read_unlabelled(location, choices)
+
+
+def has_labels(source: str | Path, *, label_column: str | None = None, split: str | None = None) -> bool:
+    """Return whether a source holds labels to read: class folders, a second column, an array of labels."""
+    location = _located(source, "a folder of images, one image, a table or an .npz")
+    choices = Choices(label_column=label_column, split=split)
+    return _format_of(location, choices).has_labels(location, choices)
+
+
+def columns_of(source: str | Path) -> tuple[str, ...] | None:
+    """Return the columns of a table, None for what is not a table. Raises InputError for a table that is broken."""
+    location = Path(os.path.abspath(os.path.expanduser(source)))
+    if location.is_file() and text_table.FORMAT.recognises(location):
+        return tuple(text_table.open_text_table(location).columns)
+    if location.is_file() and parquet.FORMAT.recognises(location):
+        return tuple(parquet.open_parquet(location).columns)
+    return None
+
+
+def _located(source: str | Path, takes: str) -> Path:
+    location = Path(os.path.abspath(os.path.expanduser(source)))
+    try:
+        there = location.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{location} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+    if not there:
+        raise InputError(f"{location} does not exist; it takes {takes}.")
+    return location
+
+
+def _format_of(location: Path, choices: Choices) -> Format:
+    """Return the format of a path. Raises InputError for none, and for choices that mean nothing to it."""
+    found = next((kind for kind in FORMATS if kind.recognises(location)), None)
+    for name, option in _OPTIONS.items():
+        value = getattr(choices, name)
+        if value is not None and (found is None or name not in found.takes):
+            owner = "an .npz with several" if name == "split" else "a table such as .csv"
+            raise InputError(f"{option} is {value!r}, but {location} is not a table; that belongs to {owner}.")
+    if found is None:
+        raise InputError(f"{location.name} is of a kind that cannot be read; it takes {_TAKES}.{_way_out(location)}")
+    if location.is_file():
+        check_content(location)
+    return found
+
+
+def _has_folders(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.is_dir() for entry in entries)
+    except (OSError, ValueError):  # a name with a null byte
+        return False
+
+
+def _way_out(location: Path) -> str:
+    """Return how to come from that kind of file to one that can be read, where it is a usual one."""
+    suffix = location.suffix.lower()
+    if suffix in (".txt", ".lst", ".dat"):
+        return (
+            " Lines such as `path number` become a table with "
+            f"pandas.read_csv({str(location)!r}, sep=' ', names=['path', 'label']).to_csv('table.csv', index=False)."
+        )
+    if suffix in (".jsonl", ".ndjson"):
+        return f" pandas.read_json({str(location)!r}, lines=True).to_csv('table.csv', index=False) makes a table of it."
+    if suffix in (".xlsx", ".xls", ".ods"):
+        return " Save the sheet as .csv."
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"):
+        return " Unpack it, and name the folder."
+    if suffix in (".npy",):
+        return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
+    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".tfrecord", ".arrow", ".json"):
+        return " Write the images as files with a .csv of paths and labels, or as arrays into an .npz."
+    return ""

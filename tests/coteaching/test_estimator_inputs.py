@@ -1,0 +1,70 @@
+"""What CoTeaching takes for images and labels, and what it refuses in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from torch.utils.data import Dataset
+
+from cvcoteach import CoTeaching
+from cvcoteach._validation import InputError, IntArray
+from tests.images import dataset
+
+
+class Even(Dataset):
+    """A torch Dataset that gives other labels than its `targets`, as one with a target_transform does."""
+
+    def __init__(self, images: np.ndarray, labels: IntArray) -> None:
+        self.images, self.targets = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.images[row]), int(self.targets[row]) % 2
+
+
+@pytest.mark.slow
+def test_a_series_of_paths_is_a_list_of_paths_and_labels_are_the_datasets_own(tmp_path: Path) -> None:
+    images, true, _ = dataset(24, 0.0)
+    paths = [str(tmp_path / f"{i}.png") for i in range(24)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    settings = {"mode": "vanilla", "epochs": 1, "device": "cpu", "threads": 1, "random_state": 0}
+    index = np.random.default_rng(0).permutation(24)
+    model = CoTeaching(**settings).fit(pd.Series(paths, index=index), true, noise_rate=0.1)
+    assert model.classes_.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(model.predict_proba(pd.Series(paths, index=index)), model.predict_proba(paths))
+
+    model = CoTeaching(**settings).fit(Even(images, true), noise_rate=0.1)
+    assert model.classes_.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), ["a", None, "b"], r"the first is y\[1\]"),
+        (pd.Series(["a.png", "b.png"]), ["a", "b", "c"], "y has 3 rows, but X has 2"),
+        (iter([1]), [1], "has no length"),
+    ],
+)
+def test_labels_that_do_not_match_are_told_in_one_sentence(X: object, y: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CoTeaching(threads=1).fit(X, y)
+
+
+@pytest.mark.slow
+def test_an_estimator_reads_new_images_with_the_levels_it_was_trained_on() -> None:
+    images, true, _ = dataset(24, 0.0)
+    deep = images.astype(np.uint16) * 16
+    model = CoTeaching(mode="vanilla", epochs=1, device="cpu", threads=1, random_state=0)
+    model.fit(deep, true, noise_rate=0.1)
+    np.testing.assert_allclose(model.predict_proba(deep[:3]), model.predict_proba(deep)[:3], atol=1e-5)
+    # of 6 bits and nearly white, were it read alone
+    np.testing.assert_allclose(
+        model.predict_proba(deep[:1] // 64), model.predict_proba(np.r_[deep[:1] // 64, deep])[:1], atol=1e-5
+    )

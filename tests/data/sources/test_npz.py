@@ -1,0 +1,109 @@
+"""Arrays of images and labels in an .npz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import has_labels, read_source, read_unlabelled
+from tests.data.sources.files import pets as pets
+from tests.data.sources.files import save
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.bool_])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 5, 1), (3, 4, 5, 3), (3, 4, 5, 4)])
+def test_an_npz_holds_images_and_labels(tmp_path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    images = np.ones(shape, dtype)
+    source = read_source(save(tmp_path, images=images, labels=np.array([4, 2, 4])))
+    assert source.array is not None
+    assert source.array.dtype == dtype
+    np.testing.assert_array_equal(source.array, images)
+    assert source.files is None
+    assert source.paths == ("x.npz#0", "x.npz#1", "x.npz#2")
+    assert source.class_names == ("2", "4")
+    assert source.labels.tolist() == [1, 0, 1]
+
+
+def test_labels_of_an_npz_may_be_text(tmp_path: Path) -> None:
+    images = np.zeros((2, 4, 4), np.uint8)
+    assert read_source(save(tmp_path, images=images, labels=np.array(["b", "a"]))).class_names == ("a", "b")
+    assert read_source(save(tmp_path, images=images, labels=np.array([b"b", b"a"]))).labels.tolist() == [1, 0]
+
+
+FITS = np.zeros((2, 4, 4), np.uint8)
+TWO = np.array([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": FITS}, "has no array images and no array labels; it holds x"),
+        ({"images": FITS}, "has no array labels; it holds images"),
+        ({"images": FITS, "labels": np.array([0, 1, 1])}, r"labels in x.npz has shape \(3,\); 2 images need \(2,\)"),
+        ({"images": FITS, "labels": np.array([[0, 2], [1, 0]])}, r"shape \(2, 2\)"),
+        ({"images": FITS[0], "labels": TWO}, r"images in x.npz has shape \(4, 4\)"),
+        ({"images": np.zeros((2, 3, 9, 9), np.uint8), "labels": TWO}, r"channels last: images.transpose\(0, 2, 3, 1\)"),
+        ({"images": FITS.astype(complex), "labels": TWO}, "images in x.npz holds complex128; it takes numbers"),
+        ({"images": FITS + np.inf, "labels": TWO}, "values from inf to inf; it takes finite numbers"),
+        ({"images": FITS + np.nan, "labels": TWO}, "values from nan"),
+        ({"images": FITS, "labels": np.array([0, np.nan])}, "1 of 2 labels in x.npz are missing, the first in row 2"),
+        ({"images": FITS, "labels": np.array(["a", ""])}, "1 of 2 labels in x.npz are missing"),
+        ({"images": FITS, "labels": np.array([1j, 2])}, "labels in x.npz holds complex128"),
+        ({"images": FITS, "labels": np.array(["a", None], object)}, "arrays of Python objects"),
+        ({"images": FITS[:0], "labels": TWO[:0]}, "it takes"),
+        ({"images": FITS, "labels": np.array([3, 3])}, r"holds one class only \(3\)"),
+    ],
+)
+def test_an_npz_that_does_not_fit_gets_a_sentence(tmp_path: Path, arrays: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_source(save(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", b"text"])
+def test_a_broken_npz_gets_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz cannot be read as \.npz|Python objects"):
+        read_source(tmp_path / "x.npz")
+
+
+def test_one_array_alone_is_no_npz(tmp_path: Path) -> None:
+    with open(tmp_path / "x.npz", "wb") as file:
+        np.save(file, FITS)
+    with pytest.raises(InputError, match=r"cannot be read as \.npz"):
+        read_source(tmp_path / "x.npz")
+
+
+def test_labels_of_one_column_and_one_hot_labels_are_labels(tmp_path: Path) -> None:
+    for labels in (np.array([[1], [0]]), np.array([[0, 1], [1, 0]])):
+        assert read_source(save(tmp_path, images=FITS, labels=labels)).labels.tolist() == [1, 0]
+
+
+def test_a_split_can_be_chosen_and_train_is_read_unless_it_is(tmp_path: Path) -> None:
+    one, two = FITS, np.ones((3, 4, 4), np.uint8)
+    for names in (
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("x_train", "y_train", "x_test", "y_test"),
+    ):
+        arrays = dict(zip(names, (one, TWO[:, None], two, np.array([0, 1, 1])), strict=True))
+        source = read_source(save(tmp_path, **arrays))
+        assert len(source) == 2
+        assert source.notes == ("x.npz holds the splits train, test; train is read, --split names another.",)
+        test = read_source(save(tmp_path, **arrays), split="test")
+        assert (len(test), test.notes) == (3, ())
+        with pytest.raises(InputError, match=r"--split is 'dev', but x\.npz holds the splits train, test"):
+            read_source(save(tmp_path, **arrays), split="dev")
+
+
+def test_images_without_labels_are_read_where_none_are_asked_for(tmp_path: Path) -> None:
+    file = save(tmp_path, images=FITS)
+    assert not has_labels(file)
+    assert read_unlabelled(file).paths == ("x.npz#0", "x.npz#1")
+    assert has_labels(save(tmp_path, images=FITS, labels=TWO))
+
+
+def test_an_npz_says_what_was_understood(tmp_path: Path) -> None:
+    source = read_source(save(tmp_path, images=FITS, labels=TWO))
+    assert source.description == "2 images, 2 classes, arrays images (2, 4, 4, uint8) and labels of x.npz"

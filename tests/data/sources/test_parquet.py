@@ -1,0 +1,69 @@
+"""Parquet, with labels of every kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import read_source
+from tests.data.sources.files import pets as pets
+from tests.data.sources.files import write
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names"),
+    [
+        (["y", "x"], ("x", "y")),
+        ([10, 9], ("9", "10")),
+        ([10.0, 9.0], ("9", "10")),
+        ([True, False], ("False", "True")),
+        (pd.Categorical(["y", "x"], categories=["y", "x", "unused"]), ("x", "y")),
+    ],
+)
+def test_parquet_takes_every_kind_of_label(pets: Path, labels: object, class_names: tuple[str, ...]) -> None:
+    table = pd.DataFrame({"path": ["a.png", "b.png"], "label": labels}, index=[7, 3])
+    table.to_parquet(pets / "t.parquet")
+    source = read_source(pets / "t.parquet")
+    assert source.class_names == class_names
+    assert source.labels.tolist() == [1, 0]
+
+
+def test_missing_labels_in_parquet_get_a_sentence(pets: Path) -> None:
+    pd.DataFrame({"path": ["a.png", "b.png"], "label": [1.0, np.nan]}).to_parquet(pets / "t.parquet")
+    with pytest.raises(InputError, match=r"1 of 2 labels .* row 2"):
+        read_source(pets / "t.parquet")
+    pd.DataFrame({"path": ["a.png", "b.png"], "label": [None, "x"]}).to_parquet(pets / "t.parquet")
+    with pytest.raises(InputError, match=r"1 of 2 labels .* row 1"):
+        read_source(pets / "t.parquet")
+
+
+def test_images_inside_parquet_get_a_sentence(pets: Path) -> None:
+    pd.DataFrame({"image": [{"bytes": b"", "path": "a"}] * 2, "label": ["x", "y"]}).to_parquet(pets / "t.parquet")
+    with pytest.raises(
+        InputError, match="the images themselves, as Hugging Face writes them; save them as files first"
+    ):
+        read_source(pets / "t.parquet")
+    with pytest.raises(InputError, match=r"'image' of t.parquet holds struct"):
+        read_source(pets / "t.parquet", path_column="image")
+
+
+def test_a_broken_parquet_gets_a_sentence(pets: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read_source(write(pets / "t.parquet", "PAR1"))
+
+
+def test_class_names_that_hugging_face_wrote_are_used(pets: Path) -> None:
+    table = pa.table({"path": ["a.png", "b.png"], "label": [1, 0]})
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), pets / "t.parquet")
+    source = read_source(pets / "t.parquet")
+    assert source.class_names == ("cat", "dog")
+    assert source.labels.tolist() == [1, 0]

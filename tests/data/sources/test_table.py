@@ -1,0 +1,168 @@
+"""Tables: columns found, paths resolved, labels checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import read_source
+from tests.data.sources.files import pets as pets
+from tests.data.sources.files import touch, write
+
+
+def test_a_csv_names_its_images_relative_to_itself(pets: Path) -> None:
+    absolute = pets / "c.png"
+    table = write(pets / "t.csv", f"path,label\nsub/d.png,dog\na.png,cat\n{absolute},dog\n")
+    source = read_source(table)
+    assert source.paths == ("sub/d.png", "a.png", str(absolute))
+    assert source.files == (str(pets / "sub/d.png"), str(pets / "a.png"), str(absolute))
+    assert source.class_names == ("cat", "dog")
+    assert source.labels.tolist() == [1, 0, 1]
+    assert (source.root, source.location) == (pets, table)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["filename,class", "Image_Path,TARGET", "file,something", "whatever,category", "whatever,given_label"],
+)
+def test_obvious_columns_are_found(pets: Path, header: str) -> None:
+    source = read_source(write(pets / "t.csv", f"{header}\na.png,x\nb.png,y\n"))
+    assert source.paths == ("a.png", "b.png")
+    assert source.class_names == ("x", "y")
+
+
+def test_the_path_column_is_the_one_whose_files_exist(pets: Path) -> None:
+    table = write(pets / "t.csv", "image,where,note,label\n17,a.png,p,x\n18,b.png,q,y\n")
+    assert read_source(table).paths == ("a.png", "b.png")
+
+
+def test_of_two_usual_names_the_one_whose_files_exist_is_taken(pets: Path) -> None:
+    table = write(pets / "t.csv", "filename,filepath,label\nd.png,sub/d.png,x\nx.png,a.png,y\n")
+    assert read_source(table).paths == ("sub/d.png", "a.png")
+
+
+def test_columns_can_be_named(pets: Path) -> None:
+    table = write(pets / "t.csv", "path,second,label,worse\na.png,c.png,x,p\nb.png,sub/d.png,y,q\n")
+    source = read_source(table, path_column="second", label_column="worse")
+    assert source.paths == ("c.png", "sub/d.png")
+    assert source.class_names == ("p", "q")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,u,v\n1,x,p\n2,y,q\n", "has the columns id, u, v; say with --path-column"),
+        ("path,u,v\na.png,x,p\nb.png,y,q\n", "has the columns path, u, v; say with --label-column"),
+        ("path,label,class\na.png,x,p\nb.png,y,q\n", "say with --label-column"),
+        ("path\na.png\n", "say with --label-column"),
+        ("", "is empty"),
+        ("path,label\n", "has columns, but no rows"),
+        ("path,label\na.png,x\nb.png,x\n", r"holds one class only \(x\)"),
+        (
+            "path,label\na.png,x\nb.png,\nc.png, \n",
+            "2 of 3 labels in the column 'label' of t.csv are missing, .* row 2",
+        ),
+        ("path,label\na.png,x\nb.png,NaN\n", "1 of 2 labels in .* are missing, the first in row 2"),
+        ("path,label\na.png,x\n,y\n", "1 of 2 paths in the column 'path' of t.csv are missing, the first in row 2"),
+        ("path,label\na.png,x\nb.png,y,z\n", "cannot be read as a table"),
+        (
+            "path,label\na.png,x\n1.png,y\n2.png,y\n",
+            "2 of 3 paths in the column 'path' of t.csv point nowhere, .* row 2",
+        ),
+        (
+            "path,label\na.png,x\nb.png,y\na.png,y\n",
+            "1 row of t.csv give an earlier path another label, .* row 3: a.png",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_gets_a_sentence(pets: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_source(write(pets / "t.csv", text))
+
+
+def test_an_unknown_column_names_the_near_one(pets: Path) -> None:
+    table = write(pets / "t.csv", "path,label\na.png,x\nb.png,y\n")
+    with pytest.raises(InputError, match=r"no column 'lable' \(--label-column\); did you mean label\?"):
+        read_source(table, label_column="lable")
+
+
+def test_a_few_missing_files_are_left_to_the_decoder(pets: Path) -> None:
+    assert len(read_source(write(pets / "t.csv", "path,label\na.png,x\nb.png,y\ngone.png,y\n"))) == 3
+
+
+def test_a_path_that_comes_twice_is_noted(pets: Path) -> None:
+    source = read_source(write(pets / "t.csv", "path,label\na.png,x\nb.png,y\na.png,x\n"))
+    assert len(source) == 3
+    assert source.notes[0].startswith("1 rows of t.csv repeat an earlier path")
+
+
+# -- paths --
+
+
+def test_backslashes_are_slashes_where_only_that_names_files(pets: Path) -> None:
+    touch(pets, "sub/e.png")
+    source = read_source(write(pets / "t.csv", "path,label\nsub\\d.png,x\nsub\\e.png,y\n"))
+    assert source.paths == ("sub\\d.png", "sub\\e.png")
+    assert source.files == (str(pets / "sub/d.png"), str(pets / "sub/e.png"))
+    assert source.notes == ("backslashes were read as slashes in the column 'path' of t.csv.",)
+
+
+def test_a_missing_ending_is_found(pets: Path) -> None:
+    source = read_source(write(pets / "t.csv", "path,label\na,x\nb,y\n"))
+    assert source.files == (str(pets / "a.png"), str(pets / "b.png"))
+    assert source.notes == ("the ending .png was added to the paths in the column 'path' of t.csv.",)
+
+
+def test_a_pattern_makes_files_of_ids(pets: Path) -> None:
+    (pets / "tables").mkdir()
+    table = write(pets / "tables" / "t.csv", "id,label\na,x\nb,y\n")
+    source = read_source(table, path_column="id", path_pattern="../{}.png")
+    assert source.paths == ("a", "b")
+    assert [Path(file).resolve() for file in source.files or ()] == [pets / "a.png", pets / "b.png"]
+    with pytest.raises(InputError, match=r"--path-pattern is 'x'; it takes \{\}"):
+        read_source(table, path_column="id", path_pattern="x")
+
+
+@pytest.mark.parametrize("start", ["https://example.org/", "s3://bucket/"])
+def test_addresses_on_the_web_are_named_as_such(pets: Path, start: str) -> None:
+    table = write(pets / "t.csv", f"path,label\n{start}a.png,x\n{start}b.png,y\n")
+    with pytest.raises(
+        InputError, match=r"are addresses on the web, the first in row 1: .*; download the images first"
+    ):
+        read_source(table)
+
+
+def test_images_that_lie_beside_the_tables_folder_are_found_for_the_message(pets: Path) -> None:
+    (pets / "tables").mkdir()
+    table = write(pets / "tables" / "t.csv", "path,label\na.png,x\nb.png,y\n")
+    with pytest.raises(InputError, match=rf"they are found from {pets}: --path-pattern '{pets}/\{{\}}'"):
+        read_source(table)
+
+
+# -- labels --
+
+
+def test_one_column_per_class_is_read(pets: Path) -> None:
+    source = read_source(write(pets / "t.csv", "path,cat,dog,bird\na.png,1,0,0\nb.png,0,0,1\nc.png,0.0,1.0,0\n"))
+    assert source.class_names == ("bird", "cat", "dog")
+    assert source.labels.tolist() == [1, 0, 2]
+    assert source.description == "3 images, 3 classes, columns path and, one-hot, cat, dog, bird of t.csv"
+
+
+def test_several_labels_per_image_are_not_one_hot(pets: Path) -> None:
+    with pytest.raises(InputError, match="say with --label-column"):
+        read_source(write(pets / "t.csv", "path,cat,dog\na.png,1,1\nb.png,0,1\n"))
+
+
+def test_a_column_of_ids_is_not_taken_for_labels(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{i}.png" for i in range(20)))
+    table = write(tmp_path / "t.csv", "id,file\n" + "".join(f"{i},{i}.png\n" for i in range(20)))
+    with pytest.raises(InputError, match=r"each of the 20 labels of t.csv is a different one, as in a column of ids"):
+        read_source(table)
+
+
+def test_a_table_says_what_was_understood(pets: Path) -> None:
+    source = read_source(write(pets / "photos.csv", "file,kind\na.png,x\nb.png,y\nc.png,y\n"))
+    assert source.description == "3 images, 2 classes, columns file and kind of photos.csv"
