@@ -105,7 +105,8 @@ def test_the_summary_is_for_people_or_for_machines(tmp_path: Path) -> None:
     assert summary["n_worth_a_look"] == summary["n_issues"] >= 0
     assert {"n_probably_wrong", "expected_precision", "expected_recall", "has_signal", "flag_for"} <= summary.keys()
     assert machines.stderr.splitlines() == [
-        f"note: {tmp_path / 'run'} holds this run already; nothing was computed again."
+        "note: 90 images, 3 classes, a folder each in shapes.",
+        f"note: {tmp_path / 'run'} holds this run already; nothing was computed again.",
     ]
     assert sum(pair["count"] for pair in summary["confusions"]) <= summary["n_issues"]
     assert all(pair["given"] != pair["suggested"] for pair in summary["confusions"])
