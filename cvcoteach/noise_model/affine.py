@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment, minimize
-from sklearn.cluster import KMeans
 
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model.base import FLOOR, TINY, Probs, as_transition, confident_transition, softmax
@@ -253,6 +252,8 @@ def cluster_transition(labels: IntArray, logs: FloatArray) -> FloatArray:
     Returns:
         (K, K) T[i, j] = P(given = j | true = i).
     """
+    from sklearn.cluster import KMeans  # takes seconds to import, and the command line's help reaches this module
+
     k, n = logs.shape
     points = (logs / np.maximum(np.linalg.norm(logs, axis=0), 1e-12)).T.astype(np.float32)
     with warnings.catch_warnings():
