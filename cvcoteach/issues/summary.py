@@ -48,8 +48,9 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     n, worth, probably = figures["n_images"], figures["n_worth_a_look"], figures["n_probably_wrong"]
     of_labels = f"{n:,} {'label' if n == 1 else 'labels'}"
     if not figures["has_signal"]:
+        flags = f"the {worth:,} flags say only what INCV did not select" if worth else f"none of {of_labels} is flagged"
         return [
-            f"{NO_SIGNAL}: none of {of_labels} is flagged.",
+            f"{NO_SIGNAL}: {flags}.",
             "The noise rate cannot be estimated. More images or a pretrained backbone would help.",
         ]
     rate = figures["noise_rate"]

@@ -117,3 +117,9 @@ def test_flags_of_another_rule_have_no_expected_precision() -> None:
     assert found["expected_precision"] is None
     assert sentences(found)[0].endswith("are worth a look.")
     assert np.isfinite(found["noise_rate"])
+
+
+def test_flags_of_incv_are_not_denied_where_there_is_no_signal() -> None:
+    known = {"n_images": 100, "n_worth_a_look": 76, "n_probably_wrong": 0, "has_signal": False}
+    assert "none of 100" in sentences(known | {"n_worth_a_look": 0})[0]
+    assert sentences(known)[0].endswith("the 76 flags say only what INCV did not select.")
