@@ -50,7 +50,7 @@ class Posterior:
         """What was fitted, or why there is no signal, in a sentence or two."""
         if self.has_signal:
             return f"Noise model: {self.model.describe()}."
-        return f"{NO_SIGNAL}. {self.signal}"
+        return f"{NO_SIGNAL}: {self.signal.reason}."
 
     @property
     def wrong(self) -> FloatArray:

@@ -413,4 +413,4 @@ def test_the_warning_reaches_a_program_of_its_own():
         "find_label_issues(np.arange(300) % 10, np.full((300, 10), 0.1), filter_by='posterior')"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "UserWarning: The labels carry no signal that these models can see." in result.stderr
+    assert "UserWarning: The labels carry no signal that these models can see: " in result.stderr
