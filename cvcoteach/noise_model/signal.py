@@ -5,6 +5,7 @@ And if so, is it strong enough to tell wrong labels from images that are difficu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ _LEAST_SHARE = 0.01
 _LEAST_ERRORS = 3.0
 _LEAST_IMAGES = 50  # fewer tell an able model from chance, but not a wrong label from a difficult image
 _LEAST_CONFIDENCE, _LEAST_EVIDENCE = 0.75, 2.0
-_FEW_PER_CLASS, _LEAST_AGREEMENT, _MANY_PER_CLASS = 100.0, 0.3, 1000.0
+_FEW_PER_CLASS, _LEAST_AGREEMENT_OF_FEW = 100.0, 0.6
+_MANY_PER_CLASS, _LEAST_AGREEMENT = 1000.0, 0.3
 _VALUES = 4_000_000
 _ROWS = 200_000
 
@@ -37,9 +39,9 @@ class Signal:
     """Images per class that was given."""
     agreement: float = 1.0
     """How often the most probable class is the given one, chance-corrected (Cohen's kappa), in [-1, 1]."""
-    confidence: float = 1.0
-    """Mean probability of the most probable true class by the image alone, in [0, 1]; 1 where no model was fitted."""
-    evidence: float = 0.0
+    confidence: float = math.nan
+    """Mean probability of the most probable true class by the image alone, in [0, 1]; NaN if no mean was fitted."""
+    evidence: float = math.nan
     """Standard errors by which a noise transition predicts held-out labels better than calibration alone does."""
 
     @property
@@ -51,9 +53,10 @@ class Signal:
     def found(self) -> bool:
         """Whether it is above chance, and tells wrong labels from images that are difficult for the models.
 
-        Models that are less than 75 % confident on average explain most disagreement by their own weakness. What they
-        say about noise then counts only with evidence of two standard errors, 1,000 images per class, or 100 images
-        per class and an agreement of .3.
+        Weak models explain most disagreement by their own weakness. With fewer than 100 images per class, models count
+        as weak that are less than 75 % confident on average or agree with the labels by less than .6; with fewer than
+        1,000, those for which it is 75 % and .3. What they say about noise counts only with evidence of two standard
+        errors.
         """
         return self.above_chance and not self._too_weak
 
@@ -69,16 +72,20 @@ class Signal:
             )
         if self._too_weak:
             return (
-                f"with {self.n_per_class:.0f} images per class and a mean confidence of {self.confidence:.0%}, wrong "
-                "labels cannot be told from images that are difficult for the models"
+                f"with {self.n_per_class:.0f} images per class, a mean confidence of {self.confidence:.0%} and a "
+                f"chance-corrected agreement of {self.agreement:.0%}, wrong labels cannot be told from images that are "
+                "difficult for the models"
             )
         return ""
 
     @property
     def _too_weak(self) -> bool:
-        few = self.n_per_class < _FEW_PER_CLASS
-        weak = self.agreement < _LEAST_AGREEMENT and self.n_per_class < _MANY_PER_CLASS
-        return self.confidence < _LEAST_CONFIDENCE and self.evidence < _LEAST_EVIDENCE and (few or weak)
+        unsure = self.confidence < _LEAST_CONFIDENCE
+        if self.n_per_class < _FEW_PER_CLASS:
+            weak = unsure or self.agreement < _LEAST_AGREEMENT_OF_FEW
+        else:
+            weak = unsure and self.agreement < _LEAST_AGREEMENT and self.n_per_class < _MANY_PER_CLASS
+        return weak and self.evidence < _LEAST_EVIDENCE
 
 
 def signal_of(labels: IntArray, probs: Probs) -> Signal:

@@ -118,6 +118,8 @@ def test_large_arrays_are_sampled() -> None:
     [
         ({}, True),
         ({"confidence": 0.6}, False),
+        ({"agreement": 0.5}, False),
+        ({"agreement": 0.5, "n_per_class": 150.0}, True),
         ({"confidence": 0.6, "evidence": 3.0}, True),
         ({"confidence": 0.6, "n_per_class": 150.0}, True),
         ({"confidence": 0.6, "n_per_class": 150.0, "agreement": 0.2}, False),
@@ -130,7 +132,9 @@ def test_large_arrays_are_sampled() -> None:
 def test_a_signal_needs_images_a_preference_and_confident_models_or_evidence(
     change: dict[str, float], found: bool
 ) -> None:
-    strong = Signal(share=0.8, standard_errors=20.0, n_images=300, n_per_class=30.0, agreement=0.7, confidence=0.9)
+    strong = Signal(
+        share=0.8, standard_errors=20.0, n_images=300, n_per_class=30.0, agreement=0.7, confidence=0.9, evidence=0.0
+    )
     assert replace(strong, **change).found is found
 
 
