@@ -118,8 +118,9 @@ def test_large_arrays_are_sampled() -> None:
     [
         ({}, True),
         ({"confidence": 0.6}, False),
-        ({"agreement": 0.5}, False),
-        ({"agreement": 0.5, "n_per_class": 150.0}, True),
+        ({"agreement": 0.5}, True),
+        ({"agreement": 0.5, "confidence": 0.78}, False),
+        ({"agreement": 0.5, "confidence": 0.78, "n_per_class": 150.0}, True),
         ({"confidence": 0.6, "evidence": 3.0}, True),
         ({"confidence": 0.6, "n_per_class": 150.0}, True),
         ({"confidence": 0.6, "n_per_class": 150.0, "agreement": 0.2}, False),
