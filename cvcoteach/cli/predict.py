@@ -22,7 +22,6 @@ from cvcoteach.pipeline.settings import Machine
 @options.path_pattern
 @options.split
 @click.option("--ignore-labels", is_flag=True, help="Treat SOURCE as images without labels.")
-@click.option("--model", "trusted", metavar="NAME", help="Your own package.module:function that MODEL was built with.")
 @options.machine(precision=False)
 @options.quiet
 def predict(

@@ -41,7 +41,6 @@ def predict(
     output: str | Path | None = None,
     machine: Machine | None = None,
     *,
-    trusted: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     path_pattern: str | None = None,
@@ -58,7 +57,6 @@ def predict(
         output: A new file, or earlier predictions, which are replaced; None: `<name>-predictions.csv` in the current
             folder.
         machine: Where to compute; None: chosen.
-        trusted: See `load_model`.
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
         path_pattern: File of a value {} in the path column, such as `images/{}.png`; None: the value itself.
@@ -73,7 +71,7 @@ def predict(
     model, source = Path(model), Path(source)
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
-    loaded = load_model(model, trusted=trusted)
+    loaded = load_model(model, trusted=machine.trusted)
     labelled = not ignore_labels and has_labels(source, label_column=label_column, split=split)
     reading = {"path_column": path_column, "path_pattern": path_pattern, "split": split}
     data = read_source(source, label_column=label_column, least_classes=1, **reading) if labelled else None
