@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cvcoteach._csv import unescaped
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources import separator_of
 
@@ -84,7 +85,9 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
     for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
-        rows = places.get(path, places.get(os.path.normpath(path)))
+        # our own tables have names escaped; somebody may have written them as they are
+        rows = next((places[name] for name in (unescaped(path), path, os.path.normpath(path)) if name in places), None)
+        label = unescaped(label) if unescaped(label) in number else label
         if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:

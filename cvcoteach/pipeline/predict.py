@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cvcoteach._files import replacing
+from cvcoteach._csv import write_csv
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
@@ -94,8 +94,7 @@ def predict(
     table = pd.DataFrame(columns)
     predictions = [name for name in table.columns if name not in ("path", "given_label")]
     table.loc[~images.readable, predictions] = np.nan
-    with replacing(output) as file:
-        table.to_csv(file, index=False, float_format="%.6f")
+    write_csv(output, table, float_format="%.6f")
     right = None if labels is None else (predicted == labels)[images.readable]
     return Predictions(
         output, table, None if right is None or not len(right) else float(right.mean()), len(images.errors)

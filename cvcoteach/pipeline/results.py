@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._files import replacing, write_arrays
+from cvcoteach._csv import unescaped, write_csv
+from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.issues.flags import FlagRule
@@ -186,8 +187,7 @@ class RunResults:
 
         Raises InputError where the disk is full or the folder cannot be written.
         """
-        with replacing(run.path / ISSUES) as file:
-            self.table().to_csv(file, index=False, float_format="%.6f")
+        write_csv(run.path / ISSUES, self.table(), float_format="%.6f")
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
         of_issues = {name: np.asarray(getattr(self.found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
@@ -221,9 +221,7 @@ class RunResults:
 def write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
     """Write unreadable.csv, unless every image could be read. unreadable: path -> why."""
     if unreadable:
-        table = pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())})
-        with replacing(folder / UNREADABLE) as file:
-            table.to_csv(file, index=False)
+        write_csv(folder / UNREADABLE, pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())}))
 
 
 def read_unreadable(folder: Path) -> dict[str, str]:
@@ -231,7 +229,7 @@ def read_unreadable(folder: Path) -> dict[str, str]:
     if not (folder / UNREADABLE).exists():
         return {}
     with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
-        return {line["path"]: line["reason"] for line in csv.DictReader(file)}
+        return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
 
 
 def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:

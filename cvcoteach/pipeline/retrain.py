@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cvcoteach._files import digest, replacing
+from cvcoteach._csv import write_csv
+from cvcoteach._files import digest
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
@@ -250,8 +251,7 @@ def _opening(data: RetrainingSet, task: CoTeachingTask) -> str:
 
 
 def _write_history(file: Path, history: Sequence[Epoch]) -> None:
-    with replacing(file) as out:
-        pd.DataFrame([asdict(epoch) for epoch in history]).to_csv(out, index=False, float_format="%.6g")
+    write_csv(file, pd.DataFrame([asdict(epoch) for epoch in history]), float_format="%.6g")
 
 
 def _read_history(file: Path) -> tuple[Epoch, ...]:
@@ -260,9 +260,7 @@ def _read_history(file: Path) -> tuple[Epoch, ...]:
 
 
 def _write_scores(folder: RunFolder, ours: Scores, plain: Scores, class_names: Sequence[str]) -> None:
-    with replacing(folder.path / "per_class.csv") as out:
-        per_class_table(ours, plain, class_names).to_csv(out, index=False, float_format="%.4f")
+    write_csv(folder.path / "per_class.csv", per_class_table(ours, plain, class_names), float_format="%.4f")
     for name, scores in (("confusion.csv", ours), ("confusion_plain.csv", plain)):
-        with replacing(folder.path / name) as out:
-            confusion_table(scores, class_names).to_csv(out)
+        write_csv(folder.path / name, confusion_table(scores, class_names), index=True)
     folder.save(test=figures(ours, plain))

@@ -11,7 +11,7 @@ from typing import Any
 import fiftyone as fo
 import pandas as pd
 
-from cvcoteach._files import replacing
+from cvcoteach._csv import write_csv
 from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import InputError, near
 from cvcoteach.fiftyone.store import runs
@@ -119,10 +119,9 @@ def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
     table = pd.DataFrame(dict(zip(["path", "label", "review", "label_quality", "id"], view.values(names), strict=True)))
     table.insert(2, "given_label", results.given(table.pop("id").tolist()))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(_record_beside(file)) as out:  # all corrections, those by runs that were replaced as well
-        corrections.history(view._dataset).to_csv(out, index=False)
-    with replacing(file) as out:
-        table.to_csv(out, index=False)
+    # all corrections, those by runs that were replaced as well
+    write_csv(_record_beside(file), corrections.history(view._dataset))
+    write_csv(file, table)
     return len(table)
 
 
