@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from cvcoteach._validation import InputError
 
 PARTIAL = ".partial"
+
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
@@ -35,6 +38,26 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_regular(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a regular file to read, unbuffered. Raises OSError for none, a device or a pipe, which might never end."""
+    # without waiting for somebody to write into a pipe
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise InputError for a device or a pipe, whose content might never end; a file that is not there passes."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is not a regular file.")
 
 
 @contextmanager

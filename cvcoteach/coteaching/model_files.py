@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cvcoteach._files import replacing, write_json
+from cvcoteach._files import check_regular, replacing, write_json
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.training.batches import DeviceImages, ImageBatches, room_for
@@ -107,6 +107,7 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
         InputError: There is no classifier, a file is damaged, or weights and model.json do not fit each other.
     """
     file = folder / ABOUT
+    check_regular(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         known = content["format"]
@@ -151,6 +152,7 @@ def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> N
     Raises:
         InputError: The file is missing or damaged, or belongs to other networks or other classes.
     """
+    check_regular(file)
     try:
         found = safetensors.torch.load_file(file)
     except FileNotFoundError:

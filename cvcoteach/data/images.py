@@ -18,10 +18,12 @@ import numpy as np
 import platformdirs
 from PIL import Image
 
+from cvcoteach._files import open_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
 from cvcoteach.data.decode import (
+    FORMATS,
     MAX_PIXELS,
     RECORD,
     Decoding,
@@ -156,7 +158,7 @@ def natural_size(source: Source, sample: int = 256) -> int:
         warnings.simplefilter("ignore")
         for row in rows:
             try:
-                with Image.open(source.files[row]) as image:
+                with open_regular(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
                     sides.append(min(image.size))
             except Exception:  # a broken file makes a decoder raise anything; loading says what
                 continue

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._csv import unescaped
+from cvcoteach._files import check_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources import separator_of
 
@@ -128,6 +129,7 @@ def _read(file: Path) -> pd.DataFrame:
     """Three columns of text: path, action, label."""
     if not file.exists():
         raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
+    check_regular(file)
     try:
         separator, skipped = separator_of(file)
         table = pd.read_csv(

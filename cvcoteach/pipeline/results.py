@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._csv import unescaped, write_csv
-from cvcoteach._files import write_arrays
+from cvcoteach._files import check_regular, write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.issues.flags import FlagRule
@@ -234,6 +234,7 @@ def read_unreadable(folder: Path) -> dict[str, str]:
 
 def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     wanted = {*_IN_ARRAYS, *_OF_ISSUES}
+    check_regular(file)
     try:
         # opened here: numpy leaves a file open that it cannot read
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as content:

@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from cvcoteach._files import PARTIAL, write_array, write_json
+from cvcoteach._files import PARTIAL, check_regular, write_array, write_json
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.crossval.trainer import FoldKey
 
@@ -157,6 +157,7 @@ class RunFolder:
 
 
 def _read(file: Path) -> Json:
+    check_regular(file)
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         known = record["format"]
