@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._csv import write_csv
+from cvcoteach._files import sweep_partials
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
@@ -94,6 +95,7 @@ def predict(
     table = pd.DataFrame(columns)
     predictions = [name for name in table.columns if name not in ("path", "given_label")]
     table.loc[~images.readable, predictions] = np.nan
+    sweep_partials(output.absolute().parent, output.name, older_than=3600)  # of calls that were killed
     write_csv(output, table, float_format="%.6f")
     right = None if labels is None else (predicted == labels)[images.readable]
     return Predictions(

@@ -216,6 +216,7 @@ def load(
         cache_dir=machine.cache_dir,
         max_pixels=machine.max_pixels,
         progress=progress.reading,
+        note=progress.note,
     )
     for sentence in images.notes:
         progress.note(sentence)
@@ -232,6 +233,7 @@ def extracted(backbone: Backbone, images: Images, machine: Machine, progress: Ru
         threads=machine.threads,
         cache_dir=machine.cache_dir,
         progress=progress.extracting,
+        note=progress.note,
     )
 
 

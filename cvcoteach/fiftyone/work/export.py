@@ -90,7 +90,7 @@ def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on
     odd = next((label for label in labels if not _is_folder_name(label)), None)
     if odd is not None:
         raise InputError(f"the class {odd!r} cannot be the name of a folder; export a CSV instead.")
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.cvcoteach-export.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
