@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import say
 from cvcoteach.pipeline.settings import Machine, Settings
 
 
@@ -146,11 +147,11 @@ def find_issues(
     if results.was_done:
         display.note(f"{results.folder} holds this run already; nothing was computed again.")
     if as_json:
-        click.echo(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
+        say(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
         return
-    click.echo(summary_text(results.summary))
-    click.echo(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
-    click.echo(f"Next: look at the most doubtful ones, {results.folder}/issues.html")
+    say(summary_text(results.summary))
+    say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
+    say(f"Next: look at the most doubtful ones, {results.folder}/issues.html")
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
-        click.echo(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")
+        say(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

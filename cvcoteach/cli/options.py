@@ -62,6 +62,13 @@ _MEGAPIXELS = click.option(
     metavar="NUMBER",
     help="Largest image to read.  [default: 268]",
 )
+_TRUST = click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Let this code run: a package.module:function, or the code in a TorchScript or torch.export file; repeatable.",
+)
 
 
 def machine(*, precision: bool = True) -> Callable[[Command], Command]:
@@ -74,14 +81,15 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
             threads: int | None,
             cache_dir: Path | None,
             max_megapixels: float | None,
+            trusted: tuple[str, ...],
             precision: str | None = None,
             **rest: Any,
         ) -> Any:
             max_pixels = None if max_megapixels is None else max(1, round(max_megapixels * 1_000_000))
-            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels), **rest)
+            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels, trusted), **rest)
 
         result: Command = gathered
-        for option in (_MEGAPIXELS, _CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
+        for option in (_TRUST, _MEGAPIXELS, _CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
             result = option(result)
         return result
 

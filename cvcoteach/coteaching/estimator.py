@@ -243,7 +243,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         check_rows(len(y), "X", len(X), labels="y")
-        models = ModelFactory((self.recipe or COTEACHING_PRESETS["fast"]).model)
+        spec = (self.recipe or COTEACHING_PRESETS["fast"]).model
+        models = ModelFactory(spec, trusted=(spec.name,))  # named by the caller
         images = load_any(X, kind, size=self.image_size, own_size=models.preprocessing.size)
         self.input_shape_, self.levels_ = images.pixels.shape[1:], images.levels
         return ImageInputs(images.pixels, models), y

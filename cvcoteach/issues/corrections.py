@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cvcoteach._csv import unescaped
+from cvcoteach._files import check_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources import separator_of
 
@@ -84,7 +86,9 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
     for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
-        rows = places.get(path, places.get(os.path.normpath(path)))
+        # our own tables have names escaped; somebody may have written them as they are
+        rows = next((places[name] for name in (unescaped(path), path, os.path.normpath(path)) if name in places), None)
+        label = unescaped(label) if unescaped(label) in number else label
         if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:
@@ -125,6 +129,7 @@ def _read(file: Path) -> pd.DataFrame:
     """Three columns of text: path, action, label."""
     if not file.exists():
         raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
+    check_regular(file)
     try:
         separator, skipped = separator_of(file)
         table = pd.read_csv(

@@ -22,10 +22,11 @@ from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
-from cvcoteach.pipeline.results import RunResults, write_unreadable
+from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
 
+GALLERY = "issues.html"
 IN_GALLERY = 120
 """Images in issues.html."""
 
@@ -86,6 +87,10 @@ def find_issues(
             if results.select == "posterior" and results.found.flag_for != str(rule):
                 results = results.flagged_by(rule)
                 _save(results, run, data)
+            elif not (results.has_its_table() and (run.path / GALLERY).exists()):
+                if aside := results.put_table_aside():
+                    progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
+                _save(results, run, data)
             return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
@@ -99,7 +104,7 @@ def find_issues(
 
 
 def _save(results: RunResults, run: RunFolder, data: Source) -> None:
-    _write_gallery(run.path / "issues.html", data.location.name, results, data)
+    _write_gallery(run.path / GALLERY, data.location.name, results, data)
     results.save(run)
 
 

@@ -174,7 +174,7 @@ def _with_backbone(
 ) -> Prepared:
     assert settings.backbone is not None
     if backbone is None:
-        backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size)
+        backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size, trusted=machine.trusted)
     # smaller images are scaled up on the device, so that they stay small on disk
     size = min(natural_size(data), backbone.size)
     images = load(data, size, machine, progress)
@@ -216,6 +216,7 @@ def load(
         cache_dir=machine.cache_dir,
         max_pixels=machine.max_pixels,
         progress=progress.reading,
+        note=progress.note,
     )
     for sentence in images.notes:
         progress.note(sentence)
@@ -232,6 +233,7 @@ def extracted(backbone: Backbone, images: Images, machine: Machine, progress: Ru
         threads=machine.threads,
         cache_dir=machine.cache_dir,
         progress=progress.extracting,
+        note=progress.note,
     )
 
 
@@ -239,7 +241,7 @@ def _with_images(
     data: Source, settings: Settings, machine: Machine, progress: RunProgress, backbone: Backbone | None
 ) -> Prepared:
     recipe = _recipe(settings)
-    models = ModelFactory(recipe.model, backbone)
+    models = ModelFactory(recipe.model, backbone, trusted=machine.trusted)
     size = settings.image_size or size_for(data, models.preprocessing.size)
     images = load(data, size, machine, progress)
     data, unreadable, readable = _readable(data, images)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, IntArray, PredProbs, check_at_least, near
 from cvcoteach.crossval.trainer import Fold
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
@@ -36,6 +37,7 @@ def load_features(path: str | Path) -> npt.NDArray[Any]:
     Raises:
         InputError: There is no such file, or it holds something else.
     """
+    check_regular(path)
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.pointers import check_content
 from cvcoteach.data.sources import folder, image, npz, parquet, text_table
@@ -110,6 +111,7 @@ def _located(source: str | Path, takes: str) -> Path:
         raise InputError(f"{location} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if not there:
         raise InputError(f"{location} does not exist; it takes {takes}.")
+    check_regular(location)
     return location
 
 
