@@ -49,6 +49,7 @@ def find_label_issues(
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
+    groups: npt.ArrayLike | None = None,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -86,6 +87,8 @@ def find_label_issues(
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
+        groups: (n,) group of each image, of any kind, such as its patient or video; no model judges an image of a group
+            that it trained on. None: each image stands alone.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -103,7 +106,7 @@ def find_label_issues(
     """
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
-    if cleanlab_alone and filter_by not in RULES:
+    if cleanlab_alone and filter_by not in RULES and groups is None:
         options: dict[str, Any] = {
             "rank_by_kwargs": rank_by_kwargs,
             "frac_noise": frac_noise,
@@ -138,7 +141,7 @@ def find_label_issues(
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
     settings = InMemorySettings(rule, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress)
+    found = flagged(labels, evidence, settings, class_names, progress, groups)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)

@@ -29,6 +29,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.label_column
 @options.path_pattern
 @options.split
+@options.group_column
 @click.option(
     "--preset",
     default="fast",
@@ -119,6 +120,7 @@ def find_issues(
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    group_column: str | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -142,6 +144,7 @@ def find_issues(
             label_column=label_column,
             path_pattern=path_pattern,
             split=split,
+            group_column=group_column,
             watcher=display,
         )
     if results.was_done:

@@ -32,6 +32,11 @@ path_pattern = click.option(
 split = click.option(
     "--split", metavar="NAME", help="Part of an .npz with several, such as train, val or test.  [default: train]"
 )
+group_column = click.option(
+    "--group-column",
+    metavar="NAME",
+    help="Column of groups, such as patients or videos: no model judges an image of a group that it trained on.",
+)
 learning_rate = click.option(
     "--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: the preset's]"
 )

@@ -19,6 +19,7 @@ from cvcoteach._validation import (
     near,
 )
 from cvcoteach.crossval import agreement as agreement_theory
+from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, parts_of_round
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
@@ -169,7 +170,7 @@ class IterativeCV:
             check_at_least("remove_ratio", self.remove_ratio, 0)
 
     def folds(self, n_images: int) -> tuple[int, ...]:
-        """Return the folds of each round on so many images.
+        """Return the folds of each round on so many images, or groups of images.
 
         Without `n_folds` that is the paper's 2 for "agreement". For "posterior" it is 2 in round 1, which only has to
         tell most right labels from wrong ones, and 5 later. More folds in round 1 find nothing more, not even in a few
@@ -186,6 +187,7 @@ class IterativeCV:
         labels: npt.ArrayLike,
         *,
         n_classes: int | None = None,
+        groups: npt.ArrayLike | None = None,
         finished: Finished | None = None,
         on_fold: OnFold | None = None,
     ) -> CrossValResult:
@@ -195,6 +197,8 @@ class IterativeCV:
             trainer: Trains and answers each fold.
             labels: (n,) given labels, whole numbers 0..K-1.
             n_classes: K; None: the largest label + 1.
+            groups: (n,) group of each image, of any kind, such as its patient or video: no model judges an image of a
+                group that it trained on. None: each image stands alone.
             finished: Answers of earlier folds by `FoldKey`. Each new one lands there the moment it exists, and one that
                 is there is not trained again. The caller makes sure that they belong to the same run.
             on_fold: Called before and after each training.
@@ -203,23 +207,24 @@ class IterativeCV:
             What every round saw and decided, and the probabilities and the posterior that follow.
 
         Raises:
-            InputError: For labels that do not fit, fewer images than folds, and a trainer whose answer is no
-                probability; the folds finished by then are in `finished`.
+            InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
+                answer is no probability; the folds finished by then are in `finished`.
         """
         y, k = as_labels(labels, n_classes)
-        folds = self.folds(len(y))
-        check_enough_images(len(y), max(folds))
-        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold)
+        found = None if groups is None else as_groups(groups, len(y))
+        folds = self.folds(n_units(len(y), found))
+        check_enough_images(len(y), max(folds), found)
+        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold, found)
         return self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
 
     def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         everything = np.arange(len(labels))
-        folds = self.folds(len(labels))
+        folds = self.folds(n_units(len(labels), scorer.groups))
         learned, selected = labels, np.ones(len(labels), np.bool_)
         answers: list[PredProbs] = []
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
-            parts = parts_of_round(labels, n_folds, self.seed, number)
+            parts = parts_of_round(labels, n_folds, self.seed, number, scorer.groups)
             probs = scorer.score_all(number, parts, learned, selected)
             answers.append(probs)
             posterior = fit_posterior(labels, _evidence(answers))
@@ -257,12 +262,13 @@ class IterativeCV:
         pred_probs, last_round = np.zeros((n, scorer.n_classes), np.float32), np.zeros(n, np.int64)
         ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
         rounds: list[Round] = []
-        for number, n_folds in enumerate(self.folds(n), start=1):
+        for number, n_folds in enumerate(self.folds(n_units(n, scorer.groups)), start=1):
             scored = np.flatnonzero(candidate)
-            if len(scored) < n_folds:
+            groups = None if scorer.groups is None else np.unique(scorer.groups[scored], return_inverse=True)[1]
+            if n_units(len(scored), groups) < n_folds:
                 break
             parts = np.full(n, -1)
-            parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number)
+            parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number, groups)
             probs = scorer.score_candidates(number, parts, labels, selected)[scored]
             agreement, noise_rate = _agreement(labels[scored], probs)
             if ratio is None:  # round 1 decides for all
