@@ -11,6 +11,7 @@ import click
 
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
+from cvcoteach.cli.apply import apply
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.predict import predict
@@ -51,5 +52,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for command in (find_issues, retrain, predict, fiftyone):
+for command in (find_issues, apply, retrain, predict, fiftyone):
     main.add_command(command)
