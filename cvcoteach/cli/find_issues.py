@@ -150,7 +150,10 @@ def find_issues(
         return
     click.echo(summary_text(results.summary))
     click.echo(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
-    click.echo(f"Next: look at the most doubtful ones, {results.folder}/issues.html")
+    click.echo(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
+    click.echo(
+        f"Next: cvcoteach apply {results.folder} --action relabel --output DEST says what a corrected copy changes"
+    )
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
         click.echo(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

@@ -15,6 +15,7 @@ from cvcoteach.cli.apply import apply
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.predict import predict
+from cvcoteach.cli.report import report
 from cvcoteach.cli.retrain import retrain
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -52,5 +53,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for command in (find_issues, apply, retrain, predict, fiftyone):
+for command in (find_issues, report, apply, retrain, predict, fiftyone):
     main.add_command(command)

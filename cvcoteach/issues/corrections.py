@@ -83,8 +83,10 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     places |= {os.path.join(judged.root, path): rows for path, rows in places.items()}
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
-    for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
-        rows = places.get(path, places.get(os.path.normpath(path)))
+    for line, (path, action, written) in enumerate(table.itertuples(index=False), start=2):
+        label = written
+        spellings = (path, os.path.normpath(path), _without_escape(path))
+        rows = next((places[spelling] for spelling in spellings if spelling in places), None)
         if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:
@@ -95,6 +97,8 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
             raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
         if action == "set" and not label:
             raise InputError(f"{file.name}, line {line}: the label is missing; it takes the name of a class.")
+        if label not in number and _without_escape(label) in number:
+            label = _without_escape(label)
         if action in ("set", "accepted") and label and label not in number:
             raise InputError(
                 f"{file.name}, line {line}: {label!r} is not a class of the run; {near(label, class_names)}"
@@ -121,8 +125,40 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     return Corrected(labels, selected, candidate, excluded, reviewed)
 
 
+def blind_paths(file: Path) -> frozenset[str]:
+    """Return the paths that a corrections file says were judged without a suggestion, in its column blind.
+
+    Raises InputError where the file is no table.
+    """
+    table = _table(file)
+    path = next((name for name in _PATHS if name in table.columns), None)
+    if path is None or "blind" not in table.columns:
+        return frozenset()
+    named = table.loc[table["blind"].str.strip().str.lower() == "yes", path]
+    return frozenset(named) | frozenset(map(_without_escape, named))
+
+
+def _without_escape(text: str) -> str:
+    """Return a cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
+    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@", "\t", "\r", "'") else text
+
+
 def _read(file: Path) -> pd.DataFrame:
-    """Three columns of text: path, action, label."""
+    """Return three columns of text: path, action, label."""
+    table = _table(file)
+    found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]
+    if found[0] is None or found[1] is None:
+        raise InputError(
+            f"{file.name} has the columns {', '.join(table.columns)}; it takes path, action "
+            f"({', '.join(ACTIONS)}) and, where one is set, label."
+        )
+    if found[2] is None:
+        return table[[found[0], found[1]]].assign(label="")
+    return table[[name for name in found if name is not None]]
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """Return a CSV as text. Raises InputError where it is none."""
     if not file.exists():
         raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
     try:
@@ -135,12 +171,4 @@ def _read(file: Path) -> pd.DataFrame:
         raise
     except (ValueError, OSError) as error:
         raise InputError(f"{file.name} cannot be read as a CSV ({str(error).splitlines()[0]}).") from error
-    found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]
-    if found[0] is None or found[1] is None:
-        raise InputError(
-            f"{file.name} has the columns {', '.join(table.columns)}; it takes path, action "
-            f"({', '.join(ACTIONS)}) and, where one is set, label."
-        )
-    if found[2] is None:
-        return table[[found[0], found[1]]].assign(label="")
-    return table[[name for name in found if name is not None]]
+    return table

@@ -11,23 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from cvcoteach._files import replacing
 from cvcoteach._progress import Watcher
 from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.sources import Choices, Source
-from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.report_run import PAGE, write_page
 from cvcoteach.pipeline.results import RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
-
-IN_GALLERY = 120
-"""Images in issues.html."""
 
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
@@ -99,7 +95,7 @@ def find_issues(
 
 
 def _save(results: RunResults, run: RunFolder, data: Source) -> None:
-    _write_gallery(run.path / "issues.html", data.location.name, results, data)
+    write_page(run.path / PAGE, results, run.record, data)
     results.save(run)
 
 
@@ -169,14 +165,3 @@ def _versions() -> dict[str, str]:
 
 def _machine_record() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine()}
-
-
-def _write_gallery(file: Path, name: str, results: RunResults, data: Source) -> None:
-    rows, table = results.worst_first()[:IN_GALLERY], results.table()
-    lead = (
-        f"{results.summary['n_issues']:,} of {report.counted(len(table), 'label')} look wrong. The {len(rows):,} most "
-        "doubtful: the given label, the suggested one, and the probability that the given one is right."
-    )
-    page = report.gallery_html(f"Label issues in {name}", lead, table, thumbnails(data, rows))
-    with replacing(file) as out:
-        out.write(page.encode("utf-8", "replace"))
