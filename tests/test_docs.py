@@ -81,7 +81,9 @@ def test_the_page_on_the_house_names_every_room_and_module_of_the_root() -> None
 
 
 @pytest.mark.parametrize(
-    "page", [*sorted(ROOT.glob("*.md")), CLI, *sorted(ROOT.glob("examples/**/*.md"))], ids=lambda p: p.name
+    "page",
+    [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))],
+    ids=lambda p: p.name,
 )
 def test_every_link_to_a_file_of_the_project_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):

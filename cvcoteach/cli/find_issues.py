@@ -154,7 +154,8 @@ def find_issues(
         return
     say(summary_text(results.summary))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
-    say(f"Next: look at the most doubtful ones, {results.folder}/issues.html")
+    say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
+    say(f"Next: cvcoteach apply {results.folder} --action relabel --output DEST says what a corrected copy changes")
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
         say(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

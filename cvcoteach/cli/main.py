@@ -11,10 +11,12 @@ import click
 
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
+from cvcoteach.cli.apply import apply
 from cvcoteach.cli.display import say
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.predict import predict
+from cvcoteach.cli.report import report
 from cvcoteach.cli.retrain import retrain
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -52,5 +54,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for command in (find_issues, retrain, predict, fiftyone):
+for command in (find_issues, report, apply, retrain, predict, fiftyone):
     main.add_command(command)

@@ -12,25 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._files import replacing
 from cvcoteach._progress import Watcher
 from cvcoteach._version import __version__
 from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.sources import Choices, Source
-from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.report_run import PAGE, write_page
 from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
-
-GALLERY = "issues.html"
-IN_GALLERY = 120
-"""Images in issues.html."""
 
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
@@ -94,7 +89,7 @@ def find_issues(
             if results.select == "posterior" and results.found.flag_for != str(rule):
                 results = results.flagged_by(rule)
                 _save(results, run, data)
-            elif not (results.has_its_table() and (run.path / GALLERY).exists()):
+            elif not (results.has_its_table() and (run.path / PAGE).exists()):
                 if aside := results.put_table_aside():
                     progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
                 _save(results, run, data)
@@ -113,7 +108,7 @@ def find_issues(
 
 
 def _save(results: RunResults, run: RunFolder, data: Source) -> None:
-    _write_gallery(run.path / GALLERY, data.location.name, results, data)
+    write_page(run.path / PAGE, results, run.record, data)
     results.save(run)
 
 
@@ -190,14 +185,3 @@ def _versions() -> dict[str, str]:
 
 def _machine_record() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine()}
-
-
-def _write_gallery(file: Path, name: str, results: RunResults, data: Source) -> None:
-    rows, table = results.worst_first()[:IN_GALLERY], results.table()
-    lead = (
-        f"{results.summary['n_issues']:,} of {report.counted(len(table), 'label')} look wrong. The {len(rows):,} most "
-        "doubtful: the given label, the suggested one, and the probability that the given one is right."
-    )
-    page = report.gallery_html(f"Label issues in {name}", lead, table, thumbnails(data, rows))
-    with replacing(file) as out:
-        out.write(page.encode("utf-8", "replace"))

@@ -1,0 +1,152 @@
+"""A finished run -> everything that its report says, ready for JSON. Nothing here is drawn or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cvcoteach._validation import InputError, IntArray
+from cvcoteach.issues.precision_recall import Interval
+from cvcoteach.issues.reviews import ReviewSample, review_sample
+from cvcoteach.issues.summary import sentences
+from cvcoteach.pipeline.report_reviews import Reviews
+from cvcoteach.pipeline.results import RunResults
+
+MOST_LISTED = 20_000
+"""Images in a report, the most doubtful ones."""
+UNFLAGGED_LISTED = 100
+"""Images that are not flagged at the end of the list, the most doubtful of them."""
+MOST_PAIRS = 500
+"""Pairs of classes in a report."""
+BLIND_SEED = 0
+"""Of the images that are shown without the suggestion."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """The images that a report shows, worst first, those to be judged blind in between."""
+
+    images: IntArray
+    """(m,) indices of the run's images."""
+    blind: IntArray
+    """(b,) those of them that are shown without our suggestion, in the order in which they were drawn."""
+
+
+def listed(results: RunResults, blind: float = 0.0) -> Listed:
+    """Return the images to show: the flagged, and some that are not.
+
+    Args:
+        results: The run.
+        blind: Share of the images shown that are drawn at random, flagged or not, and shown without our suggestion.
+
+    Raises:
+        InputError: For a share outside [0, 1), and where nothing is flagged that could be judged blind.
+    """
+    if not 0 <= blind < 1:
+        raise InputError(f"blind is {blind}; it is a share of the images, from 0 up to but not including 1.")
+    order, flags = results.worst_first(), results.found.is_label_issue
+    images = np.concatenate([order[flags[order]], order[~flags[order]][:UNFLAGGED_LISTED]])[:MOST_LISTED]
+    if not blind:
+        return Listed(images, np.empty(0, np.int64))
+    most = min(max(round(blind * len(images) / (1 - blind)), 1), len(order))
+    drawn = review_sample(results.found, most, seed=BLIND_SEED).indices
+    n_shown = len(images) + np.cumsum(~np.isin(drawn, images))  # some of those drawn are shown anyway
+    drawn = drawn[: int(np.argmin(np.abs(np.arange(1, most + 1) / n_shown - blind))) + 1]
+    rest = images[~np.isin(images, drawn)]
+    places = np.linspace(0, len(rest), len(drawn), endpoint=False).astype(np.int64)
+    return Listed(np.insert(rest, places, drawn), drawn)
+
+
+def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews | None = None) -> dict[str, Any]:
+    """Return what a report says, all but its images.
+
+    Args:
+        results: The run.
+        record: The content of its run.json.
+        reviews: What people decided since.
+    """
+    return {
+        "title": f"Label issues in {_name(results)}",
+        "folder": str(results.folder),
+        "source": results.source,
+        "summary": dict(results.summary),
+        "sentences": sentences(results.summary),
+        "note": "" if results.found.has_signal else results.found.note,
+        "confusions": results.found.confusions().head(MOST_PAIRS).round(4).to_dict("records"),
+        "classes": classes(results).to_dict("records"),
+        "rounds": [dict(record) for record in results.rounds],
+        "reviews": None if reviews is None else reviews.figures(results),
+        "settings": _flat(record.get("identity", {})),
+        "machine": _flat({**record.get("machine", {}), **record.get("plan", {})}),
+        "versions": dict(record.get("versions", {})),
+        "seconds": round(sum(part["seconds"] for part in record.get("timings", [])), 1),
+        "n_unreadable": len(results.unreadable),
+    }
+
+
+def classes(results: RunResults) -> pd.DataFrame:
+    """Return a row per class: name, n_images, n_flagged, noise_rate (None without a signal), n_suggested (flagged
+    images of other classes that look like it).
+    """
+    found, k = results.found, len(results.class_names)
+    flags = found.is_label_issue
+    rate = found.noise_ratio_per_class
+    return pd.DataFrame(
+        {
+            "name": list(results.class_names),
+            "n_images": np.bincount(found.labels, minlength=k),
+            "n_flagged": np.bincount(found.labels[flags], minlength=k),
+            "noise_rate": pd.Series([None if np.isnan(r) else round(float(r), 4) for r in rate], dtype=object),
+            "n_suggested": np.bincount(found.suggested[flags & (found.suggested != found.labels)], minlength=k),
+        }
+    )
+
+
+def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]:
+    """Return a record per image: path, given, suggested (names), wrong, suggested_prob and flagged."""
+    found, names = results.found, results.class_names
+    return [
+        {
+            "path": results.paths[i],
+            "given": names[found.labels[i]],
+            "suggested": names[found.suggested[i]],
+            "wrong": round(float(found.wrong[i]), 4),
+            "suggested_prob": round(float(found.suggested_prob[i]), 4),
+            "flagged": bool(found.is_label_issue[i]),
+        }
+        for i in images.tolist()
+    ]
+
+
+def blind_sample(results: RunResults, most: int = 2_000) -> ReviewSample | None:
+    """Return the images that reports show blind, in the order drawn; None where nothing is flagged."""
+    if not results.found.n_issues:
+        return None
+    return review_sample(results.found, min(most, len(results.paths)), seed=BLIND_SEED)
+
+
+def interval_text(interval: Interval | Mapping[str, float] | None) -> str:
+    """Return "84% (78% to 90%)", or "not known"."""
+    if interval is None:
+        return "not known"
+    values = asdict(interval) if isinstance(interval, Interval) else interval
+    return f"{values['estimate']:.0%} ({values['low']:.0%} to {values['high']:.0%})"
+
+
+def _name(results: RunResults) -> str:
+    return results.source.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or results.source
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested records as one, with dotted names; digests, which nobody reads, are left out."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": found for inner, found in _flat(value).items()}
+        elif not name.endswith("_digest"):
+            flat[name] = value
+    return flat

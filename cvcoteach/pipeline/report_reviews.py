@@ -1,0 +1,110 @@
+"""What people decided about a run's labels, and what that says about the run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvcoteach._validation import BoolArray, IntArray
+from cvcoteach.issues.corrections import Corrected, Judged, blind_paths, correct
+from cvcoteach.issues.precision_recall import Interval, Readout
+from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall
+from cvcoteach.pipeline.results import RunResults
+
+LEAST_BLIND = 10
+"""Images judged blind, in the order drawn, from which precision and recall are measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reviews:
+    """Decisions about the n labels of a run."""
+
+    corrected: Corrected
+    """(n,) labels after the reviews, and what was reviewed or excluded."""
+    blind: BoolArray
+    """(n,) reviewed without our suggestion."""
+    sample: ReviewSample | None
+    """The images that are shown blind, in the order drawn."""
+
+    @classmethod
+    def read(cls, file: Path, results: RunResults, root: Path, sample: ReviewSample | None) -> Reviews:
+        """Read a corrections file, see `correct`. Raises InputError where it does not fit the run."""
+        nothing = np.zeros(len(results.labels), np.bool_)
+        judged = Judged(results.paths, root, results.labels, results.found.suggested, results.class_names)
+        corrected = correct(file, judged, nothing, nothing)
+        unseen = blind_paths(file)
+        blind = np.array([path in unseen for path in results.paths], np.bool_)
+        return cls(corrected, blind & (corrected.reviewed | corrected.excluded), sample)
+
+    @property
+    def decided(self) -> BoolArray:
+        """(n,) whether somebody decided about the label."""
+        return self.corrected.reviewed | self.corrected.excluded
+
+    def agreed(self, results: RunResults) -> BoolArray:
+        """Return where people came to our answer, (n,): the suggestion if flagged, else the given label.
+
+        An image that no class fits agrees with a flag.
+        """
+        found = results.found
+        ours = np.where(found.is_label_issue, found.suggested, found.labels)
+        labelled = self.corrected.reviewed & (self.corrected.labels == ours)
+        return labelled | (self.corrected.excluded & found.is_label_issue)
+
+    def measured(self, results: RunResults) -> Readout | None:
+        """Return precision and recall by the images judged blind in the order drawn; None before `LEAST_BLIND`."""
+        if self.sample is None:
+            return None
+        done = self.blind[self.sample.indices]
+        n = int(np.argmin(done)) if not done.all() else len(done)
+        if n < LEAST_BLIND:
+            return None
+        seen = self.sample.indices[:n]
+        wrong = self.corrected.excluded[seen] | (self.corrected.labels[seen] != results.labels[seen])
+        return measured_precision_recall(results.found, self.sample, wrong)
+
+    def figures(self, results: RunResults) -> dict[str, Any]:
+        """Return the counts of decisions, how often people agreed with us, and what was measured, ready for JSON."""
+        decided, agreed = self.decided, self.agreed(results)
+        relabelled = self.corrected.reviewed & (self.corrected.labels != results.labels)
+        open_ = decided & ~self.blind
+        measured = self.measured(results)
+        return {
+            "n_reviewed": int(decided.sum()),
+            "n_relabelled": int(relabelled.sum()),
+            "n_kept": int((self.corrected.reviewed & ~relabelled).sum()),
+            "n_excluded": int(self.corrected.excluded.sum()),
+            "agreed_blind": _share(agreed, self.blind),
+            "agreed_not_blind": _share(agreed, open_),
+            "measured_precision": None if measured is None else _rounded(measured.precision),
+            "measured_recall": None if measured is None else _rounded(measured.recall),
+            "n_measured": 0 if measured is None else measured.n_reviewed,
+        }
+
+
+def _share(agreed: BoolArray, of: BoolArray) -> dict[str, int]:
+    return {"agreed": int((agreed & of).sum()), "of": int(of.sum())}
+
+
+def _rounded(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else {name: round(value, 4) for name, value in asdict(interval).items()}
+
+
+def codes_of(reviews: Reviews | None, images: IntArray, results: RunResults) -> list[dict[str, Any] | None]:
+    """Return the decision about each image (m,), as the page keeps it; None where there is none."""
+    if reviews is None:
+        return [None] * len(images)
+    corrected, names = reviews.corrected, results.class_names
+    return [
+        None
+        if not reviews.decided[i]
+        else {"action": "excluded", "label": ""}
+        if corrected.excluded[i]
+        else {"action": "kept", "label": ""}
+        if corrected.labels[i] == results.labels[i]
+        else {"action": "set", "label": names[corrected.labels[i]]}
+        for i in images.tolist()
+    ]
