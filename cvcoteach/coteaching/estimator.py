@@ -305,7 +305,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         found = rounds.run(self._trainer(data, n_classes), labels, n_classes=n_classes, groups=given.groups)
         self.cross_validation_ = found
         if self.mode == "vanilla":
-            return Selection.of_everything(labels, found.noise_rate)
+            return Selection.of_everything(labels, found.rounds[-1].noise_rate)
         selection = selection_after(found, noise_rate=given.noise_rate)
         # if nothing of a class was selected: noisy is better than never seen
         missing = (np.bincount(labels[selection.selected], minlength=n_classes) == 0)[labels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,6 +15,7 @@ from cvcoteach._validation import (
     InputError,
     IntArray,
     PredProbs,
+    as_count,
     as_labels,
     check_at_least,
     near,
@@ -95,7 +97,12 @@ class CrossValResult:
 
     @property
     def noise_rate(self) -> float:
-        """Estimated share of wrong labels in [0, 1]; for "agreement" ε̂ of round 1, biased low under heavy noise."""
+        """Estimated share of wrong labels in [0, 1]; for "agreement" ε̂ of round 1, biased low under heavy noise.
+
+        NaN where "posterior" found no signal.
+        """
+        if self.select == "posterior" and not self.posterior.has_signal:
+            return math.nan
         return self.rounds[0 if self.select == "agreement" else -1].noise_rate
 
     @property
@@ -161,9 +168,9 @@ class IterativeCV:
         if self.select not in SELECT:
             raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECT)}")
         if self.n_rounds is not None:
-            check_at_least("n_rounds", self.n_rounds, 1)
+            object.__setattr__(self, "n_rounds", as_count("n_rounds", self.n_rounds, 1))
         if self.n_folds is not None:
-            check_at_least("n_folds", self.n_folds, 2)
+            object.__setattr__(self, "n_folds", as_count("n_folds", self.n_folds, 2))
         if self.remove_ratio != "auto":
             if isinstance(self.remove_ratio, str):
                 raise InputError(f"remove_ratio is {self.remove_ratio!r}; it takes a number from 0 on, or 'auto'.")
@@ -210,6 +217,11 @@ class IterativeCV:
             InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
                 answer is no probability; the folds finished by then are in `finished`.
         """
+        if not callable(getattr(trainer, "fit_predict", None)):
+            raise InputError(
+                f"trainer is a {type(trainer).__name__} without fit_predict; it takes a FoldTrainer such as TorchTrainer, "
+                "HeadTrainer, or SklearnTrainer(estimator, X)."
+            )
         y, k = as_labels(labels, n_classes)
         found = None if groups is None else as_groups(groups, len(y))
         folds = self.folds(n_units(len(y), found))
