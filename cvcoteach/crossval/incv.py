@@ -219,8 +219,8 @@ class IterativeCV:
         """
         if not callable(getattr(trainer, "fit_predict", None)):
             raise InputError(
-                f"trainer is a {type(trainer).__name__} without fit_predict; it takes a FoldTrainer such as TorchTrainer, "
-                "HeadTrainer, or SklearnTrainer(estimator, X)."
+                f"trainer is a {type(trainer).__name__} without fit_predict; it takes a FoldTrainer, such as "
+                "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
             )
         y, k = as_labels(labels, n_classes)
         found = None if groups is None else as_groups(groups, len(y))
