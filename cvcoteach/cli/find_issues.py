@@ -109,6 +109,18 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     metavar="P",
     help="Flag every label that is wrong with at least this probability instead.",
 )
+@click.option(
+    "--fresh",
+    "again",
+    flag_value="fresh",
+    help="Start over in a new folder, NAME-issues-2 and so on, even if nothing has changed.",
+)
+@click.option(
+    "--replace",
+    "again",
+    flag_value="replace",
+    help="Overwrite the run of other images, labels or settings that is in the run folder.",
+)
 @options.seed
 @options.machine()
 @options.as_json
@@ -121,6 +133,7 @@ def find_issues(
     path_pattern: str | None,
     split: str | None,
     group_column: str | None,
+    again: Literal["fresh", "replace"] | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -129,8 +142,10 @@ def find_issues(
     """Find label issues in the images of SOURCE.
 
     SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, or an .npz with the arrays
-    images and labels. Results go to the run folder. If interrupted at any point, the same command resumes.
+    images and labels. Results go to the run folder. If interrupted at any point, the same command resumes; after labels
+    were fixed or images added, it goes on in a new folder beside the earlier one and says what has changed.
     """
+    from cvcoteach.pipeline.earlier_runs import difference_text
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
     from cvcoteach.pipeline.report import counted, summary_text
 
@@ -145,6 +160,7 @@ def find_issues(
             path_pattern=path_pattern,
             split=split,
             group_column=group_column,
+            again=again or "continue",
             watcher=display,
         )
     if results.was_done:
@@ -153,6 +169,8 @@ def find_issues(
         say(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
         return
     say(summary_text(results.summary))
+    if "since" in results.summary:
+        say(difference_text(results.summary["since"]))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
     say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
     say(f"Next: cvcoteach apply {results.folder} --action relabel --output DEST says what a corrected copy changes")

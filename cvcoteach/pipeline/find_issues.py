@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._progress import Watcher
+from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
@@ -20,6 +21,7 @@ from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.sources import Choices, Source
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
+from cvcoteach.pipeline.earlier_runs import Again, asked, destination, difference
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.report_run import PAGE, write_page
@@ -47,6 +49,7 @@ def find_issues(
     split: str | None = None,
     group_column: str | None = None,
     groups: npt.ArrayLike | None = None,
+    again: Again = "continue",
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
@@ -55,7 +58,8 @@ def find_issues(
         source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`, whose
             `location` is what the run's record and page call it.
         output: created, or continued where it holds an unfinished run of the same images, labels and settings.
-            None: `<name>-issues` in the current folder.
+            None: `<name>-issues` in the current folder; where that holds a run of the same settings, but labels were
+            fixed or images added since, `<name>-issues-2`, then -3, ….
         settings: what decides the result.
         machine: where to compute.
         path_column: column of image paths in a table; None: auto-detected.
@@ -65,6 +69,8 @@ def find_issues(
         group_column: column of groups in a table, or array of them in an .npz, such as patients or videos: no model
             judges an image of a group that it trained on.
         groups: (n,) the same as values of any kind, in the order of the source.
+        again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
+            labels or settings that is in the folder.
         watcher: follows the run.
 
     Raises:
@@ -83,7 +89,12 @@ def find_issues(
     if incv.select == "agreement" and rule != FlagRule():
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
-    with RunFolder.open(Path(output) if output else default_output(data.location), prepared.identity) as run:
+    named = Path(output) if output else None
+    target = destination(named, default_output(data.location), prepared.identity, settings, again)
+    changed = target.sentence(data)
+    if changed is not None:
+        progress.note(changed)
+    with RunFolder.open(target.folder, prepared.identity, replace=again == "replace") as run:
         if run.done:
             results = RunResults.load(run.path)
             if results.select == "posterior" and results.found.flag_for != str(rule):
@@ -98,13 +109,29 @@ def find_issues(
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
         if data.groups is not None:
             run.save(groups={"count": n_units(len(data), data.groups), "column": group_column})
+        run.save(
+            asked=asked(settings),
+            since=str(target.since.folder.absolute()) if target.since else run.record.get("since"),
+        )
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
         progress.plan(len(data), incv.folds(n_units(len(data), data.groups)))
         results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
+        results = _compared(results, run.record.get("since"))
         _save(results, run, data)
         return results
+
+
+def _compared(results: RunResults, since: str | None) -> RunResults:
+    """Return the results with what has changed since an earlier run in their summary."""
+    if since is None:
+        return results
+    try:
+        before = RunResults.load(since)
+    except InputError:  # somebody removed it meanwhile
+        return results
+    return replace(results, summary={**results.summary, "since": difference(before, results)})
 
 
 def _save(results: RunResults, run: RunFolder, data: Source) -> None:
