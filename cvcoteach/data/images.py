@@ -44,6 +44,9 @@ from cvcoteach.data.workers import cpu_count, in_processes
 
 LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
 
+LARGEST_SIZE = 4096
+"""Pixels a side that images may be decoded to."""
+
 CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
 """Environment variable that names the cache folder."""
 
@@ -123,6 +126,8 @@ def load_images(
         InputError: where more than half of the images cannot be read, and where the cache has no room.
     """
     check_at_least("size", size, 1)
+    if size > LARGEST_SIZE:
+        raise InputError(f"the image size is {size:,} pixels a side; it takes up to {LARGEST_SIZE:,}.")
     if channels not in (None, 1, 3):
         raise InputError(f"channels is {channels}; it takes 1 (grey), 3 (colour) or None (as the images are).")
     if workers is not None:
