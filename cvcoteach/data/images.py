@@ -138,7 +138,7 @@ def load_images(
         raise InputError(f"no image of {source.location} was selected; it takes at least one.")
     if source.files is None:
         return _load_array(source, size, channels, levels)
-    folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
+    folder = cache_folder(cache_dir)
     try:
         wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
         decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress, note).load()
@@ -148,6 +148,23 @@ def load_images(
         ) from error
     readable, key = decoded.records["readable"], wanted.key(content)
     return _checked(Images(decoded.pixels, readable, decoded.errors, key, content, decoded.levels), source)
+
+
+def cache_folder(named: Path | None = None) -> Path:
+    """Return the cache folder: `named`, else that of the environment's CVCOTEACH_CACHE_DIR, else the user's.
+
+    Raises:
+        InputError: where none is named, and the user has no home.
+    """
+    if named or os.environ.get(CACHE_VARIABLE):
+        return Path(named or os.environ[CACHE_VARIABLE])
+    try:
+        folder = Path(platformdirs.user_cache_dir("cvcoteach"))
+    except RuntimeError:
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise InputError(f"this user has no home folder; name a cache folder with --cache-dir or in {CACHE_VARIABLE}.")
+    return folder
 
 
 def natural_size(source: Source, sample: int = 256) -> int:

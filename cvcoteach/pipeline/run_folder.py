@@ -90,7 +90,8 @@ class FoldFiles(MutableMapping[FoldKey, PredProbs]):
     def __iter__(self) -> Iterator[FoldKey]:
         for file in sorted(self.folder.glob("round-*-fold-*.npy")):
             _, number, _, fold = file.stem.split("-")
-            yield FoldKey(int(number), int(fold))
+            if number.isdecimal() and fold.isdecimal() and (key := FoldKey(int(number), int(fold))) in self:
+                yield key
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
