@@ -17,6 +17,9 @@ test: .venv/tested  ## every check: format, lint, types, import directions, test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
 
+fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a result or one sentence
+	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
+
 audit: .venv/tested  ## known weaknesses of what is installed, and of our own workflow files
 	$(BIN)/python -m pip install --quiet --editable '.[audit]'
 	$(BIN)/pip-audit --skip-editable
@@ -38,4 +41,4 @@ format:  ## bring the code into its form
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-.PHONY: help venv demo test audit format
+.PHONY: help venv demo test fuzz audit format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import unicodedata
 from collections import defaultdict
@@ -262,8 +263,8 @@ def _short(row: npt.NDArray[Any]) -> str:
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raise InputError unless value >= least."""
-    if not value >= least:
+    """Raise InputError unless value >= least, and finite."""
+    if not least <= value < math.inf:
         raise InputError(f"{name} is {value}; it takes {least} or more.")
 
 

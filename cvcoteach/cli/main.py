@@ -33,6 +33,16 @@ class _Group(click.Group):
         except InputError as error:
             say(f"Error: {error}", err=True)
             ctx.exit(1)
+        except MemoryError as error:
+            say(f"Error: there is not enough memory ({error or 'nothing is left'}).", err=True)
+            ctx.exit(1)
+        except OSError as error:  # of the system, not of the program: a disk, a folder that was removed meanwhile
+            where = f"{error.filename}: " if error.filename else ""
+            say(f"Error: {where}{error.strerror or error}.", err=True)
+            ctx.exit(1)
+        except EOFError as error:  # click would say no more than "Aborted!"
+            say(f"Error: a file ends too early ({error or 'it was cut off'}).", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             say(
                 "\nInterrupted. What is finished is kept; the same command resumes from there:\n  "

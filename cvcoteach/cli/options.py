@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,13 @@ seed = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number of megapixels.")
+    return value
+
+
 _DEVICE = click.option("--device", metavar="NAME", help="cuda, cuda:1, mps or cpu.  [default: the fastest available]")
 _THREADS = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads.  [default: all that the process may use]"
@@ -64,6 +72,7 @@ _CACHE = click.option(
 _MEGAPIXELS = click.option(
     "--max-megapixels",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
     metavar="NUMBER",
     help="Largest image to read.  [default: 268]",
 )

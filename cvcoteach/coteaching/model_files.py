@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cvcoteach._files import check_regular, replacing, write_json
 from cvcoteach._validation import InputError, PredProbs
+from cvcoteach.data.images import LARGEST_SIZE
 from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.training.batches import DeviceImages, ImageBatches, room_for
 from cvcoteach.training.compute_plan import ComputePlan
@@ -31,6 +32,7 @@ from cvcoteach.training.trust import check_trusted
 
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
+_MOST_NETWORKS = 100
 EXPORTS = {"onnx": "model.onnx", "torch.export": "model.pt2"}
 
 
@@ -46,6 +48,19 @@ class ImageFormat:
     """Normalises them."""
     levels: Levels = ORDINARY
     """Black and white of values that are not ordinary bytes, as in the images that were trained on."""
+
+    def __post_init__(self) -> None:
+        mean, std = np.array(self.scaling.mean), np.array(self.scaling.std)
+        if self.channels not in (1, 3) or not 1 <= self.size <= LARGEST_SIZE:
+            raise InputError(
+                f"its images are {self.size}×{self.size} pixels with {self.channels} channels; a classifier takes 1 "
+                f"or 3 channels, and up to {LARGEST_SIZE:,} pixels a side."
+            )
+        if mean.shape != std.shape or len(mean) not in (1, 3) or not np.isfinite([mean, std]).all() or (std <= 0).any():
+            raise InputError(
+                f"its images are scaled by the mean {list(self.scaling.mean)} and the deviation "
+                f"{list(self.scaling.std)}; it takes finite numbers, one for each channel, and deviations above 0."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +136,15 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
         images = ImageFormat(int(before["size"]), int(before["channels"]), scaling, levels)
         mirror = bool(before["mirror"])
         classes = tuple(map(str, content["classes"]))
+        if isinstance(content["classes"], str) or not 2 <= len(set(classes)) == len(classes):
+            raise ValueError("it takes a list of two classes or more, each once")
+        if not 1 <= n_networks <= _MOST_NETWORKS:
+            raise ValueError(f"it has {n_networks:,} networks, and takes 1 to {_MOST_NETWORKS}")
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no model of cvcoteach (no {ABOUT}).") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except InputError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")

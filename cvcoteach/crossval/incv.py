@@ -33,6 +33,7 @@ Select = Literal["posterior", "agreement"]
 SELECT: tuple[Select, ...] = get_args(Select)
 
 MAX_REMOVE_RATIO = 2.0
+_MOST_ROUNDS = 1000
 """Bound of the automatic remove ratio, min(2, ε / (1 - ε)); INCV, algorithm 1."""
 
 
@@ -169,6 +170,8 @@ class IterativeCV:
             raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECT)}")
         if self.n_rounds is not None:
             object.__setattr__(self, "n_rounds", as_count("n_rounds", self.n_rounds, 1))
+            if self.n_rounds > _MOST_ROUNDS:
+                raise InputError(f"n_rounds is {self.n_rounds:,}; it takes up to {_MOST_ROUNDS:,}.")
         if self.n_folds is not None:
             object.__setattr__(self, "n_folds", as_count("n_folds", self.n_folds, 2))
         if self.remove_ratio != "auto":

@@ -32,7 +32,7 @@ def keep_and_drop(labels: IntArray, pred_probs: PredProbs, remove_ratio: float) 
         cross-entropy those that were not kept. Both as positions 0..m-1, ascending.
     """
     agrees = pred_probs.argmax(axis=1) == labels
-    n_drop = min(round(remove_ratio * int(agrees.sum())), len(labels))
+    n_drop = round(min(remove_ratio * int(agrees.sum()), len(labels)))
     # -log is monotone: least probability of the given label first. Counted from the front: order[-0:] is everything
     worst = np.argsort(pred_probs[np.arange(len(labels)), labels], kind="stable")[:n_drop]
     return np.flatnonzero(agrees), np.sort(worst[~agrees[worst]])

@@ -44,6 +44,9 @@ from cvcoteach.data.workers import cpu_count, in_processes
 
 LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
 
+LARGEST_SIZE = 4096
+"""Pixels a side that images may be decoded to."""
+
 CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
 """Environment variable that names the cache folder."""
 
@@ -123,6 +126,8 @@ def load_images(
         InputError: where more than half of the images cannot be read, and where the cache has no room.
     """
     check_at_least("size", size, 1)
+    if size > LARGEST_SIZE:
+        raise InputError(f"the image size is {size:,} pixels a side; it takes up to {LARGEST_SIZE:,}.")
     if channels not in (None, 1, 3):
         raise InputError(f"channels is {channels}; it takes 1 (grey), 3 (colour) or None (as the images are).")
     if workers is not None:
@@ -133,7 +138,7 @@ def load_images(
         raise InputError(f"no image of {source.location} was selected; it takes at least one.")
     if source.files is None:
         return _load_array(source, size, channels, levels)
-    folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
+    folder = cache_folder(cache_dir)
     try:
         wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
         decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress, note).load()
@@ -143,6 +148,23 @@ def load_images(
         ) from error
     readable, key = decoded.records["readable"], wanted.key(content)
     return _checked(Images(decoded.pixels, readable, decoded.errors, key, content, decoded.levels), source)
+
+
+def cache_folder(named: Path | None = None) -> Path:
+    """Return the cache folder: `named`, else that of the environment's CVCOTEACH_CACHE_DIR, else the user's.
+
+    Raises:
+        InputError: where none is named, and the user has no home.
+    """
+    if named or os.environ.get(CACHE_VARIABLE):
+        return Path(named or os.environ[CACHE_VARIABLE])
+    try:
+        folder = Path(platformdirs.user_cache_dir("cvcoteach"))
+    except RuntimeError:
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise InputError(f"this user has no home folder; name a cache folder with --cache-dir or in {CACHE_VARIABLE}.")
+    return folder
 
 
 def natural_size(source: Source, sample: int = 256) -> int:

@@ -160,7 +160,13 @@ def _table(file: Path) -> pd.DataFrame:
     try:
         separator, skipped = separator_of(file)
         table = pd.read_csv(
-            file, dtype=str, keep_default_na=False, sep=separator, skiprows=skipped, encoding="utf-8-sig"
+            file,
+            dtype=str,
+            keep_default_na=False,
+            sep=separator,
+            skiprows=skipped,
+            encoding="utf-8-sig",
+            compression=None,
         )
         table.columns = table.columns.str.strip()
     except InputError:

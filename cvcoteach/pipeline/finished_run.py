@@ -33,7 +33,12 @@ class FinishedRun:
             raise InputError(f"{folder} is a classifier that retrain wrote; it takes the run folder of find-issues.")
         if not run.done:
             raise InputError(f"{folder} is not finished; run its find-issues again, which resumes where it stopped.")
-        return cls(RunResults.load(folder), run.record)
+        results = RunResults.load(folder)
+        first = results.rounds[0] if results.rounds else None
+        rate = first.get("noise_rate") if isinstance(first, Mapping) else None
+        if not isinstance(rate, int | float):
+            raise InputError(f"{folder / 'run.json'} is damaged: its first round has no noise_rate.")
+        return cls(results, run.record)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,13 +14,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._csv import unescaped, unescaped_values, write_csv
-from cvcoteach._files import check_regular, write_arrays
+from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
 from cvcoteach.pipeline.report import confusions
+from cvcoteach.pipeline.result_arrays import read_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import RULES
 
@@ -230,14 +230,14 @@ class RunResults:
             raise InputError(f"{run.path} holds an unfinished run; the command that began it goes on with it.")
         if not (run.path / ARRAYS).exists():
             raise InputError(f"{run.path} has no {ARRAYS}; it takes the folder of a run of find-issues.")
-        arrays = _read_arrays(run.path / ARRAYS)
+        arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
         of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES}
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,
-            source=run.record["source"],
-            rounds=tuple(run.record["rounds"]),
-            summary=run.record["summary"],
+            source=run.needed("source"),
+            rounds=tuple(run.needed("rounds")),
+            summary=run.needed("summary"),
             unreadable=read_unreadable(run.path),
             found=LabelIssues(**of_issues),
             **ours,
@@ -256,25 +256,6 @@ def read_unreadable(folder: Path) -> dict[str, str]:
         return {}
     with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
         return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
-
-
-def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
-    wanted = {*_IN_ARRAYS, *_OF_ISSUES}
-    check_regular(file)
-    try:
-        # opened here: numpy leaves a file open that it cannot read
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as content:
-            absent = sorted(wanted - {*content.files})
-            if absent:
-                raise InputError(
-                    f"{file} has no {absent[0]}: another version of cvcoteach wrote it; find the issues again, in "
-                    "another folder."
-                )
-            return {name: content[name] for name in wanted}
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file} is damaged ({error}); find the issues again, in another folder.") from error
 
 
 def _plain(array: npt.NDArray[Any]) -> Any:

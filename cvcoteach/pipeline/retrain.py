@@ -196,8 +196,12 @@ def _as_in_run(images: NamedSource, run: FinishedRun) -> NamedSource:
     """Return the images, read as the run read them if they are where it found them, save for what the user named."""
     if os.path.abspath(images.location) != run.record.get("source"):
         return images
-    named = {name: value for name, value in asdict(images.choices).items() if value is not None}
-    return replace(images, choices=Choices(**{**run.record.get("reading", {}), **named}))
+    before = run.record.get("reading", {})
+    choices = {name: before.get(name) if value is None else value for name, value in asdict(images.choices).items()}
+    for name, value in choices.items():
+        if not isinstance(value, str | None):
+            raise InputError(f"{run.results.folder / 'run.json'} is damaged: its reading has {name} {value!r}.")
+    return replace(images, choices=Choices(**choices))
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import filelock
@@ -21,6 +22,26 @@ RESULTS = ("issues.csv", "issues.html", "probabilities.npz", "unreadable.csv")
 """Files of a finished run beside run.json and the folds."""
 
 _LOCK = ".lock"
+_KINDS: dict[str, tuple[type, ...]] = {
+    "identity": (dict,),
+    "state": (str,),
+    "source": (str,),
+    "reading": (dict,),
+    "images": (dict,),
+    "images.count": (int,),
+    "weights": (str, NoneType),
+    "timings": (list,),
+    "rounds": (list,),
+    "summary": (dict,),
+    "identity.backbone": (str,),
+    "identity.image_size": (int,),
+    "identity.weights_digest": (str,),
+    "identity.recipe": (dict,),
+    "identity.recipe.model": (str,),
+    "identity.recipe.weights": (str, NoneType),
+    "identity.recipe.flip": (bool, NoneType),
+}
+"""What fields of run.json are, where they are there."""
 
 
 class OtherRunError(InputError):
@@ -72,7 +93,8 @@ class FoldFiles(MutableMapping[FoldKey, PredProbs]):
     def __iter__(self) -> Iterator[FoldKey]:
         for file in sorted(self.folder.glob("round-*-fold-*.npy")):
             _, number, _, fold = file.stem.split("-")
-            yield FoldKey(int(number), int(fold))
+            if number.isdecimal() and fold.isdecimal() and (key := FoldKey(int(number), int(fold))) in self:
+                yield key
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -165,6 +187,12 @@ class RunFolder:
         for key in [*self.folds]:
             del self.folds[key]
 
+    def needed(self, name: str) -> Any:
+        """Return a field of run.json that a finished run has. Raises InputError where it is not there."""
+        if name not in self.record:
+            raise InputError(f"{self.path / 'run.json'} is damaged: it has no {name}.")
+        return self.record[name]
+
     def save(self, **changes: Any) -> None:
         """Write the changes into run.json, atomically."""
         self.record = {**self.record, **changes}
@@ -184,8 +212,15 @@ def _read(file: Path) -> Json:
         record = json.loads(file.read_text(encoding="utf-8"))
         known = record["format"]
         record["identity"], record["state"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file} is damaged: {error}.") from error
+    for name, kinds in _KINDS.items():
+        *outer, last = name.split(".")
+        inside: Any = record
+        for key in outer:
+            inside = inside.get(key, {})
+        if last in inside and not isinstance(inside[last], kinds):
+            raise InputError(f"{file} is damaged: its {name} is {inside[last]!r}.")
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
     return dict(record)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cvcoteach._validation import InputError, check_at_least, near
+from cvcoteach.data.images import LARGEST_SIZE
 from cvcoteach.training.devices import seeded
 from cvcoteach.training.networks import feature_head
 from cvcoteach.training.pretrained import (
@@ -88,6 +89,8 @@ def load_backbone(
     """
     if size is not None:
         check_at_least("image_size", size, 1)
+        if size > LARGEST_SIZE:
+            raise InputError(f"the image size is {size:,} pixels a side; it takes up to {LARGEST_SIZE:,}.")
     if weights == "default":
         weights = None
     if weights not in (None, "none") and not Path(weights).is_file():

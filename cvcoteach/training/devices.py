@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from cvcoteach._validation import InputError, check_at_least
 
 _ROOM = 0.5  # share of the free memory that inputs may take
+_MOST_THREADS = 1024  # with a hundred thousand, torch ends the process without a word
 
 
 # -- the device --------------------------------------------------------------------------------------------------
@@ -93,10 +94,12 @@ def choose_threads(n: int | None = None, root: Path = Path("/")) -> int:
     OMP_NUM_THREADS. More threads than CPUs wait for each other, and a fold then takes ten times as long.
 
     Raises:
-        InputError: `n` is below 1.
+        InputError: `n` is below 1 or absurd.
     """
     if n is not None:
         check_at_least("threads", n, 1)
+        if n > _MOST_THREADS:
+            raise InputError(f"threads is {n:,}; it takes up to {_MOST_THREADS:,}, and helps up to the number of CPUs.")
         return n
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(root)

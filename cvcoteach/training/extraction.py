@@ -5,20 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 from torch import Tensor, nn
 
 from cvcoteach._files import FULL, locked
 from cvcoteach._validation import InputError
-from cvcoteach.data.images import CACHE_VARIABLE
+from cvcoteach.data.images import CACHE_VARIABLE, cache_folder
 from cvcoteach.training.backbones import Backbone, pooled, scaled
 from cvcoteach.training.batches import DeviceImages, check_pixels
 from cvcoteach.training.compute_plan import ComputePlan
@@ -63,7 +61,7 @@ def extract_features(
             be written or has no room.
     """
     array = check_pixels(pixels)
-    root = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
+    root = cache_folder(cache_dir)
     what = {
         "version": _VERSION,
         "content": content_key,

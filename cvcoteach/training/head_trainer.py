@@ -42,7 +42,7 @@ def load_features(path: str | Path) -> npt.NDArray[Any]:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; it takes a .npy file with one row of numbers per image.") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a broken header makes numpy raise anything
         raise InputError(f"{path} is not a .npy file of numbers ({error}); write one with numpy.save.") from error
     if not isinstance(features, np.ndarray):
         features.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -47,16 +48,18 @@ def check_trusted(name: str, trusted: Collection[str], asked_by: str | None = No
     raise InputError(f"{asks}{subject}{what}; if you trust it, add --trust {shlex.quote(name)}.")
 
 
+_FORCED, _FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_one_at_a_time = threading.RLock()
+
+
 @contextmanager
 def weights_only() -> Iterator[None]:
     """Let `torch.load` read nothing but tensors and plain values, whatever a library asks of it."""
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
+    with _one_at_a_time:  # the environment belongs to all threads
+        before = {name: os.environ.pop(name, None) for name in (_FORCED, _FORBIDDEN)}
+        os.environ[_FORCED] = "1"
+        try:
+            yield
+        finally:
+            del os.environ[_FORCED]
+            os.environ.update({name: value for name, value in before.items() if value is not None})

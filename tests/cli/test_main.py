@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from cvcoteach._validation import InputError
 from cvcoteach.cli.main import main
+from cvcoteach.crossval.selection_rules import keep_and_drop
 from cvcoteach.pipeline import find_issues as module
+from tests.images import class_folders
 
 
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
         (InputError("the labels do not fit."), 1, "Error: the labels do not fit."),
+        (OSError(2, "No such file or directory", "run/run.json"), 1, "Error: run/run.json: No such file or directory."),
+        (MemoryError("Unable to allocate 9 GiB"), 1, "Error: there is not enough memory (Unable to allocate 9 GiB)."),
+        (EOFError(), 1, "Error: a file ends too early"),
         (KeyboardInterrupt(), 130, "the same command resumes from there"),
     ],
 )
@@ -41,6 +47,32 @@ def test_wrong_usage_is_exit_code_2() -> None:
     result = CliRunner().invoke(main, ["find-issues", "photos", "--remove-ratio", "much"])
     assert result.exit_code == 2
     assert "'much' is not a number" in result.stderr
+    for number in ("nan", "inf"):
+        result = CliRunner().invoke(main, ["find-issues", "photos", "--max-megapixels", number])
+        assert result.exit_code == 2, number
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--threads", "100000"], "threads is 100,000; it takes up to 1,024"),
+        (["--image-size", "100000"], "the image size is 100,000 pixels a side; it takes up to 4,096"),
+        (["--remove-ratio", "inf"], "remove_ratio is inf; it takes 0 or more"),
+        (["--rounds", "100000000"], "n_rounds is 100,000,000; it takes up to 1,000"),
+    ],
+)
+def test_absurd_numbers_are_refused_in_a_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
+    class_folders(tmp_path / "shapes", n=12, wrong=0)
+    cache = ["--cache-dir", str(tmp_path / "cache"), "-o", str(tmp_path / "run"), "--device", "cpu"]
+    result = CliRunner().invoke(main, ["find-issues", str(tmp_path / "shapes"), *cache, *options])
+    assert result.exit_code == 1, result.output
+    assert f"Error: {sentence}" in result.stderr
+
+
+def test_a_ratio_beyond_all_images_drops_what_there_is() -> None:
+    labels, probs = np.array([0, 0, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 1, 1]]
+    keep, drop = keep_and_drop(labels, probs, 1e308)
+    assert (len(keep), len(drop)) == (3, 1)
 
 
 def test_a_missing_source_is_one_sentence(tmp_path: Path) -> None:

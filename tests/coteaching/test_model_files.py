@@ -72,6 +72,36 @@ def test_a_model_file_may_not_choose_whose_code_is_run(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "sentence"),
+    [
+        ("preprocessing", {"std": [0.0]}, "deviations above 0"),
+        ("preprocessing", {"std": [float("inf")]}, "finite numbers"),
+        ("preprocessing", {"mean": [float("nan")]}, "finite numbers"),
+        ("preprocessing", {"std": [1.0, 1.0]}, "one for each channel"),
+        ("preprocessing", {"std": [-1.0]}, "deviations above 0"),
+        ("preprocessing", {"channels": 7}, "1 or 3 channels"),
+        ("preprocessing", {"size": 0}, "up to 4,096 pixels"),
+        ("preprocessing", {"size": 10**9}, "up to 4,096 pixels"),
+        ("preprocessing", {"size": float("inf")}, "OverflowError"),
+        ("architecture", {"networks": 0}, "takes 1 to 100"),
+        ("architecture", {"networks": 10**9}, "takes 1 to 100"),
+        ("", {"classes": []}, "two classes or more"),
+        ("", {"classes": "abcde"}, "two classes or more"),
+        ("", {"classes": ["a"] * 5}, "each once"),
+    ],
+)
+def test_a_model_file_with_numbers_that_cannot_be_is_refused(
+    tmp_path: Path, part: str, change: dict, sentence: str
+) -> None:
+    save_model(tmp_path, small_model())
+    about = json.loads((tmp_path / "model.json").read_text())
+    (about[part] if part else about).update(change)
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=f"model.json is damaged.*{sentence}"):
+        load_model(tmp_path)
+
+
 def rewrite(folder: Path, architecture: dict) -> None:
     about = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**about, "architecture": architecture}))

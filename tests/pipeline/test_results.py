@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.issues.label_issues import issues_of, posterior_issues
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.pipeline.find_issues import find_issues
+from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.results import read_unreadable, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Settings
@@ -118,6 +120,70 @@ def test_results_of_another_version_and_damaged_ones_are_refused_in_a_sentence(r
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(InputError, match=r"probabilities\.npz is damaged"):
         RunResults.load(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("labels", lambda labels: labels[:-5], "shape"),
+        ("labels", lambda labels: labels + 10**15, "names classes"),
+        ("labels", lambda labels: labels - 5, "names classes"),
+        ("labels", lambda labels: labels + 0.5, "float64"),
+        ("labels", lambda labels: labels[:0], "shape"),
+        ("suggested", lambda suggested: suggested + 10**9, "suggested names classes"),
+        ("paths", lambda paths: paths[:3], r"paths has shape \(3,\)"),
+        ("pred_probs", lambda probs: probs[:, 0], "pred_probs has shape"),
+        ("class_names", lambda names: names[:1], "0 to 2 of 1"),
+        ("selected", lambda selected: selected * 7, "selected has shape"),
+        ("label_quality", lambda quality: quality * np.nan, "not finite"),
+        ("filter_by", lambda rule: np.array(3), "filter_by"),
+    ],
+)
+def test_results_that_do_not_fit_each_other_are_refused(run: RunResults, name: str, change: Any, sentence: str) -> None:
+    file = run.folder / "probabilities.npz"
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    np.savez(file, **{**content, name: change(content[name])})
+    with pytest.raises(InputError, match=rf"probabilities\.npz is damaged .*{sentence}"):
+        RunResults.load(run.folder)
+
+
+def test_a_flipped_bit_in_any_result_is_told(run: RunResults) -> None:
+    file = run.folder / "probabilities.npz"
+    whole = file.read_bytes()
+    told = 0
+    for at in range(0, len(whole), len(whole) // 50):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:  # some bytes of an archive say nothing, such as its times
+            loaded = RunResults.load(run.folder)
+        except InputError:
+            told += 1
+        else:
+            np.testing.assert_array_equal(loaded.pred_probs, run.pred_probs)
+            np.testing.assert_array_equal(loaded.found.label_quality, run.found.label_quality)
+    assert told > 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": []}, {"identity": {"recipe": 3}}, {"identity": {"backbone": 3}}, {"identity": {"image_size": "x"}},
+        {"source": 3}, {"reading": [1]}, {"images": 3}, {"weights": 3}, {"rounds": "x"}, {"summary": 1},
+    ],
+)  # fmt: skip
+def test_a_record_whose_fields_are_of_another_kind_is_refused(run: RunResults, change: dict[str, Any]) -> None:
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(InputError, match=r"run\.json is damaged: its .* is "):
+        FinishedRun.read(run.folder)
+
+
+@pytest.mark.parametrize("change", [{"rounds": []}, {"rounds": ["x"]}, {"rounds": [{"noise_rate": "x"}]}])
+def test_a_record_without_a_noise_rate_is_refused(run: RunResults, change: dict[str, Any]) -> None:
+    record = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(InputError, match="its first round has no noise_rate"):
+        FinishedRun.read(run.folder)
 
 
 def test_unreadable_images_are_listed_with_the_reason(tmp_path: Path) -> None:

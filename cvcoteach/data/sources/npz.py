@@ -157,6 +157,10 @@ class _Arrays:
             array = self._content[name]
         except Exception as error:  # a broken file makes zipfile and zlib raise anything
             raise _unreadable(self._location, error) from None
+        if array.dtype.kind == "U" and any(
+            "\ud800" <= letter <= "\udfff" for name in set(array.flat) for letter in name
+        ):
+            raise InputError(f"{name} in {self._location.name} holds text that is not Unicode (half a character).")
         return np.asarray(array)
 
     def read_groups(self, name: str, n: int) -> npt.NDArray[np.int64]:

@@ -177,8 +177,10 @@ def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwri
     if dataset.deleted or not odm.get_db_conn().datasets.count_documents({"_id": dataset._doc.id}):
         raise InputError(f"the dataset {dataset.name!r} was deleted in the meantime; nothing was saved.")
     dataset.reload()
-    if not isinstance(key, str) or not key.isidentifier():
-        raise InputError(f"the brain key is {key!r}; it takes a name of letters, digits and _ such as label_issues.")
+    if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
+        raise InputError(
+            f"the brain key is {key!r}; it takes letters, digits and _, such as label_issues, and not _ first."
+        )
     if key in dataset.list_brain_runs():
         config = dataset.get_brain_info(key).config
         if not isinstance(config, FindLabelIssuesConfig):

@@ -134,4 +134,5 @@ def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> i
 
 
 def _is_folder_name(label: str) -> bool:
-    return bool(label) and label not in (".", "..") and not re.search(r"[/\\\0]", label)
+    # a hidden folder would not be read back
+    return bool(label) and not label.startswith(".") and not re.search(r"[/\\\0]", label)

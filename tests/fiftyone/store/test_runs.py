@@ -117,7 +117,7 @@ def test_a_second_run_with_the_same_key_is_refused_unless_allowed(noisy: Any) ->
     runs.check_key(noisy.dataset, "label_issues", overwrite=True)
 
 
-@pytest.mark.parametrize("key", ["", "two words", "1st", None])
+@pytest.mark.parametrize("key", ["", "two words", "1st", "_key", None])
 def test_a_key_that_is_no_name_is_refused(noisy: Any, key: Any) -> None:
     with pytest.raises(InputError, match="brain key is"):
         runs.check_key(noisy.dataset, key)

@@ -115,3 +115,9 @@ def test_an_export_reports_the_images_it_copies(noisy: Any, tmp_path: Path) -> N
     heard: list[Progress] = []
     n = export.export_corrected(noisy.dataset, "imagefolder", str(tmp_path / "out"), on_progress=heard.append)
     assert heard == [Progress("copying images", number, n) for number in range(n)]
+
+
+@pytest.mark.parametrize("label", [".hidden", "..", "a/b", "a\\b", ""])
+def test_a_class_whose_folder_would_not_be_read_back_is_refused(label: str) -> None:
+    assert not export._is_folder_name(label)
+    assert export._is_folder_name("a.hidden")

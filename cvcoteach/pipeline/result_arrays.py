@@ -1,0 +1,86 @@
+"""The arrays of probabilities.npz: read whole and in one form, or refused in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._files import check_regular, open_regular
+from cvcoteach._validation import InputError
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_FORMS = {
+    "paths": ("U", "n"),
+    "pred_probs": ("f", "nK"),
+    "pred_probs_round_1": ("f", "nK"),
+    "selected": ("b", "n"),
+    "candidate": ("b", "n"),
+    "round": ("i", "n"),
+    "alternative": ("class", "n"),
+    "alternative_prob": ("f", "n"),
+    "labels": ("class", "n"),
+    "predicted": ("class", "n"),
+    "label_quality": ("f", "n"),
+    "is_label_issue": ("b", "n"),
+    "suggested": ("class", "n"),
+    "suggested_prob": ("f", "n"),
+    "transition": ("f", "KK"),
+    "prior": ("f", "K"),
+    "class_names": ("U", "K"),
+    "filter_by": ("U", ""),
+    "has_signal": ("b", ""),
+    "note": ("U", ""),
+    "flag_for": ("U", ""),
+}
+"""Kind of value ("class": numbers of classes) and axes, n images and K classes."""
+
+
+def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
+    """Return the arrays of a finished run. Nothing is unpickled, and the archive's checksums tell flipped bits.
+
+    Raises:
+        InputError: The file is damaged, of another version, or its arrays do not fit each other.
+    """
+    check_regular(file)
+    try:
+        # opened here: numpy leaves a file open that it cannot read
+        with open_regular(file) as stream, np.load(stream, allow_pickle=False) as content:
+            absent = sorted({*wanted} - {*content.files})
+            if absent:
+                raise InputError(
+                    f"{file} has no {absent[0]}: another version of cvcoteach wrote it; find the issues again, in "
+                    "another folder."
+                )
+            arrays = {name: content[name] for name in sorted(wanted)}
+    except InputError:
+        raise
+    except Exception as error:  # a broken archive makes zipfile, zlib and numpy raise anything
+        raise _damaged(file, str(error) or type(error).__name__) from error
+    odd = _odd(arrays)
+    if odd is not None:
+        raise _damaged(file, odd)
+    return arrays
+
+
+def _damaged(file: Path, why: str) -> InputError:
+    return InputError(f"{file} is damaged ({why}); find the issues again, in another folder.")
+
+
+def _odd(arrays: Arrays) -> str | None:
+    """Return what does not fit among the arrays of a run, None where all do."""
+    sizes = {"n": arrays["labels"].size, "K": arrays["class_names"].size}
+    for name, array in arrays.items():
+        kind, axes = _FORMS[name]
+        shape = tuple([sizes[axis] for axis in axes])
+        if array.shape != shape or array.dtype.kind not in ("iu" if kind in ("i", "class") else kind):
+            return f"{name} has shape {array.shape} of {array.dtype}, where {shape} is expected"
+        if kind == "class" and array.size and not 0 <= array.min() <= array.max() < sizes["K"]:
+            return f"{name} names classes {array.min()} to {array.max()} of {sizes['K']:,}"
+        if kind == "f" and not np.isfinite(array).all():
+            return f"{name} holds a number that is not finite"
+    return None if sizes["n"] and sizes["K"] > 1 else "it holds no images, or fewer than two classes"

@@ -1,0 +1,184 @@
+"""Runs a command that dies, or whose disk is full, before its n-th file operation, for every n."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Fault = Literal["killed", "full"]
+
+_CHANGES = frozenset(["os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime", "os.link"])
+_VOLATILE = ("timings", "plan", "machine", "run")
+"""Fields of run.json that differ from run to run."""
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of cvcoteach in a folder that holds what it reads, and the files that it makes."""
+
+    arguments: tuple[str, ...]
+    """In the folder; its cache is `cache` there."""
+    made: tuple[str, ...]
+    """Files and folders, by name."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int | None
+    """Exit code; None where it was killed."""
+    said: str
+    """On both outputs."""
+    operations: int
+    """File operations that it came to."""
+
+
+def run(command: Command, folder: Path, *, fault: Fault | None = None, at: int = 0) -> Outcome:
+    """Run a command in a process of its own, forked from this one, which has loaded everything already.
+
+    fault: befalls its file operation number `at`, counted from 1: it is killed before it, or told that the disk is
+    full then and from there on.
+    """
+    report = folder.with_name(f"{folder.name}.report")
+    process = os.fork()
+    if process == 0:
+        code = 70
+        try:
+            code = _in_child(command, folder, report, fault, at)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(process, 0)
+    killed = os.WIFSIGNALED(status)
+    assert not killed or os.WTERMSIG(status) == signal.SIGKILL, f"died of signal {os.WTERMSIG(status)}"
+    said = report.read_text(errors="replace")
+    counted = folder.with_name(f"{folder.name}.count")
+    return Outcome(None if killed else os.WEXITSTATUS(status), said, int(counted.read_text() or 0))
+
+
+def _in_child(command: Command, folder: Path, report: Path, fault: Fault | None, at: int) -> int:
+    from cvcoteach.cli.main import main  # imported by the parent
+
+    os.chdir(folder)
+    os.environ["CVCOTEACH_CACHE_DIR"] = str(folder / "cache")
+    output = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    count = os.open(folder.with_name(f"{folder.name}.count"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(output, number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    _watch(str(folder), count, fault, at)
+    try:
+        main(list(command.arguments), prog_name="cvcoteach")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 99
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def _watch(folder: str, count: int, fault: Fault | None, at: int) -> None:
+    """Count this process's changes of files below a folder, and let the fault befall it."""
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        os.pwrite(count, str(done).encode(), 0)
+        if fault == "killed" and done == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "full" and done >= at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if not isinstance(flags, int) or not flags & _WRITES:
+                return
+        elif event in _CHANGES and not (fault == "full" and event in ("os.remove", "os.rmdir")):
+            path = arguments[0]
+        else:
+            return
+        if isinstance(path, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(path)).startswith(folder):
+            step()
+
+    sys.addaudithook(hook)
+
+
+def outcome_of(command: Command, folder: Path) -> dict[str, bytes]:
+    """Return what a command made, by name: to be equal, whatever befell it on the way."""
+    found = {}
+    for name in command.made:
+        place = folder / name
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            relative = str(file.relative_to(folder))
+            if not file.is_file() or file.name.startswith(".lock"):
+                continue
+            content = file.read_bytes()
+            if file.name in ("run.json", "model.json"):
+                record = json.loads(content)
+                content = json.dumps({key: value for key, value in record.items() if key not in _VOLATILE}).encode()
+            found[relative] = content
+    return found
+
+
+def litter(folder: Path) -> list[str]:
+    """Return files that only a killed command leaves."""
+    names = [*folder.rglob("*.partial"), *folder.rglob("*.building"), *folder.rglob("*.done.json")]
+    return sorted(str(path.relative_to(folder)) for path in [*names, *folder.rglob("sources/*/building")])
+
+
+def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, first: int = 1) -> Iterator[str]:
+    """Yield what differs from an unbroken run, for faults at every `step`-th operation; nothing if all is well.
+
+    start: a folder that holds what the command reads; it stays as it is.
+    """
+    work = start.with_name(f"{start.name}.work")
+
+    def fresh() -> Path:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(start, work, symlinks=True)
+        return work
+
+    whole = run(command, fresh())
+    assert whole.code == 0, whole.said
+    expected = outcome_of(command, work)
+    assert expected, "the command made nothing"
+    for at in range(first, whole.operations + 1, step):
+        where = f"{fault} at {at} of {whole.operations}"
+        broken = run(command, fresh(), fault=fault, at=at)
+        if fault == "full" and (broken.code != 1 or "Traceback" in broken.said) and broken.code != 0:
+            yield f"{where}: exit code {broken.code}: {broken.said[-2000:]}"
+        if fault == "killed" and broken.code is not None:
+            yield f"{where}: it was not killed, exit code {broken.code}: {broken.said[-2000:]}"
+        again = run(command, work)
+        if again.code != 0:
+            yield f"{where}: the same command then ended with {again.code}: {again.said[-2000:]}"
+            continue
+        found = outcome_of(command, work)
+        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        if different:
+            yield f"{where}: {', '.join(different)} differ"
+        if left := litter(work):
+            yield f"{where}: {', '.join(left)} was left"
+
+
+def prepared(folder: Path, commands: Sequence[Command]) -> Path:
+    """Run commands in a folder that later ones build on, and return it."""
+    for command in commands:
+        ended = run(command, folder)
+        assert ended.code == 0, ended.said
+    return folder

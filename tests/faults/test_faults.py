@@ -1,0 +1,62 @@
+"""A command that is killed, or whose disk is full, ends as if nothing had been, once it is called again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cvcoteach.coteaching.training
+import cvcoteach.pipeline.find_issues
+import cvcoteach.pipeline.predict
+import cvcoteach.pipeline.retrain  # noqa: F401 (loaded once, before the forks)
+from tests.faults.harness import Command, Fault, broken_runs, litter, prepared
+from tests.images import class_folders, dataset
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+
+MACHINE = ("--device", "cpu", "--threads", "1", "-q")
+EXACT = (*MACHINE, "--precision", "float32")
+TRUST = ("--trust", "tests.backbones:colours")
+FIND = Command(("find-issues", "shapes", "-o", "run", "--epochs", "1", "--rounds", "2", *EXACT), ("run",))
+ON_FEATURES = Command(("find-issues", "shapes", "--features", "f.npy", "-o", "run", "--rounds", "2", *EXACT), ("run",))
+COMMANDS = {
+    "find-issues": FIND,
+    "agreement": Command((*FIND.arguments, "--select", "agreement"), ("run",)),
+    "backbone": Command(
+        ("find-issues", "shapes", "-o", "run", "--rounds", "1", "--backbone", TRUST[1], *TRUST, *EXACT), ("run",)
+    ),
+    "retrain": Command(
+        ("retrain", "run", "-o", "model", "--epochs", "2", "--mode", "vanilla", "--test", "t.npz", *EXACT), ("model",)
+    ),
+    "predict": Command(("predict", "model", "shapes", "-o", "p.csv", *MACHINE), ("p.csv",)),
+}
+BEFORE = {"retrain": ("find-issues",), "predict": ("find-issues", "retrain")}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A folder with 36 images, their features, and test images."""
+    folder = tmp_path / "start"
+    folder.mkdir()
+    class_folders(folder / "shapes", n=36, wrong=0.1)
+    np.save(folder / "f.npy", np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32))
+    images, true, _ = dataset(6, 0.0, seed=1)
+    np.savez(folder / "t.npz", images=images, labels=np.array(sorted(os.listdir(folder / "shapes")))[true])
+    return folder
+
+
+@pytest.mark.parametrize("fault", ["killed", "full"])
+def test_a_run_on_features_survives_a_fault_at_a_few_operations(start: Path, fault: Fault) -> None:
+    assert list(broken_runs(ON_FEATURES, start, fault, step=9)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["killed", "full"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_survives_a_fault_at_every_operation(start: Path, name: str, fault: Fault) -> None:
+    prepared(start, [COMMANDS[earlier] for earlier in BEFORE.get(name, ())])
+    assert litter(start) == []
+    assert list(broken_runs(COMMANDS[name], start, fault)) == []
