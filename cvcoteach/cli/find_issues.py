@@ -29,6 +29,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.path_pattern
 @options.split
 @options.group_column
+@options.source_format
 @click.option(
     "--preset",
     default="fast",
@@ -120,6 +121,7 @@ def find_issues(
     path_pattern: str | None,
     split: str | None,
     group_column: str | None,
+    format: str | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -127,8 +129,9 @@ def find_issues(
 ) -> None:
     """Find label issues in the images of SOURCE.
 
-    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, or an .npz with the arrays
-    images and labels. Results go to the run folder. If interrupted at any point, the same command resumes.
+    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, an .npz with the arrays
+    images and labels, or a dataset of Hugging Face, MNIST, CIFAR, WebDataset, Label Studio, COCO or FiftyOne.
+    Results go to the run folder. If interrupted at any point, the same command resumes.
     """
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
     from cvcoteach.pipeline.report import counted, summary_text
@@ -144,6 +147,7 @@ def find_issues(
             path_pattern=path_pattern,
             split=split,
             group_column=group_column,
+            format=format,
             watcher=display,
         )
     if results.was_done:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from PIL import Image
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
+from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.decode import (
     MAX_PIXELS,
     RECORD,
@@ -41,9 +41,6 @@ from cvcoteach.data.sources import Source, spread
 from cvcoteach.data.workers import cpu_count, in_processes
 
 LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph than this
-
-CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
-"""Environment variable that names the cache folder."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
@@ -130,10 +127,10 @@ def load_images(
         raise InputError(f"no image of {source.location} was selected; it takes at least one.")
     if source.files is None:
         return _load_array(source, size, channels, levels)
-    folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
+    folder = cache_folder(cache_dir)
     try:
         wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
-        decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress).load()
+        decoded, content = _Loader(source, source.files, wanted, folder, workers, progress).load()
     except OSError as error:
         raise InputError(
             f"the cache folder {folder} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.groups import as_groups, n_units
+from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.copies import contradictions, first_copies
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
@@ -50,6 +51,8 @@ class Prepared:
     """Returns the trainer, with the compute plan that the folder records."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
+    first_copy: IntArray | None = None
+    """(n,) the first image with the same pixels or features, itself where there is none; None: not looked for."""
     images: Mapping[str, Any] = field(default_factory=dict)
     """Number of all images, and the digest of their content where they were read."""
 
@@ -94,7 +97,7 @@ def prepare(
     _check(settings)
     data = source
     if not isinstance(data, Source):
-        data = read_source(data, **asdict(choices or Choices()))
+        data = read_source(data, **asdict(replace(choices or Choices(), cache_dir=machine.cache_dir)))
         progress.note(f"{data.description}.")
     if groups is not None:
         data = replace(data, groups=as_groups(groups, len(data)))
@@ -107,6 +110,7 @@ def prepare(
         prepared = _with_backbone(data, settings, machine, progress, backbone)
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
+    prepared = _with_copies_bound(prepared, max(incv.folds(len(prepared.source))))
     kept = prepared.source
     folds = incv.folds(n_units(len(kept), kept.groups))
     identity: dict[str, Any] = {"select": incv.select, "folds": folds, "seed": incv.seed}
@@ -122,6 +126,26 @@ def prepare(
         seconds_reading=time.perf_counter() - started,
         images={"count": len(data), **prepared.images},
     )
+
+
+def _with_copies_bound(prepared: Prepared, n_folds: int) -> Prepared:
+    """Return the same with exact copies in one group."""
+    data, first = prepared.source, prepared.first_copy
+    if first is None:
+        return prepared
+    if not copies_tell(first, n_folds):
+        return replace(prepared, first_copy=None)
+    n_contradicting = int(contradictions(data.labels, first).sum())
+    n_copies = len(first) - n_units(len(first), first)
+    notes = [
+        f"{n_copies:,} of {len(first):,} images {'repeats' if n_copies == 1 else 'repeat'} another one exactly; copies "
+        "stay in one fold."
+    ]
+    if n_contradicting:
+        notes.append(
+            f"{n_contradicting:,} images are copies of each other with different labels; issues.csv lists them first."
+        )
+    return replace(prepared, source=replace(data, groups=joined(data.groups, first), notes=(*data.notes, *notes)))
 
 
 _OF_NETWORKS = ("epochs", "learning_rate", "flip", "patience")
@@ -158,7 +182,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, progress:
         )
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer)
+    return Prepared(data, {}, identity, lambda run: trainer, first_copy=first_copies(features))
 
 
 def _heads(
@@ -193,6 +217,7 @@ def _with_backbone(
         )
     features: npt.NDArray[Any] = extracted(backbone, images, machine, progress)
     data, unreadable, readable = _readable(data, images)
+    first_copy = first_copies(images.pixels, readable)
     if readable is not None:
         features = features[readable]
     trainer = _heads(features, data, settings, machine, progress)
@@ -203,7 +228,9 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, images={"digest": images.content})
+    return Prepared(
+        data, unreadable, identity, lambda run: trainer, first_copy=first_copy, images={"digest": images.content}
+    )
 
 
 def load(
@@ -277,7 +304,8 @@ def _with_images(
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, images={"digest": images.content})
+    first_copy = first_copies(images.pixels, readable)
+    return Prepared(data, unreadable, identity, make_trainer, first_copy=first_copy, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:

@@ -12,12 +12,11 @@ from pathlib import Path
 import filelock
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 from torch import Tensor, nn
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.images import CACHE_VARIABLE
+from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.training.backbones import Backbone, pooled, scaled
 from cvcoteach.training.batches import DeviceImages, check_pixels
 from cvcoteach.training.compute_plan import ComputePlan
@@ -60,7 +59,7 @@ def extract_features(
             be written.
     """
     array = check_pixels(pixels)
-    root = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
+    root = cache_folder(cache_dir)
     what = {
         "version": _VERSION,
         "content": content_key,

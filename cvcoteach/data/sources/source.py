@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import IntArray
+from cvcoteach._validation import InputError, IntArray
 
 IMAGE_SUFFIXES = frozenset(
     f".{kind}" for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
@@ -61,6 +61,10 @@ class Source:
         names = self.paths if self.file_names is None else self.file_names
         return tuple([name if os.path.isabs(name) else prefix + name for name in names])
 
+    def noted(self, *notes: str) -> Source:
+        """Return the same with more notes, before its own."""
+        return replace(self, notes=(*notes, *self.notes)) if notes else self
+
     def subset(self, which: npt.ArrayLike) -> Source:
         """Return the images that `which` selects, a mask (n,) or indices (m,); classes keep their names and numbers."""
         rows = np.asarray(which)
@@ -90,6 +94,10 @@ class Choices:
     """Which part of an .npz with several: train, val, test."""
     group_column: str | None = None
     """Column of groups in a table, or array of groups in an .npz: images of a group stay in one fold."""
+    format: str | None = None
+    """Name of the format, where a source may be of several."""
+    cache_dir: Path | None = None
+    """Where images inside another file are unpacked; None: the environment's cache, else the user's."""
 
 
 class Format(NamedTuple):
@@ -105,6 +113,24 @@ class Format(NamedTuple):
     """Whether there are labels to read."""
     takes: frozenset[str]
     """The fields of `Choices` that mean something to it."""
+    name: str = ""
+    """What `--format` calls it."""
+
+
+def chosen_split(names: Sequence[str], choices: Choices, where: str) -> tuple[str, tuple[str, ...]]:
+    """Return the part of a dataset to read, that named or train or else the first, and a note where others remain.
+
+    Raises InputError for a part that is not there.
+    """
+    if choices.split is not None:
+        found = next((name for name in names if name.lower() == choices.split.lower()), None)
+        if found is None:
+            raise InputError(f"--split is {choices.split!r}, but {where} holds the splits {', '.join(names)}.")
+        return found, ()
+    first = next((name for name in names if name.lower().startswith("tr")), names[0])
+    if len(names) == 1:
+        return first, ()
+    return first, (f"{where} holds the splits {', '.join(names)}; {first} is read, --split names another.",)
 
 
 def unlabelled(location: Path, root: Path, paths: Sequence[str], array: npt.NDArray[Any] | None = None) -> Source:
