@@ -102,11 +102,8 @@ def find_issues(
             return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
-        if data.groups is not None:
-            groups_record: dict[str, Any] = {"count": n_units(len(data), data.groups), "column": group_column}
-            if prepared.first_copy is not None:
-                groups_record["copies"] = len(data) - n_units(len(data), prepared.first_copy)
-            run.save(groups=groups_record)
+        if prepared.n_groups is not None:
+            run.save(groups={"count": prepared.n_groups, "column": group_column})
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
+from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
-from cvcoteach.data.copies import contradictions, first_copies
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.pipeline.copies import Content, bind_copies
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -49,10 +49,14 @@ class Prepared:
     """Everything that decides the result, for run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
     """Returns the trainer, with the compute plan that the folder records."""
+    content: Content | None = None
+    """What the images hold; None: not known."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
     first_copy: IntArray | None = None
-    """(n,) the first image with the same pixels or features, itself where there is none; None: not looked for."""
+    """(n,) the first image with the same pixels or features, itself where there is none; None where there are none."""
+    n_groups: int | None = None
+    """Number of groups that were named."""
     images: Mapping[str, Any] = field(default_factory=dict)
     """Number of all images, and the digest of their content where they were read."""
 
@@ -110,7 +114,11 @@ def prepare(
         prepared = _with_backbone(data, settings, machine, progress, backbone)
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
-    prepared = _with_copies_bound(prepared, max(incv.folds(len(prepared.source))))
+    named = prepared.source.groups
+    prepared = replace(prepared, n_groups=None if named is None else n_units(len(named), named))
+    if prepared.content is not None:
+        bound, first_copy = bind_copies(prepared.source, prepared.content, max(incv.folds(len(prepared.source))))
+        prepared = replace(prepared, source=bound, first_copy=first_copy)
     kept = prepared.source
     folds = incv.folds(n_units(len(kept), kept.groups))
     identity: dict[str, Any] = {"select": incv.select, "folds": folds, "seed": incv.seed}
@@ -126,26 +134,6 @@ def prepare(
         seconds_reading=time.perf_counter() - started,
         images={"count": len(data), **prepared.images},
     )
-
-
-def _with_copies_bound(prepared: Prepared, n_folds: int) -> Prepared:
-    """Return the same with exact copies in one group."""
-    data, first = prepared.source, prepared.first_copy
-    if first is None:
-        return prepared
-    if not copies_tell(first, n_folds):
-        return replace(prepared, first_copy=None)
-    n_contradicting = int(contradictions(data.labels, first).sum())
-    n_copies = len(first) - n_units(len(first), first)
-    notes = [
-        f"{n_copies:,} of {len(first):,} images {'repeats' if n_copies == 1 else 'repeat'} another one exactly; copies "
-        "stay in one fold."
-    ]
-    if n_contradicting:
-        notes.append(
-            f"{n_contradicting:,} images are copies of each other with different labels; issues.csv lists them first."
-        )
-    return replace(prepared, source=replace(data, groups=joined(data.groups, first), notes=(*data.notes, *notes)))
 
 
 _OF_NETWORKS = ("epochs", "learning_rate", "flip", "patience")
@@ -182,7 +170,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, progress:
         )
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer, first_copy=first_copies(features))
+    return Prepared(data, {}, identity, lambda run: trainer, content=Content(features))
 
 
 def _heads(
@@ -217,7 +205,6 @@ def _with_backbone(
         )
     features: npt.NDArray[Any] = extracted(backbone, images, machine, progress)
     data, unreadable, readable = _readable(data, images)
-    first_copy = first_copies(images.pixels, readable)
     if readable is not None:
         features = features[readable]
     trainer = _heads(features, data, settings, machine, progress)
@@ -229,7 +216,12 @@ def _with_backbone(
         "images_digest": images.content_key,
     }
     return Prepared(
-        data, unreadable, identity, lambda run: trainer, first_copy=first_copy, images={"digest": images.content}
+        data,
+        unreadable,
+        identity,
+        lambda run: trainer,
+        content=Content(images.pixels, readable),
+        images={"digest": images.content},
     )
 
 
@@ -304,8 +296,8 @@ def _with_images(
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    first_copy = first_copies(images.pixels, readable)
-    return Prepared(data, unreadable, identity, make_trainer, first_copy=first_copy, images={"digest": images.content})
+    content = Content(images.pixels, readable)
+    return Prepared(data, unreadable, identity, make_trainer, content, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:

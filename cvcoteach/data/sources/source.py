@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray
 
@@ -48,6 +49,8 @@ class Source:
     """n file names, relative to `root` or absolute, where they differ from `paths`; None where they are the same."""
     groups: IntArray | None = None
     """(n,) group of each image, such as its patient or video, 0, 1, …; None where none are known."""
+    other_columns: Callable[[], pd.DataFrame] | None = None
+    """Loads the columns of a table (n rows) that are neither paths nor labels nor groups; None where there are none."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,7 +80,12 @@ class Source:
             array=None if self.array is None else self.array[rows],
             file_names=None if names is None else tuple([names[row] for row in rows.tolist()]),
             groups=None if self.groups is None else self.groups[rows],
+            other_columns=None if self.other_columns is None else partial(_rows_of, self.other_columns, rows),
         )
+
+
+def _rows_of(load: Callable[[], pd.DataFrame], rows: IntArray) -> pd.DataFrame:
+    return load().iloc[rows]
 
 
 @dataclass(frozen=True)

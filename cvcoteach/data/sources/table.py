@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,20 @@ def read_table(table: Table, choices: Choices) -> Source:
         where = f"groups in the column {choices.group_column!r} of {name}"
         codes = group_codes(frame[choices.group_column], where, words_are_missing=table.words_are_missing)
         source = replace(source, groups=codes)
+    elif others := [name for name in _others(table, path_column, choices) if name != label_column and label_column]:
+        source = replace(source, other_columns=partial(_rest, table, others, known))
     return replace(source, notes=(*source.notes, *note_on_repeats(source)))
+
+
+def _rest(table: Table, columns: Sequence[str], rows: IntArray) -> pd.DataFrame:
+    """Return columns that hold neither paths nor labels, without those of several values per row."""
+    plain = []
+    for column in columns:
+        try:
+            plain.append(table.load([column]).iloc[rows])
+        except InputError:  # nested values
+            continue
+    return pd.concat(plain, axis=1) if plain else pd.DataFrame(index=range(len(rows)))
 
 
 def _unless_images(table: Table, column: str) -> list[str]:
