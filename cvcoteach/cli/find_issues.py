@@ -30,6 +30,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.path_pattern
 @options.split
 @options.group_column
+@options.source_format
 @click.option(
     "--preset",
     default="fast",
@@ -134,6 +135,7 @@ def find_issues(
     split: str | None,
     group_column: str | None,
     again: Literal["fresh", "replace"] | None,
+    format: str | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -141,9 +143,10 @@ def find_issues(
 ) -> None:
     """Find label issues in the images of SOURCE.
 
-    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, or an .npz with the arrays
-    images and labels. Results go to the run folder. If interrupted at any point, the same command resumes; after labels
-    were fixed or images added, it goes on in a new folder beside the earlier one and says what has changed.
+    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, an .npz with the arrays
+    images and labels, or a dataset of Hugging Face, MNIST, CIFAR, WebDataset, Label Studio, COCO or FiftyOne.
+    Results go to the run folder. If interrupted at any point, the same command resumes; after labels were fixed or
+    images added, it goes on in a new folder beside the earlier one and says what has changed.
     """
     from cvcoteach.pipeline.earlier_runs import difference_text
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
@@ -161,6 +164,7 @@ def find_issues(
             split=split,
             group_column=group_column,
             again=again or "continue",
+            format=format,
             watcher=display,
         )
     if results.was_done:

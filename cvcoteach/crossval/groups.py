@@ -50,6 +50,18 @@ def joined(first: IntArray | None, second: IntArray | None) -> IntArray | None:
     return connected_components(edges, directed=False)[1][first].astype(np.int64)
 
 
+def copies_tell(first: IntArray, n_folds: int) -> bool:
+    """Return whether there are copies, and enough different images beside them to divide into parts.
+
+    Where nearly all images are copies, as of rows of few categories, binding them would leave nothing to learn from.
+
+    Args:
+        first: (n,) the first image with the same content, itself where there is none.
+        n_folds: most folds of a round.
+    """
+    return max(2 * n_folds, len(first) // 20) <= len(np.unique(first)) < len(first)
+
+
 def n_units(n_images: int, groups: IntArray | None) -> int:
     """Return how many things there are to divide into parts: groups, or images where there are none."""
     return n_images if groups is None else len(np.unique(groups))

@@ -18,7 +18,8 @@ from cvcoteach._version import __version__
 from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
-from cvcoteach.data.sources import Choices, Source
+from cvcoteach.data.copies import contradictions
+from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
 from cvcoteach.pipeline.earlier_runs import Again, asked, destination, difference
@@ -38,7 +39,7 @@ def default_output(source: str | Path) -> Path:
 
 
 def find_issues(
-    source: str | Path | Source,
+    source: str | Path | Source | Any,
     output: str | Path | None = None,
     settings: Settings | None = None,
     machine: Machine | None = None,
@@ -50,13 +51,14 @@ def find_issues(
     group_column: str | None = None,
     groups: npt.ArrayLike | None = None,
     again: Again = "continue",
+    format: str | None = None,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
     Args:
-        source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`, whose
-            `location` is what the run's record and page call it.
+        source: a folder of class folders, a table, an .npz or another of the formats of `read_source`; a Hugging Face
+            `Dataset`; or a `Source`, whose `location` is what the run's record and page call it.
         output: created, or continued where it holds an unfinished run of the same images, labels and settings.
             None: `<name>-issues` in the current folder; where that holds a run of the same settings, but labels were
             fixed or images added since, `<name>-issues-2`, then -3, ….
@@ -65,12 +67,13 @@ def find_issues(
         path_column: column of image paths in a table; None: auto-detected.
         label_column: column of given labels in a table; None: auto-detected.
         path_pattern: file of a value {} in the path column, such as `images/{}.png`; None: the value itself.
-        split: part of an .npz with several.
+        split: part of a source with several.
         group_column: column of groups in a table, or array of them in an .npz, such as patients or videos: no model
             judges an image of a group that it trained on.
         groups: (n,) the same as values of any kind, in the order of the source.
         again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
             labels or settings that is in the folder.
+        format: name of the source's format, where it may be of several; None: recognised.
         watcher: follows the run.
 
     Raises:
@@ -79,7 +82,10 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
-    choices = Choices(path_column, label_column, path_pattern, split, group_column)
+    choices = Choices(path_column, label_column, path_pattern, split, group_column, format)
+    if is_dataset(given):
+        given = read_dataset(given, replace(choices, cache_dir=machine.cache_dir))
+        progress.note(f"{given.description}.")
     prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups)
     data = prepared.source
     for sentence in (*data.notes, *lone_images(data)):
@@ -107,8 +113,8 @@ def find_issues(
             return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
-        if data.groups is not None:
-            run.save(groups={"count": n_units(len(data), data.groups), "column": group_column})
+        if prepared.n_groups is not None:
+            run.save(groups={"count": prepared.n_groups, "column": group_column})
         run.save(
             asked=asked(settings),
             since=str(target.since.folder.absolute()) if target.since else run.record.get("since"),
@@ -153,6 +159,12 @@ def _cross_validated(
     )
     issues, rounds = result.issues(data.class_names, rule), report.round_figures(result)
     posterior = result.posterior
+    everyone = np.arange(len(data))
+    first = everyone if prepared.first_copy is None else prepared.first_copy
+    copies = {
+        "n_duplicates": int((first != everyone).sum()),
+        "n_contradictions": int(contradictions(data.labels, first).sum()),
+    }
     return RunResults(
         folder=run.path,
         source=run.record["source"],
@@ -163,10 +175,11 @@ def _cross_validated(
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary=report.summary(issues, rounds, len(prepared.unreadable)),
+        summary={**report.summary(issues, rounds, len(prepared.unreadable)), **copies},
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,
+        duplicate_of=np.where(first != everyone, first, -1),
         found=issues,
     )
 

@@ -17,6 +17,7 @@ from cvcoteach._progress import OnProgress
 from cvcoteach._validation import (
     BoolArray,
     InputError,
+    IntArray,
     as_array,
     check_columns,
     check_rows,
@@ -24,8 +25,9 @@ from cvcoteach._validation import (
     lookalikes,
     near,
 )
-from cvcoteach.crossval.groups import as_groups, n_units
+from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.copies import first_copies
 from cvcoteach.data.items import pixels_of
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
@@ -57,6 +59,12 @@ class Evidence(NamedTuple):
             names = " and ".join(each.kind for each in given)
             raise InputError(f"{names} are given; the probabilities come from one of them.")
         return given[0]
+
+    def read(self) -> Evidence:
+        """Return the same with images as pixels (n, H, W, C) and features as an array (n, d)."""
+        if self.kind == "images":
+            return Evidence(self.kind, pixels_of(self.value, "images"))
+        return Evidence(self.kind, as_array(self.value, "features")) if self.kind == "features" else self
 
 
 class Flagged(NamedTuple):
@@ -149,16 +157,26 @@ def flagged(
         _warn_of_lookalikes(names)
     found = None if groups is None else as_groups(groups, len(y))
     names = names or tuple(map(str, range(int(y.max()) + 1)))
+    evidence = evidence.read()
     trainer = trainer_of(evidence, len(names))
     n_rows = getattr(trainer, "n_images", None)
     if isinstance(n_rows, int):
         check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
+    found = _with_copies(found, evidence, max(rounds.folds(len(y))))
     with _shown(progress) as shown:
         shown.plan(len(y), rounds.folds(n_units(len(y), found)))
         result = rounds.run(trainer, y, n_classes=len(names), groups=found, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
     return Flagged(result.posterior, flags, names)
+
+
+def _with_copies(groups: IntArray | None, evidence: Evidence, n_folds: int) -> IntArray | None:
+    """Return the groups with exact copies joined, as the command does."""
+    if evidence.kind == "trainer":
+        return groups
+    first = first_copies(evidence.value)
+    return joined(groups, first) if copies_tell(first, n_folds) else groups
 
 
 def _by_pred_probs(
@@ -191,16 +209,16 @@ def check_rule(filter_by: str) -> None:
 
 
 def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
-    """Return the trainer for images or features (n, d), or the trainer that was given."""
+    """Return the trainer for pixels (n, H, W, C) or features (n, d), or the trainer that was given."""
     # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
     if evidence.kind == "images":
         from cvcoteach.training.torch_trainer import TorchTrainer
 
-        return TorchTrainer(pixels_of(evidence.value, "images"), n_classes)
+        return TorchTrainer(evidence.value, n_classes)
     if evidence.kind == "features":
         from cvcoteach.training.head_trainer import HeadTrainer
 
-        return HeadTrainer(as_array(evidence.value, "features"), n_classes)
+        return HeadTrainer(evidence.value, n_classes)
     trainer: FoldTrainer = evidence.value
     if not callable(getattr(trainer, "fit_predict", None)):
         raise InputError(

@@ -20,6 +20,7 @@ from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.pipeline.copies import Content, bind_copies
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -48,8 +49,14 @@ class Prepared:
     """Everything that decides the result, for run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
     """Returns the trainer, with the compute plan that the folder records."""
+    content: Content | None = None
+    """What the images hold; None: not known."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
+    first_copy: IntArray | None = None
+    """(n,) the first image with the same pixels or features, itself where there is none; None where there are none."""
+    n_groups: int | None = None
+    """Number of groups that were named."""
     images: Mapping[str, Any] = field(default_factory=dict)
     """Number of all images, and the digest of their content where they were read."""
 
@@ -94,7 +101,7 @@ def prepare(
     _check(settings)
     data = source
     if not isinstance(data, Source):
-        data = read_source(data, **asdict(choices or Choices()))
+        data = read_source(data, **asdict(replace(choices or Choices(), cache_dir=machine.cache_dir)))
         progress.note(f"{data.description}.")
     if groups is not None:
         data = replace(data, groups=as_groups(groups, len(data)))
@@ -107,6 +114,11 @@ def prepare(
         prepared = _with_backbone(data, settings, machine, progress, backbone)
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
+    named = prepared.source.groups
+    prepared = replace(prepared, n_groups=None if named is None else n_units(len(named), named))
+    if prepared.content is not None:
+        bound, first_copy = bind_copies(prepared.source, prepared.content, max(incv.folds(len(prepared.source))))
+        prepared = replace(prepared, source=bound, first_copy=first_copy)
     kept = prepared.source
     folds = incv.folds(n_units(len(kept), kept.groups))
     identity: dict[str, Any] = {"select": incv.select, "folds": folds, "seed": incv.seed}
@@ -158,7 +170,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, progress:
         )
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer)
+    return Prepared(data, {}, identity, lambda run: trainer, content=Content(features))
 
 
 def _heads(
@@ -203,7 +215,14 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, images={"digest": images.content})
+    return Prepared(
+        data,
+        unreadable,
+        identity,
+        lambda run: trainer,
+        content=Content(images.pixels, readable),
+        images={"digest": images.content},
+    )
 
 
 def load(
@@ -279,7 +298,8 @@ def _with_images(
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, images={"digest": images.content})
+    content = Content(images.pixels, readable)
+    return Prepared(data, unreadable, identity, make_trainer, content, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:

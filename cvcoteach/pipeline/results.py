@@ -17,6 +17,7 @@ from cvcoteach._csv import unescaped, unescaped_values, write_csv
 from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
+from cvcoteach.data.copies import contradictions
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
@@ -36,6 +37,7 @@ _IN_ARRAYS = (
     "round",
     "alternative",
     "alternative_prob",
+    "duplicate_of",
 )
 _COLUMNS = (
     "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
@@ -74,6 +76,8 @@ class RunResults:
     """(n,) the most probable true class other than the given one."""
     alternative_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
+    duplicate_of: IntArray
+    """(n,) the first image with the same pixels or features; -1 where there is none before it."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False
@@ -101,6 +105,12 @@ class RunResults:
     def dropped(self) -> BoolArray:
         """(n,) taken for wrong beyond use by the rounds; nothing for "posterior"."""
         return ~(self.selected | self.candidate)
+
+    @property
+    def contradiction(self) -> BoolArray:
+        """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
+        everyone = np.arange(len(self.labels))
+        return contradictions(self.labels, np.where(self.duplicate_of < 0, everyone, self.duplicate_of))
 
     @property
     def likely(self) -> IntArray:
@@ -160,8 +170,11 @@ class RunResults:
         )
 
     def worst_first(self) -> IntArray:
-        """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
-        return np.lexsort((self.selected, self.found.label_quality))
+        """Return all images, (n,) indices: contradictions first, then by ascending label quality.
+
+        Of equal quality those not selected go first.
+        """
+        return np.lexsort((self.selected, self.found.label_quality, ~self.contradiction))
 
     def table(self) -> pd.DataFrame:
         """Return every image, worst first: the content of issues.csv.
@@ -170,11 +183,14 @@ class RunResults:
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
         ("selected": the models of the last round learned from it), `round` which of them scored it last.
+        `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
+        copy has another label.
         """
         issues, names = self.found, np.asarray(self.class_names, dtype=object)
+        paths = np.asarray(self.paths, dtype=object)
         table = pd.DataFrame(
             {
-                "path": np.asarray(self.paths, dtype=object),
+                "path": paths,
                 "given_label": names[issues.labels],
                 "predicted_label": names[issues.predicted],
                 "label_quality": issues.label_quality,
@@ -183,6 +199,8 @@ class RunResults:
                 "suggested_prob": issues.suggested_prob,
                 "set": np.select([self.selected, self.candidate], ["selected", "candidate"], "dropped"),
                 "round": self.round,
+                "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
+                "contradiction": self.contradiction,
             }
         )
         return table.iloc[self.worst_first()].reset_index(drop=True)

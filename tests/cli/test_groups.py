@@ -81,3 +81,14 @@ def test_the_groups_of_an_npz_are_an_array(table: pd.DataFrame) -> None:
     assert json.loads(Path("t-issues/run.json").read_text())["groups"]["count"] == 200
     refused = CliRunner().invoke(main, ["find-issues", "t.npz", "--group-column", "nothing", *options])
     assert "t.npz has no array 'nothing' (--group-column)" in refused.stderr
+
+
+def test_near_copies_in_different_folds_are_noted_and_their_column_is_named(table: pd.DataFrame) -> None:
+    table.assign(camera=np.arange(2000) % 3).to_csv("t.csv", index=False)
+    said = find("--label-column", "label", "--rounds", 1).stderr
+    assert "100% of 2,000 images looked at have a near copy, which may lie in another fold" in said
+    assert "the column 'clip' looks like their groups: --group-column clip keeps each in one fold." in said
+    table.drop(columns="clip").assign(camera=np.arange(2000) % 3).to_csv("t.csv", index=False)
+    said = find("--label-column", "label", "--rounds", 1, "--output", "other").stderr
+    assert "--group-column names a column that says from which" in said
+    assert "near copy" not in find("--label-column", "label", "--group-column", "camera", "-o", "third").stderr

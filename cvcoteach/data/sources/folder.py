@@ -109,7 +109,7 @@ def has_labels(root: Path, choices: Choices) -> bool:
     return bool(_entries(root)[0])
 
 
-FORMAT = Format(Path.is_dir, read_folder, read_unlabelled, has_labels, frozenset())
+FORMAT = Format(Path.is_dir, read_folder, read_unlabelled, has_labels, frozenset(), name="folder")
 
 
 # -- what lies in it --
@@ -193,7 +193,7 @@ def _without_folders(root: Path, files: Sequence[str]) -> str:
     if n_images:
         start = f"{root} holds {n_images:,} images, but no class folders; "
         if "metadata.jsonl" in files:
-            return start + "their labels are in metadata.jsonl: " + _to_csv(root / "metadata.jsonl")
+            return start + f"their labels are in metadata.jsonl, so name that: {root / 'metadata.jsonl'}"
         if tables:
             table = "metadata.csv" if "metadata.csv" in files else tables[0]
             return start + f"if their labels are in a table, name that: {root / table}"
@@ -222,23 +222,11 @@ def _join_parquet(root: Path, files: Sequence[str]) -> str:
     return f"join them into one table first: pandas.read_parquet({str(root)!r}).to_parquet('all.parquet')"
 
 
-def _to_csv(file: Path) -> str:
-    table = str(file.with_suffix(".csv"))
-    return f"turn it into a table first: pandas.read_json({str(file)!r}, lines=True).to_csv({table!r}, index=False)"
-
-
 def _refuse_exports(root: Path, folders: Sequence[str], files: Sequence[str]) -> None:
     """Raise InputError for folders that hold their labels in a file beside them."""
-    if "labels.json" in files and "data" in folders:
-        raise InputError(
-            f"{root} holds data and labels.json, as FiftyOne exports a dataset; export it as "
-            "fiftyone.types.ImageClassificationDirectoryTree, or find the issues in FiftyOne itself, with our plugin."
-        )
-    table = next((name for name in ("metadata.csv", "labels.csv") if name in files), None)
+    table = next((name for name in ("metadata.csv", "labels.csv", "metadata.jsonl") if name in files), None)
     if table is not None and len(folders) == 1:
         raise InputError(f"{root} holds its labels in {table}, beside the folder {folders[0]}: name {root / table}")
-    if "metadata.jsonl" in files and len(folders) == 1:
-        raise InputError(f"{root} holds its labels in metadata.jsonl; " + _to_csv(root / "metadata.jsonl"))
 
 
 def _refuse_splits(root: Path, nested: dict[str, frozenset[str]]) -> None:

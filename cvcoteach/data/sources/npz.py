@@ -101,6 +101,7 @@ FORMAT = Format(
     read_unlabelled,
     has_labels,
     frozenset(["split", "group_column"]),
+    name="npz",
 )
 
 

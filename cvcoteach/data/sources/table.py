@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import BoolArray, InputError, near
+from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels
-from cvcoteach.data.sources.paths import find_files, names_files, note_on_repeats
+from cvcoteach.data.sources.paths import Found, find_files, names_files, note_on_repeats
 from cvcoteach.data.sources.source import (
     SPLIT_WORDS,
     Choices,
@@ -22,6 +23,7 @@ from cvcoteach.data.sources.source import (
     spread,
     unlabelled,
 )
+from cvcoteach.data.sources.unpacked import unpack
 
 PATH_COLUMNS = frozenset(
     ["path", "filepath", "file_path", "file", "filename", "file_name", "image", "image_path", "image_file", "img_path"]
@@ -47,8 +49,10 @@ class Table:
     words_are_missing: bool = False
     """Whether words such as NA stand for a missing value."""
     notes: tuple[str, ...] = ()
-    no_paths: str | None = None
-    """Why no column holds paths, where that is known."""
+    images: Mapping[str, Callable[[], Iterator[bytes]]] = field(default_factory=dict)
+    """Columns that hold encoded images, and what gives them, row by row."""
+    stamp: str = ""
+    """What tells whether these have changed."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the classes 0, 1, … of a column, where the file holds them."""
 
@@ -69,7 +73,7 @@ def read_table(table: Table, choices: Choices) -> Source:
         others = _others(table, path_column, choices)
         parts = _splits(table, others)
         columns = [column for column in others if column not in parts]
-        frame = table.load([path_column, *columns, *also])
+        frame = table.load([*_unless_images(table, path_column), *columns, *also])
         hot = frame[columns].to_numpy()
         encoded_as = one_hot(columns, hot)
         if encoded_as is None:
@@ -78,7 +82,7 @@ def read_table(table: Table, choices: Choices) -> Source:
         values = pd.Series(np.array(columns, dtype=object)[encoded_as])
         where, said = f"labels of {name}", f"columns {path_column} and, one-hot, {', '.join(columns)} of {name}"
     else:
-        frame = table.load([path_column, label_column, *also])
+        frame = table.load([*_unless_images(table, path_column), label_column, *also])
         values = frame[label_column]
         where, said = (
             f"labels in the column {label_column!r} of {name}",
@@ -89,13 +93,14 @@ def read_table(table: Table, choices: Choices) -> Source:
     names = table.class_names.get(label_column or "", ())
     unknown = _unknown(values, names)
     unlabelled_rows: tuple[str, ...] = ()
+    known = np.flatnonzero(~unknown)
     if unknown.any():
         frame, values = frame[~unknown].reset_index(drop=True), values[~unknown].reset_index(drop=True)
         verb = "was" if unknown.sum() == 1 else "were"
         unlabelled_rows = (f"{count(int(unknown.sum()), 'row')} of {name} without a label (-1) {verb} left out.",)
         if not len(frame):
             raise InputError(f"none of {len(unknown):,} {where} is known: all are -1; it takes one label per image.")
-    paths, files, notes = find_files(table.file, path_column, frame[path_column], choices.path_pattern)
+    paths, files, notes = _images_of(table, path_column, frame, choices, known)
     encoded = encode(_named(values, names, where), where, words_are_missing=table.words_are_missing)
     source = Source(
         table.file,
@@ -111,14 +116,47 @@ def read_table(table: Table, choices: Choices) -> Source:
         where = f"groups in the column {choices.group_column!r} of {name}"
         codes = group_codes(frame[choices.group_column], where, words_are_missing=table.words_are_missing)
         source = replace(source, groups=codes)
+    elif others := [name for name in _others(table, path_column, choices) if name != label_column and label_column]:
+        source = replace(source, other_columns=partial(_rest, table, others, known))
     return replace(source, notes=(*source.notes, *note_on_repeats(source)))
+
+
+def _rest(table: Table, columns: Sequence[str], rows: IntArray) -> pd.DataFrame:
+    """Return columns that hold neither paths nor labels, without those of several values per row."""
+    plain = []
+    for column in columns:
+        try:
+            plain.append(table.load([column]).iloc[rows])
+        except InputError:  # nested values
+            continue
+    return pd.concat(plain, axis=1) if plain else pd.DataFrame(index=range(len(rows)))
+
+
+def _unless_images(table: Table, column: str) -> list[str]:
+    """Return the column as a list to load, without those that hold images."""
+    return [] if column in table.images else [column]
+
+
+def _images_of(table: Table, column: str, frame: pd.DataFrame, choices: Choices, rows: IntArray) -> Found:
+    """Return the files that a column names, or holds; rows: those of the table that are left in `frame`."""
+    if column not in table.images:
+        return find_files(table.file, column, frame[column], choices.path_pattern)
+    if choices.path_pattern is not None:
+        raise InputError(f"--path-pattern is given, but the column {column!r} of {table.file.name} holds the images.")
+    files = unpack(table.file, f"{table.stamp} {column}", table.images[column], choices)
+    name = printable_name(table.file)
+    return Found(tuple([f"{name}#{row}" for row in rows.tolist()]), tuple([files[row] for row in rows.tolist()]))
 
 
 def read_table_unlabelled(table: Table, choices: Choices) -> Source:
     """Return the images of a table: the column that is named, else one of a usual name, else the first."""
     _check_columns(table, choices)
-    usual = [column for column in table.columns if _plain(column) in PATH_COLUMNS]
-    path_column = choices.path_column or (usual or list(table.columns))[0]
+    usual = [column for column in table.columns if _plain(column) in PATH_COLUMNS and column not in table.images]
+    path_column = choices.path_column or [*table.images, *usual, *table.columns][0]
+    if path_column in table.images:
+        inside = unpack(table.file, f"{table.stamp} {path_column}", table.images[path_column], choices)
+        names = [f"{printable_name(table.file)}#{row}" for row in range(len(inside))]
+        return replace(unlabelled(table.file, table.file.parent, names), file_names=tuple(inside), notes=table.notes)
     frame = table.load([path_column])
     if not len(frame):
         raise InputError(f"{table.file.name} has columns, but no rows; it takes one row per image.")
@@ -156,6 +194,10 @@ def _say_which(table: Table, option: str, what: str) -> str:
 
 
 def _find_path_column(table: Table, choices: Choices) -> str:
+    if len(table.images) == 1:
+        return next(iter(table.images))
+    if table.images:
+        raise InputError(_say_which(table, "--path-column", "images"))
     taken = (choices.label_column, choices.group_column)
     texts = [column for column, text in table.columns.items() if text and column not in taken]
     usual = [column for column in texts if _plain(column) in PATH_COLUMNS]
@@ -166,12 +208,12 @@ def _find_path_column(table: Table, choices: Choices) -> str:
     for choice in ([column for column in usual if column in existing], existing, usual):
         if len(choice) == 1:
             return choice[0]
-    raise InputError(table.no_paths or _say_which(table, "--path-column", "image paths"))
+    raise InputError(_say_which(table, "--path-column", "image paths"))
 
 
 def _others(table: Table, path_column: str, choices: Choices) -> list[str]:
     """Return the columns that may hold labels; pandas writes its index into one without a name."""
-    taken = (path_column, choices.group_column)
+    taken = (path_column, choices.group_column, *table.images)
     return [column for column in table.columns if column not in taken and _plain(column) not in ("", "unnamed: 0")]
 
 
@@ -180,7 +222,8 @@ def _find_label_column(table: Table, path_column: str, choices: Choices) -> str 
     others = _others(table, path_column, choices)
     usual = [column for column in others if _plain(column) in LABEL_COLUMNS]
     of_fiftyone = [column for column in others if column.endswith(".label")]
-    for choice in (usual, others, [] if usual else of_fiftyone):
+    named = [column for column in others if column in table.class_names]
+    for choice in (usual, named, others, [] if usual else of_fiftyone):
         if len(choice) == 1:
             return choice[0]
     if len(others) > 1 and not usual:

@@ -118,6 +118,7 @@ FORMAT = Format(
     read_unlabelled,
     lambda path, choices: table_has_labels(open_text_table(path), choices),
     frozenset(["path_column", "label_column", "path_pattern", "group_column"]),
+    name="csv",
 )
 
 

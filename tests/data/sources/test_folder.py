@@ -129,9 +129,9 @@ def test_classes_that_hold_the_same_folders_get_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("data/1.png", "labels.json"), "as FiftyOne exports a dataset; export it as .*ImageClassificationDirectory"),
-        (("1.png", "metadata.jsonl"), r"labels are in metadata\.jsonl: .*lines=True"),
-        (("images/1.png", "metadata.jsonl"), r"holds its labels in metadata\.jsonl; turn it into a table"),
+        (("data/1.png", "labels.json"), r"labels\.json is no JSON"),
+        (("1.png", "metadata.jsonl"), r"labels are in metadata\.jsonl, so name that: .*/metadata\.jsonl"),
+        (("images/1.png", "metadata.jsonl"), r"labels in metadata\.jsonl, beside the folder images: name .*/metadata"),
         (("1.png", "metadata.csv"), r"name that: .*/metadata\.csv"),
         (("a.parquet", "b.parquet"), r"holds 2 Parquet files; join them into one table first: pandas\.read_parquet"),
         (("train.parquet",), r"holds 1 Parquet file; name it: .*/train\.parquet"),

@@ -44,16 +44,6 @@ def test_missing_labels_in_parquet_get_a_sentence(pets: Path) -> None:
         read_source(pets / "t.parquet")
 
 
-def test_images_inside_parquet_get_a_sentence(pets: Path) -> None:
-    pd.DataFrame({"image": [{"bytes": b"", "path": "a"}] * 2, "label": ["x", "y"]}).to_parquet(pets / "t.parquet")
-    with pytest.raises(
-        InputError, match="the images themselves, as Hugging Face writes them; save them as files first"
-    ):
-        read_source(pets / "t.parquet")
-    with pytest.raises(InputError, match=r"'image' of t.parquet holds struct"):
-        read_source(pets / "t.parquet", path_column="image")
-
-
 def test_a_broken_parquet_gets_a_sentence(pets: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_source(write(pets / "t.parquet", "PAR1"))

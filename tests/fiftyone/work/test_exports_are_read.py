@@ -53,3 +53,12 @@ def test_a_csv_dataset_has_its_files_in_data_beside_the_table(noisy: Any, tmp_pa
         InputError, match=r"holds its labels in labels\.csv, beside the folder data: name .*labels\.csv"
     ):
         read_source(tmp_path / "out")
+
+
+def test_labels_json_leaves_out_what_has_no_label(with_gaps: Any, tmp_path: Path) -> None:
+    kind = fo.types.FiftyOneImageClassificationDataset
+    for place, options in (("plain", {}), ("sure", {"include_confidence": True})):
+        with_gaps.dataset.export(str(tmp_path / place), dataset_type=kind, label_field="ground_truth", **options)
+        source = read_source(tmp_path / place)
+        assert given(source) == expected(with_gaps, first=5)
+        assert source.notes == ("5 images of labels.json without a label were left out.",)
