@@ -12,6 +12,7 @@ import click
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.cli.apply import apply
+from cvcoteach.cli.check import check
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.predict import predict
@@ -46,12 +47,12 @@ class _Group(click.Group):
 def main() -> None:
     """Find the wrong labels in an image dataset, by Iterative Noisy Cross-Validation.
 
-    Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted; of check also 3 and 4.
     """
     # Threads that spin while they wait take the processor from those they wait for, once anything else runs.
     # OpenMP reads this when torch is loaded, which the commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for command in (find_issues, report, apply, retrain, predict, fiftyone):
+for command in (find_issues, report, check, apply, retrain, predict, fiftyone):
     main.add_command(command)

@@ -11,10 +11,10 @@ import numpy as np
 from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.issues.corrections import Corrected, Judged, blind_paths, correct
 from cvcoteach.issues.precision_recall import Interval, Readout
-from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall
+from cvcoteach.issues.reviews import LEAST_REVIEWS, ReviewSample, measured_precision_recall
 from cvcoteach.pipeline.results import RunResults
 
-LEAST_BLIND = 10
+LEAST_BLIND = LEAST_REVIEWS
 """Images judged blind, in the order drawn, from which precision and recall are measured."""
 
 
@@ -44,6 +44,18 @@ class Reviews:
         """(n,) whether somebody decided about the label."""
         return self.corrected.reviewed | self.corrected.excluded
 
+    @property
+    def n_in_order(self) -> int:
+        """How many images of the sample were judged blind, from the first on without a gap."""
+        if self.sample is None:
+            return 0
+        done = self.blind[self.sample.indices]
+        return len(done) if done.all() else int(np.argmin(done))
+
+    def was_wrong(self, results: RunResults) -> BoolArray:
+        """Return whether people found each label wrong, (n,); an excluded image has no right label."""
+        return self.corrected.excluded | (self.corrected.labels != results.labels)
+
     def agreed(self, results: RunResults) -> BoolArray:
         """Return where people came to our answer, (n,): the suggestion if flagged, else the given label.
 
@@ -56,14 +68,9 @@ class Reviews:
 
     def measured(self, results: RunResults) -> Readout | None:
         """Return precision and recall by the images judged blind in the order drawn; None before `LEAST_BLIND`."""
-        if self.sample is None:
+        if self.sample is None or self.n_in_order < LEAST_BLIND:
             return None
-        done = self.blind[self.sample.indices]
-        n = int(np.argmin(done)) if not done.all() else len(done)
-        if n < LEAST_BLIND:
-            return None
-        seen = self.sample.indices[:n]
-        wrong = self.corrected.excluded[seen] | (self.corrected.labels[seen] != results.labels[seen])
+        wrong = self.was_wrong(results)[self.sample.indices[: self.n_in_order]]
         return measured_precision_recall(results.found, self.sample, wrong)
 
     def figures(self, results: RunResults) -> dict[str, Any]:
