@@ -17,6 +17,11 @@ test: .venv/tested  ## every check: format, lint, types, import directions, test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
 
+audit: .venv/tested  ## known weaknesses of what is installed, and of our own workflow files
+	$(BIN)/python -m pip install --quiet --editable '.[audit]'
+	$(BIN)/pip-audit --skip-editable
+	@if [ -d .github/workflows ]; then $(BIN)/zizmor .github/workflows; fi
+
 format:  ## bring the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -33,4 +38,4 @@ format:  ## bring the code into its form
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-.PHONY: help venv demo test format
+.PHONY: help venv demo test audit format

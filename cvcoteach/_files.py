@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+import socket
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import InputError
 
 PARTIAL = ".partial"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk that has no room."""
+
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
@@ -38,6 +49,26 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def open_regular(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a regular file to read, unbuffered. Raises OSError for none, a device or a pipe, which might never end."""
+    # without waiting for somebody to write into a pipe
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise InputError for a device or a pipe, whose content might never end; a file that is not there passes."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is not a regular file.")
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file of a run to write in place of `path`, as `written_whole` does.
 
@@ -47,7 +78,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with written_whole(path) as file:
             yield file
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise InputError(
                 f"{path} could not be written: the disk is full. Free some space and repeat the same call: it "
                 "resumes from the last finished fold."
@@ -63,16 +94,159 @@ def _umask() -> int:
     return current
 
 
+@contextmanager
+def locked(path: Path, waits: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path`, which the system frees when its process dies. Raises OSError.
+
+    waits: called with a sentence where another process holds it, before it is waited for.
+    """
+    lock, holder = filelock.FileLock(path), path.with_name(f"{path.name}.holder")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if waits is not None:
+            waits(f"Waiting for {held_by(path)}, which is at work on the same.")
+        lock.acquire()
+    try:
+        with suppress(OSError):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def held_by(path: Path) -> str:
+    """Return which process holds the lock file `path`, as part of a sentence."""
+    try:
+        return path.with_name(f"{path.name}.holder").read_text("utf-8") or "another process"
+    except (OSError, ValueError):
+        return "another process"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON for people (indented), atomically."""
     with replacing(path) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
+class DamagedError(ValueError):
+    """Raised for a file whose content is not what was written."""
+
+
+_CHECKSUM = re.compile(rb"\ncrc32 [0-9a-f]{8}\n")
+_BLOCK = 2**24
+
+
+class Sealed:
+    """A file to write: a line at its end, after `seal`, tells `read_sealed` a flipped bit; other readers ignore it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._crc = 0
+        self.error: OSError | None = None
+        """Why it could not be written; some callers hide that."""
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        self._crc = zlib.crc32(data, self._crc)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._file.flush()
+
+    def seal(self) -> None:
+        """Write the line at the end."""
+        self._file.write(b"\ncrc32 %08x\n" % self._crc)
+
+
+def read_sealed(path: Path) -> memoryview:
+    """Return the content of a file that `Sealed` wrote.
+
+    Raises:
+        DamagedError: Anything else is in the file.
+        OSError: It cannot be read.
+    """
+    with open_regular(path) as file:
+        content = memoryview(file.read())
+    end = len(content) - len(b"\ncrc32 00000000\n")
+    tail = bytes(content[max(0, end) :])
+    if not _CHECKSUM.fullmatch(tail) or zlib.crc32(content[:end]) != int(tail.split()[1], 16):
+        raise DamagedError(f"{path} is damaged")
+    return content[:end]
+
+
+def save_array(file: IO[bytes], array: npt.NDArray[Any]) -> None:
+    """Write a .npy, sealed for `read_array`."""
+    sealed = Sealed(file)
+    np.save(sealed, array, allow_pickle=False)
+    sealed.seal()
+
+
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write a .npy, atomically."""
+    """Write a .npy as `save_array` does, atomically."""
     with replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
+        save_array(file, array)
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Return what `save_array` wrote; nothing is unpickled. Errors as of `read_sealed`."""
+    try:
+        array: npt.NDArray[Any] = np.load(io.BytesIO(read_sealed(path)), allow_pickle=False)
+    except DamagedError:
+        raise
+    except (ValueError, EOFError) as error:
+        raise DamagedError(f"{path} is damaged") from error
+    return array
+
+
+def checksum_of(path: Path) -> str:
+    """Return length and checksum of a file, as text. Raises OSError."""
+    crc, length, block = 0, 0, bytearray(_BLOCK)
+    with open_regular(path) as file:
+        while n := file.readinto(block):  # type: ignore[attr-defined]
+            crc = zlib.crc32(memoryview(block)[:n], crc)
+            length += n
+    return f"{length} bytes, crc32 {crc:08x}"
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file or folder is on the disk, as far as the system can."""
+    if os.name == "nt" and path.is_dir():
+        return  # there, folders cannot be opened
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing for folders
+            raise
+    finally:
+        os.close(number)
+
+
+_LEFT_BY_A_KILLED_WRITE = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(PARTIAL)}")
+
+
+def sweep_partials(folder: Path, name: str | None = None, *, older_than: float = 0.0) -> None:
+    """Remove files in a folder that `written_whole` left when it was killed, and no others.
+
+    Args:
+        folder: Where they were to appear; folders in it are not looked into.
+        name: Of the file that was written; None: whatever it was.
+        older_than: Seconds; younger ones stay, since their process may be alive.
+    """
+    latest = time.time() - older_than
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            left = _LEFT_BY_A_KILLED_WRITE.fullmatch(entry.name) and entry.name.startswith(f".{name or ''}")
+            if left and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime <= latest:
+                os.unlink(entry)
 
 
 def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:

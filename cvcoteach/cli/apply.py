@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import plain, say
 
 if TYPE_CHECKING:
     from cvcoteach.pipeline.apply_plan import Action, Plan
@@ -95,16 +96,16 @@ def apply(
         written = work.write(planned, output, display) if write else None
     if as_json:
         record = None if written is None else str(written.record)
-        click.echo(json.dumps({**planned.summary, "output": str(output), "written": write, "record": record}))
+        say(json.dumps({**planned.summary, "output": str(output), "written": write, "record": record}))
         return
-    click.echo(work.plan_text(planned, written is not None))
+    say(work.plan_text(planned, written is not None))
     if written is None:
-        click.echo(f"Nothing was written; --write writes the copy to {output}.")
+        say(f"Nothing was written; --write writes the copy to {output}.")
         return
-    click.echo(f"\nCorrected copy: {written.destination}")
-    click.echo(f"Every change: {written.record} (cvcoteach apply --undo {written.record} --write takes them back)")
+    say(f"\nCorrected copy: {written.destination}")
+    say(f"Every change: {written.record} (cvcoteach apply --undo {written.record} --write takes them back)")
     for note in written.notes:
-        click.echo(note)
+        say(note)
 
 
 def _list(planned: Plan, output: Path | None) -> None:
@@ -113,9 +114,9 @@ def _list(planned: Plan, output: Path | None) -> None:
 
     text = write_list(planned, output)
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(plain(text), nl=False)
     else:
-        click.echo(f"{counted(len(planned.changes), 'change')} listed in {output}")
+        say(f"{counted(len(planned.changes), 'change')} listed in {output}")
 
 
 def _undo(record: Path, write: bool, as_json: bool) -> None:
@@ -125,14 +126,12 @@ def _undo(record: Path, write: bool, as_json: bool) -> None:
     undone = work.undo(record, dry_run=not write)
     if as_json:
         figures = {"n_changes": undone.n_changes, "n_left": undone.n_left, "written": write}
-        click.echo(json.dumps({"output": str(undone.destination), **figures}))
+        say(json.dumps({"output": str(undone.destination), **figures}))
         return
     changes = counted(undone.n_changes, "change")
     were = "was" if undone.n_changes == 1 else "were"
-    click.echo(f"{changes} in {undone.destination} {were if write else 'would be'} taken back.")
+    say(f"{changes} in {undone.destination} {were if write else 'would be'} taken back.")
     if undone.n_left:
-        click.echo(
-            f"{counted(undone.n_left, 'change')} left alone: the file is not where it was put, or another is there."
-        )
+        say(f"{counted(undone.n_left, 'change')} left alone: the file is not where it was put, or another is there.")
     if not write:
-        click.echo("Nothing was written; --write does it.")
+        say("Nothing was written; --write does it.")

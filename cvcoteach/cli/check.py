@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import say
 
 
 @click.command()
@@ -50,5 +51,5 @@ def check(
                 file.write(result.as_markdown())
         except OSError as error:
             raise InputError(f"{summary} could not be written: {error.strerror}.") from error
-    click.echo(json.dumps(result.as_record()) if as_json else result.as_text())
+    say(json.dumps(result.as_record()) if as_json else result.as_text())
     click.get_current_context().exit(EXIT_CODES[result.outcome])

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TextIO
+
+import click
 
 from cvcoteach._progress import Progress
 from cvcoteach.pipeline.progress import Bar, TimeLeft
 
 _HEARTBEAT = 300.0  # seconds after which a log gets a line although no part has ended
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys instead of showing, save for tab and newline, and bytes that are not UTF-8."""
+
+
+def plain(text: str) -> str:
+    r"""Return text that a terminal shows as it is: an escape sequence in a name becomes `\u001b[31m` in letters."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print text on standard output, or on standard error."""
+    click.echo(plain(text), err=err)
 
 
 class Display:
@@ -44,7 +60,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         self._last_line = time.monotonic()
-        print(line, file=self._stream, flush=True)
+        print(plain(line), file=self._stream, flush=True)
 
 
 class Quiet(Display):

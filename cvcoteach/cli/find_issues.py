@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import say
 from cvcoteach.pipeline.settings import Machine, Settings
 
 
@@ -28,6 +29,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.label_column
 @options.path_pattern
 @options.split
+@options.group_column
 @click.option(
     "--preset",
     default="fast",
@@ -118,6 +120,7 @@ def find_issues(
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    group_column: str | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -141,19 +144,18 @@ def find_issues(
             label_column=label_column,
             path_pattern=path_pattern,
             split=split,
+            group_column=group_column,
             watcher=display,
         )
     if results.was_done:
         display.note(f"{results.folder} holds this run already; nothing was computed again.")
     if as_json:
-        click.echo(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
+        say(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
         return
-    click.echo(summary_text(results.summary))
-    click.echo(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
-    click.echo(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
-    click.echo(
-        f"Next: cvcoteach apply {results.folder} --action relabel --output DEST says what a corrected copy changes"
-    )
+    say(summary_text(results.summary))
+    say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
+    say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
+    say(f"Next: cvcoteach apply {results.folder} --action relabel --output DEST says what a corrected copy changes")
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
-        click.echo(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")
+        say(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

@@ -13,6 +13,7 @@ from cvcoteach._validation import InputError, near
 from cvcoteach._version import __version__
 from cvcoteach.cli.apply import apply
 from cvcoteach.cli.check import check
+from cvcoteach.cli.display import say
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.predict import predict
@@ -55,10 +56,10 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            click.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo(
+            say(
                 "\nInterrupted. What is finished is kept; the same command resumes from there:\n  "
                 + shlex.join(["cvcoteach", *sys.argv[1:]]),
                 err=True,

@@ -32,6 +32,11 @@ path_pattern = click.option(
 split = click.option(
     "--split", metavar="NAME", help="Part of an .npz with several, such as train, val or test.  [default: train]"
 )
+group_column = click.option(
+    "--group-column",
+    metavar="NAME",
+    help="Column of groups, such as patients or videos: no model judges an image of a group that it trained on.",
+)
 learning_rate = click.option(
     "--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: the preset's]"
 )
@@ -62,6 +67,13 @@ _MEGAPIXELS = click.option(
     metavar="NUMBER",
     help="Largest image to read.  [default: 268]",
 )
+_TRUST = click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="Let this code run: a package.module:function, or the code in a TorchScript or torch.export file; repeatable.",
+)
 
 
 def machine(*, precision: bool = True) -> Callable[[Command], Command]:
@@ -74,14 +86,15 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
             threads: int | None,
             cache_dir: Path | None,
             max_megapixels: float | None,
+            trusted: tuple[str, ...],
             precision: str | None = None,
             **rest: Any,
         ) -> Any:
             max_pixels = None if max_megapixels is None else max(1, round(max_megapixels * 1_000_000))
-            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels), **rest)
+            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels, trusted), **rest)
 
         result: Command = gathered
-        for option in (_MEGAPIXELS, _CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
+        for option in (_TRUST, _MEGAPIXELS, _CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
             result = option(result)
         return result
 

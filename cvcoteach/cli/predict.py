@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import say
 from cvcoteach.pipeline.settings import Machine
 
 
@@ -22,7 +23,6 @@ from cvcoteach.pipeline.settings import Machine
 @options.path_pattern
 @options.split
 @click.option("--ignore-labels", is_flag=True, help="Treat SOURCE as images without labels.")
-@click.option("--model", "trusted", metavar="NAME", help="Your own package.module:function that MODEL was built with.")
 @options.machine(precision=False)
 @options.quiet
 def predict(
@@ -43,8 +43,8 @@ def predict(
     with options.shown(quiet) as display:
         result = carry_out(model, source, output, machine, watcher=display, **choices)
     if result.accuracy is not None:
-        click.echo(f"{result.accuracy:.1%} of the predictions are the given label.")
+        say(f"{result.accuracy:.1%} of the predictions are the given label.")
     if result.unreadable:
         empty = "its row is empty" if result.unreadable == 1 else "their rows are empty"
-        click.echo(f"{counted(result.unreadable, 'image')} cannot be read; {empty}.")
-    click.echo(f"Predictions: {result.file} ({counted(len(result.table), 'image')})")
+        say(f"{counted(result.unreadable, 'image')} cannot be read; {empty}.")
+    say(f"Predictions: {result.file} ({counted(len(result.table), 'image')})")

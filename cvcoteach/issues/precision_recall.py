@@ -84,9 +84,11 @@ def expected_precision_recall(issues: LabelIssues, *, level: float = 0.9) -> Rea
         level: How often the intervals shall contain the truth, in (0, 1).
 
     Raises:
-        InputError: For a level outside (0, 1).
+        InputError: For a level outside (0, 1), or anything but label issues.
     """
     check_level(level)
+    if not isinstance(issues, LabelIssues):
+        raise InputError(f"issues is a {type(issues).__name__}; it takes LabelIssues, as label_issues returns them.")
     n_flagged = issues.n_issues
     if not issues.has_signal:
         return Readout(None, None, n_flagged, 0, f"{issues.note} Only reviews can tell how good flags are.".lstrip())

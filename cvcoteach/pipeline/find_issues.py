@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cvcoteach._progress import Watcher
 from cvcoteach._version import __version__
+from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.sources import Choices, Source
@@ -21,7 +23,7 @@ from cvcoteach.pipeline import report
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.report_run import PAGE, write_page
-from cvcoteach.pipeline.results import RunResults, write_unreadable
+from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
 
@@ -43,6 +45,8 @@ def find_issues(
     label_column: str | None = None,
     path_pattern: str | None = None,
     split: str | None = None,
+    group_column: str | None = None,
+    groups: npt.ArrayLike | None = None,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
@@ -58,6 +62,9 @@ def find_issues(
         label_column: column of given labels in a table; None: auto-detected.
         path_pattern: file of a value {} in the path column, such as `images/{}.png`; None: the value itself.
         split: part of an .npz with several.
+        group_column: column of groups in a table, or array of them in an .npz, such as patients or videos: no model
+            judges an image of a group that it trained on.
+        groups: (n,) the same as values of any kind, in the order of the source.
         watcher: follows the run.
 
     Raises:
@@ -66,8 +73,8 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
-    choices = Choices(path_column, label_column, path_pattern, split)
-    prepared = prepare(given, settings, machine, progress, choices=choices)
+    choices = Choices(path_column, label_column, path_pattern, split, group_column)
+    prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups)
     data = prepared.source
     for sentence in (*data.notes, *lone_images(data)):
         progress.note(sentence)
@@ -82,13 +89,19 @@ def find_issues(
             if results.select == "posterior" and results.found.flag_for != str(rule):
                 results = results.flagged_by(rule)
                 _save(results, run, data)
+            elif not (results.has_its_table() and (run.path / PAGE).exists()):
+                if aside := results.put_table_aside():
+                    progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
+                _save(results, run, data)
             return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
+        if data.groups is not None:
+            run.save(groups={"count": n_units(len(data), data.groups), "column": group_column})
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
-        progress.plan(len(data), incv.folds(len(data)))
+        progress.plan(len(data), incv.folds(n_units(len(data), data.groups)))
         results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
         _save(results, run, data)
         return results
@@ -103,7 +116,14 @@ def _cross_validated(
     prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, rule: FlagRule, clock: _Clock
 ) -> RunResults:
     data, run = prepared.source, clock.run
-    result = incv.run(trainer, data.labels, n_classes=len(data.class_names), finished=run.folds, on_fold=clock.fold)
+    result = incv.run(
+        trainer,
+        data.labels,
+        n_classes=len(data.class_names),
+        groups=data.groups,
+        finished=run.folds,
+        on_fold=clock.fold,
+    )
     issues, rounds = result.issues(data.class_names, rule), report.round_figures(result)
     posterior = result.posterior
     return RunResults(

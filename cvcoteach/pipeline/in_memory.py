@@ -24,6 +24,7 @@ from cvcoteach._validation import (
     lookalikes,
     near,
 )
+from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.items import pixels_of
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
@@ -80,6 +81,7 @@ def label_issues(
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
+    groups: npt.ArrayLike | None = None,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -101,6 +103,8 @@ def label_issues(
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
+        groups: (n,) group of each image, of any kind, such as its patient or video; no model judges an image of a group
+            that it trained on. None: each image stands alone.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -113,7 +117,7 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress)
+    found = flagged(labels, evidence, settings, class_names, progress, groups)
     issues = issues_of(
         found.posterior,
         class_names=found.class_names,
@@ -130,14 +134,20 @@ def flagged(
     settings: InMemorySettings,
     class_names: Sequence[str] | None = None,
     progress: bool | OnProgress = False,
+    groups: npt.ArrayLike | None = None,
 ) -> Flagged:
     """Fit the posterior and flag labels; arguments and errors as of `label_issues`."""
     check_rule(settings.filter_by)
     if evidence.kind == "pred_probs":
+        if groups is not None:
+            raise InputError(
+                "groups are given with pred_probs, which models have made already; give images, features or a trainer."
+            )
         return _by_pred_probs(labels, evidence.value, settings, class_names)
     y, names = encode_labels(labels, class_names)
     if class_names is None:
         _warn_of_lookalikes(names)
+    found = None if groups is None else as_groups(groups, len(y))
     names = names or tuple(map(str, range(int(y.max()) + 1)))
     trainer = trainer_of(evidence, len(names))
     n_rows = getattr(trainer, "n_images", None)
@@ -145,8 +155,8 @@ def flagged(
         check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
     with _shown(progress) as shown:
-        shown.plan(len(y), rounds.folds(len(y)))
-        result = rounds.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
+        shown.plan(len(y), rounds.folds(n_units(len(y), found)))
+        result = rounds.run(trainer, y, n_classes=len(names), groups=found, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
     return Flagged(result.posterior, flags, names)
 

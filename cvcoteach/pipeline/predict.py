@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cvcoteach._files import replacing
+from cvcoteach._csv import write_csv
+from cvcoteach._files import sweep_partials
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
@@ -41,7 +42,6 @@ def predict(
     output: str | Path | None = None,
     machine: Machine | None = None,
     *,
-    trusted: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     path_pattern: str | None = None,
@@ -58,7 +58,6 @@ def predict(
         output: A new file, or earlier predictions, which are replaced; None: `<name>-predictions.csv` in the current
             folder.
         machine: Where to compute; None: chosen.
-        trusted: See `load_model`.
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
         path_pattern: File of a value {} in the path column, such as `images/{}.png`; None: the value itself.
@@ -73,7 +72,7 @@ def predict(
     model, source = Path(model), Path(source)
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
-    loaded = load_model(model, trusted=trusted)
+    loaded = load_model(model, trusted=machine.trusted)
     labelled = not ignore_labels and has_labels(source, label_column=label_column, split=split)
     reading = {"path_column": path_column, "path_pattern": path_pattern, "split": split}
     data = read_source(source, label_column=label_column, least_classes=1, **reading) if labelled else None
@@ -96,8 +95,8 @@ def predict(
     table = pd.DataFrame(columns)
     predictions = [name for name in table.columns if name not in ("path", "given_label")]
     table.loc[~images.readable, predictions] = np.nan
-    with replacing(output) as file:
-        table.to_csv(file, index=False, float_format="%.6f")
+    sweep_partials(output.absolute().parent, output.name, older_than=3600)  # of calls that were killed
+    write_csv(output, table, float_format="%.6f")
     right = None if labels is None else (predicted == labels)[images.readable]
     return Predictions(
         output, table, None if right is None or not len(right) else float(right.mean()), len(images.errors)

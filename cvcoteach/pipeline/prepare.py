@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
+from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
@@ -73,6 +74,7 @@ def prepare(
     progress: RunProgress,
     *,
     choices: Choices | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
@@ -82,6 +84,7 @@ def prepare(
         machine: Where to compute.
         progress: Follows the reading.
         choices: How to read the source.
+        groups: (n,) group of each image, of any kind, in the order of the source; None: the source's own, if any.
 
     Raises:
         InputError: Anything does not fit.
@@ -93,6 +96,8 @@ def prepare(
     if not isinstance(data, Source):
         data = read_source(data, **asdict(choices or Choices()))
         progress.note(f"{data.description}.")
+    if groups is not None:
+        data = replace(data, groups=as_groups(groups, len(data)))
     incv, backbone = settings.cross_validation, None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
         settings, backbone = _automatic(data, settings, machine, progress)
@@ -103,7 +108,10 @@ def prepare(
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
     kept = prepared.source
-    identity: dict[str, Any] = {"select": incv.select, "folds": incv.folds(len(kept)), "seed": incv.seed}
+    folds = incv.folds(n_units(len(kept), kept.groups))
+    identity: dict[str, Any] = {"select": incv.select, "folds": folds, "seed": incv.seed}
+    if kept.groups is not None:
+        identity |= {"groups_digest": digest(kept.groups)}
     if incv.select == "agreement":
         identity |= {"remove_ratio": incv.remove_ratio}
     labels_digest = digest(kept.labels, *kept.class_names)
@@ -174,7 +182,7 @@ def _with_backbone(
 ) -> Prepared:
     assert settings.backbone is not None
     if backbone is None:
-        backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size)
+        backbone = load_backbone(settings.backbone, settings.weights, size=settings.image_size, trusted=machine.trusted)
     # smaller images are scaled up on the device, so that they stay small on disk
     size = min(natural_size(data), backbone.size)
     images = load(data, size, machine, progress)
@@ -216,6 +224,7 @@ def load(
         cache_dir=machine.cache_dir,
         max_pixels=machine.max_pixels,
         progress=progress.reading,
+        note=progress.note,
     )
     for sentence in images.notes:
         progress.note(sentence)
@@ -232,6 +241,7 @@ def extracted(backbone: Backbone, images: Images, machine: Machine, progress: Ru
         threads=machine.threads,
         cache_dir=machine.cache_dir,
         progress=progress.extracting,
+        note=progress.note,
     )
 
 
@@ -239,7 +249,7 @@ def _with_images(
     data: Source, settings: Settings, machine: Machine, progress: RunProgress, backbone: Backbone | None
 ) -> Prepared:
     recipe = _recipe(settings)
-    models = ModelFactory(recipe.model, backbone)
+    models = ModelFactory(recipe.model, backbone, trusted=machine.trusted)
     size = settings.image_size or size_for(data, models.preprocessing.size)
     images = load(data, size, machine, progress)
     data, unreadable, readable = _readable(data, images)
@@ -261,7 +271,9 @@ def _with_images(
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
                 # each is on all images but one part, about
-                trainings = sum(n_folds - 1 for n_folds in settings.cross_validation.folds(len(data)))
+                trainings = sum(
+                    n_folds - 1 for n_folds in settings.cross_validation.folds(n_units(len(data), data.groups))
+                )
                 seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
                 progress.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)
@@ -301,13 +313,16 @@ def _recipe(settings: Settings) -> Recipe:
 
 
 def lone_images(data: Source) -> list[str]:
-    """Return a sentence on the classes with a single image, if there are any."""
-    counts = np.bincount(data.labels, minlength=len(data.class_names))
+    """Return a sentence on the classes with a single image, or images of a single group, if there are any."""
+    units = np.arange(len(data)) if data.groups is None else data.groups
+    pairs = np.unique(np.stack([data.labels, units]), axis=1)
+    counts = np.bincount(pairs[0], minlength=len(data.class_names))
     lone = [repr(data.class_names[k]) for k in np.flatnonzero(counts == 1)]
+    what = "1 image" if data.groups is None else "images of 1 group"
     if len(lone) == 1:
-        return [f"class {lone[0]} has 1 image: the models that score it never see the class, so look at it yourself."]
+        return [f"class {lone[0]} has {what}: the models that score it never see the class, so look at it yourself."]
     names = ", ".join(lone[:5]) + (f" and {len(lone) - 5:,} more" if len(lone) > 5 else "")
     return lone and [
-        f"{len(lone):,} of {len(counts):,} classes have 1 image: {names}; the models that score it never see its "
+        f"{len(lone):,} of {len(counts):,} classes have {what}: {names}; the models that score it never see its "
         "class, so look at these images yourself."
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._files import replacing, write_arrays
+from cvcoteach._csv import unescaped, unescaped_values, write_csv
+from cvcoteach._files import check_regular, write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.issues.flags import FlagRule
@@ -39,6 +41,10 @@ _IN_ARRAYS = (
     "alternative",
     "alternative_prob",
 )
+_COLUMNS = (
+    "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
+    "set", "round",
+)  # fmt: skip
 _OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name != "index"])
 
 
@@ -191,13 +197,33 @@ class RunResults:
         )
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
+    def has_its_table(self) -> bool:
+        """Return whether issues.csv is there, with all its columns and, in any order, each image with its flag."""
+        try:
+            there = pd.read_csv(self.folder / ISSUES, dtype=str, keep_default_na=False, encoding="utf-8")
+        except (OSError, ValueError):
+            return False
+        if not {*_COLUMNS} <= {*there.columns}:
+            return False
+        flags = there["is_label_issue"].str.lower() == "true"  # spreadsheets write TRUE
+        found = zip(unescaped_values(there["path"]), flags, strict=True)
+        return sorted(found) == sorted(zip(self.paths, self.found.is_label_issue.tolist(), strict=True))
+
+    def put_table_aside(self) -> Path | None:
+        """Rename issues.csv, which may hold somebody's work, to a name that is free; return it, None for no table."""
+        if not (self.folder / ISSUES).is_file():
+            return None
+        names = (self.folder / f"issues.changed{number}.csv" for number in ("", *map(str, range(2, 10_000))))
+        aside = next(name for name in names if not name.exists())
+        os.replace(self.folder / ISSUES, aside)
+        return aside
+
     def save(self, run: RunFolder) -> None:
         """Write issues.csv, probabilities.npz and the record of the run, which is finished with that.
 
         Raises InputError where the disk is full or the folder cannot be written.
         """
-        with replacing(run.path / ISSUES) as file:
-            self.table().to_csv(file, index=False, float_format="%.6f")
+        write_csv(run.path / ISSUES, self.table(), float_format="%.6f")
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
         of_issues = {name: np.asarray(getattr(self.found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
@@ -231,9 +257,7 @@ class RunResults:
 def write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
     """Write unreadable.csv, unless every image could be read. unreadable: path -> why."""
     if unreadable:
-        table = pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())})
-        with replacing(folder / UNREADABLE) as file:
-            table.to_csv(file, index=False)
+        write_csv(folder / UNREADABLE, pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())}))
 
 
 def read_unreadable(folder: Path) -> dict[str, str]:
@@ -241,11 +265,12 @@ def read_unreadable(folder: Path) -> dict[str, str]:
     if not (folder / UNREADABLE).exists():
         return {}
     with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
-        return {line["path"]: line["reason"] for line in csv.DictReader(file)}
+        return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
 
 
 def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     wanted = {*_IN_ARRAYS, *_OF_ISSUES}
+    check_regular(file)
     try:
         # opened here: numpy leaves a file open that it cannot read
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as content:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cvcoteach._files import digest, replacing
+from cvcoteach._csv import write_csv
+from cvcoteach._files import digest
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
 from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
 from cvcoteach.data.sources import Choices, columns_of
-from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, architecture, epochs_of, plan_of
+from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retrain_recipe import recipe_of
@@ -32,6 +33,7 @@ from cvcoteach.pipeline.retraining_set import (
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.scores import Scores, confusion_table, figures, per_class_table, score
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
+from cvcoteach.training.trust import check_trusted
 
 _HISTORY = "history.csv"
 
@@ -104,6 +106,8 @@ def retrain(
             raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
     finished = FinishedRun.read(run)
     recipe = recipe_of(settings, finished.record)
+    if recipe.model.is_foreign:
+        check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
     images, test_images = _named_sources(_location(finished, source), test, Choices(path_column, label_column))
     request = RetrainRequest(finished, _as_in_run(images, finished), corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
@@ -127,7 +131,7 @@ def retrain(
         was_done = folder.done
         training = ClassifierTraining(folder.path, data, task, plan_of(folder, task, machine))
         if was_done:
-            model = load_model(folder.path, trusted=str(architecture(data, recipe)))
+            model = load_model(folder.path, trusted=machine.trusted)
         else:
             progress.note(_opening(data, task))
             if (folder.path / CHECKPOINT).exists():
@@ -247,8 +251,7 @@ def _opening(data: RetrainingSet, task: CoTeachingTask) -> str:
 
 
 def _write_history(file: Path, history: Sequence[Epoch]) -> None:
-    with replacing(file) as out:
-        pd.DataFrame([asdict(epoch) for epoch in history]).to_csv(out, index=False, float_format="%.6g")
+    write_csv(file, pd.DataFrame([asdict(epoch) for epoch in history]), float_format="%.6g")
 
 
 def _read_history(file: Path) -> tuple[Epoch, ...]:
@@ -257,9 +260,7 @@ def _read_history(file: Path) -> tuple[Epoch, ...]:
 
 
 def _write_scores(folder: RunFolder, ours: Scores, plain: Scores, class_names: Sequence[str]) -> None:
-    with replacing(folder.path / "per_class.csv") as out:
-        per_class_table(ours, plain, class_names).to_csv(out, index=False, float_format="%.4f")
+    write_csv(folder.path / "per_class.csv", per_class_table(ours, plain, class_names), float_format="%.4f")
     for name, scores in (("confusion.csv", ours), ("confusion_plain.csv", plain)):
-        with replacing(folder.path / name) as out:
-            confusion_table(scores, class_names).to_csv(out)
+        write_csv(folder.path / name, confusion_table(scores, class_names), index=True)
     folder.save(test=figures(ours, plain))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     candidate = flagged if results.select == "posterior" else results.candidate
     nothing = np.zeros(len(results.labels), np.bool_)
     reviewed = _corrected(request, data.root, Corrected(results.labels, selected, candidate, nothing, nothing))
-    models = _models(request)
+    models = _models(request, machine.trusted)
     frozen = models.backbone if models.spec.kind == "frozen" else None
     # as in find-issues: smaller images are scaled up on the device
     size = (
@@ -227,7 +227,7 @@ def _size(request: RetrainRequest, models: ModelFactory, data: Source) -> int:
     return size_for(data, models.preprocessing.size)
 
 
-def _models(request: RetrainRequest) -> ModelFactory:
+def _models(request: RetrainRequest, trusted: Collection[str]) -> ModelFactory:
     """Return what builds the networks; a backbone that stays as it is must be the run's own, if it has its name.
 
     Raises:
@@ -235,10 +235,11 @@ def _models(request: RetrainRequest) -> ModelFactory:
     """
     model, identity = request.model, request.run.identity
     if model.kind != "frozen":
-        return ModelFactory(model)
+        return ModelFactory(model, trusted=trusted)
     is_the_runs = identity.get("backbone") == model.name
     used = int(identity["image_size"]) if is_the_runs else None
-    models = ModelFactory(replace(model, image_size=request.settings.image_size or model.image_size or used))
+    size = request.settings.image_size or model.image_size or used
+    models = ModelFactory(replace(model, image_size=size), trusted=trusted)
     if not models.backbone.trainable:
         raise InputError(
             f"the features come from the file {model.name}, whose network a classifier cannot hold; name another "

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 
-from cvcoteach._files import PARTIAL, write_array, write_json
+from cvcoteach._files import DamagedError, check_regular, read_array, sweep_partials, write_array, write_json
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.crossval.trainer import FoldKey
 
@@ -31,22 +30,22 @@ class FoldFiles(MutableMapping[FoldKey, PredProbs]):
     def __init__(self, folder: Path) -> None:
         """Use `folder`, which is created when the first fold is written."""
         self.folder = folder
+        self._whole: set[FoldKey] = set()  # those whose checksum was right
 
     def _file(self, key: FoldKey) -> Path:
         return self.folder / f"round-{key[0]}-fold-{key[1]}.npy"
 
     def __getitem__(self, key: FoldKey) -> PredProbs:
-        """Return the probabilities of one fold. Raises KeyError where it has not finished."""
+        """Return the probabilities of one fold. Raises KeyError where it has not finished, or its file is damaged."""
         try:
-            return np.load(self._file(key), allow_pickle=False)
-        except FileNotFoundError:
+            return read_array(self._file(key))
+        except (OSError, DamagedError):
             raise KeyError(key) from None
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{self._file(key)} is damaged; delete it to train its fold again.") from error
 
     def __setitem__(self, key: FoldKey, value: PredProbs) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_array(self._file(key), value)
+        self._whole.add(key)
 
     def __delitem__(self, key: FoldKey) -> None:
         try:
@@ -55,7 +54,17 @@ class FoldFiles(MutableMapping[FoldKey, PredProbs]):
             raise KeyError(key) from None
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, tuple) and self._file(FoldKey(*key)).exists()
+        if not isinstance(key, tuple):
+            return False
+        key = FoldKey(*key)
+        if key not in self._whole or not self._file(key).exists():
+            try:
+                self[key]
+            except KeyError:  # a fold that is not whole is trained again
+                self._whole.discard(key)
+                return False
+            self._whole.add(key)
+        return True
 
     def __iter__(self) -> Iterator[FoldKey]:
         for file in sorted(self.folder.glob("round-*-fold-*.npy")):
@@ -111,8 +120,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
         try:
-            for left_by_a_killed_run in path.rglob(f".*{PARTIAL}"):
-                left_by_a_killed_run.unlink(missing_ok=True)
+            for folder in (path, path / "folds"):
+                sweep_partials(folder)
             run = cls(path, _read(file)) if file.exists() else None
             if run is not None and run._has_results:
                 _refuse_other(path, run.record["identity"], wanted)
@@ -157,6 +166,7 @@ class RunFolder:
 
 
 def _read(file: Path) -> Json:
+    check_regular(file)
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         known = record["format"]

@@ -142,6 +142,8 @@ class Machine:
     """Where decoded images and features are kept; None: the user's cache."""
     max_pixels: int | None = None
     """Pixels of the largest image to read; None: 268 million."""
+    trusted: tuple[str, ...] = ()
+    """Names of code from outside that may run: "package.module:function", files of TorchScript or torch.export."""
 
     def __post_init__(self) -> None:
         if self.cache_dir is not None:  # may be given as text

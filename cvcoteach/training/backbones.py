@@ -8,7 +8,7 @@ import importlib
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,7 @@ from cvcoteach.training.pretrained import (
     torchvision_network,
 )
 from cvcoteach.training.standardisation import Standardisation
+from cvcoteach.training.trust import check_trusted, runs_code, weights_only
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -64,7 +65,9 @@ class Backbone:
         return replace(self, network=copy.deepcopy(self.network).cpu()) if self.trainable else self
 
 
-def load_backbone(name: str, weights: str | None = None, *, size: int | None = None) -> Backbone:
+def load_backbone(
+    name: str, weights: str | None = None, *, size: int | None = None, trusted: Collection[str] = ()
+) -> Backbone:
     """Load a pretrained network and cut off its classifier.
 
     Size, mean, standard deviation and interpolation are those of the weights' own transforms, or ImageNet's if there
@@ -78,9 +81,10 @@ def load_backbone(name: str, weights: str | None = None, *, size: int | None = N
         weights: A file with a state dict (of torch, or .safetensors), of which nothing but weights is unpickled;
             "none": a fresh initialisation, always the same; None or "default": the published weights.
         size: Image height and width, pixels; None: what the weights were trained on.
+        trusted: Names of code that the user allows to run, see `trust`: a function, an exported file.
 
     Raises:
-        InputError: The name is unknown, a file does not fit, or weights cannot be fetched.
+        InputError: The name is unknown or not trusted, a file does not fit, or weights cannot be fetched.
     """
     if size is not None:
         check_at_least("image_size", size, 1)
@@ -89,11 +93,14 @@ def load_backbone(name: str, weights: str | None = None, *, size: int | None = N
     if weights not in (None, "none") and not Path(weights).is_file():
         raise InputError(f"weights is {weights!r}, which is not a file; it takes a file, default or none.")
     kind, _, rest = name.partition(":")
+    if runs_code(name) and (rest or Path(name).is_file()):
+        check_trusted(name, trusted)
     with seeded(0, torch.device("cpu")):
         if kind == "torchvision":
             backbone = _from_torchvision(name, rest, weights)
         elif kind == "timm":
-            backbone = _from_timm(name, rest, weights)
+            with weights_only():
+                backbone = _from_timm(name, rest, weights)
         elif Path(name).is_file():
             backbone = _from_file(name, weights)
         elif rest:

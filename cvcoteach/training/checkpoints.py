@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from cvcoteach._files import replacing
+from cvcoteach._files import Sealed, read_sealed, replacing
 from cvcoteach._validation import InputError
 from cvcoteach.training.loop import EpochReport, OnEpoch
 from cvcoteach.training.memory import kept_between_batches
@@ -42,7 +42,12 @@ def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: On
         InputError: A loss is not finite; the checkpoint of the last good epoch stays.
     """
     if checkpoint is not None and checkpoint.exists():
-        training.load_state_dict(load_checkpoint(checkpoint))
+        try:
+            state = load_checkpoint(checkpoint)
+        except InputError:  # damaged: what it saved is trained again
+            checkpoint.unlink()
+        else:
+            training.load_state_dict(state)
     with kept_between_batches():
         while training.epoch < training.recipe.epochs:
             report = training.run_epoch()
@@ -55,7 +60,14 @@ def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: On
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values atomically."""
     with replacing(file) as out:
-        torch.save(state, out)
+        sealed = Sealed(out)
+        try:
+            torch.save(state, sealed)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            if sealed.error is not None:  # torch hides why it could not write
+                raise sealed.error from error
+            raise
+        sealed.seal()
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
@@ -67,7 +79,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the content of foreign files, which are refused below
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+            state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(file)), map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken archive makes torch raise anything at all
         raise InputError(f"{file} is damaged; delete it to train from the start.") from error
     return state

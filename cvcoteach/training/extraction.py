@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,26 +10,26 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 import platformdirs
 import torch
 from torch import Tensor, nn
 
+from cvcoteach._files import FULL, locked
 from cvcoteach._validation import InputError
 from cvcoteach.data.images import CACHE_VARIABLE
 from cvcoteach.training.backbones import Backbone, pooled, scaled
 from cvcoteach.training.batches import DeviceImages, check_pixels
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
+from cvcoteach.training.feature_cache import FeatureFile
 from cvcoteach.training.normalisation import Scaling, normalise
 
 OnFeatures = Callable[[int, int, float], None]
 """Called with the number of images done, the number of all images, and images per second."""
 
 _VERSION = 1
-_SAVE_EVERY = 10.0  # seconds; what killing the process may cost
 _BATCH = {"cpu": 64, "mps": 128, "cuda": 256}
 
 
@@ -41,6 +42,7 @@ def extract_features(
     threads: int | None = None,
     cache_dir: Path | None = None,
     progress: OnFeatures | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> npt.NDArray[np.float16]:
     """Return features (n, d) float16 of all images, memory-mapped from the cache.
 
@@ -54,10 +56,11 @@ def extract_features(
         threads: CPU threads; None: as many as the process may use.
         cache_dir: None: CVCOTEACH_CACHE_DIR from the environment, else the user's cache folder.
         progress: Called after each batch.
+        note: Called with a sentence where another process computes the same features, which is waited for.
 
     Raises:
         InputError: The backbone does not take the images or returns a number that is not finite, or the cache cannot
-            be written.
+            be written or has no room.
     """
     array = check_pixels(pixels)
     root = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("cvcoteach"))
@@ -72,14 +75,22 @@ def extract_features(
     home = root / "features"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(home / f"{key}.lock"):
-            file = home / f"{key}.npy"
-            if not file.exists():
+        file = FeatureFile(home, key)
+        with locked(file.lock, note):
+            features = file.open()
+            if features is None:
                 set_threads(choose_threads(threads))
-                extractor = Extractor(backbone, array, choose_device(device))
-                _compute(extractor, file, progress)
-            return np.load(file, mmap_mode="r", allow_pickle=False)
+                _compute(Extractor(backbone, array, choose_device(device)), file, progress)
+                features = file.open()
+            if features is None:
+                raise OSError(errno.EIO, "features vanished while they were computed")
+            return features
     except OSError as error:
+        if error.errno in FULL:
+            raise InputError(
+                f"the disk of the cache folder {root} is full; make room, or name another folder in {CACHE_VARIABLE}, "
+                "and repeat the same call: it goes on from here."
+            ) from error
         raise InputError(
             f"the cache folder {root} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."
         ) from error
@@ -144,36 +155,16 @@ class Extractor:
         return features
 
 
-def _compute(extractor: Extractor, file: Path, progress: OnFeatures | None) -> None:
-    """Fill an array beside `file`, recording how far it is, and rename it at the end."""
-    building, state = file.with_suffix(".building.npy"), file.with_suffix(".json")
-    n, done = extractor.n, 0
-    try:
-        array = np.lib.format.open_memmap(building, mode="r+")
-        done = int(json.loads(state.read_text())["done"])
-    except (OSError, ValueError, KeyError):
-        first = next(extractor.features(0, min(1, n)))
-        array = np.lib.format.open_memmap(building, mode="w+", dtype=np.float16, shape=(n, first.shape[1]))
-        done = 0
-    began, saved, already = time.perf_counter(), time.perf_counter(), done
-
-    def save() -> None:
-        array.flush()
-        partial = state.with_suffix(".partial")
-        partial.write_text(json.dumps({"done": done}))
-        os.replace(partial, state)
-
-    try:
-        for features in extractor.features(done, n):
-            array[done : done + len(features)] = features
-            done += len(features)
-            now = time.perf_counter()
+def _compute(extractor: Extractor, file: FeatureFile, progress: OnFeatures | None) -> None:
+    """Compute the features that are not there yet."""
+    n, d = extractor.n, file.width()
+    if d is None:
+        d = next(extractor.features(0, min(1, n))).shape[1]
+    with file.begin((n, d)) as building:
+        began, already = time.perf_counter(), building.done
+        for features in extractor.features(already, n):
+            building.add(features)
             if progress is not None:
-                progress(done, n, (done - already) / (now - began))
-            if now - saved > _SAVE_EVERY:
-                save()
-                saved = now
-    finally:
-        save()
-    os.replace(building, file)
-    state.unlink(missing_ok=True)
+                seconds = max(time.perf_counter() - began, 1e-9)
+                progress(building.done, n, (building.done - already) / seconds)
+    file.publish((n, d))

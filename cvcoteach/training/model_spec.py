@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from cvcoteach._validation import InputError
+from cvcoteach.training.trust import runs_code
 
 ModelKind = Literal["own", "torchvision", "function", "backbone", "frozen"]
 
@@ -13,7 +14,6 @@ OWN = ("small", "resnet32")
 """The networks that come with this package (see `networks`)."""
 
 _PREFIXES: dict[str, ModelKind] = {"backbone:": "backbone", "frozen:": "frozen"}
-_KNOWN_CODE = ("torchvision:", "timm:")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ModelSpec:
     def is_foreign(self) -> bool:
         """Whether building it runs code from outside this package, torchvision and timm."""
         if self.has_backbone:
-            return not self.name.startswith(_KNOWN_CODE)
+            return runs_code(self.name)
         return self.kind == "function"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -24,24 +25,29 @@ from cvcoteach.training.pretrained import (
     published_weights,
     torchvision_network,
 )
+from cvcoteach.training.trust import check_trusted
 
 
 class ModelFactory:
     """Builds fresh networks of one model. A backbone is loaded once and copied for each network."""
 
-    def __init__(self, spec: ModelSpec, backbone: Backbone | None = None) -> None:
+    def __init__(self, spec: ModelSpec, backbone: Backbone | None = None, *, trusted: Collection[str] = ()) -> None:
         """Check what can be checked without building a network.
 
         Args:
             spec: The model.
             backbone: The spec's backbone, if it is loaded already; None: it is loaded when first needed.
+            trusted: Names of code that the user allows to run, see `trust`.
 
         Raises:
-            InputError: The name or the weights cannot be.
+            InputError: The name or the weights cannot be, or the model is code that is not trusted.
         """
         _check(spec)
+        if spec.kind == "function":
+            check_trusted(spec.name, trusted)
         self.spec = spec
         self._backbone = backbone
+        self._trusted = trusted
 
     @property
     def backbone(self) -> Backbone:
@@ -51,7 +57,8 @@ class ModelFactory:
             InputError: It cannot be loaded.
         """
         if self._backbone is None:
-            self._backbone = load_backbone(self.spec.name, self.spec.weights, size=self.spec.image_size)
+            spec = self.spec
+            self._backbone = load_backbone(spec.name, spec.weights, size=spec.image_size, trusted=self._trusted)
         return self._backbone
 
     @cached_property

@@ -17,6 +17,7 @@ from torchvision import models as torchvision_models
 from cvcoteach._validation import InputError, near
 from cvcoteach.training.model_spec import OWN
 from cvcoteach.training.networks import GreyAsColour
+from cvcoteach.training.trust import weights_only
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,7 +61,8 @@ def torchvision_network(name: str, pretrained: bool) -> nn.Module:
     # these two warn unless told whether to use their slow published initialisation
     extra = {"init_weights": True} if name in ("googlenet", "inception_v3") and weights is None else {}
     try:
-        network: nn.Module = torchvision_models.get_model(name, weights=weights, **extra)
+        with weights_only():
+            network: nn.Module = torchvision_models.get_model(name, weights=weights, **extra)
     except (URLError, OSError, RuntimeError) as error:
         url = getattr(weights, "url", "")
         raise InputError(

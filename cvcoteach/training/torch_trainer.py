@@ -69,7 +69,7 @@ class TorchTrainer:
                 f"model is {str(recipe.model)!r}; heads on frozen features are trained with backbone "
                 f"{recipe.model.name}."
             )
-        self._models = models or ModelFactory(recipe.model)
+        self._models = models or ModelFactory(recipe.model, trusted=(recipe.model.name,))  # named by the caller
         self._preprocessing = self._models.preprocessing
         self._on_epoch = on_epoch
         self._device = choose_device(plan.device if plan else device)

@@ -8,7 +8,7 @@ import pytest
 
 from cvcoteach._progress import Progress
 from cvcoteach.cli import display as module
-from cvcoteach.cli.display import Display, Quiet
+from cvcoteach.cli.display import Display, Quiet, plain
 
 
 class Terminal(io.StringIO):
@@ -65,3 +65,10 @@ def test_quiet_shows_notes_only() -> None:
     a_run(display)
     display.note("a sentence")
     assert stream.getvalue() == "note: a sentence\n"
+
+
+def test_names_cannot_steer_a_terminal() -> None:
+    assert plain("a\x1b[31mb\x9b2J\u202e\udce9\tc\nd é 猫") == r"a\u001b[31mb\u009b2J\u202e\udce9" + "\tc\nd é 猫"
+    stream = io.StringIO()
+    Display(stream).note("class '\x1b]0;title\x07' has 1 image")
+    assert stream.getvalue() == "note: class '\\u001b]0;title\\u0007' has 1 image\n"

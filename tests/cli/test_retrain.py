@@ -423,10 +423,11 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, agreed: Pat
 def test_a_backbone_is_loaded_once_per_run(work: Path, tmp_path: Path) -> None:
     before = counted.loads
     settings = runs.Settings(backbone="tests.backbones:counted", finetune=True, epochs=1, n_rounds=1)
-    machine = runs.Machine("cpu", 1, "float32", work / "cache")
+    machine = runs.Machine("cpu", 1, "float32", work / "cache", trusted=("tests.backbones:counted",))
     runs.find_issues(work / "shapes", tmp_path / "run", settings, machine)
     assert counted.loads == before + 1
     arguments = ("--epochs", 1, "--mode", "vanilla", "--noise-rate", 0.1, "-q", *MACHINE)
+    arguments += ("--trust", "tests.backbones:counted")
     result = call("retrain", tmp_path / "run", "-o", tmp_path / "m", "--test", work / "test.npz", *arguments)
     assert result.exit_code == 0, result.output + result.stderr
     assert counted.loads == before + 2

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvcoteach._files import locked
 from cvcoteach._validation import InputError
 from cvcoteach.data import cache, decode, images
 from cvcoteach.data.images import load_images
@@ -188,6 +191,76 @@ def test_a_damaged_array_is_made_again(tmp_path: Path, home: Path) -> None:
         for file in home.rglob(name):
             os.truncate(file, file.stat().st_size // 2)
         np.testing.assert_array_equal(load_images(source, 8, cache_dir=home).pixels, expected)
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "records.npy", "about.json"])
+@pytest.mark.parametrize("damage", ["flipped", "gone", "empty"])
+def test_an_array_with_a_flipped_bit_or_without_a_part_is_made_again(
+    tmp_path: Path, home: Path, name: str, damage: str
+) -> None:
+    source = noise_images(tmp_path / "in", 4)
+    expected = np.array(load_images(source, 8, cache_dir=home).pixels)
+    (file,) = home.rglob(name)
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(bytes(content) if damage == "flipped" else b"")
+    for _ in range(2):
+        np.testing.assert_array_equal(load_images(source, 8, cache_dir=home).pixels, expected)
+
+
+@pytest.mark.parametrize("size", [0, 200])
+def test_a_half_without_its_pixels_is_begun_anew(
+    tmp_path: Path, home: Path, settled: None, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(images, "_CHUNK_BYTES", 5 * 8 * 8 * 3)
+    source = noise_images(tmp_path / "in", 20)
+    expected = np.array(load_images(source, 8, cache_dir=tmp_path / "whole").pixels)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_images(source, 8, cache_dir=home, progress=interrupt)
+    (file,) = home.rglob("building/pixels.npy")
+    os.truncate(file, size)
+    np.testing.assert_array_equal(load_images(source, 8, cache_dir=home).pixels, expected)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_array_that_another_process_published_meanwhile_is_taken(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    source = noise_images(tmp_path / "in", 4)
+    other = load_images(source, 8, cache_dir=tmp_path / "other")
+    publish = cache.Build.publish
+
+    def at_once(build: cache.Build, folder: Path, errors: dict[int, str]) -> None:
+        shutil.copytree(tmp_path / "other" / "arrays" / folder.name, folder)
+        if not whole:
+            (folder / "about.json").unlink()
+        publish(build, folder, errors)
+
+    monkeypatch.setattr(cache.Build, "publish", at_once)
+    loaded = load_images(source, 8, cache_dir=home)
+    np.testing.assert_array_equal(loaded.pixels, other.pixels)
+    assert list(home.rglob("building")) == []
+
+
+def test_a_process_that_is_waited_for_is_named(tmp_path: Path, home: Path) -> None:
+    source, said = noise_images(tmp_path / "in", 4), list[str]()
+    load_images(source, 8, cache_dir=home)
+    (lock,) = home.rglob("lock")
+    (tmp_path / "in" / "0003.png").write_bytes((tmp_path / "in" / "0002.png").read_bytes())
+    with ThreadPoolExecutor(1) as pool:
+        with locked(lock):
+            loading = pool.submit(lambda: load_images(source, 8, cache_dir=home, note=said.append))
+            while not said:
+                time.sleep(0.01)
+        assert len(loading.result().pixels) == 4
+    assert re.fullmatch(r"Waiting for process \d+ on .+, which is at work on the same\.", said[0])
 
 
 def test_damaged_notes_cost_time_only(tmp_path: Path, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cvcoteach.data import decode
-from cvcoteach.data.images import load_images
+from cvcoteach.data.images import load_images, natural_size
+from cvcoteach.data.sources.source import unlabelled
 from tests.image_files import source_of
 
 RED, WHITE = (254, 0, 0), (255, 255, 255)
@@ -167,3 +169,34 @@ def test_a_broken_file_is_unreadable_or_read_but_never_raises(
     assert all(errors.values())
     assert not pixels[~records["readable"]].any()
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_image_that_would_take_too_much_memory_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"rgb.png": solid("RGB", RED), "rgba.png": solid("RGBA", (0, 0, 0, 102)), "deep.png": solid("I;16", 9)}
+    for name, image in files.items():
+        image.save(tmp_path / name)
+    monkeypatch.setattr(decode, "_LEAST_BYTES", 9 * 5 * 13)
+    _, _, errors, _ = decode.decode_files([str(tmp_path / name) for name in files], 4, 3, False, max_pixels=45)
+    assert list(errors) == [2]
+    assert "GB of memory, more than the 0.0 GB that are allowed; --max-megapixels raises that" in errors[2]
+    assert decode.decode_files([str(tmp_path / "deep.png")], 4, 3, False, max_pixels=9 * 5 * 6)[2] == {}
+
+
+def test_formats_that_pillow_hands_to_other_programs_are_not_read(tmp_path: Path) -> None:
+    solid("RGB", RED).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    assert decode.decode_files([str(tmp_path / "a.png")], 4, 3, False)[2] == {0: "unknown image format"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_pipe_or_a_device_is_no_image_and_is_not_waited_for(tmp_path: Path, home: Path) -> None:
+    names = [f"{i}.png" for i in range(5)]
+    os.mkfifo(tmp_path / "0.png")
+    (tmp_path / "1.png").symlink_to("/dev/zero")
+    for name in names[2:]:
+        solid("RGB", RED).save(tmp_path / name)
+    source = unlabelled(tmp_path, tmp_path, names)
+    assert natural_size(source) == 5
+    assert load_images(source, 4, cache_dir=home).errors == dict.fromkeys((0, 1), "not a regular file")

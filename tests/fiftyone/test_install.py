@@ -150,3 +150,15 @@ def test_the_wheel_carries_the_plugin(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("cvcoteach-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"cvcoteach/fiftyone/plugin/{name}" for name in FILES} <= names
+
+
+def test_the_doctor_keeps_secrets(monkeypatch: pytest.MonkeyPatch, plugins: Path) -> None:
+    address = "mongodb+srv://me:p%40ss@host:27017/db?authSource=admin&tlsCertificateKeyFilePassword=hidden"
+    monkeypatch.setattr(fo.config, "database_uri", address)
+    monkeypatch.setattr(fo, "list_datasets", lambda: ["a"])
+    said = doctor()[1]
+    assert "mongodb+srv://***@host:27017/db?authSource=admin" in said
+    monkeypatch.setattr(fo, "list_datasets", lambda: (_ for _ in ()).throw(ValueError(f"no answer from {address}")))
+    said += doctor()[1]
+    assert "no answer from mongodb+srv://***@host" in said
+    assert not [word for word in ("me:", "p%40ss", "hidden") if word in said]

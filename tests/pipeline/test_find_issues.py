@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cvcoteach import find_label_issues, label_issues
@@ -111,6 +112,47 @@ def test_a_run_that_is_there_is_read_and_not_trained_again(tmp_path: Path, fake:
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert second.summary == first.summary
     assert second.table().equals(first.table())
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "binary", "other flags"])
+def test_a_damaged_or_deleted_table_is_written_again_and_nothing_is_lost(
+    tmp_path: Path, fake: Any, damage: str
+) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    find_issues(source, tmp_path / "run", QUICK)
+    file = tmp_path / "run" / "issues.csv"
+    before, n_trained = file.read_bytes(), trainer.n_trained
+    there = {
+        "gone": b"",
+        "cut": before[: len(before) // 2],
+        "binary": b"\xff\x00" * 100,
+        "other flags": before.replace(b"False", b"True", 1),
+    }[damage]
+    file.write_bytes(there)
+    if damage == "gone":
+        file.unlink()
+    (tmp_path / "run" / "issues.html").unlink()
+    recorder = Recorder()
+    assert find_issues(source, tmp_path / "run", QUICK, watcher=recorder).was_done
+    assert (file.read_bytes(), trainer.n_trained) == (before, n_trained)
+    assert (tmp_path / "run" / "issues.html").exists()
+    kept = [entry.read_bytes() for entry in (tmp_path / "run").glob("issues.changed*.csv")]
+    assert kept == ([] if damage == "gone" else [there])
+    assert bool(kept) == any("is issues.changed.csv now, and written again" in note for note in recorder.notes)
+
+
+def test_a_table_that_somebody_sorted_and_added_to_stays(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    find_issues(source, tmp_path / "run", QUICK)
+    file = tmp_path / "run" / "issues.csv"
+    table = pd.read_csv(file).sort_values("path").assign(remark="seen")
+    table["is_label_issue"] = table["is_label_issue"].map({True: "TRUE", False: "FALSE"})
+    table.to_csv(file, index=False)
+    before = file.read_bytes()
+    find_issues(source, tmp_path / "run", QUICK)
+    assert file.read_bytes() == before
 
 
 def test_an_interrupted_run_resumes_and_its_progress_starts_where_it_stopped(tmp_path: Path, fake: Any) -> None:

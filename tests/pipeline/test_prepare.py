@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def test_the_identity_holds_what_the_rounds_do_and_nothing_they_ignore(shapes: P
 
 def test_the_identity_holds_the_model_as_text_as_earlier_versions_wrote_it(shapes: Path) -> None:
     settings = Settings(backbone="tests.backbones:colours", finetune=True, weights="none", epochs=3, patience=2)
-    recipe = prepare(shapes, settings, MACHINE, RunProgress()).identity["recipe"]
+    machine = replace(MACHINE, trusted=("tests.backbones:colours",))
+    recipe = prepare(shapes, settings, machine, RunProgress()).identity["recipe"]
     assert (recipe["model"], recipe["weights"]) == ("backbone:tests.backbones:colours", "none")
     assert (recipe["epochs"], recipe["patience"], recipe["body_rate"]) == (3, 2, 0.1)
     assert prepare(shapes, Settings(preset="paper"), MACHINE, RunProgress()).identity["recipe"]["model"] == "resnet32"

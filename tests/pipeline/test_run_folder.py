@@ -38,17 +38,35 @@ def test_a_fold_is_on_disk_the_moment_it_is_set(tmp_path: Path) -> None:
         folds[FoldKey(1, 2)]
 
 
-def test_a_damaged_fold_is_named(tmp_path: Path) -> None:
-    folds = FoldFiles(tmp_path)
-    (tmp_path / "round-1-fold-1.npy").write_bytes(b"\x93NUMPY nonsense")
-    with pytest.raises(InputError, match=r"round-1-fold-1\.npy is damaged; delete it"):
-        folds[FoldKey(1, 1)]
+def test_a_fold_of_which_any_byte_has_changed_counts_as_not_trained(tmp_path: Path) -> None:
+    key, file = FoldKey(1, 1), tmp_path / "round-1-fold-1.npy"
+    FoldFiles(tmp_path)[key] = np.array([[0.25, 0.75]], np.float32)
+    whole = file.read_bytes()
+    assert key in FoldFiles(tmp_path)
+    for i in range(len(whole)):
+        file.write_bytes(whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :])
+        assert key not in FoldFiles(tmp_path), i
+    for content in (b"", whole[:-1], b"\x93NUMPY nonsense"):
+        file.write_bytes(content)
+        assert key not in FoldFiles(tmp_path)
 
 
 def test_a_pickle_in_place_of_a_fold_is_not_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "round-1-fold-1.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="damaged"):
-        FoldFiles(tmp_path)[FoldKey(1, 1)]
+    assert FoldKey(1, 1) not in FoldFiles(tmp_path)
+
+
+def test_what_a_killed_write_left_goes_and_files_of_others_stay(tmp_path: Path) -> None:
+    ours = [".run.json.ab_1cd23.partial", "folds/.round-1-fold-2.npy.abcd1234.partial"]
+    theirs = [".git/objects/.x.abcd1234.partial", ".mine.partial", "folds/kept.partial", ".x.ABCD1234.partial"]
+    with RunFolder.open(tmp_path, IDENTITY) as run:
+        run.folds[FoldKey(1, 1)] = np.ones((2, 2), np.float32)
+    (tmp_path / ".git" / "objects").mkdir(parents=True)
+    for name in (*ours, *theirs):
+        (tmp_path / name).touch()
+    with RunFolder.open(tmp_path, IDENTITY):
+        assert not any((tmp_path / name).exists() for name in ours)
+        assert all((tmp_path / name).exists() for name in theirs)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

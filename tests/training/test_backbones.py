@@ -21,6 +21,7 @@ from cvcoteach.training.standardisation import Standardisation
 from tests.backbones import Colours, images
 
 FAKES = "tests.backbones"
+TRUSTED = [f"{FAKES}:colours", f"{FAKES}:from_weights"]
 
 
 # -- loading --
@@ -49,16 +50,16 @@ def test_timm_networks_give_features_and_their_own_preprocessing() -> None:
 
 
 def test_a_function_builds_a_backbone_that_says_how_its_images_should_be() -> None:
-    backbone = load_backbone(f"{FAKES}:colours")
+    backbone = load_backbone(f"{FAKES}:colours", trusted=TRUSTED)
     assert (backbone.size, backbone.mean, backbone.std) == (8, (0.0,) * 3, (1.0,) * 3)
-    assert load_backbone(f"{FAKES}:colours", size=6).size == 6
+    assert load_backbone(f"{FAKES}:colours", size=6, trusted=TRUSTED).size == 6
 
 
 @pytest.mark.parametrize("function", ["colours", "from_weights"])
 def test_weights_of_a_file_are_loaded_by_the_function_or_for_it(function: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"weight": torch.full((1, 3, 1, 1), 5.0)}, file)
-    network = load_backbone(f"{FAKES}:{function}", str(file)).network
+    network = load_backbone(f"{FAKES}:{function}", str(file), trusted=TRUSTED).network
     assert float(network.state_dict()["weight"][0, 0, 0, 0]) == 5
 
 
@@ -76,7 +77,7 @@ def test_an_exported_file_is_a_backbone_with_fixed_weights(tmp_path: Path) -> No
     file = tmp_path / "a.pt2"
     exported = torch.export.export(network, (sample,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(exported, file)
-    backbone = load_backbone(str(file), size=8)
+    backbone = load_backbone(str(file), size=8, trusted=[str(file)])
     features = extract_features(backbone, images(70), "key", cache_dir=tmp_path)
     assert features.shape == (70, 4)
     with pytest.raises(InputError, match="whose weights are fixed"):
@@ -87,7 +88,7 @@ def test_an_exported_file_is_a_backbone_with_fixed_weights(tmp_path: Path) -> No
 def test_a_torchscript_file_is_a_backbone(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
     torch.jit.trace(network, torch.rand(1, 3, 8, 8)).save(tmp_path / "a.pt")
-    backbone = load_backbone(str(tmp_path / "a.pt"), size=8)
+    backbone = load_backbone(str(tmp_path / "a.pt"), size=8, trusted=[str(tmp_path / "a.pt")])
     assert pooled(backbone.network(torch.rand(5, 3, 8, 8))).shape == (5, 4)
 
 
@@ -106,15 +107,15 @@ def test_what_is_not_a_backbone_is_refused(name: str, message: str) -> None:
     if name.startswith("timm"):
         pytest.importorskip("timm")
     with pytest.raises(InputError, match=message):
-        load_backbone(name)
+        load_backbone(name, trusted=[name])
 
 
 def test_weights_that_are_not_a_file_and_pickles_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"weights is 'there.pt', which is not a file"):
-        load_backbone(f"{FAKES}:colours", "there.pt")
+        load_backbone(f"{FAKES}:colours", "there.pt", trusted=TRUSTED)
     torch.save(Colours(), tmp_path / "whole.pt")  # a pickled network
     with pytest.raises(InputError, match="cannot be read as weights"):
-        load_backbone(f"{FAKES}:colours", str(tmp_path / "whole.pt"))
+        load_backbone(f"{FAKES}:colours", str(tmp_path / "whole.pt"), trusted=TRUSTED)
 
 
 def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +151,7 @@ def test_outputs_are_pooled_to_one_row_per_image() -> None:
 
 
 def test_a_fine_tuned_backbone_begins_with_even_odds() -> None:
-    models = ModelFactory(ModelSpec.parse(f"backbone:{FAKES}:colours"))
+    models = ModelFactory(ModelSpec.parse(f"backbone:{FAKES}:colours"), trusted=TRUSTED)
     network = models.build(4, 3)
     assert torch.equal(network(torch.rand(2, 3, 8, 8)), torch.zeros(2, 4))
     assert all(p.requires_grad for p in network.parameters())
@@ -167,7 +168,7 @@ def test_a_backbone_used_on_another_device_is_brought_back() -> None:
 
 
 def test_a_copy_is_trained_and_the_backbone_stays_as_it_was() -> None:
-    backbone = load_backbone(f"{FAKES}:colours")
+    backbone = load_backbone(f"{FAKES}:colours", trusted=TRUSTED)
     network = Classifier(backbone.copied(), 4)
     network.body.weight.data += 1
     assert float(backbone.network.weight[0, 0, 0, 0]) == 2

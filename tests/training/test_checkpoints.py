@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from cvcoteach._files import Sealed
 from cvcoteach._validation import InputError
 from cvcoteach.training.checkpoints import load_checkpoint, run_to_end, save_checkpoint
 from cvcoteach.training.loop import EpochReport
@@ -25,7 +26,10 @@ class Harmful:
 def test_a_foreign_checkpoint_is_refused_and_never_unpickled(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
     for content in (pickle.dumps(Harmful()), b"no checkpoint at all"):
-        file.write_bytes(content)
+        with open(file, "wb") as out:
+            sealed = Sealed(out)
+            sealed.write(content)
+            sealed.seal()
         with pytest.raises(InputError, match="damaged"):
             load_checkpoint(file)
 
@@ -66,3 +70,31 @@ def test_tensors_come_back_to_the_bit(tmp_path: Path) -> None:
     again = load_checkpoint(tmp_path / "a.pt")
     assert torch.equal(again["weights"], state["weights"])
     assert again["epoch"] == 2
+
+
+def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    save_checkpoint(file, {"weights": torch.rand(1000), "epoch": 3})
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # in the weights
+    for damaged in (bytes(content), bytes(content[:-100]), b""):
+        file.write_bytes(damaged)
+        reports: list[EpochReport] = []
+        run_to_end(Counting(), file, reports.append)
+        assert [report.epoch for report in reports] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_is_a_sentence_and_the_checkpoint_before_it_stays(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    file = tmp_path / "checkpoint.pt"
+    save_checkpoint(file, {"epoch": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (0, 100, 10_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(InputError, match="could not be written: the disk is full"):
+                save_checkpoint(file, {"weights": torch.rand(100_000)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_checkpoint(file) == {"epoch": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,3 +84,72 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="CVCOTEACH_CACHE_DIR names another one"):
         extract_features(backbone_of(Colours()), images(4), "key", cache_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize("part", ["*.npy", "*.json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_damaged_features_are_computed_again(part: str, damage: str, tmp_path: Path) -> None:
+    pixels = images(9)
+    expected = np.array(extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path))
+    (file,) = (tmp_path / "features").glob(part)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes({"flipped": bytes(content), "cut": bytes(content[:-3]), "empty": b"", "gone": b""}[damage])
+    if damage == "gone":
+        file.unlink()
+    for again in range(2):
+        network = Colours()
+        assert_array_equal(extract_features(backbone_of(network), pixels, "key", cache_dir=tmp_path), expected)
+        assert (network.seen == 0) == (again == 1)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "state"])
+def test_a_damaged_half_is_begun_anew(damage: str, tmp_path: Path) -> None:
+    pixels = images()
+    expected = np.array(extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(backbone_of(Stopping(after=120)), pixels, "key", cache_dir=tmp_path)
+    (building,), (state,) = (list((tmp_path / "features").glob(name)) for name in ("*.building", "*.done.json"))
+    if damage == "state":
+        state.write_text('{"done": 10000, "shape": [4')
+    else:
+        os.truncate(building, 0 if damage == "empty" else building.stat().st_size - 7)
+    assert_array_equal(extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path), expected)
+    assert sorted(file.suffix for file in (tmp_path / "features").iterdir()) == [".json", ".lock", ".npy"]
+
+
+def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    pixels = images(400)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 + 3 * 2 * 130, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"is full; make room, .* repeat the same call: it goes on from here"):
+            extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    network = Colours()
+    features = extract_features(backbone_of(network), pixels, "key", cache_dir=tmp_path)
+    assert network.seen == 400 - 2 * 64
+    assert_array_equal(features, extract_features(backbone_of(Colours()), pixels, "other", cache_dir=tmp_path))
+
+
+def test_too_little_room_is_told_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    network = Colours()
+    with pytest.raises(InputError, match=r"has 0\.0 MB free, but 3 features of 400 images need 0\.0 MB; make room"):
+        extract_features(backbone_of(network), images(400), "key", cache_dir=tmp_path)
+    assert network.seen <= 1
+
+
+def test_features_long_unused_are_removed(tmp_path: Path) -> None:
+    for key in ("old", "used"):
+        extract_features(backbone_of(Colours()), images(4), key, cache_dir=tmp_path)
+    for file in (tmp_path / "features").iterdir():
+        os.utime(file, (1, 1))
+    extract_features(backbone_of(Colours()), images(4), "used", cache_dir=tmp_path)
+    extract_features(backbone_of(Colours()), images(4), "new", cache_dir=tmp_path)
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 2
+    network = Colours()
+    extract_features(backbone_of(network), images(4), "used", cache_dir=tmp_path)
+    assert network.seen == 0

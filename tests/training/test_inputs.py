@@ -30,7 +30,7 @@ def test_images_are_normalised_by_those_that_are_trained_on() -> None:
 
 
 def test_images_of_a_pretrained_network_are_normalised_as_its_weights_were() -> None:
-    models = ModelFactory(ModelSpec.parse("backbone:tests.backbones:colours"))
+    models = ModelFactory(ModelSpec.parse("backbone:tests.backbones:colours"), trusted=["tests.backbones:colours"])
     assert ImageInputs(images(4), models).batches(ComputePlan(), np.arange(4)).scaling == Scaling(
         (0.0,) * 3, (1.0,) * 3
     )

@@ -24,12 +24,12 @@ from tests.backbones import counted, images
 
 def built(name: str, n_classes: int, channels: int, weights: str | None = None, seed: int = 0) -> nn.Module:
     """A fresh network."""
-    return ModelFactory(ModelSpec.parse(name, weights)).build(n_classes, channels, seed=seed)
+    return ModelFactory(ModelSpec.parse(name, weights), trusted=[name]).build(n_classes, channels, seed=seed)
 
 
 def preprocessing(name: str, weights: str | None = None) -> Preprocessing:
     """How the model's images should be."""
-    return ModelFactory(ModelSpec.parse(name, weights)).preprocessing
+    return ModelFactory(ModelSpec.parse(name, weights), trusted=[name]).preprocessing
 
 
 def test_the_same_seed_gives_the_same_weights_another_others_and_torchs_random_state_stays() -> None:
@@ -132,7 +132,7 @@ def test_preprocessing_is_the_published_weights_own() -> None:
 def test_a_backbone_is_loaded_once_for_size_probe_and_every_fold() -> None:
     before = counted.loads
     recipe = Recipe(model=ModelSpec.parse("backbone:tests.backbones:counted"), epochs=1, batch_size=8)
-    models = ModelFactory(recipe.model)
+    models = ModelFactory(recipe.model, trusted=[recipe.model.name])
     assert models.preprocessing.size == 8
     trainer = TorchTrainer(images(20), 3, recipe, models=models, device="cpu", threads=1)
     for seed in (0, 1):
@@ -141,7 +141,7 @@ def test_a_backbone_is_loaded_once_for_size_probe_and_every_fold() -> None:
 
 
 def test_a_backbone_that_is_there_is_not_loaded_again() -> None:
-    loaded = load_backbone("tests.backbones:counted")
+    loaded = load_backbone("tests.backbones:counted", trusted=["tests.backbones:counted"])
     before = counted.loads
     models = ModelFactory(ModelSpec.parse("backbone:tests.backbones:counted"), loaded)
     first, second = (models.build(3, 3, seed=seed) for seed in (0, 1))
@@ -159,7 +159,7 @@ def test_networks_on_a_loaded_backbone_are_those_of_a_fresh_factory() -> None:
 
 
 def test_a_frozen_backbone_gets_heads_that_differ_by_seed() -> None:
-    models = ModelFactory(ModelSpec.parse("frozen:tests.backbones:colours"))
+    models = ModelFactory(ModelSpec.parse("frozen:tests.backbones:colours"), trusted=["tests.backbones:colours"])
     seen = torch.rand(2, 3, 8, 8)
     first, second = (logits_of(models.build(3, 3, seed=seed)(seen)) for seed in (0, 1))
     assert first.shape == (2, 3)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._validation import InputError
-from cvcoteach.data.sources.labels import describe, encode, one_hot
+from cvcoteach._validation import InputError, near
+from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
 
 Array = npt.NDArray[Any]
@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 _PAIRS = (("images", "labels"), ("image", "label"), ("x", "y"), ("X", "y"), ("data", "labels"), ("data", "target"))
 _SPLIT = re.compile(r"(?:(train|val|valid|test)_(images|labels)|(x|y)_(train|val|valid|test))", re.IGNORECASE)
 _SPLIT_ORDER = ("train", "val", "valid", "test")
+_ALWAYS_UNPACKED, _MOST_UNPACKED = 2**30, 200
+"""Bytes that an array may always unpack to, and how many times its packed size otherwise; images take about ten."""
 
 
 def read_npz(location: Path, choices: Choices) -> Source:
@@ -31,6 +33,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
     with _open(location) as arrays:
         image_name, label_name, notes = _names(arrays, choices.split, location)
         images, labels = arrays.read(image_name), arrays.read(label_name)
+        groups = None if choices.group_column is None else arrays.read_groups(choices.group_column, len(images))
     check_images(images, f"{image_name} in {location.name}")
     where = f"{label_name} in {location.name}"
     if labels.ndim == 2 and labels.shape == (len(images), 1):
@@ -38,7 +41,9 @@ def read_npz(location: Path, choices: Choices) -> Source:
     elif labels.ndim == 2 and len(labels) == len(images):
         columns = [str(k) for k in range(labels.shape[1])]
         found = one_hot(columns, labels)
-        if found is not None:
+        if found is None:
+            refuse_several_labels(labels, where)
+        else:
             labels, notes = found, (*notes, f"{where} are one-hot; the classes are called 0-{len(columns) - 1}.")
     if labels.shape != images.shape[:1]:
         raise InputError(f"{where} has shape {labels.shape}; {len(images):,} images need ({len(images)},).")
@@ -64,6 +69,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
             k,
             f"arrays {image_name} {_shape(images)} and {label_name} of {printable_name(location)}",
         ),
+        groups=groups,
     )
 
 
@@ -94,7 +100,7 @@ FORMAT = Format(
     read_npz,
     read_unlabelled,
     has_labels,
-    frozenset(["split"]),
+    frozenset(["split", "group_column"]),
 )
 
 
@@ -146,14 +152,35 @@ class _Arrays:
         return self
 
     def read(self, name: str) -> Array:
+        _check_unpacked(self._location, self._content.zip, name)
         try:
             array = self._content[name]
         except Exception as error:  # a broken file makes zipfile and zlib raise anything
             raise _unreadable(self._location, error) from None
         return np.asarray(array)
 
+    def read_groups(self, name: str, n: int) -> npt.NDArray[np.int64]:
+        """Return the groups of n images. Raises InputError where there is no such array, or a value is missing."""
+        if name not in self.names:
+            raise InputError(f"{self._location.name} has no array {name!r} (--group-column); {near(name, self.names)}")
+        groups = self.read(name)
+        if groups.shape not in ((n,), (n, 1)):
+            raise InputError(f"{name} in {self._location.name} has shape {groups.shape}; {n:,} images need ({n},).")
+        return group_codes(pd.Series(groups.ravel()), f"groups in {name} of {self._location.name}")
+
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Raise InputError for an array that a small file unpacks to gigabytes, as images hardly do."""
+    packed = next((part for part in archive.infolist() if part.filename in (name, f"{name}.npy")), None)
+    if packed is None or packed.file_size <= max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed.compress_size):
+        return
+    raise InputError(
+        f"{name} in {location.name} would unpack from {packed.compress_size / 1e6:.1f} MB to "
+        f"{packed.file_size / 1e9:.1f} GB; if that is right, save it unpacked, with numpy.savez."
+    )
 
 
 def _open(location: Path) -> _Arrays:

@@ -70,7 +70,7 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_parquet(path), choices),
-    frozenset(["path_column", "label_column", "path_pattern"]),
+    frozenset(["path_column", "label_column", "path_pattern", "group_column"]),
 )
 
 

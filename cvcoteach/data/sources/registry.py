@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.pointers import check_content
 from cvcoteach.data.sources import folder, image, npz, parquet, text_table
@@ -20,6 +21,7 @@ _OPTIONS = {
     "label_column": "--label-column",
     "path_pattern": "--path-pattern",
     "split": "--split",
+    "group_column": "--group-column",
 }
 
 
@@ -30,6 +32,7 @@ def read_source(
     label_column: str | None = None,
     path_pattern: str | None = None,
     split: str | None = None,
+    group_column: str | None = None,
     least_classes: int = 2,
 ) -> Source:
     """Return the images and given labels of a folder of class folders, a table (.csv, .tsv, .parquet) or an .npz.
@@ -44,13 +47,14 @@ def read_source(
         label_column: column of given labels in a table.
         path_pattern: how a value of the path column becomes a file, `{}` being the value: `images/{}.png`.
         split: which part of an .npz that holds several.
+        group_column: column of groups, such as patients or videos, in a table, or array of them in an .npz.
         least_classes: how many classes there must be.
 
     Raises:
         InputError: with one sentence, for anything else, for labels that are missing, and for too few classes.
     """
     location = _located(source, _TAKES)
-    choices = Choices(path_column, label_column, path_pattern, split)
+    choices = Choices(path_column, label_column, path_pattern, split, group_column)
     result = _format_of(location, choices).read(location, choices)
     if len(result.class_names) < least_classes:
         inside = location / result.class_names[0]
@@ -110,6 +114,7 @@ def _located(source: str | Path, takes: str) -> Path:
         raise InputError(f"{location} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if not there:
         raise InputError(f"{location} does not exist; it takes {takes}.")
+    check_regular(location)
     return location
 
 

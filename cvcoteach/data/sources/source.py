@@ -18,6 +18,11 @@ IMAGE_SUFFIXES = frozenset(
     f".{kind}" for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
 )
 
+SPLIT_WORDS = frozenset(
+    "train training trainset trn val valid validation valset test tests testing testset dev eval holdout".split()
+)
+"""Names of the parts of a dataset."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -41,6 +46,8 @@ class Source:
     """What was understood, in one line: "60 images, 3 classes, columns path and label of photos.csv"."""
     file_names: tuple[str, ...] | None = None
     """n file names, relative to `root` or absolute, where they differ from `paths`; None where they are the same."""
+    groups: IntArray | None = None
+    """(n,) group of each image, such as its patient or video, 0, 1, …; None where none are known."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,6 +72,7 @@ class Source:
             labels=self.labels[rows],
             array=None if self.array is None else self.array[rows],
             file_names=None if names is None else tuple([names[row] for row in rows.tolist()]),
+            groups=None if self.groups is None else self.groups[rows],
         )
 
 
@@ -80,6 +88,8 @@ class Choices:
     """How a value of the path column becomes a file, `{}` being the value: `images/{}.png`."""
     split: str | None = None
     """Which part of an .npz with several: train, val, test."""
+    group_column: str | None = None
+    """Column of groups in a table, or array of groups in an .npz: images of a group stay in one fold."""
 
 
 class Format(NamedTuple):

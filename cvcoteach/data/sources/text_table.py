@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
+from cvcoteach._csv import is_ours, unescaped_values
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source
 from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled, table_has_labels
@@ -86,14 +87,17 @@ def open_text_table(file: Path) -> Table:
     if not dialect.has_header:
         notes = (f"{file.name} has no header: its first row is read as an image, its columns are 1, 2, ….",)
 
+    def as_it_was(table: pd.DataFrame) -> pd.DataFrame:
+        return table.apply(unescaped_values) if is_ours(dialect.names) and len(table) else table
+
     def load(columns: Sequence[str], most: int | None = None) -> pd.DataFrame:
         with _reader(file, dialect, columns) as reader:
             if most is None:
                 table = reader.read_all().to_pandas(ignore_metadata=True)
                 _refuse_swallowed(file, dialect, len(table))
-                return table
+                return as_it_was(table)
             first = next(iter(reader), None)
-            return pd.DataFrame(columns=list(columns)) if first is None else first.slice(0, most).to_pandas()
+            return pd.DataFrame(columns=list(columns)) if first is None else as_it_was(first.slice(0, most).to_pandas())
 
     return Table(file, dict.fromkeys(dialect.names, True), load, words_are_missing=True, notes=notes)
 
@@ -113,7 +117,7 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_text_table(path), choices),
-    frozenset(["path_column", "label_column", "path_pattern"]),
+    frozenset(["path_column", "label_column", "path_pattern", "group_column"]),
 )
 
 

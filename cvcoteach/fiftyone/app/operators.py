@@ -25,15 +25,16 @@ from cvcoteach.fiftyone.app.reviewing import (
     SetLabel,
     UndoCorrections,
 )
+from cvcoteach.fiftyone.app.trusted import allowed, check_code
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import check_label_field, label_fields
-from cvcoteach.fiftyone.store.labelled import look_quickly, vector_fields
+from cvcoteach.fiftyone.store.labelled import group_fields, look_quickly, vector_fields
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY
 from cvcoteach.fiftyone.work import export
 from cvcoteach.fiftyone.work.find import FILTERS, find_label_issues
 from cvcoteach.fiftyone.work.imports import import_label_issues
 from cvcoteach.fiftyone.work.retrain import BeforeAndAfter, retrain
-from cvcoteach.pipeline.settings import Settings
+from cvcoteach.pipeline.settings import Machine, Settings
 
 PLUGIN = "@cvcoteach/label_issues"
 PANEL = "label_issues"
@@ -105,8 +106,12 @@ class FindLabelIssuesOperator(_Long):
         vectors = vector_fields(ctx.dataset)
         if vectors:
             form.choice("embeddings_field", vectors, "Embeddings to train heads on, instead of networks on the images")
+        groups = group_fields(ctx.dataset)
+        if groups:
+            form.choice("group_field", groups, "Groups, such as patients or videos, that stay in one fold")
         backbone = "Backbone whose features heads are trained on, such as torchvision:resnet18 or timm:MODEL"
         form.inputs.str("backbone", label=backbone, required=False)
+        form.check(lambda: check_code(params), "code_problem")
         if params.get("backbone") and params.get("embeddings_field"):
             form.refuse("embeddings and a backbone are both given; heads are trained on one of them.", "both")
         by_preset = "If empty, labels that are probably wrong; with the preset paper, those that INCV did not select"
@@ -121,13 +126,16 @@ class FindLabelIssuesOperator(_Long):
         params = ctx.params
 
         def work(watcher: ProgressWatcher) -> runs.FindLabelIssuesResults:
+            check_code(params)
             samples = _target(ctx)
             return find_label_issues(
                 samples,
                 params.get("label_field") or _only_label_field(ctx.dataset),
                 params.get("brain_key") or DEFAULT_KEY,
                 settings=Settings(**given(params, _SETTINGS)),
+                machine=Machine(trusted=allowed()),
                 embeddings_field=params.get("embeddings_field") or None,
+                group_field=params.get("group_field") or None,
                 filter_by=params.get("filter_by") or None,
                 overwrite=bool(params.get("overwrite")),
                 watcher=watcher,

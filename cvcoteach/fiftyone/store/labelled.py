@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import BoolArray, InputError, IntArray
+from cvcoteach.crossval.groups import as_groups
 from cvcoteach.fiftyone.store.fields import Ids, check_label_field
 
 FILES_LOOKED_FOR = 500
@@ -131,6 +132,32 @@ def read_vectors(samples: Any, data: Labelled, field: str) -> tuple[Labelled, np
     return replace(used, without_vector=int((~has).sum())), stacked
 
 
+def read_groups(samples: Any, data: Labelled, field: str) -> IntArray:
+    """Return the group (n,) of each labelled sample, 0, 1, ….
+
+    Raises InputError for a field that does not exist or holds several values, and where a sample has none.
+    """
+    check_group_field(samples, field)
+    by_id = dict(zip(*samples.values(["id", field]), strict=True))
+    values = [by_id[sample_id.decode()] for sample_id in data.ids]
+    missing = sum(value is None for value in values)
+    if missing:
+        raise InputError(
+            f"{_samples(missing)} of {len(values):,} {'has' if missing == 1 else 'have'} no value in {field!r}; give "
+            "samples without a group a value of their own."
+        )
+    return as_groups([str(value) for value in values], len(values), name=field)
+
+
+def check_group_field(samples: Any, field: str) -> None:
+    """Raise InputError unless the field holds a value such as text or a number."""
+    kind = samples.get_field(field)
+    if kind is None or isinstance(kind, fo.ListField | fo.DictField | fo.EmbeddedDocumentField | fo.VectorField):
+        raise InputError(
+            f"{field!r} is not a field of groups; choose one of text or numbers, such as a patient or a video."
+        )
+
+
 def check_vector_field(samples: Any, field: str) -> None:
     """Raise InputError unless the field may hold vectors."""
     kind = samples.get_field_schema().get(field)
@@ -175,4 +202,13 @@ def vector_fields(dataset: Any) -> list[str]:
     """Return the names of the fields that may hold embeddings."""
     return [
         name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.VectorField | fo.ArrayField)
+    ]
+
+
+def group_fields(dataset: Any) -> list[str]:
+    """Return the names of the fields that may hold groups: text and whole numbers, but those that FiftyOne made."""
+    return [
+        name
+        for name, field in dataset.get_field_schema().items()
+        if isinstance(field, fo.StringField | fo.IntField) and name != "filepath"
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import fiftyone as fo
 import pandas as pd
 
-from cvcoteach._files import replacing
+from cvcoteach._csv import write_csv
 from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import InputError, near
 from cvcoteach.fiftyone.store import runs
@@ -90,7 +90,7 @@ def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on
     odd = next((label for label in labels if not _is_folder_name(label)), None)
     if odd is not None:
         raise InputError(f"the class {odd!r} cannot be the name of a folder; export a CSV instead.")
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.cvcoteach-export.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
@@ -119,10 +119,9 @@ def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
     table = pd.DataFrame(dict(zip(["path", "label", "review", "label_quality", "id"], view.values(names), strict=True)))
     table.insert(2, "given_label", results.given(table.pop("id").tolist()))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(_record_beside(file)) as out:  # all corrections, those by runs that were replaced as well
-        corrections.history(view._dataset).to_csv(out, index=False)
-    with replacing(file) as out:
-        table.to_csv(out, index=False)
+    # all corrections, those by runs that were replaced as well
+    write_csv(_record_beside(file), corrections.history(view._dataset))
+    write_csv(file, table)
     return len(table)
 
 

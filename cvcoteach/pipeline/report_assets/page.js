@@ -53,8 +53,9 @@
   }
 
   function cell(text) {
-    // a spreadsheet takes these for the start of a formula
-    const inert = /^[=+\-@\t\r']/.test(text) ? "'" + text : text;
+    // what a spreadsheet may take for a formula gets an apostrophe, as in issues.csv
+    const formula = /^'*[=+\-@\t\r\n]/.test(text) && !/^[+-]?\d+(\.\d*)?(e[+-]?\d+)?$/i.test(text);
+    const inert = formula ? "'" + text : text;
     return /[",\r\n;]/.test(inert) ? '"' + inert.replaceAll('"', '""') + '"' : inert;
   }
 

@@ -1,0 +1,76 @@
+"""CSVs of our own, in which no name is a formula: `=1+1` is written as `'=1+1`, and read back as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cvcoteach._files import replacing
+
+_FORMULA = re.compile(r"'*(?![+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?\Z)[=+\-@\t\r\n]")
+"""The start of a text that a spreadsheet may take for a formula, or that looks like one we escaped; not a number."""
+
+_OURS = ({"path", "label_quality"}, {"path", "predicted_label", "probability"})
+"""Columns by which our own tables are known: issues.csv and FiftyOne's export, predictions."""
+
+
+def escaped(text: str) -> str:
+    """Return a text with an apostrophe before it where a spreadsheet could take it for a formula."""
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def unescaped(text: str) -> str:
+    """Return the text that `escaped` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def is_ours(columns: Iterable[str]) -> bool:
+    """Return whether a table has the columns of one that we wrote, whose texts are escaped."""
+    there = set(columns)
+    return any(ours <= there for ours in _OURS)
+
+
+def unescaped_values(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column of our own CSVs as it was before it was written."""
+    return _changed(values, "'", unescaped)
+
+
+def write_csv(path: Path, table: pd.DataFrame, *, index: bool = False, float_format: str | None = None) -> None:
+    """Write a table atomically, its texts escaped: values, column names and, where it is written, the index.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written; what was there stays.
+    """
+    table = _escaped_table(table)
+    if index:
+        table.index = pd.Index([escaped(str(name)) for name in table.index], name=table.index.name)
+    with replacing(path) as file:
+        table.to_csv(file, index=index, float_format=float_format)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as text, its texts escaped, as `write_csv` writes it."""
+    return _escaped_table(table).to_csv(index=False)
+
+
+def _escaped_table(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.apply(lambda values: _changed(values, "'=+-@\t\r\n", escaped)) if len(table) else table.copy()
+    table.columns = pd.Index([escaped(str(name)) for name in table.columns], name=table.columns.name)
+    return table
+
+
+def _changed(values: pd.Series[Any], starts: str, change: Any) -> pd.Series[Any]:
+    """Return values with `change` made to the texts that begin with one of the characters in `starts`."""
+    if not (pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)):
+        return values
+    text = values[values.notna()].astype(str)
+    text = text[text.str.slice(0, 1).isin(list(starts))]
+    if text.empty:
+        return values
+    values = values.astype(object)
+    values.loc[text.index] = text.map(change)
+    return values

@@ -1,0 +1,153 @@
+"""Features in the cache folder: those that are whole, and those in the making, where a stopped computation resumes.
+
+    features/KEY.npy, KEY.json             whole: the array, and its shape and checksum
+    features/KEY.building, KEY.done.json   in the making: rows so far, and how many of them are surely on the disk
+
+Nothing here is worth more than the time to make it again: the folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._files import checksum_of, sync, written_whole
+from cvcoteach._validation import InputError
+from cvcoteach.data.images import CACHE_VARIABLE
+
+Features = npt.NDArray[np.float16]
+
+_FORGOTTEN_AFTER = 60 * 86_400
+"""Seconds without use after which features are removed."""
+_SAVE_EVERY = 10.0
+"""Seconds of computing that a power cut may cost."""
+
+
+class FeatureFile:
+    """The features of one dataset by one network."""
+
+    def __init__(self, home: Path, key: str) -> None:
+        """home: the folder of all features. key: names these."""
+        self._home = home
+        self._file, self._record = home / f"{key}.npy", home / f"{key}.json"
+        self._building, self._done = home / f"{key}.building", home / f"{key}.done.json"
+        self.lock = home / f"{key}.lock"
+
+    def open(self) -> Features | None:
+        """Return the features (n, d), memory-mapped; None where there are none that are whole."""
+        try:
+            record = json.loads(self._record.read_text("utf-8"))
+            features = np.load(self._file, mmap_mode="r", allow_pickle=False)
+            if list(features.shape) != record["shape"] or checksum_of(self._file) != record["checksum"]:
+                return None
+            os.utime(self._record)
+        except (OSError, ValueError, EOFError, KeyError, TypeError):  # of another hand, or a failing disk
+            return None
+        return features
+
+    def begin(self, shape: tuple[int, int]) -> Building:
+        """Go on with rows in the making, or begin; (n, d). Raises InputError where the disk has too little room."""
+        row, n = 2 * shape[1], shape[0]
+        done, offset = self._resumed(shape)
+        free = shutil.disk_usage(self._home).free
+        if free < (needed := (n - done) * row):
+            raise InputError(
+                f"{self._home} has {_bytes(free)} free, but {shape[1]:,} features of {n - done:,} images need "
+                f"{_bytes(needed)}; make room, or name another folder in {CACHE_VARIABLE}, and repeat the same call."
+            )
+        if not done:
+            with open(self._building, "wb") as file:
+                header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                offset = file.tell()
+        os.truncate(self._building, offset + done * row)
+        return Building(self._building, self._done, shape, done)
+
+    def width(self) -> int | None:
+        """Return d of the rows in the making; None where there are none."""
+        try:
+            return int(json.loads(self._done.read_text("utf-8"))["shape"][1])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+    def _resumed(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return how many rows are surely there, and the bytes before the first."""
+        try:
+            state = json.loads(self._done.read_text("utf-8"))
+            with open(self._building, "rb") as file:
+                np.lib.format.read_magic(file)
+                there, _, dtype = np.lib.format.read_array_header_1_0(file)
+                offset = file.tell()
+            done, length = int(state["done"]), self._building.stat().st_size
+        except (OSError, ValueError, EOFError, KeyError, TypeError):
+            return 0, 0
+        whole = there == shape and dtype == np.float16 and 0 <= done <= shape[0]
+        return (done, offset) if whole and length >= offset + done * 2 * shape[1] else (0, 0)
+
+    def publish(self, shape: tuple[int, int]) -> None:
+        """Put the finished rows (n, d) in their place, and remove what nobody has used for long."""
+        record: dict[str, Any] = {"shape": list(shape), "checksum": checksum_of(self._building)}
+        os.replace(self._building, self._file)
+        with written_whole(self._record) as file:  # last: without it, there is nothing
+            file.write(json.dumps(record).encode())
+        self._done.unlink(missing_ok=True)
+        sync(self._home)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove features long unused, those of another process at work excepted."""
+        latest = time.time() - _FORGOTTEN_AFTER
+        names = {entry.name.partition(".")[0] for entry in os.scandir(self._home)}
+        for name in names - {self._file.stem}:
+            files = list(self._home.glob(f"{name}.*"))
+            with suppress(OSError, filelock.Timeout):
+                if max(file.stat().st_mtime for file in files) < latest:
+                    with filelock.FileLock(self._home / f"{name}.lock", timeout=0):
+                        for file in files:
+                            file.unlink(missing_ok=True)
+
+
+class Building:
+    """Rows in the making, appended in order, from row `done` on; what is done at the end of the context is recorded."""
+
+    def __init__(self, file: Path, record: Path, shape: tuple[int, int], done: int) -> None:
+        """file: ends with row `done`. record: where to write how many rows are surely on the disk. shape: (n, d)."""
+        self._record, self._shape, self.done = record, shape, done
+        self._file = open(file, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        self._saved = time.monotonic()
+
+    def add(self, features: Features) -> None:
+        """Append rows (b, d). Raises OSError where the disk is full."""
+        # not through a memory map: there a full disk is a killed process, here an OSError
+        rest = memoryview(np.ascontiguousarray(features).data).cast("B")
+        while rest:  # an unbuffered file may take less at once
+            rest = rest[self._file.write(rest) :]
+        self.done += len(features)
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self._save()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file, suppress(OSError):  # on a full disk, the rows since the last record are computed again
+            self._save()
+
+    def _save(self) -> None:
+        os.fsync(self._file.fileno())
+        with written_whole(self._record) as file:
+            file.write(json.dumps({"done": self.done, "shape": self._shape}).encode())
+        self._saved = time.monotonic()
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

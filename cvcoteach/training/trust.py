@@ -1,0 +1,62 @@
+"""Code from outside: it runs only where the user named it, never because a file did."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from cvcoteach._validation import InputError
+
+_LIBRARIES = re.compile(r"(torchvision|timm):[\w.-]+")
+"""Models of torchvision and timm; timm also takes addresses on the web and folders, which hold another colon."""
+
+
+def runs_code(backbone: str) -> bool:
+    """Return whether loading a backbone runs code from outside this package, torchvision and timm."""
+    return _LIBRARIES.fullmatch(backbone) is None
+
+
+def is_trusted(name: str, trusted: Collection[str]) -> bool:
+    """Return whether `name` is among `trusted`: as it is written there, or as the same file."""
+    if name in trusted:
+        return True
+    return os.path.exists(name) and os.path.realpath(name) in map(os.path.realpath, trusted)
+
+
+def check_trusted(name: str, trusted: Collection[str], asked_by: str | None = None) -> None:
+    """Refuse code that the user did not name.
+
+    Args:
+        name: "package.module:function", the path of an exported file, or a model of timm by its address.
+        trusted: What the user named.
+        asked_by: The file that asks for it; None: the user's own setting does.
+
+    Raises:
+        InputError: `name` is not among `trusted`.
+    """
+    if is_trusted(name, trusted):
+        return
+    asks = "" if asked_by is None else f"{asked_by} asks for {name!r}: "
+    what = (
+        "loading this file runs code that it holds" if os.path.isfile(name) else "this is code from outside cvcoteach"
+    )
+    subject = f"{name!r} is not trusted: " if asked_by is None else ""
+    raise InputError(f"{asks}{subject}{what}; if you trust it, add --trust {shlex.quote(name)}.")
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Let `torch.load` read nothing but tensors and plain values, whatever a library asks of it."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
