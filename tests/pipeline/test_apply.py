@@ -89,6 +89,22 @@ def test_people_overrule_the_run(run: RunResults, tmp_path: Path) -> None:
     assert alone.expected_mistakes is None
 
 
+def test_reviews_made_in_fiftyone_are_honored(run: RunResults, tmp_path: Path) -> None:
+    worst = run.paths[run.found.worst_first()[0]]
+    fine = run.paths[run.worst_first()[-1]]
+    head = "when,who,run,action,what,sample_id,filepath,old,new,old_review,new_review\n"
+    rows = [
+        f"now,me,k,1,keep,7,{tmp_path / 'shapes' / worst},,,unreviewed,kept\n",
+        f"now,me,k,2,exclude,8,{tmp_path / 'shapes' / fine},,,unreviewed,excluded\n",
+    ]
+    (tmp_path / "photos.corrections.csv").write_text(head + "".join(rows))
+    planned = plan(run.folder, ApplySettings("relabel", corrections=tmp_path / "photos.corrections.csv"))
+    changes = planned.changes.set_index("path")
+    assert worst not in changes.index
+    assert changes.loc[fine, "action"] == "excluded"
+    assert planned.summary["n_relabelled"] == 11
+
+
 def test_a_list_is_a_corrections_file(run: RunResults, tmp_path: Path) -> None:
     planned = plan(run.folder, ApplySettings("list"))
     text = write_list(planned, tmp_path / "list.csv")

@@ -169,7 +169,10 @@
     if (data.pictures[image.index]) {
       const alt = unseen ? `labelled ${given}` : `labelled ${given}, looks like ${name(image.suggested)}`;
       picture.append(element("img", { src: data.pictures[image.index], alt, decoding: "async" }));
-    } else picture.append("no picture in this page");
+    } else {
+      picture.append("no picture in this page");
+      picture.title = "cvcoteach report --pictures N puts more of them into the page";
+    }
     const body = element("div", { className: "body" });
     const label = element("div", { className: "given" });
     label.append(unseen || !other ? given : element("s", { textContent: given }));
