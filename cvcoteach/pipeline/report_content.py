@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cvcoteach._files import digest
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.issues.precision_recall import Interval
 from cvcoteach.issues.reviews import ReviewSample, review_sample
@@ -71,6 +72,7 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
     """
     return {
         "title": f"Label issues in {_name(results)}",
+        "key": digest("\0".join(results.paths), results.labels, *results.class_names),
         "folder": str(results.folder),
         "source": results.source,
         "summary": dict(results.summary),

@@ -30,7 +30,7 @@ def page(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], pictur
     """
     title = _text(content["title"])
     data = {
-        "key": f"{content['folder']} {content['summary']['n_images']}",
+        "key": content["key"],
         "classes": [row["name"] for row in content["classes"]],
         "confusions": content["confusions"],
         "images": _packed(images, content["classes"]),

@@ -108,10 +108,10 @@ def codes_of(reviews: Reviews | None, images: IntArray, results: RunResults) -> 
     return [
         None
         if not reviews.decided[i]
-        else {"action": "excluded", "label": ""}
+        else {"action": "excluded", "label": "", "blind": bool(reviews.blind[i])}
         if corrected.excluded[i]
-        else {"action": "kept", "label": ""}
+        else {"action": "kept", "label": "", "blind": bool(reviews.blind[i])}
         if corrected.labels[i] == results.labels[i]
-        else {"action": "set", "label": names[corrected.labels[i]]}
+        else {"action": "set", "label": names[corrected.labels[i]], "blind": bool(reviews.blind[i])}
         for i in images.tolist()
     ]

@@ -104,6 +104,7 @@ def test_an_underscore_is_as_good_as_a_hyphen_in_a_command() -> None:
     assert CliRunner().invoke(main, ["find_issues", "--help"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_shell_completes_commands_and_options() -> None:
     for words, number, wanted in (("cvcoteach re", 1, {"report", "retrain"}), ("cvcoteach apply --und", 2, {"--undo"})):
         environment = {

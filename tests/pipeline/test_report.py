@@ -173,7 +173,7 @@ def test_reviews_tell_how_often_people_agree_blind_and_not(run: RunResults, tmp_
     page = report(run.folder, ReportSettings(corrections=file))
     assert "Reviewed without our suggestion, people agreed with us about 30 of 30 images (100%)." in page
     decided = {image[0]: image[7] for image in data_of(page)["images"] if image[7]}
-    assert decided[run.paths[seen[0]]] == {"action": "kept", "label": ""} if seen else True
+    assert decided[run.paths[seen[0]]] == {"action": "kept", "label": "", "blind": False} if seen else True
 
 
 def test_a_cell_that_was_kept_from_being_a_formula_is_read_back(evil: RunResults, tmp_path: Path) -> None:

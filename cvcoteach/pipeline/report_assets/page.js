@@ -30,6 +30,8 @@
     const kept = JSON.parse(localStorage.getItem(STORE) || "{}");
     for (const image of images) if (kept[image.path]) image.decision = kept[image.path];
   } catch { /* a page from a file may have no storage */ }
+  // who judged an image with the suggestion in view cannot judge it blind any more
+  for (const image of images) if (image.decision && !image.decision.blind) image.blind = false;
 
   function keep() {
     const kept = {};
@@ -39,7 +41,7 @@
 
   function decide(image, action, label = "") {
     history.push([image, image.decision]);
-    image.decision = action ? { action, label } : null;
+    image.decision = action ? { action, label, blind: image.blind } : null;
     keep();
     redraw(image);
     status();
@@ -61,7 +63,7 @@
 
   function corrections() {
     const rows = images.filter((image) => image.decision).map((image) => [
-      image.path, image.decision.action, image.decision.label, name(image.given), name(image.suggested), image.blind ? "yes" : "no",
+      image.path, image.decision.action, image.decision.label, name(image.given), name(image.suggested), image.decision.blind ? "yes" : "no",
     ]);
     return [["path", "action", "label", "given_label", "suggested_label", "blind"], ...rows]
       .map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
@@ -105,9 +107,8 @@
 
   function wanted(image) {
     const { given, suggested, show, search } = controls;
-    const unseen = image.blind && !image.decision;
     if (given.value && image.given !== Number(given.value)) return false;
-    if (suggested.value && (unseen || image.suggested !== Number(suggested.value))) return false;
+    if (suggested.value && (image.blind || image.suggested !== Number(suggested.value))) return false;
     if (show.value === "reviewed" && !image.decision) return false;
     if (show.value === "left" && (image.decision || !(image.flagged || image.blind))) return false;
     if (show.value === "flagged" && !(image.flagged || image.blind)) return false;
@@ -131,9 +132,19 @@
     byId("more").hidden = drawn >= shown.length;
   }
 
+  // how often people came to our answer: the suggestion if flagged, else the given label; exclusion agrees with a flag
+  function agreement(blind, what) {
+    if (!images.some((image) => image.blind || (image.decision && image.decision.blind))) return "";
+    const judged = images.filter((image) => image.decision && !!image.decision.blind === blind);
+    const agreed = judged.filter(({ decision: { action, label }, flagged, given, suggested }) =>
+      action === "excluded" ? flagged : (action === "kept" ? name(given) : label) === name(flagged ? suggested : given));
+    return judged.length ? `agreed ${what} ${agreed.length} of ${judged.length}` : "";
+  }
+
   function status() {
     const done = images.filter((image) => image.decision).length;
-    byId("count").textContent = `${count(shown.length, "image")} · ${done.toLocaleString("en")} reviewed`;
+    byId("count").textContent = [`${count(shown.length, "image")} · ${done.toLocaleString("en")} reviewed`,
+      agreement(true, "blind"), agreement(false, "not blind")].filter(Boolean).join(" · ");
     byId("save").disabled = !done;
     byId("save").textContent = done ? `Save ${count(done, "review")}` : "Save reviews";
   }
@@ -162,7 +173,7 @@
   }
 
   function fill(image, made) {
-    const unseen = image.blind && !image.decision;
+    const unseen = image.blind; // even when decided: who changes the decision shall not know more
     const given = name(image.given);
     const other = image.suggested !== image.given;
     const picture = element("div", { className: "picture" });
