@@ -11,7 +11,7 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, InputError, IntArray
+from cvcoteach._validation import FEW_LABELS, BoolArray, InputError, IntArray
 from cvcoteach.crossval.groups import as_groups
 from cvcoteach.fiftyone.store.fields import Ids, check_label_field
 
@@ -71,7 +71,7 @@ def read_labels(samples: Any, label_field: str, *, need_files: bool = True) -> L
     ids, paths, names = samples.values(["id", "filepath", f"{label_field}.label"])
     if not ids:
         raise InputError("the view is empty; choose one with samples in it.")
-    labelled = np.array([name is not None for name in names], np.bool_)
+    labelled = np.array([name is not None and bool(str(name).strip()) for name in names], np.bool_)
     there = np.array([not need_files or os.path.exists(path) for path in paths], np.bool_)
     used = np.flatnonzero(labelled & there)
     if not labelled.any():
@@ -80,6 +80,7 @@ def read_labels(samples: Any, label_field: str, *, need_files: bool = True) -> L
         raise InputError(f"none of the files of {len(ids):,} samples exists; the first is {paths[0]}.")
     class_names, labels = np.unique(np.array([names[i] for i in used], dtype=object).astype(str), return_inverse=True)
     _check_classes(label_field, class_names.tolist())
+    _refuse_ids(label_field, len(used), len(class_names))
     return Labelled(
         np.array([ids[i] for i in used], dtype="S24"),
         tuple(paths[i] for i in used),
@@ -191,6 +192,13 @@ def left_out(n: int, which: str, verb: str | None = None) -> str:
 
 def _samples(n: int) -> str:
     return f"{n:,} sample{'s' * (n != 1)}"
+
+
+def _refuse_ids(label_field: str, n: int, n_classes: int) -> None:
+    if n == n_classes >= FEW_LABELS:
+        raise InputError(
+            f"each of the {n:,} labels in {label_field} is a different one, as ids are; a class needs several images."
+        )
 
 
 def _check_classes(label_field: str, names: list[str]) -> None:

@@ -17,7 +17,7 @@ import platformdirs
 
 from cvcoteach._files import digest, write_array
 from cvcoteach._progress import Progress, Watcher
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, lookalikes
 from cvcoteach._version import __version__
 from cvcoteach.data.sources import Source
 from cvcoteach.fiftyone.store import runs
@@ -126,7 +126,7 @@ def source_of(data: Labelled, name: str) -> Source:
             raise InputError(
                 f"two samples show {path}, one as {one!r}, one as {other!r}; it takes one label per image."
             )
-    notes = list(data.notes)
+    notes = [*data.notes, *lookalikes(data.class_names)]
     if (repeats := len(data.paths) - len(label_of)) > 0:
         notes.append(
             f"{repeats:,} sample{'s show' if repeats > 1 else ' shows'} the file of another sample; "
