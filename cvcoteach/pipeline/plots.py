@@ -46,11 +46,15 @@ def plot_confusions(found: LabelIssues | RunResults, *, most: int = 20) -> Figur
     rows = issues.is_label_issue & (issues.suggested != issues.labels)
     if not rows.any():
         raise InputError("no label is flagged, so no classes are confused.")
-    k = issues.n_classes
-    counts = np.bincount(issues.labels[rows] * k + issues.suggested[rows], minlength=k * k).reshape(k, k)
-    involved = counts.sum(axis=0) + counts.sum(axis=1)
+    k, given, suggested = issues.n_classes, issues.labels[rows], issues.suggested[rows]
+    involved = np.bincount(given, minlength=k) + np.bincount(suggested, minlength=k)
     chosen = np.sort(np.argsort(-involved, kind="stable")[: min(most, k)])
-    part, names = counts[np.ix_(chosen, chosen)], [issues.class_names[i] for i in chosen]
+    place = np.full(k, -1, np.int64)
+    place[chosen] = np.arange(len(chosen))
+    both = (place[given] >= 0) & (place[suggested] >= 0)
+    part = np.zeros((len(chosen), len(chosen)), np.int64)
+    np.add.at(part, (place[given[both]], place[suggested[both]]), 1)
+    names = [issues.class_names[i] for i in chosen]
     figure, axes = _axes(1.8 + 0.45 * len(chosen), 1.6 + 0.4 * len(chosen))
     axes.imshow(np.where(part > 0, part, np.nan), cmap="Blues", vmin=0)
     for row, column in np.argwhere(part > 0).tolist():
