@@ -17,6 +17,9 @@ from cvcoteach.pipeline.results import RunResults
 LEAST_BLIND = LEAST_REVIEWS
 """Images judged blind, in the order drawn, from which precision and recall are measured."""
 
+MOST_GROUPS = 5
+"""Groups by which said and found probabilities are compared."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reviews:
@@ -73,6 +76,21 @@ class Reviews:
         wrong = self.was_wrong(results)[self.sample.indices[: self.n_in_order]]
         return measured_precision_recall(results.found, self.sample, wrong)
 
+    def reliability(self, results: RunResults) -> list[dict[str, Any]]:
+        """Return a record per group of images judged blind: `said`, the mean probability that their labels are wrong,
+        `found`, the share that is, and `n`; nothing without a signal, or for fewer than `LEAST_BLIND` images.
+        """
+        judged = np.flatnonzero(self.blind)
+        if not results.found.has_signal or len(judged) < LEAST_BLIND:
+            return []
+        said, wrong = results.found.wrong, self.was_wrong(results)
+        ordered = judged[np.argsort(said[judged], kind="stable")]
+        groups = np.array_split(ordered, min(MOST_GROUPS, len(ordered) // (LEAST_BLIND // 2)))
+        return [
+            {"said": round(float(said[g].mean()), 4), "found": round(float(wrong[g].mean()), 4), "n": len(g)}
+            for g in groups
+        ]
+
     def figures(self, results: RunResults) -> dict[str, Any]:
         """Return the counts of decisions, how often people agreed with us, and what was measured, ready for JSON."""
         decided, agreed = self.decided, self.agreed(results)
@@ -88,6 +106,7 @@ class Reviews:
             "agreed_not_blind": _share(agreed, open_),
             "measured_precision": None if measured is None else _rounded(measured.precision),
             "measured_recall": None if measured is None else _rounded(measured.recall),
+            "reliability": self.reliability(results),
             "n_measured": 0 if measured is None else measured.n_reviewed,
         }
 
