@@ -102,8 +102,14 @@ def test_images_are_reviewed_by_key_and_saved_as_corrections(run: RunResults, tm
         n = int(cell.inner_text())
         cell.click()
         assert 0 < int(page.locator("#count").inner_text().split()[0]) <= n  # without those to be judged blind
+        report(run.folder)  # a page that may list other images still saves all that was decided
+        page.reload()
+        with page.expect_download() as download:
+            page.locator("#save").click()
+        download.value.save_as(tmp_path / "again.csv")
         browser.close()
     assert wrong == []
+    assert len(pd.read_csv(tmp_path / "again.csv")) == 5
     table = pd.read_csv(tmp_path / "corrections.csv", keep_default_na=False)
     assert table.columns.tolist() == ["path", "action", "label", "given_label", "suggested_label", "blind"]
     assert table.action.tolist()[:4] == ["kept", "accepted", "kept", "excluded"]

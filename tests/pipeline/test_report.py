@@ -178,6 +178,7 @@ def test_reviews_tell_how_often_people_agree_blind_and_not(run: RunResults, tmp_
     assert "wrong, as people found" in page
     assert "wrong, as people found" in report(run.folder, ReportSettings("markdown", corrections=file))
     assert "Reviewed without our suggestion, people agreed with us about 30 of 30 images (100%)." in page
+    assert sum(image[7] is not None for image in data_of(page)["images"]) == len(rows)
     decided = {image[0]: image[7] for image in data_of(page)["images"] if image[7]}
     assert decided[run.paths[seen[0]]] == {"action": "kept", "label": "", "blind": False} if seen else True
 

@@ -26,15 +26,18 @@
   // -- decisions --
 
   const history = [];
+  const elsewhere = {}; // decisions about images that an earlier page of this run listed
   try {
     const kept = JSON.parse(localStorage.getItem(STORE) || "{}");
+    const listed = new Set(images.map((image) => image.path));
     for (const image of images) if (kept[image.path]) image.decision = kept[image.path];
+    for (const [path, decision] of Object.entries(kept)) if (!listed.has(path)) elsewhere[path] = decision;
   } catch { /* a page from a file may have no storage */ }
   // who judged an image with the suggestion in view cannot judge it blind any more
   for (const image of images) if (image.decision && !image.decision.blind) image.blind = false;
 
   function keep() {
-    const kept = {};
+    const kept = { ...elsewhere };
     for (const image of images) if (image.decision) kept[image.path] = image.decision;
     try { localStorage.setItem(STORE, JSON.stringify(kept)); } catch { /* as above */ }
   }
@@ -65,6 +68,9 @@
     const rows = images.filter((image) => image.decision).map((image) => [
       image.path, image.decision.action, image.decision.label, name(image.given), name(image.suggested), image.decision.blind ? "yes" : "no",
     ]);
+    for (const [path, { action, label, blind }] of Object.entries(elsewhere)) {
+      rows.push([path, action, label, "", "", blind ? "yes" : "no"]);
+    }
     return [["path", "action", "label", "given_label", "suggested_label", "blind"], ...rows]
       .map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   }
@@ -142,7 +148,7 @@
   }
 
   function status() {
-    const done = images.filter((image) => image.decision).length;
+    const done = images.filter((image) => image.decision).length + Object.keys(elsewhere).length;
     byId("count").textContent = [`${count(shown.length, "image")} · ${done.toLocaleString("en")} reviewed`,
       agreement(true, "blind"), agreement(false, "not blind")].filter(Boolean).join(" · ");
     byId("save").disabled = !done;
