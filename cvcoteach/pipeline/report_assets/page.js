@@ -241,8 +241,7 @@
   function go(place) {
     const there = Math.max(0, Math.min(place, shown.length - 1));
     while (drawn <= there && drawn < shown.length) more();
-    const image = shown[there];
-    if (image) cards.get(image.index).focus();
+    if (shown[there]) cards.get(shown[there].index).focus();
   }
 
   function columns() {
