@@ -25,6 +25,7 @@ from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, parts_of_round
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
+from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
@@ -80,6 +81,15 @@ class CrossValResult:
     """r as used: images dropped for each one kept, at most; 0 for "posterior"."""
     posterior: Posterior
     """Of `pred_probs`; for "agreement" of those of round 1, which all come from models of the same kind."""
+
+    def _repr_html_(self) -> str:
+        """Return a row per round, for notebooks."""
+        rows = [
+            (str(i), f"{len(r.scored):,}", f"{r.selected.sum():,}", f"{r.agreement:.1%}", f"{r.noise_rate:.1%}")
+            for i, r in enumerate(self.rounds, start=1)
+        ]
+        title = f"{len(self.labels):,} labels, {self.n_classes:,} classes, selected by {self.select}"
+        return table_html(title, ("round", "judged", "taken for right", "models agree", "noise rate"), rows)
 
     @property
     def selected(self) -> BoolArray:

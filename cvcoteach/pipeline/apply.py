@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cvcoteach._files import replacing, write_json
+from cvcoteach._csv import csv_text, write_csv
+from cvcoteach._files import write_json
 from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
@@ -97,13 +98,12 @@ def write_list(plan: Plan, file: Path | None) -> str:
 
     Raises InputError where the file exists or cannot be written.
     """
-    text = plan.corrections().to_csv(index=False)
+    table = plan.corrections()
     if file is not None:
         if file.exists():
             raise InputError(f"{file} already exists; name another --output.")
-        with replacing(file) as out:
-            out.write(text.encode("utf-8"))
-    return text
+        write_csv(file, table)
+    return csv_text(table)
 
 
 def plan_text(plan: Plan, written: bool) -> str:

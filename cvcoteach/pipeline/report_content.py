@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import InputError, IntArray
+from cvcoteach._files import digest
+from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.issues.precision_recall import Interval
 from cvcoteach.issues.reviews import ReviewSample, review_sample
 from cvcoteach.issues.summary import sentences
@@ -36,12 +37,13 @@ class Listed:
     """(b,) those of them that are shown without our suggestion, in the order in which they were drawn."""
 
 
-def listed(results: RunResults, blind: float = 0.0) -> Listed:
+def listed(results: RunResults, blind: float = 0.0, reviewed: BoolArray | None = None) -> Listed:
     """Return the images to show: the flagged, and some that are not.
 
     Args:
         results: The run.
         blind: Share of the images shown that are drawn at random, flagged or not, and shown without our suggestion.
+        reviewed: (n,) images that are shown in any case, since their reviews are saved with the others; None: none.
 
     Raises:
         InputError: For a share outside [0, 1), and where nothing is flagged that could be judged blind.
@@ -50,6 +52,8 @@ def listed(results: RunResults, blind: float = 0.0) -> Listed:
         raise InputError(f"blind is {blind}; it is a share of the images, from 0 up to but not including 1.")
     order, flags = results.worst_first(), results.found.is_label_issue
     images = np.concatenate([order[flags[order]], order[~flags[order]][:UNFLAGGED_LISTED]])[:MOST_LISTED]
+    if reviewed is not None:
+        images = np.concatenate([images, np.setdiff1d(np.flatnonzero(reviewed), images)])
     if not blind:
         return Listed(images, np.empty(0, np.int64))
     most = min(max(round(blind * len(images) / (1 - blind)), 1), len(order))
@@ -71,6 +75,7 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
     """
     return {
         "title": f"Label issues in {_name(results)}",
+        "key": digest("\0".join(results.paths), results.labels, *results.class_names),
         "folder": str(results.folder),
         "source": results.source,
         "summary": dict(results.summary),

@@ -32,6 +32,8 @@ def markdown(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) ->
     parts.append(table(("", ""), headline))
     if content["reviews"] is not None:
         parts += ["## Reviews", "\n".join(review_sentences(content["reviews"]))]
+        if content["reviews"]["reliability"]:
+            parts.append(table(RELIABILITY, reliability_rows(content["reviews"])))
     flagged = [image for image in images if image["flagged"]][:_MOST_ROWS]
     if flagged:
         rows = [(i["path"], i["given"], i["suggested"], f"{i['wrong']:.0%}") for i in flagged]
@@ -71,6 +73,14 @@ def review_sentences(reviews: Mapping[str, Any]) -> list[str]:
             f"{interval_text(reviews['measured_precision'])}, recall {interval_text(reviews['measured_recall'])}."
         )
     return lines
+
+
+RELIABILITY = ("images judged blind", "wrong, as the run says", "wrong, as people found")
+
+
+def reliability_rows(reviews: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of a table of said and found shares of wrong labels, under `RELIABILITY`."""
+    return [(f"{group['n']:,}", f"{group['said']:.0%}", f"{group['found']:.0%}") for group in reviews["reliability"]]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from cvcoteach.pipeline.report_markdown import review_sentences
+from cvcoteach.pipeline.report_markdown import RELIABILITY, reliability_rows, review_sentences
 
 _MOST_CLASSES = 30
 """Classes shown at once; the others unfold."""
@@ -30,7 +30,7 @@ def page(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], pictur
     """
     title = _text(content["title"])
     data = {
-        "key": f"{content['folder']} {content['summary']['n_images']}",
+        "key": content["key"],
         "classes": [row["name"] for row in content["classes"]],
         "confusions": content["confusions"],
         "images": _packed(images, content["classes"]),
@@ -89,11 +89,19 @@ def _headline(content: Mapping[str, Any]) -> str:
         f'<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd><dd class="more">{_text(more)}</dd></div>'
         for value, name, more in tiles
     )
-    reviews = "" if content["reviews"] is None else "".join(
-        f"<p>{_text(sentence)}</p>" for sentence in review_sentences(content["reviews"])
-    )  # fmt: skip
-    said = f'<div class="reviews"><h2>Reviews</h2>{reviews}</div>' if reviews else ""
+    said = "" if content["reviews"] is None else _reviews(content["reviews"])
     return f'<div class="lead">{lead}{note}</div><dl class="tiles">{shown}</dl>{said}'
+
+
+def _reviews(reviews: Mapping[str, Any]) -> str:
+    text = "".join(f"<p>{_text(sentence)}</p>" for sentence in review_sentences(reviews))
+    if reviews["reliability"]:
+        head = "".join(f'<th scope="col">{_text(name)}</th>' for name in RELIABILITY)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row) + "</tr>" for row in reliability_rows(reviews)
+        )
+        text += f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="reviews"><h2>Reviews</h2>{text}</div>'
 
 
 def _interval_tile(interval: Mapping[str, float] | None, name: str, what: str) -> tuple[str, str, str]:

@@ -11,11 +11,14 @@ import numpy as np
 from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.issues.corrections import Corrected, Judged, blind_paths, correct
 from cvcoteach.issues.precision_recall import Interval, Readout
-from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall
+from cvcoteach.issues.reviews import LEAST_REVIEWS, ReviewSample, measured_precision_recall
 from cvcoteach.pipeline.results import RunResults
 
-LEAST_BLIND = 10
+LEAST_BLIND = LEAST_REVIEWS
 """Images judged blind, in the order drawn, from which precision and recall are measured."""
+
+MOST_GROUPS = 5
+"""Groups by which said and found probabilities are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,18 @@ class Reviews:
         """(n,) whether somebody decided about the label."""
         return self.corrected.reviewed | self.corrected.excluded
 
+    @property
+    def n_in_order(self) -> int:
+        """How many images of the sample were judged blind, from the first on without a gap."""
+        if self.sample is None:
+            return 0
+        done = self.blind[self.sample.indices]
+        return len(done) if done.all() else int(np.argmin(done))
+
+    def was_wrong(self, results: RunResults) -> BoolArray:
+        """Return whether people found each label wrong, (n,); an excluded image has no right label."""
+        return self.corrected.excluded | (self.corrected.labels != results.labels)
+
     def agreed(self, results: RunResults) -> BoolArray:
         """Return where people came to our answer, (n,): the suggestion if flagged, else the given label.
 
@@ -56,15 +71,25 @@ class Reviews:
 
     def measured(self, results: RunResults) -> Readout | None:
         """Return precision and recall by the images judged blind in the order drawn; None before `LEAST_BLIND`."""
-        if self.sample is None:
+        if self.sample is None or self.n_in_order < LEAST_BLIND:
             return None
-        done = self.blind[self.sample.indices]
-        n = int(np.argmin(done)) if not done.all() else len(done)
-        if n < LEAST_BLIND:
-            return None
-        seen = self.sample.indices[:n]
-        wrong = self.corrected.excluded[seen] | (self.corrected.labels[seen] != results.labels[seen])
+        wrong = self.was_wrong(results)[self.sample.indices[: self.n_in_order]]
         return measured_precision_recall(results.found, self.sample, wrong)
+
+    def reliability(self, results: RunResults) -> list[dict[str, Any]]:
+        """Return a record per group of images judged blind: `said`, the mean probability that their labels are wrong,
+        `found`, the share that is, and `n`; nothing without a signal, or for fewer than `LEAST_BLIND` images.
+        """
+        judged = np.flatnonzero(self.blind)
+        if not results.found.has_signal or len(judged) < LEAST_BLIND:
+            return []
+        said, wrong = results.found.wrong, self.was_wrong(results)
+        ordered = judged[np.argsort(said[judged], kind="stable")]
+        groups = np.array_split(ordered, min(MOST_GROUPS, len(ordered) // (LEAST_BLIND // 2)))
+        return [
+            {"said": round(float(said[g].mean()), 4), "found": round(float(wrong[g].mean()), 4), "n": len(g)}
+            for g in groups
+        ]
 
     def figures(self, results: RunResults) -> dict[str, Any]:
         """Return the counts of decisions, how often people agreed with us, and what was measured, ready for JSON."""
@@ -81,6 +106,7 @@ class Reviews:
             "agreed_not_blind": _share(agreed, open_),
             "measured_precision": None if measured is None else _rounded(measured.precision),
             "measured_recall": None if measured is None else _rounded(measured.recall),
+            "reliability": self.reliability(results),
             "n_measured": 0 if measured is None else measured.n_reviewed,
         }
 
@@ -101,10 +127,10 @@ def codes_of(reviews: Reviews | None, images: IntArray, results: RunResults) -> 
     return [
         None
         if not reviews.decided[i]
-        else {"action": "excluded", "label": ""}
+        else {"action": "excluded", "label": "", "blind": bool(reviews.blind[i])}
         if corrected.excluded[i]
-        else {"action": "kept", "label": ""}
+        else {"action": "kept", "label": "", "blind": bool(reviews.blind[i])}
         if corrected.labels[i] == results.labels[i]
-        else {"action": "set", "label": names[corrected.labels[i]]}
+        else {"action": "set", "label": names[corrected.labels[i]], "blind": bool(reviews.blind[i])}
         for i in images.tolist()
     ]

@@ -80,7 +80,7 @@ def report(run: str | Path, settings: ReportSettings | None = None, watcher: Wat
         root = Path(results.source)
         reviews = Reviews.read(settings.corrections, results, root if root.is_dir() else root.parent, sample)
     content = content_of(results, finished.record, reviews)
-    shown = listed(results, settings.blind)
+    shown = listed(results, settings.blind, None if reviews is None else reviews.decided)
     if settings.format != "html":
         records = image_records(results, shown.images)
         if settings.format == "markdown":

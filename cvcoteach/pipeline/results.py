@@ -21,12 +21,16 @@ from cvcoteach.data.copies import contradictions
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
+from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.report import confusions
 from cvcoteach.pipeline.result_arrays import read_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import RULES
 
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
+
+_IN_NOTEBOOK = 10
+"""Images that a notebook shows of a run."""
 
 _IN_ARRAYS = (
     "paths",
@@ -85,6 +89,12 @@ class RunResults:
 
     def __repr__(self) -> str:
         return f"RunResults({str(self.folder)!r}, {self.found!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the most doubtful images as a table with pictures, for notebooks."""
+        rows = self.found.shown_first(_IN_NOTEBOOK)
+        record = RunFolder.read(self.folder).record if (self.folder / "run.json").exists() else {}
+        return self.found.to_html(self.paths, pictures_of(record, self.paths, rows, 64), most=_IN_NOTEBOOK)
 
     @property
     def labels(self) -> IntArray:

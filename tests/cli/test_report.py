@@ -90,7 +90,10 @@ def test_images_are_reviewed_by_key_and_saved_as_corrections(run: RunResults, tm
         page.wait_for_function("document.querySelector('#count').textContent.includes('5 reviewed')")
         page.keyboard.press("e")
         page.keyboard.press("u")
-        page.reload()  # decisions are kept
+        assert "agreed blind" in page.locator("#count").inner_text()
+        page.reload()  # decisions are kept, and what was judged blind is still shown without the suggestion
+        assert "What is it?" in page.locator(".card").first.inner_text()
+        assert "kept" in page.locator(".card").first.inner_text()
         with page.expect_download() as download:
             page.locator("#save").click()
         download.value.save_as(tmp_path / "corrections.csv")
@@ -99,8 +102,14 @@ def test_images_are_reviewed_by_key_and_saved_as_corrections(run: RunResults, tm
         n = int(cell.inner_text())
         cell.click()
         assert 0 < int(page.locator("#count").inner_text().split()[0]) <= n  # without those to be judged blind
+        report(run.folder)  # a page that may list other images still saves all that was decided
+        page.reload()
+        with page.expect_download() as download:
+            page.locator("#save").click()
+        download.value.save_as(tmp_path / "again.csv")
         browser.close()
     assert wrong == []
+    assert len(pd.read_csv(tmp_path / "again.csv")) == 5
     table = pd.read_csv(tmp_path / "corrections.csv", keep_default_na=False)
     assert table.columns.tolist() == ["path", "action", "label", "given_label", "suggested_label", "blind"]
     assert table.action.tolist()[:4] == ["kept", "accepted", "kept", "excluded"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Source, read_source
+from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.writers.registry import fingerprint
 from cvcoteach.pipeline.apply import check, record_of, undo, write, write_list
 from cvcoteach.pipeline.apply_plan import ApplySettings, plan
@@ -87,6 +87,22 @@ def test_people_overrule_the_run(run: RunResults, tmp_path: Path) -> None:
     alone = plan(run.folder, ApplySettings("reviews", corrections=file))
     assert set(alone.changes["path"]) == {flagged[1], fine[0], fine[1]}
     assert alone.expected_mistakes is None
+
+
+def test_reviews_made_in_fiftyone_are_honored(run: RunResults, tmp_path: Path) -> None:
+    worst = run.paths[run.found.worst_first()[0]]
+    fine = run.paths[run.worst_first()[-1]]
+    head = "when,who,run,action,what,sample_id,filepath,old,new,old_review,new_review\n"
+    rows = [
+        f"now,me,k,1,keep,7,{tmp_path / 'shapes' / worst},,,unreviewed,kept\n",
+        f"now,me,k,2,exclude,8,{tmp_path / 'shapes' / fine},,,unreviewed,excluded\n",
+    ]
+    (tmp_path / "photos.corrections.csv").write_text(head + "".join(rows))
+    planned = plan(run.folder, ApplySettings("relabel", corrections=tmp_path / "photos.corrections.csv"))
+    changes = planned.changes.set_index("path")
+    assert worst not in changes.index
+    assert changes.loc[fine, "action"] == "excluded"
+    assert planned.summary["n_relabelled"] == 11
 
 
 def test_a_list_is_a_corrections_file(run: RunResults, tmp_path: Path) -> None:
@@ -232,3 +248,27 @@ def test_a_run_or_images_that_are_not_there_are_refused(run: RunResults, tmp_pat
     file = reviews(tmp_path, ("nowhere.png", "kept", ""))
     with pytest.raises(InputError, match=r"nowhere\.png is not an image of the run"):
         plan(run.folder, ApplySettings("relabel", corrections=file), source=tmp_path / "moved")
+
+
+def test_a_name_that_looks_like_a_formula_is_listed_as_text_and_found_again(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    (tmp_path / "shapes" / "bar").rename(tmp_path / "shapes" / "=1+1")
+    source = read_source(tmp_path / "shapes")
+    true = np.array([source.class_names.index(("=1+1", "cross", "ring")[k]) for k in true_of(source)])
+    run = finished_run(tmp_path / "run", source, true)
+    planned = plan(run.folder, ApplySettings("list"))
+    text = write_list(planned, tmp_path / "list.csv")
+    assert "'=1+1" in text
+    assert not [cell for line in text.splitlines() for cell in line.split(",") if cell.startswith("=")]
+    again = plan(run.folder, ApplySettings("reviews", corrections=tmp_path / "list.csv"))
+    assert set(again.changes["path"]) == set(planned.changes["path"])
+    # our own table is a source too, whose texts are escaped
+    table = tmp_path / "shapes" / "issues.csv"
+    table.write_bytes((run.folder / "issues.csv").read_bytes())
+    data = read_source(table, label_column="given_label")
+    order = [run.paths.index(path) for path in data.paths]
+    choices = Choices(label_column="given_label")
+    second = finished_run(tmp_path / "second", data, true[order], choices=choices)
+    written = write(plan(second.folder, ApplySettings("relabel")), tmp_path / "shapes" / "fixed.csv")
+    read = read_source(written.destination, label_column="given_label")
+    assert [read.class_names[k] for k in read.labels] == [source.class_names[k] for k in true[order]]

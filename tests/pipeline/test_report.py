@@ -170,10 +170,17 @@ def test_reviews_tell_how_often_people_agree_blind_and_not(run: RunResults, tmp_
     assert reviews["agreed_not_blind"] == {"agreed": 0, "of": len(seen)}
     assert reviews["n_measured"] == 30
     assert reviews["measured_precision"]["estimate"] > 0.8
+    groups = reviews["reliability"]
+    assert sum(group["n"] for group in groups) == 30
+    assert [group["said"] for group in groups] == sorted(group["said"] for group in groups)
+    assert groups[0]["found"] < 0.2 < groups[-1]["found"]
     page = report(run.folder, ReportSettings(corrections=file))
+    assert "wrong, as people found" in page
+    assert "wrong, as people found" in report(run.folder, ReportSettings("markdown", corrections=file))
     assert "Reviewed without our suggestion, people agreed with us about 30 of 30 images (100%)." in page
+    assert sum(image[7] is not None for image in data_of(page)["images"]) == len(rows)
     decided = {image[0]: image[7] for image in data_of(page)["images"] if image[7]}
-    assert decided[run.paths[seen[0]]] == {"action": "kept", "label": ""} if seen else True
+    assert decided[run.paths[seen[0]]] == {"action": "kept", "label": "", "blind": False} if seen else True
 
 
 def test_a_cell_that_was_kept_from_being_a_formula_is_read_back(evil: RunResults, tmp_path: Path) -> None:

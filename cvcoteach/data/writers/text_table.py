@@ -11,6 +11,7 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
+from cvcoteach._csv import escaped, is_ours, unescaped_values
 from cvcoteach._files import replacing
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
@@ -45,10 +46,12 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     width = len(dialect.names)
     if any(len(row) != width for row in values):
         raise InputError(f"{file.name} has rows of different lengths; it has changed since.")
+    ours = is_ours(dialect.names)  # a table that we wrote, whose texts are escaped
+    as_read = unescaped_values if ours else pd.Series.copy
     number = {name: position for position, name in enumerate(dialect.names)}
     columns = find_columns(
         dialect.names,
-        lambda name: pd.Series([row[number[name]] for row in values], dtype=object),
+        lambda name: as_read(pd.Series([row[number[name]] for row in values], dtype=object)),
         copy.source,
         copy.choices,
         {},
@@ -74,7 +77,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
             for place in label_places:
                 cells[place] = given[place]
         if paths is not None:
-            cells[number[columns.path]] = paths[image]
+            cells[number[columns.path]] = escaped(paths[image]) if ours else paths[image]
         writer.writerow(cells)
     with open(file, "rb") as opened_bytes:
         start = _BOM if opened_bytes.read(3) == _BOM else b""

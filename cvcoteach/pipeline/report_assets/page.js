@@ -26,20 +26,25 @@
   // -- decisions --
 
   const history = [];
+  const elsewhere = {}; // decisions about images that an earlier page of this run listed
   try {
     const kept = JSON.parse(localStorage.getItem(STORE) || "{}");
+    const listed = new Set(images.map((image) => image.path));
     for (const image of images) if (kept[image.path]) image.decision = kept[image.path];
+    for (const [path, decision] of Object.entries(kept)) if (!listed.has(path)) elsewhere[path] = decision;
   } catch { /* a page from a file may have no storage */ }
+  // who judged an image with the suggestion in view cannot judge it blind any more
+  for (const image of images) if (image.decision && !image.decision.blind) image.blind = false;
 
   function keep() {
-    const kept = {};
+    const kept = { ...elsewhere };
     for (const image of images) if (image.decision) kept[image.path] = image.decision;
     try { localStorage.setItem(STORE, JSON.stringify(kept)); } catch { /* as above */ }
   }
 
   function decide(image, action, label = "") {
     history.push([image, image.decision]);
-    image.decision = action ? { action, label } : null;
+    image.decision = action ? { action, label, blind: image.blind } : null;
     keep();
     redraw(image);
     status();
@@ -53,15 +58,19 @@
   }
 
   function cell(text) {
-    // a spreadsheet takes these for the start of a formula
-    const inert = /^[=+\-@\t\r']/.test(text) ? "'" + text : text;
+    // what a spreadsheet may take for a formula gets an apostrophe, as in issues.csv
+    const formula = /^'*[=+\-@\t\r\n]/.test(text) && !/^[+-]?\d+(\.\d*)?(e[+-]?\d+)?$/i.test(text);
+    const inert = formula ? "'" + text : text;
     return /[",\r\n;]/.test(inert) ? '"' + inert.replaceAll('"', '""') + '"' : inert;
   }
 
   function corrections() {
     const rows = images.filter((image) => image.decision).map((image) => [
-      image.path, image.decision.action, image.decision.label, name(image.given), name(image.suggested), image.blind ? "yes" : "no",
+      image.path, image.decision.action, image.decision.label, name(image.given), name(image.suggested), image.decision.blind ? "yes" : "no",
     ]);
+    for (const [path, { action, label, blind }] of Object.entries(elsewhere)) {
+      rows.push([path, action, label, "", "", blind ? "yes" : "no"]);
+    }
     return [["path", "action", "label", "given_label", "suggested_label", "blind"], ...rows]
       .map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   }
@@ -104,9 +113,8 @@
 
   function wanted(image) {
     const { given, suggested, show, search } = controls;
-    const unseen = image.blind && !image.decision;
     if (given.value && image.given !== Number(given.value)) return false;
-    if (suggested.value && (unseen || image.suggested !== Number(suggested.value))) return false;
+    if (suggested.value && (image.blind || image.suggested !== Number(suggested.value))) return false;
     if (show.value === "reviewed" && !image.decision) return false;
     if (show.value === "left" && (image.decision || !(image.flagged || image.blind))) return false;
     if (show.value === "flagged" && !(image.flagged || image.blind)) return false;
@@ -130,9 +138,19 @@
     byId("more").hidden = drawn >= shown.length;
   }
 
+  // how often people came to our answer: the suggestion if flagged, else the given label; exclusion agrees with a flag
+  function agreement(blind, what) {
+    if (!images.some((image) => image.blind || (image.decision && image.decision.blind))) return "";
+    const judged = images.filter((image) => image.decision && !!image.decision.blind === blind);
+    const agreed = judged.filter(({ decision: { action, label }, flagged, given, suggested }) =>
+      action === "excluded" ? flagged : (action === "kept" ? name(given) : label) === name(flagged ? suggested : given));
+    return judged.length ? `agreed ${what} ${agreed.length} of ${judged.length}` : "";
+  }
+
   function status() {
-    const done = images.filter((image) => image.decision).length;
-    byId("count").textContent = `${count(shown.length, "image")} · ${done.toLocaleString("en")} reviewed`;
+    const done = images.filter((image) => image.decision).length + Object.keys(elsewhere).length;
+    byId("count").textContent = [`${count(shown.length, "image")} · ${done.toLocaleString("en")} reviewed`,
+      agreement(true, "blind"), agreement(false, "not blind")].filter(Boolean).join(" · ");
     byId("save").disabled = !done;
     byId("save").textContent = done ? `Save ${count(done, "review")}` : "Save reviews";
   }
@@ -161,14 +179,17 @@
   }
 
   function fill(image, made) {
-    const unseen = image.blind && !image.decision;
+    const unseen = image.blind; // even when decided: who changes the decision shall not know more
     const given = name(image.given);
     const other = image.suggested !== image.given;
     const picture = element("div", { className: "picture" });
     if (data.pictures[image.index]) {
       const alt = unseen ? `labelled ${given}` : `labelled ${given}, looks like ${name(image.suggested)}`;
       picture.append(element("img", { src: data.pictures[image.index], alt, decoding: "async" }));
-    } else picture.append("no picture in this page");
+    } else {
+      picture.append("no picture in this page");
+      picture.title = "cvcoteach report --pictures N puts more of them into the page";
+    }
     const body = element("div", { className: "body" });
     const label = element("div", { className: "given" });
     label.append(unseen || !other ? given : element("s", { textContent: given }));
@@ -220,8 +241,7 @@
   function go(place) {
     const there = Math.max(0, Math.min(place, shown.length - 1));
     while (drawn <= there && drawn < shown.length) more();
-    const image = shown[there];
-    if (image) cards.get(image.index).focus();
+    if (shown[there]) cards.get(shown[there].index).focus();
   }
 
   function columns() {
