@@ -50,6 +50,8 @@ def finished_run(
             unreadable={},
             alternative=posterior.alternative,
             alternative_prob=posterior.alternative_prob,
+            duplicate_of=np.full(n, -1),
+            reviewed=np.zeros(n, np.bool_),
             found=issues,
         )
         results.save(run)
