@@ -100,7 +100,7 @@ def locked(path: Path, waits: Callable[[str], None] | None = None) -> Iterator[N
 
     waits: called with a sentence where another process holds it, before it is waited for.
     """
-    lock, holder = filelock.FileLock(path), path.with_name(f"{path.name}.holder")
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -108,19 +108,33 @@ def locked(path: Path, waits: Callable[[str], None] | None = None) -> Iterator[N
             waits(f"Waiting for {held_by(path)}, which is at work on the same.")
         lock.acquire()
     try:
-        with suppress(OSError):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+        sign(path)
         yield
     finally:
-        with suppress(OSError):
-            holder.unlink(missing_ok=True)
+        unsign(path)
         lock.release()
+
+
+def sign(path: Path) -> None:
+    """Write beside the lock file `path`, which this process holds, that it does."""
+    with suppress(OSError):
+        _holder(path).write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+
+
+def unsign(path: Path) -> None:
+    """Take away what `sign` wrote."""
+    with suppress(OSError):
+        _holder(path).unlink(missing_ok=True)
+
+
+def _holder(path: Path) -> Path:
+    return path.with_name(f"{path.name}.holder")
 
 
 def held_by(path: Path) -> str:
     """Return which process holds the lock file `path`, as part of a sentence."""
     try:
-        return path.with_name(f"{path.name}.holder").read_text("utf-8") or "another process"
+        return _holder(path).read_text("utf-8") or "another process"
     except (OSError, ValueError):
         return "another process"
 

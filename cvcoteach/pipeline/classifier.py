@@ -64,6 +64,7 @@ class ClassifierTraining:
         network = task.inputs.network(task.n_classes, task.seed)
         if file.exists():
             load_weights(file, [network], task.n_classes)
+            (self.folder / PLAIN_CHECKPOINT).unlink(missing_ok=True)  # of a call that was killed before it could
             return self._classifier([network], source)
         recipe = plain_recipe(task.recipe, task.curriculum, len(data))
         progress.note(f"For comparison: one plain network on all {len(data):,} given labels, {epochs_of(recipe)}.")

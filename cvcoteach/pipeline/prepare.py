@@ -153,7 +153,7 @@ def _automatic(
     if settings.model is not None:
         raise InputError(f"model is {settings.model!r}, but preset auto chooses the model; leave one of them out.")
     device = choose_device(machine.device)
-    load = partial(load_backbone, weights=settings.weights)
+    load = partial(load_backbone, weights=settings.weights, trusted=machine.trusted)
     choice = choose(len(data), natural_size(data), device, size=settings.image_size, load=load)
     progress.note(f"preset auto takes {choice.reason}.")
     name = choice.backbone.name if choice.backbone else None

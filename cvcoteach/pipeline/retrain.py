@@ -141,7 +141,7 @@ def retrain(
             save_model(folder.path, model, about={"trained": summary})
             _write_history(folder.path / _HISTORY, history)
             folder.save(state="done", summary=summary, run=str(run))
-            (folder.path / CHECKPOINT).unlink(missing_ok=True)
+        (folder.path / CHECKPOINT).unlink(missing_ok=True)
         scores = plain_scores = None
         if tested is not None:
             pixels, truth = tested

@@ -10,7 +10,17 @@ from typing import Any
 
 import filelock
 
-from cvcoteach._files import DamagedError, check_regular, read_array, sweep_partials, write_array, write_json
+from cvcoteach._files import (
+    DamagedError,
+    check_regular,
+    held_by,
+    read_array,
+    sign,
+    sweep_partials,
+    unsign,
+    write_array,
+    write_json,
+)
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.crossval.trainer import FoldKey
 
@@ -141,7 +151,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(
-                f"another process is at work in {path}; wait for it, or choose another output folder."
+                f"another process is at work in {path} ({held_by(path / _LOCK)}); wait for it, or choose another "
+                "output folder."
             ) from None
         except OSError as error:
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
@@ -160,6 +171,7 @@ class RunFolder:
             lock.release()
             raise
         run._lock = lock
+        sign(path / _LOCK)
         return run
 
     @classmethod
@@ -203,6 +215,7 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
+            unsign(self.path / _LOCK)
             self._lock.release()
 
 

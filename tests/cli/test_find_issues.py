@@ -163,7 +163,7 @@ def test_features_of_ones_own_train_heads_and_no_image_is_read(tmp_path: Path) -
 
 def test_features_of_a_backbone_are_computed_once_and_train_heads(tmp_path: Path) -> None:
     wrong = class_folders(tmp_path / "shapes", n=300)
-    options = ("--backbone", f"{HERE}:stripes", "--head", "mlp")
+    options = ("--backbone", f"{HERE}:stripes", "--head", "mlp", "--trust", f"{HERE}:stripes")
     for run in ("first", "second"):
         result = find_issues(tmp_path / "shapes", *options, "--output", tmp_path / run, "--device", "cpu")
         assert result.exit_code == 0, result.output
@@ -185,6 +185,8 @@ def test_a_backbone_is_fine_tuned_in_the_folds(tmp_path: Path) -> None:
     class_folders(tmp_path / "shapes")
     options = (
         "--backbone",
+        f"{HERE}:trainable",
+        "--trust",
         f"{HERE}:trainable",
         "--finetune",
         "--epochs",
@@ -223,7 +225,8 @@ def test_preset_auto_takes_a_backbone_for_larger_images_and_measures_the_time(
     class_folders(tmp_path / "shapes")
     monkeypatch.setattr("cvcoteach.training.auto_preset.SMALL_IMAGE", 4)
     monkeypatch.setitem(BACKBONES, "cpu", f"{HERE}:stripes")
-    result = find_issues(tmp_path / "shapes", "--preset", "auto", "--output", tmp_path / "run", "--device", "cpu")
+    options = ("--preset", "auto", "--trust", f"{HERE}:stripes", "--output", tmp_path / "run", "--device", "cpu")
+    result = find_issues(tmp_path / "shapes", *options)
     assert result.exit_code == 0, result.output
     assert f"preset auto takes heads on frozen features of {HERE}:stripes, since there is no GPU" in result.stderr
     assert "the features of 90 images take about 1 s" in result.stderr

@@ -50,7 +50,7 @@ def start(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("fault", ["killed", "full"])
 def test_a_run_on_features_survives_a_fault_at_a_few_operations(start: Path, fault: Fault) -> None:
-    assert list(broken_runs(ON_FEATURES, start, fault, step=9)) == []
+    assert list(broken_runs(ON_FEATURES, start, fault, step=23, first=4)) == []
 
 
 @pytest.mark.slow

@@ -150,7 +150,10 @@ def test_a_damaged_or_newer_record_is_told(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, IDENTITY), pytest.raises(InputError, match="another process is at work"):
+    with (
+        RunFolder.open(tmp_path, IDENTITY),
+        pytest.raises(InputError, match=r"another process is at work in .* \(process \d+ on "),
+    ):
         RunFolder.open(tmp_path, IDENTITY)
 
 
