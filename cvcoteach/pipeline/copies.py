@@ -65,7 +65,7 @@ def _on_twins(data: Source, twins: Twins) -> str:
     way = (
         f"the column {column!r} looks like their groups: --group-column {column} keeps each in one fold"
         if column is not None
-        else "if they come from videos, bursts or patients, --group-column names a column that says from which"
+        else "if they come from videos, bursts or patients, name these groups (--group-column, in FiftyOne group_field)"
     )
     return (
         f"{twins.share:.0%} of {twins.n_looked_at:,} images looked at have a near copy, which may lie in another fold "

@@ -90,5 +90,5 @@ def test_near_copies_in_different_folds_are_noted_and_their_column_is_named(tabl
     assert "the column 'clip' looks like their groups: --group-column clip keeps each in one fold." in said
     table.drop(columns="clip").assign(camera=np.arange(2000) % 3).to_csv("t.csv", index=False)
     said = find("--label-column", "label", "--rounds", 1, "--output", "other").stderr
-    assert "--group-column names a column that says from which" in said
+    assert "name these groups (--group-column, in FiftyOne group_field)" in said
     assert "near copy" not in find("--label-column", "label", "--group-column", "camera", "-o", "third").stderr

@@ -118,6 +118,12 @@ def read_table(table: Table, choices: Choices) -> Source:
         source = replace(source, groups=codes)
     elif others := [name for name in _others(table, path_column, choices) if name != label_column and label_column]:
         source = replace(source, other_columns=partial(_rest, table, others, known))
+    parts = _splits(table, [column for column in _others(table, path_column, choices) if column != label_column])
+    if parts and label_column is not None:
+        together = (
+            f"the column {parts[0]!r} of {name} names parts of a dataset; images of all parts are judged together."
+        )
+        source = replace(source, notes=(*source.notes, together))
     return replace(source, notes=(*source.notes, *note_on_repeats(source)))
 
 

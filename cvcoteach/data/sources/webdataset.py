@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def read(location: Path, choices: Choices) -> Source:
         InputError: for files that are no tar, and where a sample has no label, or several images.
     """
     shards = _found(location)
-    samples = _samples(shards)
+    samples, files = _unpacked(location, shards, choices)
     key, values = _labels(samples, choices.label_column, location)
     encoded = encode(pd.Series(values), f"labels {key!r} of {location.name}")
     groups = None
@@ -64,26 +65,22 @@ def read(location: Path, choices: Choices) -> Source:
             len(encoded.class_names),
             f"labels {key} in {count(len(shards), 'shard')} of {printable_name(location)}",
         ),
-        file_names=tuple(_files(location, shards, choices)),
+        file_names=tuple(files),
         groups=groups,
     )
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
     """Return the images of shards."""
-    shards = _found(location)
-    names = [sample.name for sample in _samples(shards)]
-    source = unlabelled(location, location.parent, names)
-    return Source(
-        location, location.parent, source.paths, source.labels, source.class_names, description=source.description,
-        file_names=tuple(_files(location, shards, choices)),
-    )  # fmt: skip
+    samples, files = _unpacked(location, _found(location), choices)
+    source = unlabelled(location, location.parent, [sample.name for sample in samples])
+    return replace(source, file_names=tuple(files))
 
 
 def has_labels(location: Path, choices: Choices) -> bool:
     """Return whether the first samples have a label."""
     try:
-        _labels(_samples(_found(location)[:1]), choices.label_column, location)
+        _labels(_walked(_found(location)[:1]), choices.label_column, location)
     except InputError:
         return False
     return True
@@ -133,36 +130,41 @@ def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
     return opened.read()
 
 
-def _samples(shards: list[Path]) -> list[_Sample]:
-    """Return all samples with an image, in order."""
-    samples: list[_Sample] = []
+def _walk(shards: list[Path], samples: list[_Sample], *, images: bool) -> Iterator[bytes]:
+    """Fill `samples` with all that have an image, in order; yield the images, if these are wanted."""
     for shard in shards:
+        name = printable_name(shard)
         texts: dict[str, dict[str, bytes]] = {}
-        images: dict[str, str] = {}
+        seen = set()
         for key, extension, archive, entry in _members(shard):
             if _is_image(extension):
-                if key in images:
+                if key in seen:
                     raise InputError(
                         f"{shard.name} holds several images of the sample {key!r}; it takes one image per sample."
                     )
-                images[key] = entry.name
+                seen.add(key)
+                # its texts may come after the image: they land in the same dict
+                samples.append(_Sample(f"{name}/{entry.name}", texts.setdefault(key, {})))
+                if images:
+                    yield _content(archive, entry)
             elif entry.size <= _LARGEST_TEXT:
                 texts.setdefault(key, {})[extension] = _content(archive, entry)
-        name = printable_name(shard)
-        samples.extend(_Sample(f"{name}/{image}", texts.get(key, {})) for key, image in images.items())
     if not samples:
         raise InputError(f"{shards[0].name} holds no images; it takes samples such as 000012.jpg and 000012.cls.")
+
+
+def _walked(shards: list[Path]) -> list[_Sample]:
+    samples: list[_Sample] = []
+    for _ in _walk(shards, samples, images=False):
+        pass
     return samples
 
 
-def _files(location: Path, shards: list[Path], choices: Choices) -> list[str]:
-    def images() -> Iterator[bytes]:
-        for shard in shards:
-            for _, extension, archive, entry in _members(shard):
-                if _is_image(extension):
-                    yield _content(archive, entry)
-
-    return list(unpack(location, stamp_of(shards), images, choices))
+def _unpacked(location: Path, shards: list[Path], choices: Choices) -> tuple[list[_Sample], list[str]]:
+    """Return all samples and the file of each; shards whose images are in the cache are read for their texts only."""
+    samples: list[_Sample] = []
+    files = unpack(location, stamp_of(shards), lambda: _walk(shards, samples, images=True), choices)
+    return samples or _walked(shards), list(files)
 
 
 def _labels(samples: list[_Sample], wanted: str | None, location: Path) -> tuple[str, list[Any]]:
