@@ -23,7 +23,14 @@ ROUND = {
 
 
 def finished_run(
-    folder: Path, source: Source, true: IntArray, *, choices: Choices | None = None, sure: float = 6.0, seed: int = 0
+    folder: Path,
+    source: Source,
+    true: IntArray,
+    *,
+    choices: Choices | None = None,
+    sure: float = 6.0,
+    seed: int = 0,
+    duplicate_of: IntArray | None = None,
 ) -> RunResults:
     """A run of `source`, whose models saw the classes `true` (n,) as clearly as `sure` says."""
     k, n = len(source.class_names), len(source)
@@ -50,7 +57,7 @@ def finished_run(
             unreadable={},
             alternative=posterior.alternative,
             alternative_prob=posterior.alternative_prob,
-            duplicate_of=np.full(n, -1),
+            duplicate_of=np.full(n, -1) if duplicate_of is None else duplicate_of,
             reviewed=np.zeros(n, np.bool_),
             found=issues,
         )

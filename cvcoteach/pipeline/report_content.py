@@ -38,7 +38,7 @@ class Listed:
 
 
 def listed(results: RunResults, blind: float = 0.0, reviewed: BoolArray | None = None) -> Listed:
-    """Return the images to show: the flagged, and some that are not.
+    """Return the images to show: exact copies with different labels, the flagged, and some that are not.
 
     Args:
         results: The run.
@@ -50,7 +50,7 @@ def listed(results: RunResults, blind: float = 0.0, reviewed: BoolArray | None =
     """
     if not 0 <= blind < 1:
         raise InputError(f"blind is {blind}; it is a share of the images, from 0 up to but not including 1.")
-    order, flags = results.worst_first(), results.found.is_label_issue
+    order, flags = results.worst_first(), results.found.is_label_issue | results.contradiction
     images = np.concatenate([order[flags[order]], order[~flags[order]][:UNFLAGGED_LISTED]])[:MOST_LISTED]
     if reviewed is not None:
         images = np.concatenate([images, np.setdiff1d(np.flatnonzero(reviewed), images)])
@@ -90,6 +90,8 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
         "versions": dict(record.get("versions", {})),
         "seconds": round(sum(part["seconds"] for part in record.get("timings", [])), 1),
         "n_unreadable": len(results.unreadable),
+        "n_duplicates": int((results.duplicate_of >= 0).sum()),
+        "n_contradictions": int(results.contradiction.sum()),
     }
 
 
@@ -112,8 +114,11 @@ def classes(results: RunResults) -> pd.DataFrame:
 
 
 def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]:
-    """Return a record per image: path, given, suggested (names), wrong, suggested_prob and flagged."""
-    found, names = results.found, results.class_names
+    """Return a record per image: path, given, suggested (names), wrong, suggested_prob, flagged, and copies.
+
+    `copies` names the other classes that exact copies of the image were given.
+    """
+    found, names, copies = results.found, results.class_names, _labels_of_copies(results)
     return [
         {
             "path": results.paths[i],
@@ -122,9 +127,33 @@ def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]
             "wrong": round(float(found.wrong[i]), 4),
             "suggested_prob": round(float(found.suggested_prob[i]), 4),
             "flagged": bool(found.is_label_issue[i]),
+            "copies": copies.get(i, []),
         }
         for i in images.tolist()
     ]
+
+
+def _labels_of_copies(results: RunResults) -> dict[int, list[str]]:
+    """Return, by image, the other classes that its exact copies were given, where there are any."""
+    images = np.flatnonzero(results.contradiction)
+    first = np.where(results.duplicate_of < 0, np.arange(len(results.labels)), results.duplicate_of)[images]
+    given: dict[int, set[int]] = {}
+    for group, label in zip(first.tolist(), results.labels[images].tolist(), strict=True):
+        given.setdefault(group, set()).add(label)
+    names = results.class_names
+    return {
+        i: [names[label] for label in sorted(given[group] - {int(results.labels[i])})]
+        for i, group in zip(images.tolist(), first.tolist(), strict=True)
+    }
+
+
+def copies_sentence(content: Mapping[str, Any]) -> str:
+    """Return what there is to say about exact copies, in a sentence; empty for none."""
+    n, against = content["n_duplicates"], content["n_contradictions"]
+    if not n:
+        return ""
+    copies = f"{n:,} {'image is an exact copy' if n == 1 else 'images are exact copies'} of another one"
+    return f"{copies}; {against:,} images contradict a copy by their label." if against else f"{copies}."
 
 
 def blind_sample(results: RunResults, most: int = 2_000) -> ReviewSample | None:

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvcoteach.pipeline.report_content import interval_text
+from cvcoteach.pipeline.report_content import copies_sentence, interval_text
 
 _MOST_ROWS = 20
 
@@ -18,8 +18,7 @@ def markdown(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) ->
     """
     summary = content["summary"]
     parts = [f"# {cell(content['title'])}", "\n".join(cell(sentence) + "  " for sentence in content["sentences"])]
-    if content["note"]:
-        parts.append(cell(content["note"]))
+    parts += [cell(sentence) for sentence in (content["note"], copies_sentence(content)) if sentence]
     rate = summary["noise_rate"]
     headline = [
         ("Images", f"{summary['n_images']:,}"),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from cvcoteach.pipeline.report_content import copies_sentence
 from cvcoteach.pipeline.report_markdown import RELIABILITY, reliability_rows, review_sentences
 
 _MOST_CLASSES = 30
@@ -54,7 +55,7 @@ def page(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], pictur
 
 
 def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """Return [path, given, suggested (numbers), wrong, suggested_prob, flagged, blind, decision] per image."""
+    """Return [path, given, suggested (numbers), wrong, suggested_prob, flagged, blind, decision, copies] per image."""
     number = {row["name"]: k for k, row in enumerate(classes)}
     return [
         [
@@ -66,6 +67,7 @@ def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, 
             int(image["flagged"]),
             int(image.get("blind", False)),
             image.get("decision"),
+            image["copies"],
         ]
         for image in images
     ]
@@ -74,6 +76,7 @@ def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, 
 def _headline(content: Mapping[str, Any]) -> str:
     summary = content["summary"]
     told = [sentence for sentence in content["sentences"] if not sentence.startswith(_IN_TILES)]
+    told += [sentence] if (sentence := copies_sentence(content)) else []
     lead = "".join(f"<p>{_text(sentence)}</p>" for sentence in told)
     note = f'<p class="note">{_text(content["note"])}</p>' if content["note"] else ""
     rate, n = summary["noise_rate"], summary["n_images"]

@@ -103,6 +103,27 @@ def test_markdown_and_json_say_the_same(run: RunResults) -> None:
     assert f"| Estimated noise rate | {run.summary['noise_rate']:.1%} |" in text
 
 
+def test_copies_with_other_labels_come_first_and_say_which(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=120)
+    source = read_source(tmp_path / "shapes")
+    right = np.flatnonzero(source.labels == true_of(source))
+    a, b = int(right[0]), int(right[-1])  # of different classes, neither flagged
+    copies = np.full(120, -1)
+    copies[b] = a
+    run = finished_run(tmp_path / "run", source, true_of(source), duplicate_of=copies)
+    assert not run.found.is_label_issue[[a, b]].any()
+    page = report(run.folder)
+    assert "1 image is an exact copy of another one; 2 images contradict a copy by their label." in page
+    images = data_of(page)["images"]
+    names = run.class_names
+    assert {image[0]: image[8] for image in images[:2]} == {
+        run.paths[a]: [names[run.labels[b]]],
+        run.paths[b]: [names[run.labels[a]]],
+    }
+    assert not any(image[8] for image in images[2:])
+    assert "1 image is an exact copy" in report(run.folder, ReportSettings("markdown"))
+
+
 def test_without_a_signal_the_page_says_so(tmp_path: Path) -> None:
     class_folders(tmp_path / "shapes", n=120)
     source = read_source(tmp_path / "shapes")

@@ -5,8 +5,8 @@
   const PAGE = 48;
   const MOST = 25; // classes in the matrix
   const STORE = "cvcoteach reviews " + data.key;
-  const images = data.images.map(([path, given, suggested, wrong, sure, flagged, blind, decision], index) => ({
-    index, path, given, suggested, wrong, sure, flagged: !!flagged, blind: !!blind, decision,
+  const images = data.images.map(([path, given, suggested, wrong, sure, flagged, blind, decision, copies], index) => ({
+    index, path, given, suggested, wrong, sure, flagged: !!flagged, blind: !!blind, decision, copies,
   }));
   const name = (k) => data.classes[k];
   const percent = (p) => (p > 0.995 && p < 1 ? ">99" : p < 0.005 && p > 0 ? "<1" : (100 * p).toFixed(0)) + "%";
@@ -116,8 +116,9 @@
     if (given.value && image.given !== Number(given.value)) return false;
     if (suggested.value && (image.blind || image.suggested !== Number(suggested.value))) return false;
     if (show.value === "reviewed" && !image.decision) return false;
-    if (show.value === "left" && (image.decision || !(image.flagged || image.blind))) return false;
-    if (show.value === "flagged" && !(image.flagged || image.blind)) return false;
+    if (show.value === "copies" && !image.copies.length) return false;
+    if (show.value === "left" && (image.decision || !(image.flagged || image.blind || image.copies.length))) return false;
+    if (show.value === "flagged" && !(image.flagged || image.blind || image.copies.length)) return false;
     return !search.value || image.path.toLowerCase().includes(search.value.toLowerCase());
   }
 
@@ -132,9 +133,8 @@
   }
 
   function more() {
-    const next = shown.slice(drawn, drawn + PAGE);
-    byId("grid").append(...next.map((image, i) => card(image, drawn + i)));
-    drawn += next.length;
+    byId("grid").append(...shown.slice(drawn, drawn + PAGE).map((image, i) => card(image, drawn + i)));
+    drawn = Math.min(drawn + PAGE, shown.length);
     byId("more").hidden = drawn >= shown.length;
   }
 
@@ -196,9 +196,10 @@
     body.append(label);
     if (unseen) body.append(element("div", { className: "seen", textContent: "What is it?" }), element("div", { className: "sure", textContent: "shown without our suggestion" }));
     else {
-      body.append(element("div", { className: "seen", textContent: other ? "→ " + name(image.suggested) : "looks right" }));
+      body.append(element("div", { className: "seen", textContent: other ? "→ " + name(image.suggested) : image.copies.length ? "this or its copy is wrong" : "looks right" }));
       body.append(element("div", { className: "sure", textContent: other ? `wrong ${chance(image.wrong)} · suggestion ${chance(image.sure)}` : `wrong ${chance(image.wrong)}` }));
     }
+    if (image.copies.length && !unseen) body.append(element("div", { className: "copy", textContent: "a copy is labelled " + image.copies.join(", ") }));
     body.append(element("div", { className: "name", textContent: "\u200e" + image.path, title: image.path }));
     body.append(element("div", { className: "verdict", textContent: image.decision ? verdict(image) : "" }));
     const row = element("div", { className: "buttons" });
@@ -269,8 +270,7 @@
       keep();
       redraw(image);
       status();
-      const place = shown.indexOf(image);
-      if (place >= 0) go(place);
+      if (shown.includes(image)) go(shown.indexOf(image));
     } else if (KEYS[key]) {
       event.preventDefault();
       if (current < 0) { go(0); return; }
@@ -303,8 +303,7 @@
       return;
     }
     decide(picking, found === name(picking.given) ? "kept" : "set", found === name(picking.given) ? "" : found);
-    const place = shown.indexOf(picking);
-    setTimeout(() => go(place + 1));
+    setTimeout(() => go(shown.indexOf(picking) + 1));
   });
 
   // -- the matrix of classes --
@@ -390,7 +389,8 @@
   byId("more").addEventListener("click", more);
   byId("save").addEventListener("click", save);
   if (images.some((image) => image.blind)) controls.show.options[0].textContent = "flagged, and blind ones";
-  if (!images.some((image) => image.flagged)) controls.show.value = "all";
+  if (!images.some((image) => image.copies.length)) controls.show.querySelector("[value=copies]").remove();
+  if (!images.some((image) => image.flagged || image.copies.length)) controls.show.value = "all";
   filter();
   requestAnimationFrame(() => setTimeout(() => { // what is further down comes after the first images are there
     options(controls.given, "any class", tally("given"));

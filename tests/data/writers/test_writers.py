@@ -166,6 +166,23 @@ def test_parquet_keeps_schema_and_metadata(folder: Source, kind: str) -> None:
     assert ids == [row for row in range(len(folder)) if row not in DROPPED]
 
 
+def test_rows_without_a_label_stay_as_they_are(folder: Source) -> None:
+    features = {"label": {"_type": "ClassLabel", "names": list(folder.class_names)}}
+    schema = pa.schema([("path", pa.string()), ("label", pa.int32())]).with_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    labels = folder.labels.copy()
+    labels[[2, 9]] = -1
+    file = folder.location / "labels.parquet"
+    pq.write_table(pa.table([list(folder.paths), labels.astype(np.int32)], schema=schema), file)
+    copy = copy_of(read_source(file))
+    assert len(copy.source) == len(folder) - 2
+    assert labels_of(written(copy, folder.location / "fixed.parquet")) == expected(copy)
+    there = pq.read_table(folder.location / "fixed.parquet")
+    assert there["label"].to_pylist().count(-1) == 2
+    assert there["path"].to_pylist()[2] == folder.paths[2]
+
+
 def test_one_hot_columns_stay_one_hot(folder: Source) -> None:
     hot = pd.DataFrame(np.eye(3, dtype=int)[folder.labels], columns=list(folder.class_names))
     hot.insert(0, "path", folder.paths)
