@@ -111,6 +111,12 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     help="Flag every label that is wrong with at least this probability instead.",
 )
 @click.option(
+    "--corrections",
+    type=options.PATH,
+    metavar="FILE",
+    help="CSV of decisions, as the report and FiftyOne save them; labels that somebody kept or chose are not flagged.",
+)
+@click.option(
     "--fresh",
     "again",
     flag_value="fresh",
@@ -134,6 +140,7 @@ def find_issues(
     path_pattern: str | None,
     split: str | None,
     group_column: str | None,
+    corrections: Path | None,
     again: Literal["fresh", "replace"] | None,
     format: str | None,
     machine: Machine,
@@ -164,6 +171,7 @@ def find_issues(
             split=split,
             group_column=group_column,
             again=again or "continue",
+            corrections=corrections,
             format=format,
             watcher=display,
         )
@@ -173,6 +181,8 @@ def find_issues(
         say(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
         return
     say(summary_text(results.summary))
+    if results.summary.get("n_reviewed"):
+        say(f"{counted(results.summary['n_reviewed'], 'label')} that somebody kept or chose left unflagged.")
     if "since" in results.summary:
         say(difference_text(results.summary["since"]))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")

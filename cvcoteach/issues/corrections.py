@@ -125,6 +125,28 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     return Corrected(labels, selected, candidate, excluded, reviewed)
 
 
+def decisions(file: Path) -> dict[str, str | None]:
+    """Return what a corrections file decides about labels: path -> the label that was chosen, None for the given one.
+
+    Of a suggestion that was accepted without its name, and of excluded images, nothing is returned: nobody knows here
+    what was suggested. A later row overrules an earlier one.
+
+    Raises:
+        InputError: The file is no such table, or has an action that does not exist.
+    """
+    found: dict[str, str | None] = {}
+    for line, (path, action, label) in enumerate(_read(file).itertuples(index=False), start=2):
+        if action not in (*ACTIONS, *NO_ACTION):
+            raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
+        path = unescaped(path)
+        found.pop(path, None)
+        if action == "kept":
+            found[path] = None
+        elif action in ("set", "accepted") and label:
+            found[path] = unescaped(label)
+    return found
+
+
 def blind_paths(file: Path) -> frozenset[str]:
     """Return the paths that a corrections file says were judged without a suggestion, in its column blind.
 

@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cvcoteach._validation import InputError, near
+from cvcoteach._validation import BoolArray, InputError, near
 from cvcoteach.data.sources import Source
 from cvcoteach.data.sources.source import count
+from cvcoteach.issues.corrections import decisions
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Settings
@@ -143,6 +144,43 @@ def difference(before: RunResults, now: RunResults) -> dict[str, Any]:
         "new": int((new & ~old).sum()),
         "cleared": int((old & ~changed & ~new).sum()),
     }
+
+
+def decided_labels(file: Path, data: Source) -> BoolArray:
+    """Return the labels (n,) that somebody kept, or that are now what somebody chose.
+
+    Args:
+        file: A CSV of decisions, see `corrections.decisions`.
+        data: The images of now. One that moved is known by its file name, where only one has it.
+
+    Raises:
+        InputError: The file is no such table, or none of its images is here.
+    """
+    decided = decisions(file)
+    row_of = {path: row for row, path in enumerate(data.paths)}
+    row_of |= {os.path.join(data.root, path): row for path, row in row_of.items()}
+    lone = _lone_names(data.paths, range(len(data)))
+    result = np.zeros(len(data), np.bool_)
+    n_found = 0
+    for path, label in decided.items():
+        row = row_of.get(path, row_of.get(os.path.normpath(path), lone.get(os.path.basename(path))))
+        if row is None:
+            continue
+        n_found += 1
+        result[row] = label is None or label == data.class_names[data.labels[row]]
+    if decided and not n_found:
+        raise InputError(f"none of the {len(decided):,} images in {file.name} is in {data.location.name}.")
+    return result
+
+
+def still_reviewed(before: RunResults, now: RunResults) -> BoolArray:
+    """Return the labels (n,) that were reviewed in an earlier run and have not changed since."""
+    names = [now.class_names[k] for k in now.labels.tolist()]
+    compared = _compare(before, now.paths, names)
+    rows = np.array(compared.rows_before, np.int64)
+    result = (rows >= 0) & before.reviewed[rows]
+    result[[*compared.relabelled]] = False
+    return result
 
 
 def difference_text(found: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from cvcoteach.data.copies import contradictions
 from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
-from cvcoteach.pipeline.earlier_runs import Again, asked, destination, difference
+from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.report_run import PAGE, write_page
@@ -52,6 +52,7 @@ def find_issues(
     groups: npt.ArrayLike | None = None,
     again: Again = "continue",
     format: str | None = None,
+    corrections: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
@@ -74,6 +75,8 @@ def find_issues(
         again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
             labels or settings that is in the folder.
         format: name of the source's format, where it may be of several; None: recognised.
+        corrections: a CSV of decisions, as the report and FiftyOne save them: labels that somebody kept, or that are
+            now what somebody chose, are not flagged, nor are those of the earlier run while they stay.
         watcher: follows the run.
 
     Raises:
@@ -100,9 +103,13 @@ def find_issues(
     changed = target.sentence(data)
     if changed is not None:
         progress.note(changed)
+    decided = None if corrections is None else decided_labels(Path(corrections), data)
     with RunFolder.open(target.folder, prepared.identity, replace=again == "replace") as run:
         if run.done:
             results = RunResults.load(run.path)
+            if decided is not None and (decided & ~results.reviewed).any():
+                results = results.with_reviewed(decided)
+                _save(results, run, data)
             if results.select == "posterior" and results.found.flag_for != str(rule):
                 results = results.flagged_by(rule)
                 _save(results, run, data)
@@ -124,6 +131,8 @@ def find_issues(
         clock.record("reading", prepared.seconds_reading)
         progress.plan(len(data), incv.folds(n_units(len(data), data.groups)))
         results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
+        if decided is not None:
+            results = results.with_reviewed(decided)
         results = _compared(results, run.record.get("since"))
         _save(results, run, data)
         return results
@@ -137,6 +146,8 @@ def _compared(results: RunResults, since: str | None) -> RunResults:
         before = RunResults.load(since)
     except InputError:  # somebody removed it meanwhile
         return results
+    if before.reviewed.any():
+        results = results.with_reviewed(still_reviewed(before, results))
     return replace(results, summary={**results.summary, "since": difference(before, results)})
 
 
@@ -180,6 +191,7 @@ def _cross_validated(
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,
         duplicate_of=np.where(first != everyone, first, -1),
+        reviewed=np.zeros(len(data), np.bool_),
         found=issues,
     )
 

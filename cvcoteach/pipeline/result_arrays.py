@@ -24,6 +24,7 @@ _FORMS = {
     "alternative": ("class", "n"),
     "alternative_prob": ("f", "n"),
     "duplicate_of": ("row", "n"),
+    "reviewed": ("b", "n"),
     "labels": ("class", "n"),
     "predicted": ("class", "n"),
     "label_quality": ("f", "n"),
@@ -41,8 +42,8 @@ _FORMS = {
 """Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes."""
 
 
-_ADDED = ("duplicate_of",)
-"""Arrays (n,) that runs of an earlier build lack: -1 there."""
+_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False}
+"""Arrays (n,) that runs of an earlier build lack, and what stands for them."""
 
 
 def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
@@ -67,7 +68,7 @@ def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
     except Exception as error:  # a broken archive makes zipfile, zlib and numpy raise anything
         raise _damaged(file, str(error) or type(error).__name__) from error
     for name in {*wanted} - arrays.keys():
-        arrays[name] = np.full(arrays["labels"].size, -1)
+        arrays[name] = np.full(arrays["labels"].size, _ADDED[name])
     odd = _odd(arrays)
     if odd is not None:
         raise _damaged(file, odd)

@@ -42,6 +42,7 @@ _IN_ARRAYS = (
     "alternative",
     "alternative_prob",
     "duplicate_of",
+    "reviewed",
 )
 _COLUMNS = (
     "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
@@ -82,6 +83,8 @@ class RunResults:
     """(n,) its probability, in [0, 1]."""
     duplicate_of: IntArray
     """(n,) the first image with the same pixels or features; -1 where there is none before it."""
+    reviewed: BoolArray
+    """(n,) labels that a person has kept or chosen: never flagged."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False
@@ -168,15 +171,23 @@ class RunResults:
         found = self._flagged_by(rule)
         return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
 
+    def with_reviewed(self, reviewed: BoolArray) -> RunResults:
+        """Return the same run, these labels (n,) being reviewed too: none of them is flagged."""
+        reviewed = self.reviewed | reviewed
+        found = self._with_flags(self.found.is_label_issue & ~reviewed)
+        figures_ = {**figures(found), "confusions": confusions(found), "n_reviewed": int(reviewed.sum())}
+        return replace(self, reviewed=reviewed, found=found, summary={**self.summary, **figures_})
+
     def _flagged_by(self, rule: FlagRule) -> LabelIssues:
-        flags = rule.flags(self.found.wrong) & self.found.has_signal
+        flags = rule.flags(self.found.wrong) & self.found.has_signal & ~self.reviewed
+        return replace(self._with_flags(flags), filter_by="posterior", flag_for=str(rule))
+
+    def _with_flags(self, flags: BoolArray) -> LabelIssues:
         return replace(
             self.found,
             is_label_issue=flags,
             suggested=np.where(flags, self.alternative, self.likely),
             suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
-            filter_by="posterior",
-            flag_for=str(rule),
         )
 
     def worst_first(self) -> IntArray:

@@ -155,3 +155,42 @@ def test_flags_of_another_rule_belong_to_the_same_run(photos: Photos) -> None:
     photos.run()
     results, _ = photos.run(settings={"min_probability": 0.9})
     assert (results.folder, results.was_done) == (Path("photos-issues"), True)
+
+
+def test_a_label_that_somebody_kept_is_not_flagged_again(photos: Photos) -> None:
+    photos.run()
+    decided = pd.DataFrame(
+        {
+            "path": [photos.paths[3], photos.paths[4], photos.paths[5], photos.paths[0]],
+            "action": ["kept", "set", "set", "excluded"],
+            "label": ["", f"class{photos.given[4]}", f"class{photos.true[5]}", ""],
+        }
+    )
+    decided.to_csv("corrections.csv", index=False)
+    results, _ = photos.run(corrections="corrections.csv")
+    assert results.was_done
+    assert set(np.flatnonzero(results.reviewed)) == {3, 4}  # 5 is not what was chosen yet
+    assert not results.found.is_label_issue[[3, 4]].any()
+    assert results.found.is_label_issue[[0, 5]].all()
+    assert results.summary["n_reviewed"] == 2
+    table = pd.read_csv("photos-issues/issues.csv")
+    assert not table.set_index("path").is_label_issue[[photos.paths[3], photos.paths[4]]].any()
+
+    photos.fix(range(5, 6))
+    photos.fix(range(4, 5))
+    moved, _ = photos.run(settings={"flag_for": "recall"})
+    assert moved.folder == Path("photos-issues-2")
+    assert set(np.flatnonzero(moved.reviewed)) == {3}  # another label of 4 was never reviewed
+    assert not moved.found.is_label_issue[3]
+    again, _ = photos.run(corrections="corrections.csv")
+    assert set(np.flatnonzero(again.reviewed)) == {3, 5}
+
+
+def test_corrections_of_other_images_are_refused(photos: Photos) -> None:
+    pd.DataFrame({"path": ["cat/1.png"], "action": ["kept"]}).to_csv("corrections.csv", index=False)
+    with pytest.raises(InputError, match=r"none of the 1 images in corrections\.csv is in photos\.csv"):
+        photos.run(corrections="corrections.csv")
+    pd.DataFrame({"path": [photos.paths[0]], "action": ["keep"]}).to_csv("corrections.csv", index=False)
+    with pytest.raises(InputError, match="line 2: the action is 'keep'; did you mean kept"):
+        photos.run(corrections="corrections.csv")
+    assert not Path("photos-issues").exists()
