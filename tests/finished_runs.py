@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvcoteach._validation import IntArray
+from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.data.sources import Choices, Source
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import issues_of
@@ -31,6 +31,7 @@ def finished_run(
     sure: float = 6.0,
     seed: int = 0,
     duplicate_of: IntArray | None = None,
+    reviewed: BoolArray | None = None,
 ) -> RunResults:
     """A run of `source`, whose models saw the classes `true` (n,) as clearly as `sure` says."""
     k, n = len(source.class_names), len(source)
@@ -58,7 +59,7 @@ def finished_run(
             alternative=posterior.alternative,
             alternative_prob=posterior.alternative_prob,
             duplicate_of=np.full(n, -1) if duplicate_of is None else duplicate_of,
-            reviewed=np.zeros(n, np.bool_),
+            reviewed=np.zeros(n, np.bool_) if reviewed is None else reviewed,
             found=issues,
         )
         results.save(run)

@@ -182,6 +182,7 @@ def _decide(run: FinishedRun, settings: ApplySettings, data: Source) -> _Decisio
     right = found.wrong if settings.action == "exclude" else results.alternative_prob
     least = settings.min_probability
     flagged = found.is_label_issue if least is None else right >= least
+    flagged = flagged & ~results.reviewed  # kept or chosen before the run
     chosen = flagged & ~decided
     if settings.action == "reviews":
         chosen = np.zeros_like(chosen)

@@ -50,7 +50,7 @@ class Destination:
         return None
 
 
-_OTHERWISE = "--replace overwrites the earlier run"
+_OTHERWISE = "the earlier run stays, unless you replace it"
 
 
 def asked(settings: Settings) -> dict[str, Any]:

@@ -254,6 +254,6 @@ def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
         else:
             how = f"its {what} is {old!r}, not {new!r}"
         raise OtherRunError(
-            f"{path} belongs to another run: {how}. Choose another output folder, overwrite that run (--replace), or "
+            f"{path} belongs to another run: {how}. Choose another output folder, replace that run, or "
             "repeat the earlier call to resume it."
         )

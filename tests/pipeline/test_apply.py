@@ -124,6 +124,14 @@ def test_a_probability_takes_the_place_of_the_flags(run: RunResults) -> None:
         assert (planned.changes["probability"] >= least).all()
 
 
+def test_a_label_that_was_reviewed_before_the_run_is_left_alone(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    source = read_source(tmp_path / "shapes")
+    reviewed = source.labels != true_of(source)
+    run = finished_run(tmp_path / "run", source, true_of(source), reviewed=reviewed)
+    assert not len(plan(run.folder, ApplySettings("relabel", min_probability=0.9)).changes)
+
+
 def test_no_class_loses_all_its_images_unless_that_is_meant(run: RunResults, tmp_path: Path) -> None:
     rows = [(path, "excluded", "") for path in run.paths if path.startswith("bar/")]
     file = reviews(tmp_path, *rows)

@@ -90,8 +90,8 @@ def test_after_labels_were_fixed_the_same_call_goes_on_beside_the_earlier_run(ph
     photos.add(2)
     second, said = photos.run()
     assert said == [
-        "4 labels changed, 2 images added since the run in photos-issues: going on in photos-issues-2 (--replace "
-        "overwrites the earlier run)."
+        "4 labels changed, 2 images added since the run in photos-issues: going on in photos-issues-2 (the "
+        "earlier run stays, unless you replace it)."
     ]
     assert second.folder == Path("photos-issues-2")
     assert second.summary["since"] == {
@@ -142,7 +142,9 @@ def test_fresh_starts_over_and_replace_overwrites(photos: Photos) -> None:
 def test_a_named_folder_and_other_settings_are_refused_as_ever(photos: Photos) -> None:
     photos.run(output="mine")
     photos.fix(range(3))
-    with pytest.raises(InputError, match=r"mine belongs to another run: its labels have changed since\. .*--replace"):
+    with pytest.raises(
+        InputError, match=r"mine belongs to another run: its labels have changed since\. .*replace that run"
+    ):
         photos.run(output="mine")
     photos.run()
     with pytest.raises(InputError, match="photos-issues belongs to another run: its seed is 0, not 1"):
