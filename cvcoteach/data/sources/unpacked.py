@@ -68,7 +68,8 @@ def _write(base: Path, folder: Path, location: Path, images: Iterable[bytes]) ->
             (partial / _place(row)).write_bytes(image)
             n = row + 1
         (partial / _DONE).write_text(json.dumps({"location": str(location), "n_images": n}), encoding="utf-8")
-        for other in base.iterdir():
+        # datasets in memory may share a name, and another run may be reading the other one
+        for other in base.iterdir() if location.exists() else ():
             if not other.name.startswith(".") and _location_of(other) == str(location):
                 shutil.rmtree(other, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -153,3 +153,10 @@ def buffer(number: int) -> bytes:
     stream = io.BytesIO()
     picture(number).save(stream, "png")
     return stream.getvalue()
+
+
+def test_datasets_of_one_name_do_not_take_each_others_images() -> None:
+    one, other = made(), made(image=[picture(20 - i) for i in range(6)])
+    first = read_dataset(one, Choices())
+    read_dataset(other, Choices())
+    is_right(first)
