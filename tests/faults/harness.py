@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,9 @@ def run(command: Command, folder: Path, *, fault: Fault | None = None, at: int =
     full then and from there on.
     """
     report = folder.with_name(f"{folder.name}.report")
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, about threads, of which the child needs none
+        process = os.fork()
     if process == 0:
         code = 70
         try:
