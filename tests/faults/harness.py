@@ -143,9 +143,10 @@ def outcome_of(command: Command, folder: Path) -> dict[str, bytes]:
 
 
 def litter(folder: Path) -> list[str]:
-    """Return files that only a killed command leaves."""
-    names = [*folder.rglob("*.partial"), *folder.rglob("*.building"), *folder.rglob("*.done.json")]
-    return sorted(str(path.relative_to(folder)) for path in [*names, *folder.rglob("sources/*/building")])
+    """Return files that only a killed command leaves; notes of the cache go later, with the next that is written."""
+    names = [*folder.rglob("*.building"), *folder.rglob("*.done.json"), *folder.rglob("sources/*/building")]
+    partial = [path for path in folder.rglob("*.partial") if path.parent.parent.name != "sources"]
+    return sorted(str(path.relative_to(folder)) for path in [*names, *partial])
 
 
 def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, first: int = 1) -> Iterator[str]:
