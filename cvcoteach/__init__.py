@@ -30,6 +30,11 @@ _HOMES = {
     "Machine": "pipeline.settings",
     "measured_precision_recall": "issues.reviews",
     "noise_transition": "noise_model.posterior",
+    "plot_confusions": "pipeline.plots",
+    "plot_noise_per_class": "pipeline.plots",
+    "plot_quality": "pipeline.plots",
+    "plot_reliability": "pipeline.plots",
+    "plot_rounds": "pipeline.plots",
     "review_sample": "issues.reviews",
     "RunResults": "pipeline.results",
     "sample_weights": "issues.label_issues",
@@ -71,6 +76,11 @@ if TYPE_CHECKING:
     from cvcoteach.noise_model.posterior import noise_transition as noise_transition
     from cvcoteach.pipeline.find_issues import find_issues as find_issues
     from cvcoteach.pipeline.in_memory import label_issues as label_issues
+    from cvcoteach.pipeline.plots import plot_confusions as plot_confusions
+    from cvcoteach.pipeline.plots import plot_noise_per_class as plot_noise_per_class
+    from cvcoteach.pipeline.plots import plot_quality as plot_quality
+    from cvcoteach.pipeline.plots import plot_reliability as plot_reliability
+    from cvcoteach.pipeline.plots import plot_rounds as plot_rounds
     from cvcoteach.pipeline.results import RunResults as RunResults
     from cvcoteach.pipeline.settings import Machine as Machine
     from cvcoteach.pipeline.settings import Settings as Settings

@@ -45,12 +45,22 @@ def write_csv(path: Path, table: pd.DataFrame, *, index: bool = False, float_for
     Raises:
         InputError: The disk is full or the folder cannot be written; what was there stays.
     """
-    table = table.apply(lambda values: _changed(values, "'=+-@\t\r\n", escaped)) if len(table) else table.copy()
-    table.columns = pd.Index([escaped(str(name)) for name in table.columns], name=table.columns.name)
+    table = _escaped_table(table)
     if index:
         table.index = pd.Index([escaped(str(name)) for name in table.index], name=table.index.name)
     with replacing(path) as file:
         table.to_csv(file, index=index, float_format=float_format)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as text, its texts escaped, as `write_csv` writes it."""
+    return _escaped_table(table).to_csv(index=False)
+
+
+def _escaped_table(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.apply(lambda values: _changed(values, "'=+-@\t\r\n", escaped)) if len(table) else table.copy()
+    table.columns = pd.Index([escaped(str(name)) for name in table.columns], name=table.columns.name)
+    return table
 
 
 def _changed(values: pd.Series[Any], starts: str, change: Any) -> pd.Series[Any]:

@@ -249,7 +249,7 @@ def as_pred_probs(pred_probs: npt.ArrayLike, shape: tuple[int, int], where: str 
     low, high = array.min(), array.max()  # NaN spreads into both
     if not (low >= -tolerance and high <= 1 + tolerance):
         row = int(np.argmax(~((array >= -tolerance) & (array <= 1 + tolerance)).all(axis=1)))
-        raise InputError(f"{where}[{row}] is {array[row]}; probabilities lie between 0 and 1.")
+        raise InputError(f"{where}[{row}] is {_short(array[row])}; probabilities lie between 0 and 1.")
     sums = array.sum(axis=1, dtype=np.float64)
     worst = int(np.argmax(np.abs(sums - 1)))
     if abs(sums[worst] - 1) > tolerance:
@@ -257,10 +257,23 @@ def as_pred_probs(pred_probs: npt.ArrayLike, shape: tuple[int, int], where: str 
     return np.clip(array, 0, 1).astype(np.float32, copy=False)
 
 
+def _short(row: npt.NDArray[Any]) -> str:
+    """Return a row on one line, long ones cut."""
+    return np.array2string(row, precision=4, threshold=8, edgeitems=3, max_line_width=1000)
+
+
 def check_at_least(name: str, value: float, least: float) -> None:
     """Raise InputError unless value >= least, and finite."""
     if not least <= value < math.inf:
         raise InputError(f"{name} is {value}; it takes {least} or more.")
+
+
+def as_count(name: str, value: float, least: int) -> int:
+    """Return a whole number from `least` on, which may come as a float such as 2.0. Raises InputError for others."""
+    check_at_least(name, value, least)
+    if value != int(value):
+        raise InputError(f"{name} is {value}; it takes a whole number.")
+    return int(value)
 
 
 def near(name: str, known: Iterable[str], n: int = 3) -> str:

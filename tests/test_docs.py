@@ -5,8 +5,10 @@ Run as a script, this rewrites docs/cli.md.
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
@@ -67,6 +69,23 @@ def test_the_python_examples_run(page: Path, capsys: pytest.CaptureFixture[str])
         assert int(found[2]) > 95
 
 
+def test_the_notebook_runs_and_shows_what_it_ends_its_cells_with() -> None:
+    cells = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text())["cells"]
+    space: dict[str, object] = {"__name__": "notebook"}
+    shown = []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            *body, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(body, []), "quickstart.ipynb", "exec"), space)
+            if isinstance(last, ast.Expr):
+                shown.append(eval(compile(ast.Expression(last.value), "quickstart.ipynb", "eval"), space))
+    pictures = [value for value in shown if hasattr(value, "_repr_png_")]
+    assert len(pictures) == 4
+    assert all(picture._repr_png_() for picture in pictures)
+    assert "labels flagged" in shown[0]._repr_html_()  # type: ignore[attr-defined]
+
+
 def test_the_readme_is_read_in_a_minute() -> None:
     assert len(README.read_text().splitlines()) < 130
 
@@ -81,7 +100,9 @@ def test_the_page_on_the_house_names_every_room_and_module_of_the_root() -> None
 
 
 @pytest.mark.parametrize(
-    "page", [*sorted(ROOT.glob("*.md")), CLI, *sorted(ROOT.glob("examples/**/*.md"))], ids=lambda p: p.name
+    "page",
+    [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/**/*.md"))],
+    ids=lambda p: p.name,
 )
 def test_every_link_to_a_file_of_the_project_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LIMITS = {"frac_noise", "num_to_remove_per_class", "min_examples_per_class"}
-_INCV = {"n_rounds", "n_folds", "progress"}
+_INCV = {"n_rounds", "n_folds", "groups", "progress"}
 _NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
 
 
@@ -29,9 +29,9 @@ class CleanLearning(_CleanLearning):
     """Works as `cleanlab.classification.CleanLearning`, unless find_label_issues_kwargs names a filter of ours.
 
     With filter_by="posterior" or "incv", clones of the classifier are trained in rounds of cross-validation, as by
-    `cvcoteach.label_issues` with a `SklearnTrainer`; n_rounds and n_folds can stand beside it, and cv_n_folds is not
-    used. `pred_probs`, where given, are flagged without training. `fit` then learns without the flagged, weighted by
-    our estimate of the noise; to learn from all images instead,
+    `cvcoteach.label_issues` with a `SklearnTrainer`; n_rounds, n_folds and groups can stand beside it, and cv_n_folds
+    is not used. `pred_probs`, where given, are flagged without training. `fit` then learns without the flagged,
+    weighted by our estimate of the noise; to learn from all images instead,
     `clf.fit(X, labels, sample_weight=sample_weights(self.issues))`.
     """
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cvcoteach._validation import InputError, as_pred_probs, check_rows, near
+from cvcoteach.crossval.groups import as_groups
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.in_memory import KINDS, Evidence, check_rule, label_issues
 
@@ -70,6 +71,10 @@ class INCVIssueManager(IssueManager):
             as_pred_probs(options[kind], (n, k))
         elif kind != "trainer" and hasattr(options[kind], "__len__"):
             check_rows(n, kind, len(options[kind]))
+        if options.get("groups") is not None:
+            if kind == "pred_probs":
+                raise InputError("issue type incv got groups with pred_probs, which models have made already.")
+            as_groups(options["groups"], n)
         check_rule(options.get("filter_by", "posterior"))
 
     def find_issues(self, **options: Any) -> None:

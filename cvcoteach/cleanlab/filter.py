@@ -21,6 +21,15 @@ from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.in_memory import Evidence, flagged
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
+CLEANLAB_FILTERS = (
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "predicted_neq_given",
+    "low_normalized_margin",
+    "low_self_confidence",
+)
 CLEANLAB_RANKINGS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 # below this many probabilities starting processes costs more than it saves; above it cleanlab itself speaks of a big
@@ -49,6 +58,7 @@ def find_label_issues(
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
+    groups: npt.ArrayLike | None = None,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -86,6 +96,8 @@ def find_label_issues(
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
+        groups: (n,) group of each image, of any kind, such as its patient or video; no model judges an image of a group
+            that it trained on. None: each image stands alone.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -101,9 +113,17 @@ def find_label_issues(
 
     Warns where the labels carry no signal: then nothing is flagged, and self-confidence ranks.
     """
+    labels, pred_probs = _as_numpy(labels), _as_numpy(pred_probs)
+    flag_rule = FlagRule(flag_for, min_probability)
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
-    if cleanlab_alone and filter_by not in RULES:
+    if cleanlab_alone and filter_by not in RULES and groups is None:
+        if filter_by is not None and filter_by not in CLEANLAB_FILTERS:
+            raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), (*CLEANLAB_FILTERS, *RULES))}")
+        if flag_rule != FlagRule():
+            raise InputError(
+                "flag_for and min_probability go with filter_by='posterior'; cleanlab's filters have none."
+            )
         options: dict[str, Any] = {
             "rank_by_kwargs": rank_by_kwargs,
             "frac_noise": frac_noise,
@@ -137,8 +157,8 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    settings = InMemorySettings(rule, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress)
+    settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule)
+    found = flagged(labels, evidence, settings, class_names, progress, groups)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)
@@ -182,6 +202,7 @@ def get_label_quality_scores(
     Raises:
         InputError: where adjust_pred_probs is asked for with "posterior", which weighs the classes itself.
     """
+    labels, pred_probs = _as_numpy(labels), _as_numpy(pred_probs)
     if method == "posterior":
         if adjust_pred_probs:
             raise InputError(
@@ -191,6 +212,11 @@ def get_label_quality_scores(
     return cleanlab.rank.get_label_quality_scores(
         labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs
     )
+
+
+def _as_numpy(values: Any) -> Any:
+    """Return a torch tensor as the array that cleanlab takes; anything else as it is."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
 def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[str, Any]) -> Any:

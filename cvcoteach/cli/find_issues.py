@@ -29,6 +29,8 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.label_column
 @options.path_pattern
 @options.split
+@options.group_column
+@options.source_format
 @click.option(
     "--preset",
     default="fast",
@@ -108,6 +110,24 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     metavar="P",
     help="Flag every label that is wrong with at least this probability instead.",
 )
+@click.option(
+    "--corrections",
+    type=options.PATH,
+    metavar="FILE",
+    help="CSV of decisions, as the report and FiftyOne save them; labels that somebody kept or chose are not flagged.",
+)
+@click.option(
+    "--fresh",
+    "again",
+    flag_value="fresh",
+    help="Start over in a new folder, NAME-issues-2 and so on, even if nothing has changed.",
+)
+@click.option(
+    "--replace",
+    "again",
+    flag_value="replace",
+    help="Overwrite the run of other images, labels or settings that is in the run folder.",
+)
 @options.seed
 @options.machine()
 @options.as_json
@@ -119,6 +139,10 @@ def find_issues(
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    group_column: str | None,
+    corrections: Path | None,
+    again: Literal["fresh", "replace"] | None,
+    format: str | None,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -126,9 +150,12 @@ def find_issues(
 ) -> None:
     """Find label issues in the images of SOURCE.
 
-    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, or an .npz with the arrays
-    images and labels. Results go to the run folder. If interrupted at any point, the same command resumes.
+    SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, an .npz with the arrays
+    images and labels, or a dataset of Hugging Face, MNIST, CIFAR, WebDataset, Label Studio, COCO or FiftyOne.
+    Results go to the run folder. If interrupted at any point, the same command resumes; after labels were fixed or
+    images added, it goes on in a new folder beside the earlier one and says what has changed.
     """
+    from cvcoteach.pipeline.earlier_runs import difference_text
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
     from cvcoteach.pipeline.report import counted, summary_text
 
@@ -142,6 +169,10 @@ def find_issues(
             label_column=label_column,
             path_pattern=path_pattern,
             split=split,
+            group_column=group_column,
+            again=again or "continue",
+            corrections=corrections,
+            format=format,
             watcher=display,
         )
     if results.was_done:
@@ -150,8 +181,13 @@ def find_issues(
         say(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
         return
     say(summary_text(results.summary))
+    if results.summary.get("n_reviewed"):
+        say(f"{counted(results.summary['n_reviewed'], 'label')} that somebody kept or chose left unflagged.")
+    if "since" in results.summary:
+        say(difference_text(results.summary["since"]))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
-    say(f"Next: look at the most doubtful ones, {results.folder}/issues.html")
+    say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
+    say(f"Next: cvcoteach apply {results.folder} --action relabel --output DEST says what a corrected copy changes")
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
         say(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

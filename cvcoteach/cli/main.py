@@ -9,21 +9,48 @@ from typing import Any
 
 import click
 
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, near
 from cvcoteach._version import __version__
+from cvcoteach.cli.apply import apply
+from cvcoteach.cli.check import check
 from cvcoteach.cli.display import say
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.predict import predict
+from cvcoteach.cli.report import report
 from cvcoteach.cli.retrain import retrain
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_START = """cvcoteach finds the wrong labels in an image dataset. The usual way:
+
+  cvcoteach find-issues photos                 find them: photos/ has a folder per class; or a .csv, .parquet, .npz
+  cvcoteach report photos-issues --open        look at them, review them in the browser, save corrections.csv
+  cvcoteach apply photos-issues --action relabel --corrections corrections.csv --output fixed
+                                               what a corrected copy would change; --write writes it
+  cvcoteach retrain photos-issues --corrections corrections.csv
+                                               train a classifier that the remaining wrong labels spoil less
+  cvcoteach check photos-issues --max-noise 0.03
+                                               hold the labels to a limit, for continuous integration
+
+With a pretrained network (better on photographs): cvcoteach find-issues photos --backbone torchvision:resnet50
+In FiftyOne: cvcoteach fiftyone install
+Everything: cvcoteach --help, cvcoteach COMMAND --help"""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _Group(click.Group):
     """One clear sentence and exit code 1 for what the user can mend; a traceback only for our own faults."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the commands that a mistyped one looks like."""
+        name = args[0].replace("_", "-")
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            ctx.fail(f"There is no command {args[0]!r}; {near(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, [name, *args[1:]])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -50,17 +77,24 @@ class _Group(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-@click.group(cls=_Group, context_settings=_CONTEXT)
+@click.group(cls=_Group, context_settings=_CONTEXT, invoke_without_command=True)
 @click.version_option(__version__, prog_name="cvcoteach")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Find the wrong labels in an image dataset, by Iterative Noisy Cross-Validation.
 
-    Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.
+    Completion of commands and options by the tab key: put this into ~/.bashrc (zsh_source into ~/.zshrc):
+
+      eval "$(_CVCOTEACH_COMPLETE=bash_source cvcoteach)"
+
+    Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted; of check also 3 and 4.
     """
     # Threads that spin while they wait take the processor from those they wait for, once anything else runs.
     # OpenMP reads this when torch is loaded, which the commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if ctx.invoked_subcommand is None:
+        click.echo(_START)
 
 
-for command in (find_issues, retrain, predict, fiftyone):
+for command in (find_issues, report, check, apply, retrain, predict, fiftyone):
     main.add_command(command)

@@ -31,7 +31,15 @@ path_pattern = click.option(
     help="File of a value {} in the path column, such as 'images/{}.png'.  [default: the value itself]",
 )
 split = click.option(
-    "--split", metavar="NAME", help="Part of an .npz with several, such as train, val or test.  [default: train]"
+    "--split", metavar="NAME", help="Part of a source with several, such as train, val or test.  [default: train]"
+)
+source_format = click.option(
+    "--format", metavar="NAME", help="Format of the source, such as coco; see docs/formats.md.  [default: recognised]"
+)
+group_column = click.option(
+    "--group-column",
+    metavar="NAME",
+    help="Column of groups, such as patients or videos: no model judges an image of a group that it trained on.",
 )
 learning_rate = click.option(
     "--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: the preset's]"

@@ -28,6 +28,7 @@ from cvcoteach.coteaching.presets import COTEACHING_PRESETS, HEAD_RECIPE
 from cvcoteach.coteaching.selection import Selection, corrected, selection_after
 from cvcoteach.coteaching.training import CoTeachingTask, enough_epochs, with_epochs
 from cvcoteach.crossval.agreement import noise_rate_from_agreement
+from cvcoteach.crossval.groups import as_groups
 from cvcoteach.crossval.incv import SELECT, CrossValResult, IterativeCV
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.items import kind_of, labels_of_dataset, load_any
@@ -131,6 +132,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         selected: npt.ArrayLike | None = None,
         candidate: npt.ArrayLike | None = None,
         noise_rate: float | None = None,
+        groups: npt.ArrayLike | None = None,
     ) -> Self:
         """Train on images or features X with labels y of any kind.
 
@@ -141,6 +143,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             selected: S, a mask (n,) or indices; None: INCV finds S and C.
             candidate: C, likewise; None: nothing joins a given S.
             noise_rate: ε̂ of all labels, in [0, 1); None: INCV's estimate, or what the size of a given S implies.
+            groups: (n,) group of each image, of any kind, such as its patient or video: no model of INCV judges an
+                image of a group that it trained on. None: each image stands alone.
 
         Raises:
             InputError: Anything does not fit; it is a ValueError.
@@ -167,7 +171,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         k = len(self.classes_)
         if k < 2:
             raise InputError(f"y holds only one class ({self.classes_[0]!r}); a classifier needs a second one.")
-        given = _Given(None if selected is None else _chosen(selected, candidate, len(codes)), noise_rate)
+        sets = None if selected is None else _chosen(selected, candidate, len(codes))
+        given = _Given(sets, noise_rate, None if groups is None else as_groups(groups, len(codes)))
         pace = Pace(self.warmup, self.ramp)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         recipe = self._recipe(data)
@@ -297,10 +302,10 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         rounds = IterativeCV(self.select, self.n_rounds, self.n_folds, seed=seed)
         if self.mode == "vanilla":  # for the noise rate alone
             rounds = replace(rounds, select="posterior", n_rounds=1)
-        found = rounds.run(self._trainer(data, n_classes), labels, n_classes=n_classes)
+        found = rounds.run(self._trainer(data, n_classes), labels, n_classes=n_classes, groups=given.groups)
         self.cross_validation_ = found
         if self.mode == "vanilla":
-            return Selection.of_everything(labels, found.noise_rate)
+            return Selection.of_everything(labels, found.rounds[-1].noise_rate)
         selection = selection_after(found, noise_rate=given.noise_rate)
         # if nothing of a class was selected: noisy is better than never seen
         missing = (np.bincount(labels[selection.selected], minlength=n_classes) == 0)[labels]
@@ -326,12 +331,14 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
 
 
 class _Given(NamedTuple):
-    """Sets and a noise rate that the caller of `fit` knows already."""
+    """Sets, a noise rate and groups that the caller of `fit` knows already."""
 
     sets: tuple[BoolArray, BoolArray] | None
     """S and C as masks (n,)."""
     noise_rate: float | None
     """ε̂, in [0, 1)."""
+    groups: IntArray | None
+    """(n,) groups that stay in one fold."""
 
 
 def _chosen(selected: npt.ArrayLike, candidate: npt.ArrayLike | None, n: int) -> tuple[BoolArray, BoolArray]:

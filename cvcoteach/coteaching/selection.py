@@ -82,7 +82,7 @@ def selection_after(found: CrossValResult, *, noise_rate: float | None = None) -
         return Selection(found.labels, found.selected, found.candidate, rate, as_published=True)
     wrong = found.posterior.wrong if found.posterior.has_signal else None
     if noise_rate is None:
-        noise_rate = found.noise_rate if wrong is None else float(wrong.mean())
+        noise_rate = found.rounds[-1].noise_rate if wrong is None else float(wrong.mean())
     flags = found.flags
     return Selection(found.labels, ~flags, flags, noise_rate, wrong)
 

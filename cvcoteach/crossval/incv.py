@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,14 +15,17 @@ from cvcoteach._validation import (
     InputError,
     IntArray,
     PredProbs,
+    as_count,
     as_labels,
     check_at_least,
     near,
 )
 from cvcoteach.crossval import agreement as agreement_theory
+from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, parts_of_round
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
+from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
@@ -78,6 +82,15 @@ class CrossValResult:
     posterior: Posterior
     """Of `pred_probs`; for "agreement" of those of round 1, which all come from models of the same kind."""
 
+    def _repr_html_(self) -> str:
+        """Return a row per round, for notebooks."""
+        rows = [
+            (str(i), f"{len(r.scored):,}", f"{r.selected.sum():,}", f"{r.agreement:.1%}", f"{r.noise_rate:.1%}")
+            for i, r in enumerate(self.rounds, start=1)
+        ]
+        title = f"{len(self.labels):,} labels, {self.n_classes:,} classes, selected by {self.select}"
+        return table_html(title, ("round", "judged", "taken for right", "models agree", "noise rate"), rows)
+
     @property
     def selected(self) -> BoolArray:
         """(n,) S: taken for right; the models of the last round of "posterior" learned from it."""
@@ -95,7 +108,12 @@ class CrossValResult:
 
     @property
     def noise_rate(self) -> float:
-        """Estimated share of wrong labels in [0, 1]; for "agreement" ε̂ of round 1, biased low under heavy noise."""
+        """Estimated share of wrong labels in [0, 1]; for "agreement" ε̂ of round 1, biased low under heavy noise.
+
+        NaN where "posterior" found no signal.
+        """
+        if self.select == "posterior" and not self.posterior.has_signal:
+            return math.nan
         return self.rounds[0 if self.select == "agreement" else -1].noise_rate
 
     @property
@@ -161,18 +179,18 @@ class IterativeCV:
         if self.select not in SELECT:
             raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECT)}")
         if self.n_rounds is not None:
-            check_at_least("n_rounds", self.n_rounds, 1)
+            object.__setattr__(self, "n_rounds", as_count("n_rounds", self.n_rounds, 1))
             if self.n_rounds > _MOST_ROUNDS:
                 raise InputError(f"n_rounds is {self.n_rounds:,}; it takes up to {_MOST_ROUNDS:,}.")
         if self.n_folds is not None:
-            check_at_least("n_folds", self.n_folds, 2)
+            object.__setattr__(self, "n_folds", as_count("n_folds", self.n_folds, 2))
         if self.remove_ratio != "auto":
             if isinstance(self.remove_ratio, str):
                 raise InputError(f"remove_ratio is {self.remove_ratio!r}; it takes a number from 0 on, or 'auto'.")
             check_at_least("remove_ratio", self.remove_ratio, 0)
 
     def folds(self, n_images: int) -> tuple[int, ...]:
-        """Return the folds of each round on so many images.
+        """Return the folds of each round on so many images, or groups of images.
 
         Without `n_folds` that is the paper's 2 for "agreement". For "posterior" it is 2 in round 1, which only has to
         tell most right labels from wrong ones, and 5 later. More folds in round 1 find nothing more, not even in a few
@@ -189,6 +207,7 @@ class IterativeCV:
         labels: npt.ArrayLike,
         *,
         n_classes: int | None = None,
+        groups: npt.ArrayLike | None = None,
         finished: Finished | None = None,
         on_fold: OnFold | None = None,
     ) -> CrossValResult:
@@ -198,6 +217,8 @@ class IterativeCV:
             trainer: Trains and answers each fold.
             labels: (n,) given labels, whole numbers 0..K-1.
             n_classes: K; None: the largest label + 1.
+            groups: (n,) group of each image, of any kind, such as its patient or video: no model judges an image of a
+                group that it trained on. None: each image stands alone.
             finished: Answers of earlier folds by `FoldKey`. Each new one lands there the moment it exists, and one that
                 is there is not trained again. The caller makes sure that they belong to the same run.
             on_fold: Called before and after each training.
@@ -206,23 +227,29 @@ class IterativeCV:
             What every round saw and decided, and the probabilities and the posterior that follow.
 
         Raises:
-            InputError: For labels that do not fit, fewer images than folds, and a trainer whose answer is no
-                probability; the folds finished by then are in `finished`.
+            InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
+                answer is no probability; the folds finished by then are in `finished`.
         """
+        if not callable(getattr(trainer, "fit_predict", None)):
+            raise InputError(
+                f"trainer is a {type(trainer).__name__} without fit_predict; it takes a FoldTrainer, such as "
+                "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
+            )
         y, k = as_labels(labels, n_classes)
-        folds = self.folds(len(y))
-        check_enough_images(len(y), max(folds))
-        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold)
+        found = None if groups is None else as_groups(groups, len(y))
+        folds = self.folds(n_units(len(y), found))
+        check_enough_images(len(y), max(folds), found)
+        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold, found)
         return self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
 
     def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         everything = np.arange(len(labels))
-        folds = self.folds(len(labels))
+        folds = self.folds(n_units(len(labels), scorer.groups))
         learned, selected = labels, np.ones(len(labels), np.bool_)
         answers: list[PredProbs] = []
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
-            parts = parts_of_round(labels, n_folds, self.seed, number)
+            parts = parts_of_round(labels, n_folds, self.seed, number, scorer.groups)
             probs = scorer.score_all(number, parts, learned, selected)
             answers.append(probs)
             posterior = fit_posterior(labels, _evidence(answers))
@@ -260,12 +287,13 @@ class IterativeCV:
         pred_probs, last_round = np.zeros((n, scorer.n_classes), np.float32), np.zeros(n, np.int64)
         ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
         rounds: list[Round] = []
-        for number, n_folds in enumerate(self.folds(n), start=1):
+        for number, n_folds in enumerate(self.folds(n_units(n, scorer.groups)), start=1):
             scored = np.flatnonzero(candidate)
-            if len(scored) < n_folds:
+            groups = None if scorer.groups is None else np.unique(scorer.groups[scored], return_inverse=True)[1]
+            if n_units(len(scored), groups) < n_folds:
                 break
             parts = np.full(n, -1)
-            parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number)
+            parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number, groups)
             probs = scorer.score_candidates(number, parts, labels, selected)[scored]
             agreement, noise_rate = _agreement(labels[scored], probs)
             if ratio is None:  # round 1 decides for all

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as_labels, check_at_least
+from cvcoteach.crossval.groups import as_groups, grouped_parts, members, n_units
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
 
 
@@ -26,9 +27,15 @@ def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -
     return parts
 
 
-def parts_of_round(labels: IntArray, n_folds: int, seed: int, number: int) -> IntArray:
-    """Return the `stratified_parts` (m,) of a round of a run, counted from 1."""
-    return stratified_parts(labels, n_folds, np.random.default_rng([seed, number]))
+def parts_of_round(labels: IntArray, n_folds: int, seed: int, number: int, groups: IntArray | None = None) -> IntArray:
+    """Return the `stratified_parts` (m,) of a round of a run, counted from 1; with `groups` none of them in two parts.
+
+    Groups of one image each change nothing.
+    """
+    rng = np.random.default_rng([seed, number])
+    if groups is None or n_units(len(groups), groups) == len(groups):
+        return stratified_parts(labels, n_folds, rng)
+    return grouped_parts(labels, groups, n_folds, rng)
 
 
 def cross_validate(
@@ -38,6 +45,7 @@ def cross_validate(
     n_folds: int = 5,
     seed: int = 0,
     n_classes: int | None = None,
+    groups: npt.ArrayLike | None = None,
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
 ) -> PredProbs:
@@ -49,6 +57,7 @@ def cross_validate(
         n_folds: Number of parts, 2 or more.
         seed: Of the split and the trainings.
         n_classes: K; None: the largest label + 1.
+        groups: (n,) group of each image, of any kind: no model judges an image of a group that it trained on.
         finished: Answers of earlier folds; filled as folds finish.
         on_fold: Called before and after each training.
 
@@ -60,15 +69,18 @@ def cross_validate(
     """
     y, k = as_labels(labels, n_classes)
     check_at_least("n_folds", n_folds, 2)
-    check_enough_images(len(y), n_folds)
-    scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold)
-    return scorer.score_all(1, parts_of_round(y, n_folds, seed, 1), y, np.ones(len(y), np.bool_))
+    found = None if groups is None else as_groups(groups, len(y))
+    check_enough_images(len(y), n_folds, found)
+    scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold, found)
+    return scorer.score_all(1, parts_of_round(y, n_folds, seed, 1, found), y, np.ones(len(y), np.bool_))
 
 
-def check_enough_images(n: int, n_folds: int) -> None:
-    """Raise InputError where n images cannot fill n_folds parts."""
-    if n < n_folds:
-        raise InputError(f"{n} images are fewer than n_folds = {n_folds}; each part needs one.")
+def check_enough_images(n: int, n_folds: int, groups: IntArray | None = None) -> None:
+    """Raise InputError where n images, or their groups, cannot fill n_folds parts."""
+    units = n_units(n, groups)
+    if units < n_folds:
+        what = "images are" if groups is None else "groups are" if units > 1 else "group is"
+        raise InputError(f"{units} {what} fewer than n_folds = {n_folds}; each part needs one.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +99,14 @@ class OutOfSampleScorer:
     """Answers by fold; see `train_folds`."""
     on_fold: OnFold | None = None
     """Called before and after each training."""
+    groups: IntArray | None = None
+    """(n,) groups 0, 1, …; no model scores an image of a group that it trained on."""
 
     def score_all(self, number: int, parts: IntArray, learned: IntArray, selected: BoolArray) -> PredProbs:
         """Score all images by models of `selected`, each without one part.
 
-        A selected image is scored by the model that left its part out, any other image by all models.
+        A selected image, or one whose group holds a selected image, is scored by the model that left its part out, any
+        other image by all models.
 
         Args:
             number: Round, from 1.
@@ -103,11 +118,14 @@ class OutOfSampleScorer:
             (n, K) probabilities.
         """
         trained_on = [selected & (parts != part) for part in range(int(parts.max()) + 1)]
-        scored = [~selected | (parts == part) for part in range(len(trained_on))]
+        unseen = ~selected if self.groups is None else ~members(self.groups, selected)
+        scored = [unseen | (parts == part) for part in range(len(trained_on))]
         return self._mean(number, learned, trained_on, scored)
 
     def score_candidates(self, number: int, parts: IntArray, labels: IntArray, selected: BoolArray) -> PredProbs:
         """Score the candidates, by models of `selected` and of all candidates but one part.
+
+        Images of `selected` whose group holds a candidate of that part are left out with it.
 
         Args:
             number: Round, from 1.
@@ -120,6 +138,10 @@ class OutOfSampleScorer:
         """
         trained_on = [selected | (parts >= 0) & (parts != part) for part in range(int(parts.max()) + 1)]
         scored = [parts == part for part in range(len(trained_on))]
+        if self.groups is not None:
+            trained_on = [
+                train & ~members(self.groups, held_out) for train, held_out in zip(trained_on, scored, strict=True)
+            ]
         return self._mean(number, labels, trained_on, scored)
 
     def _mean(

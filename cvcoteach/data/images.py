@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from PIL import Image
 
 from cvcoteach._files import FULL, in_bytes, open_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
+from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.decode import (
     FORMATS,
     MAX_PIXELS,
@@ -46,9 +46,6 @@ LARGEST_SMALL_IMAGE = 64  # px; a small network sees no more of a photograph tha
 
 LARGEST_SIZE = 4096
 """Pixels a side that images may be decoded to."""
-
-CACHE_VARIABLE = "CVCOTEACH_CACHE_DIR"
-"""Environment variable that names the cache folder."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
@@ -143,30 +140,13 @@ def load_images(
     folder = cache_folder(cache_dir)
     try:
         wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
-        decoded, content = _Loader(source, source.files, wanted, folder.absolute(), workers, progress, note).load()
+        decoded, content = _Loader(source, source.files, wanted, folder, workers, progress, note).load()
     except OSError as error:
         raise InputError(
             f"the cache folder {folder} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."
         ) from error
     readable, key = decoded.records["readable"], wanted.key(content)
     return _checked(Images(decoded.pixels, readable, decoded.errors, key, content, decoded.levels), source)
-
-
-def cache_folder(named: Path | None = None) -> Path:
-    """Return the cache folder: `named`, else that of the environment's CVCOTEACH_CACHE_DIR, else the user's.
-
-    Raises:
-        InputError: where none is named, and the user has no home.
-    """
-    if named or os.environ.get(CACHE_VARIABLE):
-        return Path(named or os.environ[CACHE_VARIABLE])
-    try:
-        folder = Path(platformdirs.user_cache_dir("cvcoteach"))
-    except RuntimeError:
-        folder = Path("~")
-    if not folder.is_absolute():
-        raise InputError(f"this user has no home folder; name a cache folder with --cache-dir or in {CACHE_VARIABLE}.")
-    return folder
 
 
 def natural_size(source: Source, sample: int = 256) -> int:

@@ -85,10 +85,10 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     places |= {os.path.join(judged.root, path): rows for path, rows in places.items()}
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
-    for line, (path, action, label) in enumerate(table.itertuples(index=False), start=2):
+    for line, (path, action, written) in enumerate(table.itertuples(index=False), start=2):
         # our own tables have names escaped; somebody may have written them as they are
         rows = next((places[name] for name in (unescaped(path), path, os.path.normpath(path)) if name in places), None)
-        label = unescaped(label) if unescaped(label) in number else label
+        label = unescaped(written) if unescaped(written) in number else written
         if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:
@@ -125,8 +125,57 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     return Corrected(labels, selected, candidate, excluded, reviewed)
 
 
+def decisions(file: Path) -> dict[str, str | None]:
+    """Return what a corrections file decides about labels: path -> the label that was chosen, None for the given one.
+
+    Of a suggestion that was accepted without its name, and of excluded images, nothing is returned: nobody knows here
+    what was suggested. A later row overrules an earlier one.
+
+    Raises:
+        InputError: The file is no such table, or has an action that does not exist.
+    """
+    found: dict[str, str | None] = {}
+    for line, (path, action, label) in enumerate(_read(file).itertuples(index=False), start=2):
+        if action not in (*ACTIONS, *NO_ACTION):
+            raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
+        path = unescaped(path)
+        found.pop(path, None)
+        if action == "kept":
+            found[path] = None
+        elif action in ("set", "accepted") and label:
+            found[path] = unescaped(label)
+    return found
+
+
+def blind_paths(file: Path) -> frozenset[str]:
+    """Return the paths that a corrections file says were judged without a suggestion, in its column blind.
+
+    Raises InputError where the file is no table.
+    """
+    table = _table(file)
+    path = next((name for name in _PATHS if name in table.columns), None)
+    if path is None or "blind" not in table.columns:
+        return frozenset()
+    named = table.loc[table["blind"].str.strip().str.lower() == "yes", path]
+    return frozenset(named) | frozenset(map(unescaped, named))
+
+
 def _read(file: Path) -> pd.DataFrame:
-    """Three columns of text: path, action, label."""
+    """Return three columns of text: path, action, label."""
+    table = _table(file)
+    found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]
+    if found[0] is None or found[1] is None:
+        raise InputError(
+            f"{file.name} has the columns {', '.join(table.columns)}; it takes path, action "
+            f"({', '.join(ACTIONS)}) and, where one is set, label."
+        )
+    if found[2] is None:
+        return table[[found[0], found[1]]].assign(label="")
+    return table[[name for name in found if name is not None]]
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """Return a CSV as text. Raises InputError where it is none."""
     if not file.exists():
         raise InputError(f"{file} does not exist; it takes a CSV with the columns path, action, label.")
     check_regular(file)
@@ -146,12 +195,4 @@ def _read(file: Path) -> pd.DataFrame:
         raise
     except (ValueError, OSError) as error:
         raise InputError(f"{file.name} cannot be read as a CSV ({str(error).splitlines()[0]}).") from error
-    found = [next((name for name in names if name in table.columns), None) for names in (_PATHS, _ACTIONS, _LABELS)]
-    if found[0] is None or found[1] is None:
-        raise InputError(
-            f"{file.name} has the columns {', '.join(table.columns)}; it takes path, action "
-            f"({', '.join(ACTIONS)}) and, where one is set, label."
-        )
-    if found[2] is None:
-        return table[[found[0], found[1]]].assign(label="")
-    return table[[name for name in found if name is not None]]
+    return table

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
+from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
@@ -67,6 +68,39 @@ class LabelIssues:
             f"LabelIssues({self.n_issues:,} of {len(self.labels):,} labels flagged by {self.filter_by!r}, "
             f"{self.n_classes} classes, expected noise ratio {self.noise_ratio:.3f})"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the most doubtful labels as a table, for notebooks."""
+        return self.to_html()
+
+    def to_html(
+        self, names: Sequence[str] | None = None, pictures: Sequence[bytes | None] | None = None, *, most: int = 10
+    ) -> str:
+        """Return the most doubtful labels as an HTML table.
+
+        Args:
+            names: (n,) of the images; None: their numbers.
+            pictures: JPEG or PNG bytes of the `most` most doubtful images, as `shown_first` orders them.
+            most: Rows at most.
+        """
+        rows = self.shown_first(most)
+        cells = [
+            (
+                str(i) if names is None else names[i],
+                self.class_names[self.labels[i]],
+                self.class_names[self.suggested[i]],
+                f"{self.label_quality[i]:.3f}",
+                "yes" if self.is_label_issue[i] else "",
+            )
+            for i in rows.tolist()
+        ]
+        noise = f", expected noise rate {self.noise_ratio:.1%}" if self.has_signal else f". {self.note}"
+        title = f"{self.n_issues:,} of {len(self.labels):,} labels flagged, {self.n_classes:,} classes{noise}"
+        return table_html(title, ("image", "given", "suggested", "label quality", "flagged"), cells, pictures)
+
+    def shown_first(self, most: int) -> IntArray:
+        """Return the images that tables show, (at most `most`,) indices: the most doubtful, flagged ones first."""
+        return np.lexsort((self.label_quality, ~self.is_label_issue))[:most]
 
     @property
     def n_classes(self) -> int:

@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.issues.precision_recall import WIDE, Readout, check_level, interval_around
+from cvcoteach.issues.precision_recall import WIDE, Interval, Readout, check_level, interval_around
 
 FLAGGED_STRATA, UNFLAGGED_STRATA = 2, 2
 _N_STRATA = FLAGGED_STRATA + UNFLAGGED_STRATA
 _DRAWS = 4000
 _PLANS, _PLAN_DRAWS = 64, 500
+
+LEAST_REVIEWS = 10
+"""Reviews that a plan asks for at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +133,63 @@ def measured_precision_recall(
     return Readout(precision, recall, issues.n_issues, len(answers), " ".join(notes))
 
 
+def measured_noise_rate(
+    issues: LabelIssues, sample: ReviewSample, wrong: npt.ArrayLike, *, level: float = 0.9
+) -> Interval:
+    """Estimate the share of wrong labels from the reviews of a sample; the interval does not trust the posterior.
+
+    Arguments, method and errors are those of `measured_precision_recall`.
+    """
+    check_level(level)
+    answers = _as_answers(wrong, len(sample))
+    reviewed = sample.indices[: len(answers)]
+    stratum = strata(issues)
+    if reviewed.max(initial=0) >= len(stratum) or not np.array_equal(stratum[reviewed], sample.stratum[: len(answers)]):
+        raise InputError("the sample was drawn from other issues; draw a new one with review_sample.")
+    sizes = np.bincount(stratum, minlength=_N_STRATA)
+    seen = np.bincount(stratum[reviewed], minlength=_N_STRATA)
+    found = np.bincount(stratum[reviewed][answers], minlength=_N_STRATA)
+    model = np.bincount(stratum, issues.wrong, minlength=_N_STRATA) / np.maximum(sizes, 1)
+    rate = np.where(seen > 0, found / np.maximum(seen, 1), model)
+    ends = _noise_ends(sizes, seen, found, level)
+    return interval_around(float((sizes * rate).sum() / sizes.sum()), ends, level)
+
+
+def reviews_to_decide(issues: LabelIssues, limit: float, *, level: float = 0.9, flagged_share: float = 0.5) -> int:
+    """Return how many reviews of a `review_sample` tell whether more labels are wrong than `limit` allows.
+
+    That is the number from which most of the likely answers leave the limit outside of the interval, if the posterior's
+    rates are about right; all images where nothing less would do.
+
+    limit: share of wrong labels, in [0, 1).
+
+    Raises InputError for a limit outside [0, 1), and where nothing is flagged.
+    """
+    check_level(level)
+    if not 0 <= limit < 1:
+        raise InputError(f"limit is {limit}; it is a share of the labels, from 0 up to but not including 1.")
+    if not issues.n_issues:
+        raise InputError("no label is flagged, so there is no sample to review.")
+    stratum = strata(issues)
+    sizes = np.bincount(stratum, minlength=_N_STRATA)
+    rates = np.bincount(stratum, issues.wrong, minlength=_N_STRATA) / np.maximum(sizes, 1)
+
+    def decides(n: int) -> bool:
+        rng = np.random.default_rng(0)
+        seen = _allocation(sizes, n, flagged_share)
+        ends = [_noise_ends(sizes, seen, rng.binomial(seen, rates), level, _PLAN_DRAWS) for _ in range(_PLANS // 4)]
+        return float(np.mean([not low <= limit <= high for low, high in ends])) > 0.5
+
+    few, many = LEAST_REVIEWS - 1, 2 * LEAST_REVIEWS
+    while many < len(issues.labels) and not decides(many):
+        few, many = many, 2 * many
+    many = min(many, len(issues.labels))
+    while many - few > max(1, few // 20):
+        n = (few + many) // 2
+        few, many = (few, n) if decides(n) else (n, many)
+    return many
+
+
 def how_many_reviews(
     issues: LabelIssues,
     *,
@@ -210,6 +270,16 @@ def _ends(
     least = few / np.maximum(few + high[unflagged].sum(axis=0), 1e-9)
     most = many / np.maximum(many + low[unflagged].sum(axis=0), 1e-9)
     return precision, (float(np.quantile(least, tail)), float(np.quantile(most, 1 - tail)))
+
+
+def _noise_ends(
+    sizes: IntArray, seen: IntArray, found: IntArray, level: float, draws: int = _DRAWS
+) -> tuple[float, float]:
+    """Return the ends of the interval of the share of wrong labels, by melding."""
+    rng = np.random.default_rng(0)
+    low, high = (_drawn_totals(sizes, seen, found, draws, upper, rng).sum(axis=0) for upper in (False, True))
+    tail, n = (1 - level) / 2, sizes.sum()
+    return float(np.quantile(low, tail) / n), float(np.quantile(high, 1 - tail) / n)
 
 
 def _drawn_totals(

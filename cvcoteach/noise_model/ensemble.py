@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from cvcoteach.noise_model.leakage import label_targets, leakage
 from cvcoteach.noise_model.richardson_lucy import fit_richardson_lucy
 from cvcoteach.noise_model.sampling import fitted_rows
 from cvcoteach.noise_model.shared_errors import exponent_of, shared_errors
+from cvcoteach.noise_model.uniform_noise import fit_uniform_noise
 
 _RARE_WRONG = 0.5
 _LEAST_LABELS = 3
@@ -21,6 +23,8 @@ _UNIFORM = 100.0  # images
 _LEAST_AFFINE = 0.6
 _FAILED = 3.0  # standard errors
 _NO_EVIDENCE, _FULL_EVIDENCE = 0.05, 0.3
+_BEYOND_CHANCE = 2.0  # standard errors
+_ENOUGH_NOISE, _LITTLE_NOISE = 0.03, 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,9 @@ class MeanFit:
 def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     """Fit an affine and a Richardson-Lucy model to a sample of the rows; weigh them by evidence.
 
+    Where fewer than 2 to 3 % of the labels are wrong, beyond chance, T is a matter of a few labels and the models' own
+    errors: uniform noise takes the place of the Richardson-Lucy model, and evidence has no say.
+
     Args:
         labels: (n,) given.
         probs: (n, K) out of sample.
@@ -150,15 +157,18 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     literal = fit_richardson_lucy(y, some, weight)
     gain, error, whole = _gains(fits[0])
     share = 0.0 if _failed(fits[0]) else _weight_of_affine(gain, error, whole)
-    members: list[NoiseModel] = [*affine] if share else []
-    weights = [share / len(affine)] * len(members)
-    if share < 1:
-        members.append(literal)
-        weights.append(1 - share)
+    correlation, rates = _errors(y, some, weight, (affine[0], literal))
+    rate = share * rates[0] + (1 - share) * rates[1]
+    little = _ramp(rate + _BEYOND_CHANCE * math.sqrt(rate / weight.sum()), _ENOUGH_NOISE, _LITTLE_NOISE)
+    share -= little * max(0.0, share - _LEAST_AFFINE)
+    exponent = exponent_of(correlation, rate)
+    parts: list[tuple[NoiseModel, float]] = [(model, share / len(affine)) for model in affine]
+    parts += [(literal, (1 - share) * (1 - little)), (fit_uniform_noise(y, some, weight), (1 - share) * little)]
+    members = [model for model, part in parts if part > 0]
+    weights = [part for _, part in parts if part > 0]
     mean = MeanModel(members, weights, 1.0, 1.0, classes, n_classes)
     inner = replace(mean, classes=np.arange(len(classes)), n_classes=len(classes))
     confidence = float(inner.before_label(some).max(axis=1) @ weight / weight.sum())
-    exponent = _exponent(y, some, weight, (affine[0], literal))
     if exponent < 1:
         inflation = inflation_of(y, inner.posterior(y, some), weight, exponent)
         mean = replace(mean, exponent=exponent, inflation=inflation)
@@ -197,18 +207,24 @@ def _weight_of_affine(gain: float, error: float, whole: float) -> float:
     `_gains` returns them.
     """
     part = (gain - error) / whole if whole > 0 else 0.0
-    evidence = np.clip((part - _NO_EVIDENCE) / (_FULL_EVIDENCE - _NO_EVIDENCE), 0, 1)
-    return _LEAST_AFFINE + (1 - _LEAST_AFFINE) * float(evidence)
+    return _LEAST_AFFINE + (1 - _LEAST_AFFINE) * _ramp(part, _NO_EVIDENCE, _FULL_EVIDENCE)
 
 
-def _exponent(labels: IntArray, probs: Probs, weight: FloatArray, members: Sequence[NoiseModel]) -> float:
-    """Return the exponent: all members must find that labels and models share their errors."""
+def _ramp(value: float, none: float, full: float) -> float:
+    """Return 0 at `none`, 1 at `full`, linear between, constant beyond."""
+    return float(np.clip((value - none) / (full - none), 0, 1))
+
+
+def _errors(
+    labels: IntArray, probs: Probs, weight: FloatArray, members: Sequence[NoiseModel]
+) -> tuple[float, list[float]]:
+    """Return how far all members find that labels and models share errors, and the noise rate by each member."""
     correlations, rates = [], []
     for member in members:
         after = member.posterior(labels, probs)
         correlations.append(shared_errors(labels, member.before_label(probs), after, weight))
         rates.append(1 - float(after[np.arange(len(labels)), labels] @ weight / weight.sum()))
-    return exponent_of(float(np.min(correlations)), float(np.mean(rates)))
+    return float(np.min(correlations)), rates
 
 
 def inflation_of(labels: IntArray, posterior: FloatArray, weight: FloatArray, exponent: float) -> float:

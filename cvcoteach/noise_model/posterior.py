@@ -50,7 +50,7 @@ class Posterior:
         """What was fitted, or why there is no signal, in a sentence or two."""
         if self.has_signal:
             return f"Noise model: {self.model.describe()}."
-        return f"{NO_SIGNAL}. {self.signal}"
+        return f"{NO_SIGNAL}: {self.signal.reason}."
 
     @property
     def wrong(self) -> FloatArray:
@@ -128,7 +128,8 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior
     differently are averaged: an affine one, which calibrates c to the labels (`AffineModel`), and one that takes the
     probabilities literally (`RichardsonLucyModel`). The first has all the weight where T explains more of the held-out
     labels than any calibration can; where a calibration does as well, so that likelihood cannot identify T, it has .6.
-    Both are fitted to at most 20,000 rows. For more classes, c is temperature-scaled and T sparse (`TemperatureModel`).
+    Where hardly any label is wrong, one rate for all classes (`UniformNoiseModel`) takes the second one's place. All
+    are fitted to at most 20,000 rows. For more classes, c is temperature-scaled and T sparse (`TemperatureModel`).
 
     Labels that leaked into the probabilities do not teach the affine model (`leakage`). Where labels and models confuse
     the same classes, as people and networks do, the posterior is less certain (`shared_errors`). Where the

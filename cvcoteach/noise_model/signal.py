@@ -5,6 +5,7 @@ And if so, is it strong enough to tell wrong labels from images that are difficu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ _FLOOR = 1e-3
 _LEAST_SHARE = 0.01
 _LEAST_ERRORS = 3.0
 _LEAST_IMAGES = 50  # fewer tell an able model from chance, but not a wrong label from a difficult image
-_LEAST_CONFIDENCE, _LEAST_EVIDENCE, _MANY_PER_CLASS = 0.75, 2.0, 1000.0
+_LEAST_CONFIDENCE, _LEAST_EVIDENCE = 0.75, 2.0
+_FEW_PER_CLASS, _SURE, _LEAST_AGREEMENT_OF_FEW = 100.0, 0.8, 0.6
+_MANY_PER_CLASS, _LEAST_AGREEMENT = 1000.0, 0.3
 _VALUES = 4_000_000
 _ROWS = 200_000
 
@@ -34,9 +37,11 @@ class Signal:
     """Number of images."""
     n_per_class: float
     """Images per class that was given."""
-    confidence: float = 1.0
-    """Mean probability of the most probable true class by the image alone, in [0, 1]; 1 where no model was fitted."""
-    evidence: float = 0.0
+    agreement: float = 1.0
+    """How often the most probable class is the given one, chance-corrected (Cohen's kappa), in [-1, 1]."""
+    confidence: float = math.nan
+    """Mean probability of the most probable true class by the image alone, in [0, 1]; NaN if no mean was fitted."""
+    evidence: float = math.nan
     """Standard errors by which a noise transition predicts held-out labels better than calibration alone does."""
 
     @property
@@ -48,22 +53,39 @@ class Signal:
     def found(self) -> bool:
         """Whether it is above chance, and tells wrong labels from images that are difficult for the models.
 
-        Models that are less than 75 % confident on average explain most disagreement by their own weakness. What they
-        say about noise then counts only with evidence of two standard errors, or 1,000 images per class.
+        Weak models explain most disagreement by their own weakness. With fewer than 100 images per class, models count
+        as weak that are less than 75 % confident on average, or less than 80 % if their agreement with the labels is
+        below .6; with fewer than 1,000, those below 75 % and .3. What they say about noise counts only with evidence of
+        two standard errors.
         """
-        weak = self.confidence < _LEAST_CONFIDENCE and self.evidence < _LEAST_EVIDENCE
-        return self.above_chance and not (weak and self.n_per_class < _MANY_PER_CLASS)
+        return self.above_chance and not self._too_weak
 
-    def __str__(self) -> str:
+    @property
+    def reason(self) -> str:
+        """What is missing, as a clause; empty where a signal was found."""
+        if self.n_images < _LEAST_IMAGES:
+            return f"{self.n_images:,} images are fewer than the {_LEAST_IMAGES} that it takes"
         if not self.above_chance:
             return (
-                f"The given labels are preferred to chance by {self.share:.1%} of what is possible "
-                f"({self.standard_errors:+.1f} standard errors, {self.n_images:,} images)."
+                f"the given labels are preferred to chance by {self.share:.1%} of what is possible "
+                f"({self.standard_errors:+.1f} standard errors, {self.n_images:,} images)"
             )
-        return (
-            f"With {self.n_per_class:.0f} images per class and a mean confidence of {self.confidence:.0%}, wrong "
-            "labels cannot be told from images that are difficult for the models."
-        )
+        if self._too_weak:
+            return (
+                f"with {self.n_per_class:.0f} images per class, a mean confidence of {self.confidence:.0%} and a "
+                f"chance-corrected agreement of {self.agreement:.0%}, wrong labels cannot be told from images that are "
+                "difficult for the models"
+            )
+        return ""
+
+    @property
+    def _too_weak(self) -> bool:
+        unsure = self.confidence < _LEAST_CONFIDENCE
+        if self.n_per_class < _FEW_PER_CLASS:
+            weak = unsure or (self.confidence < _SURE and self.agreement < _LEAST_AGREEMENT_OF_FEW)
+        else:
+            weak = unsure and self.agreement < _LEAST_AGREEMENT and self.n_per_class < _MANY_PER_CLASS
+        return weak and self.evidence < _LEAST_EVIDENCE
 
 
 def signal_of(labels: IntArray, probs: Probs) -> Signal:
@@ -92,6 +114,9 @@ def signal_of(labels: IntArray, probs: Probs) -> Signal:
     most = float((logs.max(axis=1) - chance).mean())
     mean = float(gain.mean())
     if most < 1e-9 or m < 2:
-        return Signal(0.0, 0.0, n, n_per_class)
+        return Signal(0.0, 0.0, n, n_per_class, agreement=0.0)
     error = float(gain.std(ddof=1)) / np.sqrt(m)
-    return Signal(mean / most, float(mean / max(error, 1e-12)), n, n_per_class)
+    likeliest = logs.argmax(axis=1)
+    expected = float(frequency @ np.bincount(likeliest, minlength=k)) / m
+    agreement = (float((likeliest == labels).mean()) - expected) / max(1 - expected, 1e-12)
+    return Signal(mean / most, float(mean / max(error, 1e-12)), n, n_per_class, agreement)

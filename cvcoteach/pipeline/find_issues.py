@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from cvcoteach._files import replacing
 from cvcoteach._progress import Watcher
+from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
+from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
-from cvcoteach.data.sources import Choices, Source
-from cvcoteach.data.thumbnails import thumbnails
+from cvcoteach.data.copies import contradictions
+from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import report
+from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.report_run import PAGE, write_page
 from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
-
-GALLERY = "issues.html"
-IN_GALLERY = 120
-"""Images in issues.html."""
 
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
@@ -39,7 +39,7 @@ def default_output(source: str | Path) -> Path:
 
 
 def find_issues(
-    source: str | Path | Source,
+    source: str | Path | Source | Any,
     output: str | Path | None = None,
     settings: Settings | None = None,
     machine: Machine | None = None,
@@ -48,21 +48,35 @@ def find_issues(
     label_column: str | None = None,
     path_pattern: str | None = None,
     split: str | None = None,
+    group_column: str | None = None,
+    groups: npt.ArrayLike | None = None,
+    again: Again = "continue",
+    format: str | None = None,
+    corrections: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
     Args:
-        source: a folder of class folders, a CSV or Parquet, an .npz (see `read_source`), or a `Source`, whose
-            `location` is what the run's record and page call it.
+        source: a folder of class folders, a table, an .npz or another of the formats of `read_source`; a Hugging Face
+            `Dataset`; or a `Source`, whose `location` is what the run's record and page call it.
         output: created, or continued where it holds an unfinished run of the same images, labels and settings.
-            None: `<name>-issues` in the current folder.
+            None: `<name>-issues` in the current folder; where that holds a run of the same settings, but labels were
+            fixed or images added since, `<name>-issues-2`, then -3, ….
         settings: what decides the result.
         machine: where to compute.
         path_column: column of image paths in a table; None: auto-detected.
         label_column: column of given labels in a table; None: auto-detected.
         path_pattern: file of a value {} in the path column, such as `images/{}.png`; None: the value itself.
-        split: part of an .npz with several.
+        split: part of a source with several.
+        group_column: column of groups in a table, or array of them in an .npz, such as patients or videos: no model
+            judges an image of a group that it trained on.
+        groups: (n,) the same as values of any kind, in the order of the source.
+        again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
+            labels or settings that is in the folder.
+        format: name of the source's format, where it may be of several; None: recognised.
+        corrections: a CSV of decisions, as the report and FiftyOne save them: labels that somebody kept, or that are
+            now what somebody chose, are not flagged, nor are those of the earlier run while they stay.
         watcher: follows the run.
 
     Raises:
@@ -71,8 +85,11 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
-    choices = Choices(path_column, label_column, path_pattern, split)
-    prepared = prepare(given, settings, machine, progress, choices=choices)
+    choices = Choices(path_column, label_column, path_pattern, split, group_column, format)
+    if is_dataset(given):
+        given = read_dataset(given, replace(choices, cache_dir=machine.cache_dir))
+        progress.note(f"{given.description}.")
+    prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups)
     data = prepared.source
     for sentence in (*data.notes, *lone_images(data)):
         progress.note(sentence)
@@ -81,30 +98,61 @@ def find_issues(
     if incv.select == "agreement" and rule != FlagRule():
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
-    with RunFolder.open(Path(output) if output else default_output(data.location), prepared.identity) as run:
+    named = Path(output) if output else None
+    target = destination(named, default_output(data.location), prepared.identity, settings, again)
+    changed = target.sentence(data)
+    if changed is not None:
+        progress.note(changed)
+    decided = None if corrections is None else decided_labels(Path(corrections), data)
+    with RunFolder.open(target.folder, prepared.identity, replace=again == "replace") as run:
         if run.done:
             results = RunResults.load(run.path)
+            if decided is not None and (decided & ~results.reviewed).any():
+                results = results.with_reviewed(decided)
+                _save(results, run, data)
             if results.select == "posterior" and results.found.flag_for != str(rule):
                 results = results.flagged_by(rule)
                 _save(results, run, data)
-            elif not (results.has_its_table() and (run.path / GALLERY).exists()):
+            elif not (results.has_its_table() and (run.path / PAGE).exists()):
                 if aside := results.put_table_aside():
                     progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
                 _save(results, run, data)
             return replace(results, was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
+        if prepared.n_groups is not None:
+            run.save(groups={"count": prepared.n_groups, "column": group_column})
+        run.save(
+            asked=asked(settings),
+            since=str(target.since.folder.absolute()) if target.since else run.record.get("since"),
+        )
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
-        progress.plan(len(data), incv.folds(len(data)))
+        progress.plan(len(data), incv.folds(n_units(len(data), data.groups)))
         results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
+        if decided is not None:
+            results = results.with_reviewed(decided)
+        results = _compared(results, run.record.get("since"))
         _save(results, run, data)
         return results
 
 
+def _compared(results: RunResults, since: str | None) -> RunResults:
+    """Return the results with what has changed since an earlier run in their summary."""
+    if since is None:
+        return results
+    try:
+        before = RunResults.load(since)
+    except InputError:  # somebody removed it meanwhile
+        return results
+    if before.reviewed.any():
+        results = results.with_reviewed(still_reviewed(before, results))
+    return replace(results, summary={**results.summary, "since": difference(before, results)})
+
+
 def _save(results: RunResults, run: RunFolder, data: Source) -> None:
-    _write_gallery(run.path / GALLERY, data.location.name, results, data)
+    write_page(run.path / PAGE, results, run.record, data)
     results.save(run)
 
 
@@ -112,9 +160,22 @@ def _cross_validated(
     prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, rule: FlagRule, clock: _Clock
 ) -> RunResults:
     data, run = prepared.source, clock.run
-    result = incv.run(trainer, data.labels, n_classes=len(data.class_names), finished=run.folds, on_fold=clock.fold)
+    result = incv.run(
+        trainer,
+        data.labels,
+        n_classes=len(data.class_names),
+        groups=data.groups,
+        finished=run.folds,
+        on_fold=clock.fold,
+    )
     issues, rounds = result.issues(data.class_names, rule), report.round_figures(result)
     posterior = result.posterior
+    everyone = np.arange(len(data))
+    first = everyone if prepared.first_copy is None else prepared.first_copy
+    copies = {
+        "n_duplicates": int((first != everyone).sum()),
+        "n_contradictions": int(contradictions(data.labels, first).sum()),
+    }
     return RunResults(
         folder=run.path,
         source=run.record["source"],
@@ -125,10 +186,12 @@ def _cross_validated(
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary=report.summary(issues, rounds, len(prepared.unreadable)),
+        summary={**report.summary(issues, rounds, len(prepared.unreadable)), **copies},
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,
+        duplicate_of=np.where(first != everyone, first, -1),
+        reviewed=np.zeros(len(data), np.bool_),
         found=issues,
     )
 
@@ -174,14 +237,3 @@ def _versions() -> dict[str, str]:
 
 def _machine_record() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine()}
-
-
-def _write_gallery(file: Path, name: str, results: RunResults, data: Source) -> None:
-    rows, table = results.worst_first()[:IN_GALLERY], results.table()
-    lead = (
-        f"{results.summary['n_issues']:,} of {report.counted(len(table), 'label')} look wrong. The {len(rows):,} most "
-        "doubtful: the given label, the suggested one, and the probability that the given one is right."
-    )
-    page = report.gallery_html(f"Label issues in {name}", lead, table, thumbnails(data, rows))
-    with replacing(file) as out:
-        out.write(page.encode("utf-8", "replace"))

@@ -17,6 +17,7 @@ from cvcoteach._progress import OnProgress
 from cvcoteach._validation import (
     BoolArray,
     InputError,
+    IntArray,
     as_array,
     check_columns,
     check_rows,
@@ -24,7 +25,9 @@ from cvcoteach._validation import (
     lookalikes,
     near,
 )
+from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.data.copies import first_copies
 from cvcoteach.data.items import pixels_of
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
@@ -57,6 +60,12 @@ class Evidence(NamedTuple):
             raise InputError(f"{names} are given; the probabilities come from one of them.")
         return given[0]
 
+    def read(self) -> Evidence:
+        """Return the same with images as pixels (n, H, W, C) and features as an array (n, d)."""
+        if self.kind == "images":
+            return Evidence(self.kind, pixels_of(self.value, "images"))
+        return Evidence(self.kind, as_array(self.value, "features")) if self.kind == "features" else self
+
 
 class Flagged(NamedTuple):
     """The posterior and its flags, before suggestions are made of them."""
@@ -80,6 +89,7 @@ def label_issues(
     n_rounds: int | None = None,
     n_folds: int | None = None,
     seed: int = 0,
+    groups: npt.ArrayLike | None = None,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -101,6 +111,8 @@ def label_issues(
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
         seed: of splits and trainings.
+        groups: (n,) group of each image, of any kind, such as its patient or video; no model judges an image of a group
+            that it trained on. None: each image stands alone.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -113,7 +125,7 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress)
+    found = flagged(labels, evidence, settings, class_names, progress, groups)
     issues = issues_of(
         found.posterior,
         class_names=found.class_names,
@@ -130,25 +142,41 @@ def flagged(
     settings: InMemorySettings,
     class_names: Sequence[str] | None = None,
     progress: bool | OnProgress = False,
+    groups: npt.ArrayLike | None = None,
 ) -> Flagged:
     """Fit the posterior and flag labels; arguments and errors as of `label_issues`."""
     check_rule(settings.filter_by)
     if evidence.kind == "pred_probs":
+        if groups is not None:
+            raise InputError(
+                "groups are given with pred_probs, which models have made already; give images, features or a trainer."
+            )
         return _by_pred_probs(labels, evidence.value, settings, class_names)
     y, names = encode_labels(labels, class_names)
     if class_names is None:
         _warn_of_lookalikes(names)
+    found = None if groups is None else as_groups(groups, len(y))
     names = names or tuple(map(str, range(int(y.max()) + 1)))
+    evidence = evidence.read()
     trainer = trainer_of(evidence, len(names))
     n_rows = getattr(trainer, "n_images", None)
     if isinstance(n_rows, int):
         check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
+    found = _with_copies(found, evidence, max(rounds.folds(len(y))))
     with _shown(progress) as shown:
-        shown.plan(len(y), rounds.folds(len(y)))
-        result = rounds.run(trainer, y, n_classes=len(names), on_fold=shown.fold)
+        shown.plan(len(y), rounds.folds(n_units(len(y), found)))
+        result = rounds.run(trainer, y, n_classes=len(names), groups=found, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
     return Flagged(result.posterior, flags, names)
+
+
+def _with_copies(groups: IntArray | None, evidence: Evidence, n_folds: int) -> IntArray | None:
+    """Return the groups with exact copies joined, as the command does."""
+    if evidence.kind == "trainer":
+        return groups
+    first = first_copies(evidence.value)
+    return joined(groups, first) if copies_tell(first, n_folds) else groups
 
 
 def _by_pred_probs(
@@ -181,16 +209,16 @@ def check_rule(filter_by: str) -> None:
 
 
 def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
-    """Return the trainer for images or features (n, d), or the trainer that was given."""
+    """Return the trainer for pixels (n, H, W, C) or features (n, d), or the trainer that was given."""
     # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
     if evidence.kind == "images":
         from cvcoteach.training.torch_trainer import TorchTrainer
 
-        return TorchTrainer(pixels_of(evidence.value, "images"), n_classes)
+        return TorchTrainer(evidence.value, n_classes)
     if evidence.kind == "features":
         from cvcoteach.training.head_trainer import HeadTrainer
 
-        return HeadTrainer(as_array(evidence.value, "features"), n_classes)
+        return HeadTrainer(evidence.value, n_classes)
     trainer: FoldTrainer = evidence.value
     if not callable(getattr(trainer, "fit_predict", None)):
         raise InputError(

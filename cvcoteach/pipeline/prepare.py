@@ -15,10 +15,12 @@ import numpy.typing as npt
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
 from cvcoteach._validation import InputError, IntArray, PredProbs
+from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.pipeline.copies import Content, bind_copies
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -47,8 +49,14 @@ class Prepared:
     """Everything that decides the result, for run.json."""
     make_trainer: Callable[[RunFolder], FoldTrainer]
     """Returns the trainer, with the compute plan that the folder records."""
+    content: Content | None = None
+    """What the images hold; None: not known."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
+    first_copy: IntArray | None = None
+    """(n,) the first image with the same pixels or features, itself where there is none; None where there are none."""
+    n_groups: int | None = None
+    """Number of groups that were named."""
     images: Mapping[str, Any] = field(default_factory=dict)
     """Number of all images, and the digest of their content where they were read."""
 
@@ -73,6 +81,7 @@ def prepare(
     progress: RunProgress,
     *,
     choices: Choices | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
@@ -82,6 +91,7 @@ def prepare(
         machine: Where to compute.
         progress: Follows the reading.
         choices: How to read the source.
+        groups: (n,) group of each image, of any kind, in the order of the source; None: the source's own, if any.
 
     Raises:
         InputError: Anything does not fit.
@@ -91,8 +101,10 @@ def prepare(
     _check(settings)
     data = source
     if not isinstance(data, Source):
-        data = read_source(data, **asdict(choices or Choices()))
+        data = read_source(data, **asdict(replace(choices or Choices(), cache_dir=machine.cache_dir)))
         progress.note(f"{data.description}.")
+    if groups is not None:
+        data = replace(data, groups=as_groups(groups, len(data)))
     incv, backbone = settings.cross_validation, None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
         settings, backbone = _automatic(data, settings, machine, progress)
@@ -102,8 +114,16 @@ def prepare(
         prepared = _with_backbone(data, settings, machine, progress, backbone)
     else:
         prepared = _with_images(data, settings, machine, progress, backbone)
+    named = prepared.source.groups
+    prepared = replace(prepared, n_groups=None if named is None else n_units(len(named), named))
+    if prepared.content is not None:
+        bound, first_copy = bind_copies(prepared.source, prepared.content, max(incv.folds(len(prepared.source))))
+        prepared = replace(prepared, source=bound, first_copy=first_copy)
     kept = prepared.source
-    identity: dict[str, Any] = {"select": incv.select, "folds": incv.folds(len(kept)), "seed": incv.seed}
+    folds = incv.folds(n_units(len(kept), kept.groups))
+    identity: dict[str, Any] = {"select": incv.select, "folds": folds, "seed": incv.seed}
+    if kept.groups is not None:
+        identity |= {"groups_digest": digest(kept.groups)}
     if incv.select == "agreement":
         identity |= {"remove_ratio": incv.remove_ratio}
     labels_digest = digest(kept.labels, *kept.class_names)
@@ -150,7 +170,7 @@ def _with_features(data: Source, settings: Settings, machine: Machine, progress:
         )
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer)
+    return Prepared(data, {}, identity, lambda run: trainer, content=Content(features))
 
 
 def _heads(
@@ -195,7 +215,14 @@ def _with_backbone(
         "weights_digest": backbone.digest,
         "images_digest": images.content_key,
     }
-    return Prepared(data, unreadable, identity, lambda run: trainer, images={"digest": images.content})
+    return Prepared(
+        data,
+        unreadable,
+        identity,
+        lambda run: trainer,
+        content=Content(images.pixels, readable),
+        images={"digest": images.content},
+    )
 
 
 def load(
@@ -263,13 +290,16 @@ def _with_images(
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
                 # each is on all images but one part, about
-                trainings = sum(n_folds - 1 for n_folds in settings.cross_validation.folds(len(data)))
+                trainings = sum(
+                    n_folds - 1 for n_folds in settings.cross_validation.folds(n_units(len(data), data.groups))
+                )
                 seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
                 progress.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
-    return Prepared(data, unreadable, identity, make_trainer, images={"digest": images.content})
+    content = Content(images.pixels, readable)
+    return Prepared(data, unreadable, identity, make_trainer, content, images={"digest": images.content})
 
 
 def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], IntArray | None]:
@@ -303,13 +333,16 @@ def _recipe(settings: Settings) -> Recipe:
 
 
 def lone_images(data: Source) -> list[str]:
-    """Return a sentence on the classes with a single image, if there are any."""
-    counts = np.bincount(data.labels, minlength=len(data.class_names))
+    """Return a sentence on the classes with a single image, or images of a single group, if there are any."""
+    units = np.arange(len(data)) if data.groups is None else data.groups
+    pairs = np.unique(np.stack([data.labels, units]), axis=1)
+    counts = np.bincount(pairs[0], minlength=len(data.class_names))
     lone = [repr(data.class_names[k]) for k in np.flatnonzero(counts == 1)]
+    what = "1 image" if data.groups is None else "images of 1 group"
     if len(lone) == 1:
-        return [f"class {lone[0]} has 1 image: the models that score it never see the class, so look at it yourself."]
+        return [f"class {lone[0]} has {what}: the models that score it never see the class, so look at it yourself."]
     names = ", ".join(lone[:5]) + (f" and {len(lone) - 5:,} more" if len(lone) > 5 else "")
     return lone and [
-        f"{len(lone):,} of {len(counts):,} classes have 1 image: {names}; the models that score it never see its "
+        f"{len(lone):,} of {len(counts):,} classes have {what}: {names}; the models that score it never see its "
         "class, so look at these images yourself."
     ]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import pandas as pd
 
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
@@ -78,41 +74,3 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             f"  {c['given']:<{width}} looks like {c['suggested']}  ({c['count']:,})" for c in summary["confusions"]
         ]
     return "\n".join(lines)
-
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 14px/1.4 system-ui, sans-serif; margin: 24px; max-width: 1280px; }
-h1 { font-size: 20px; margin: 0 0 4px; }
-p { margin: 0 0 20px; opacity: .75; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 16px; }
-figure { margin: 0; }
-img { width: 100%; aspect-ratio: 1; image-rendering: pixelated; border-radius: 4px; background: #8883; }
-figcaption { overflow-wrap: anywhere; font-size: 12px; }
-.given { color: #c33; text-decoration: line-through; } .seen { font-weight: 600; }
-.file { opacity: .6; }
-"""
-
-
-def gallery_html(title: str, lead: str, table: pd.DataFrame, thumbnails: Sequence[bytes | None]) -> str:
-    """Return a self-contained page with the first rows of an issue table as pictures.
-
-    Below each are the given label, the suggested one and the label quality.
-
-    table: as `RunResults.table`; thumbnails: PNG bytes of its first rows (None where there is no picture).
-    """
-    figures = []
-    for row, png in zip(table.itertuples(index=False), thumbnails, strict=False):
-        picture = (
-            f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">' if png else '<img alt="">'
-        )
-        figures.append(
-            f'<figure>{picture}<figcaption><span class="given">{html.escape(str(row.given_label))}</span> '
-            f'<span class="seen">{html.escape(str(row.suggested_label))}</span> {row.label_quality:.3f}'
-            f'<br><span class="file">{html.escape(str(row.path))}</span></figcaption></figure>'
-        )
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>"
-        f"<main>{''.join(figures)}</main></html>\n"
-    )

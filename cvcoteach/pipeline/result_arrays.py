@@ -23,6 +23,8 @@ _FORMS = {
     "round": ("i", "n"),
     "alternative": ("class", "n"),
     "alternative_prob": ("f", "n"),
+    "duplicate_of": ("row", "n"),
+    "reviewed": ("b", "n"),
     "labels": ("class", "n"),
     "predicted": ("class", "n"),
     "label_quality": ("f", "n"),
@@ -37,7 +39,11 @@ _FORMS = {
     "note": ("U", ""),
     "flag_for": ("U", ""),
 }
-"""Kind of value ("class": numbers of classes) and axes, n images and K classes."""
+"""Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes."""
+
+
+_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False}
+"""Arrays (n,) that runs of an earlier build lack, and what stands for them."""
 
 
 def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
@@ -50,17 +56,19 @@ def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
     try:
         # opened here: numpy leaves a file open that it cannot read
         with open_regular(file) as stream, np.load(stream, allow_pickle=False) as content:
-            absent = sorted({*wanted} - {*content.files})
+            absent = sorted({*wanted} - {*content.files, *_ADDED})
             if absent:
                 raise InputError(
                     f"{file} has no {absent[0]}: another version of cvcoteach wrote it; find the issues again, in "
                     "another folder."
                 )
-            arrays = {name: content[name] for name in sorted(wanted)}
+            arrays = {name: content[name] for name in sorted({*wanted} & {*content.files})}
     except InputError:
         raise
     except Exception as error:  # a broken archive makes zipfile, zlib and numpy raise anything
         raise _damaged(file, str(error) or type(error).__name__) from error
+    for name in {*wanted} - arrays.keys():
+        arrays[name] = np.full(arrays["labels"].size, _ADDED[name])
     odd = _odd(arrays)
     if odd is not None:
         raise _damaged(file, odd)
@@ -77,10 +85,12 @@ def _odd(arrays: Arrays) -> str | None:
     for name, array in arrays.items():
         kind, axes = _FORMS[name]
         shape = tuple([sizes[axis] for axis in axes])
-        if array.shape != shape or array.dtype.kind not in ("iu" if kind in ("i", "class") else kind):
+        if array.shape != shape or array.dtype.kind not in ("iu" if kind in ("i", "class", "row") else kind):
             return f"{name} has shape {array.shape} of {array.dtype}, where {shape} is expected"
         if kind == "class" and array.size and not 0 <= array.min() <= array.max() < sizes["K"]:
             return f"{name} names classes {array.min()} to {array.max()} of {sizes['K']:,}"
+        if kind == "row" and array.size and not -1 <= array.min() <= array.max() < sizes["n"]:
+            return f"{name} names images {array.min()} to {array.max()} of {sizes['n']:,}"
         if kind == "f" and not np.isfinite(array).all():
             return f"{name} holds a number that is not finite"
     return None if sizes["n"] and sizes["K"] > 1 else "it holds no images, or fewer than two classes"

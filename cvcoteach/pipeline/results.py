@@ -17,15 +17,20 @@ from cvcoteach._csv import unescaped, unescaped_values, write_csv
 from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
+from cvcoteach.data.copies import contradictions
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
+from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.report import confusions
 from cvcoteach.pipeline.result_arrays import read_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import RULES
 
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
+
+_IN_NOTEBOOK = 10
+"""Images that a notebook shows of a run."""
 
 _IN_ARRAYS = (
     "paths",
@@ -36,6 +41,8 @@ _IN_ARRAYS = (
     "round",
     "alternative",
     "alternative_prob",
+    "duplicate_of",
+    "reviewed",
 )
 _COLUMNS = (
     "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
@@ -74,6 +81,10 @@ class RunResults:
     """(n,) the most probable true class other than the given one."""
     alternative_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
+    duplicate_of: IntArray
+    """(n,) the first image with the same pixels or features; -1 where there is none before it."""
+    reviewed: BoolArray
+    """(n,) labels that a person has kept or chosen: never flagged."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False
@@ -81,6 +92,12 @@ class RunResults:
 
     def __repr__(self) -> str:
         return f"RunResults({str(self.folder)!r}, {self.found!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the most doubtful images as a table with pictures, for notebooks."""
+        rows = self.found.shown_first(_IN_NOTEBOOK)
+        record = RunFolder.read(self.folder).record if (self.folder / "run.json").exists() else {}
+        return self.found.to_html(self.paths, pictures_of(record, self.paths, rows, 64), most=_IN_NOTEBOOK)
 
     @property
     def labels(self) -> IntArray:
@@ -101,6 +118,12 @@ class RunResults:
     def dropped(self) -> BoolArray:
         """(n,) taken for wrong beyond use by the rounds; nothing for "posterior"."""
         return ~(self.selected | self.candidate)
+
+    @property
+    def contradiction(self) -> BoolArray:
+        """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
+        everyone = np.arange(len(self.labels))
+        return contradictions(self.labels, np.where(self.duplicate_of < 0, everyone, self.duplicate_of))
 
     @property
     def likely(self) -> IntArray:
@@ -148,20 +171,31 @@ class RunResults:
         found = self._flagged_by(rule)
         return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
 
+    def with_reviewed(self, reviewed: BoolArray) -> RunResults:
+        """Return the same run, these labels (n,) being reviewed too: none of them is flagged."""
+        reviewed = self.reviewed | reviewed
+        found = self._with_flags(self.found.is_label_issue & ~reviewed)
+        figures_ = {**figures(found), "confusions": confusions(found), "n_reviewed": int(reviewed.sum())}
+        return replace(self, reviewed=reviewed, found=found, summary={**self.summary, **figures_})
+
     def _flagged_by(self, rule: FlagRule) -> LabelIssues:
-        flags = rule.flags(self.found.wrong) & self.found.has_signal
+        flags = rule.flags(self.found.wrong) & self.found.has_signal & ~self.reviewed
+        return replace(self._with_flags(flags), filter_by="posterior", flag_for=str(rule))
+
+    def _with_flags(self, flags: BoolArray) -> LabelIssues:
         return replace(
             self.found,
             is_label_issue=flags,
             suggested=np.where(flags, self.alternative, self.likely),
             suggested_prob=np.where(flags, self.alternative_prob, self.likely_prob),
-            filter_by="posterior",
-            flag_for=str(rule),
         )
 
     def worst_first(self) -> IntArray:
-        """Return all images, (n,) indices by ascending label quality; of equal quality those not selected go first."""
-        return np.lexsort((self.selected, self.found.label_quality))
+        """Return all images, (n,) indices: contradictions first, then by ascending label quality.
+
+        Of equal quality those not selected go first.
+        """
+        return np.lexsort((self.selected, self.found.label_quality, ~self.contradiction))
 
     def table(self) -> pd.DataFrame:
         """Return every image, worst first: the content of issues.csv.
@@ -170,11 +204,14 @@ class RunResults:
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
         ("selected": the models of the last round learned from it), `round` which of them scored it last.
+        `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
+        copy has another label.
         """
         issues, names = self.found, np.asarray(self.class_names, dtype=object)
+        paths = np.asarray(self.paths, dtype=object)
         table = pd.DataFrame(
             {
-                "path": np.asarray(self.paths, dtype=object),
+                "path": paths,
                 "given_label": names[issues.labels],
                 "predicted_label": names[issues.predicted],
                 "label_quality": issues.label_quality,
@@ -183,6 +220,8 @@ class RunResults:
                 "suggested_prob": issues.suggested_prob,
                 "set": np.select([self.selected, self.candidate], ["selected", "candidate"], "dropped"),
                 "round": self.round,
+                "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
+                "contradiction": self.contradiction,
             }
         )
         return table.iloc[self.worst_first()].reset_index(drop=True)

@@ -188,8 +188,10 @@ def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[Nam
         return NamedSource(source, named), NamedSource(test)
     if columns_of(source) is None:
         return NamedSource(source), NamedSource(test, named)
-    columns = (column if column in there else None for column in (named.path_column, named.label_column))
-    return NamedSource(source, named), NamedSource(test, Choices(*columns))
+    path_column, label_column = (
+        column if column in there else None for column in (named.path_column, named.label_column)
+    )
+    return NamedSource(source, named), NamedSource(test, Choices(path_column, label_column))
 
 
 def _as_in_run(images: NamedSource, run: FinishedRun) -> NamedSource:

@@ -28,6 +28,9 @@ FORMAT = 1
 
 Json = dict[str, Any]
 
+RESULTS = ("issues.csv", "issues.html", "probabilities.npz", "unreadable.csv")
+"""Files of a finished run beside run.json and the folds."""
+
 _LOCK = ".lock"
 _KINDS: dict[str, tuple[type, ...]] = {
     "identity": (dict,),
@@ -121,12 +124,13 @@ class RunFolder:
         self._lock: filelock.BaseFileLock | None = None
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, Any]) -> RunFolder:
+    def open(cls, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> RunFolder:
         """Begin a run at `path`, or resume the one that is there.
 
         Args:
             path: the folder; created if need be.
             identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
+            replace: whether a run of other images, labels or settings is overwritten; files that no run wrote stay.
 
         Raises:
             OtherRunError: where the folder holds a run of other images, labels or settings; it stays as it is.
@@ -156,7 +160,9 @@ class RunFolder:
             for folder in (path, path / "folds"):
                 sweep_partials(folder)
             run = cls(path, _read(file)) if file.exists() else None
-            if run is not None and run._has_results:
+            if run is not None and replace and run.record["identity"] != wanted:
+                run._remove_results()
+            elif run is not None and run._has_results:
                 _refuse_other(path, run.record["identity"], wanted)
             if run is None or run.record["identity"] != wanted:
                 run = cls(path, {"format": FORMAT, "state": "running", "identity": wanted})
@@ -185,6 +191,13 @@ class RunFolder:
         """Whether anything would be lost with the folder: a run that failed at once holds run.json alone."""
         beside = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
         return self.done or any(entry.name != "run.json" for entry in beside)
+
+    def _remove_results(self) -> None:
+        self.save(state="running")  # killed from here on, it is an unfinished run with fewer folds
+        for name in RESULTS:
+            (self.path / name).unlink(missing_ok=True)
+        for key in [*self.folds]:
+            del self.folds[key]
 
     def needed(self, name: str) -> Any:
         """Return a field of run.json that a finished run has. Raises InputError where it is not there."""
@@ -241,6 +254,6 @@ def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
         else:
             how = f"its {what} is {old!r}, not {new!r}"
         raise OtherRunError(
-            f"{path} belongs to another run: {how}. Choose another output folder, or repeat the earlier call to resume "
-            "that run."
+            f"{path} belongs to another run: {how}. Choose another output folder, overwrite that run (--replace), or "
+            "repeat the earlier call to resume it."
         )

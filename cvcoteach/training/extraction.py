@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cvcoteach._files import FULL, locked
 from cvcoteach._validation import InputError
-from cvcoteach.data.images import CACHE_VARIABLE, cache_folder
+from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.training.backbones import Backbone, pooled, scaled
 from cvcoteach.training.batches import DeviceImages, check_pixels
 from cvcoteach.training.compute_plan import ComputePlan

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from cvcoteach._files import checksum_of, in_bytes, sync, written_whole
 from cvcoteach._validation import InputError
-from cvcoteach.data.images import CACHE_VARIABLE
+from cvcoteach.data.cache_folder import CACHE_VARIABLE
 
 Features = npt.NDArray[np.float16]
 

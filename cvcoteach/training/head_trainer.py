@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cvcoteach._files import check_regular
-from cvcoteach._validation import InputError, IntArray, PredProbs, check_at_least, near
+from cvcoteach._validation import InputError, IntArray, PredProbs, as_count, check_at_least, near
 from cvcoteach.crossval.trainer import Fold
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
 from cvcoteach.training.loop import EpochReport, OnEpoch
@@ -101,12 +101,11 @@ class HeadTrainer:
         """
         if head not in HEADS:
             raise InputError(f"head is {head!r}; {near(str(head), HEADS)}")
-        check_at_least("n_classes", n_classes, 2)
-        check_at_least("epochs", epochs, 1)
-        check_at_least("hidden", hidden, 1)
+        n_classes, epochs = as_count("n_classes", n_classes, 2), as_count("epochs", epochs, 1)
+        hidden = as_count("hidden", hidden, 1)
         check_at_least("weight_decay", weight_decay, 0)
         if batch_size is not None:
-            check_at_least("batch_size", batch_size, 1)
+            batch_size = as_count("batch_size", batch_size, 1)
         if not 0 < learning_rate < math.inf:
             raise InputError(f"learning_rate is {learning_rate}; it takes a number above 0.")
         self._n_classes = n_classes

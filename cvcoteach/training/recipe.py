@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from cvcoteach._validation import InputError, check_at_least, near
+from cvcoteach._validation import InputError, as_count, check_at_least, near
 from cvcoteach.training.model_spec import ModelSpec
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -54,11 +54,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.model, ModelSpec):
             raise InputError(f"model is {self.model!r}; it takes a ModelSpec, such as ModelSpec.parse('small').")
-        check_at_least("epochs", self.epochs, 1)
-        check_at_least("batch_size", self.batch_size, 1)
-        check_at_least("least_batches", self.least_batches, 0)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("least_batches", 0), ("shift", 0)):
+            object.__setattr__(self, name, as_count(name, getattr(self, name), least))
         check_at_least("weight_decay", self.weight_decay, 0)
-        check_at_least("shift", self.shift, 0)
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer is {self.optimizer!r}; {near(self.optimizer, OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:

@@ -12,6 +12,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.cleanlearning import CleanLearning
 from cvcoteach.issues.label_issues import posterior_issues, sample_weights
 from cvcoteach.pipeline.in_memory import label_issues
+from cvcoteach.training.sklearn_trainer import SklearnTrainer
 
 from ..issues.test_label_issues import noisy_data
 from .test_filter import blobs
@@ -103,3 +104,16 @@ def test_what_has_no_meaning_for_our_filters_is_refused(kwargs, options, sentenc
     learner = CleanLearning(LogisticRegression(), find_label_issues_kwargs={"filter_by": "posterior"} | kwargs)
     with pytest.raises(InputError, match=sentence):
         learner.find_label_issues(x, given, **options)
+
+
+def test_groups_stay_in_one_fold():
+    x, given, _ = blobs(200)
+    groups = np.arange(200) % 25
+    kwargs = {"filter_by": "posterior", "groups": groups}
+    learner = CleanLearning(LogisticRegression(), seed=0, find_label_issues_kwargs=kwargs)
+    frame = learner.find_label_issues(x, given)
+    trainer = SklearnTrainer(LogisticRegression(), x, int(given.max()) + 1)
+    expected = label_issues(given, trainer=trainer, groups=groups, progress=False)
+    assert (frame["label_quality"] == expected.label_quality).all()
+    without = label_issues(given, trainer=trainer, progress=False)
+    assert (expected.label_quality != without.label_quality).any()

@@ -16,6 +16,7 @@ from cleanlab import Datalab
 from cvcoteach._validation import InputError
 from cvcoteach.cleanlab import datalab  # registers
 from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.pipeline.in_memory import label_issues
 
 from ..issues.test_label_issues import noisy_data
 from .test_filter import NearestMean, blobs
@@ -148,3 +149,16 @@ def test_without_issue_types_datalab_runs_as_ever(data):
     lab.find_issues(pred_probs=probs, issue_types={"label": {}})
     assert "is_incv_issue" not in lab.get_issues().columns
     assert datalab.INCVIssueManager.issue_name == "incv"
+
+
+def test_groups_reach_the_folds_and_are_checked_aloud(data):
+    given, probs, _ = data
+    x, groups = probs.astype(np.float32), np.arange(len(given)) // 4
+    lab = lab_of(given)
+    lab.find_issues(issue_types={"incv": {"features": x, "groups": groups, "progress": False}})
+    expected = label_issues(given, features=x, groups=groups, progress=False)
+    assert np.array_equal(lab.get_issues("incv")["incv_score"], expected.label_quality)
+    with pytest.raises(InputError, match="groups has 3 rows"):
+        lab_of(given).find_issues(issue_types={"incv": {"features": x, "groups": [1, 2, 3]}})
+    with pytest.raises(InputError, match="groups with pred_probs"):
+        lab_of(given).find_issues(issue_types={"incv": {"pred_probs": probs, "groups": groups}})

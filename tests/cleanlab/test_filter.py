@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import warnings
@@ -12,24 +13,16 @@ import cleanlab.filter
 import cleanlab.rank
 import numpy as np
 import pytest
+import torch
 
 from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
-from cvcoteach.cleanlab.filter import find_label_issues, get_label_quality_scores
+from cvcoteach.cleanlab.filter import CLEANLAB_FILTERS, find_label_issues, get_label_quality_scores
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.issues.label_issues import posterior_issues
 
 from ..issues.test_label_issues import noisy_data
 
-CLEANLAB_FILTERS = (
-    "prune_by_noise_rate",
-    "prune_by_class",
-    "both",
-    "confident_learning",
-    "predicted_neq_given",
-    "low_normalized_margin",
-    "low_self_confidence",
-)
 RANKINGS = (None, "self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
@@ -109,7 +102,6 @@ def test_on_pred_probs_the_answer_is_cleanlabs(filter_by, ranking):
         {"confident_joint": np.full((4, 4), 10), "filter_by": "confident_learning"},
         {"rank_by_kwargs": {"adjust_pred_probs": True}, "return_indices_ranked_by": "self_confidence"},
         {"return_indices_ranked_by": "nothing"},
-        {"filter_by": "nothing"},
         {"n_jobs": 0},
         {"n_jobs": 2},
         {"multi_label": True},
@@ -144,6 +136,33 @@ def test_options_warnings_and_errors_are_cleanlabs(options):
 )
 def test_wrong_input_is_refused_or_taken_as_cleanlab_does(labels, probs):
     assert_same_as_cleanlab(labels, probs)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"filter_by": "posteriori"}, "filter_by is 'posteriori'; did you mean posterior"),
+        ({"flag_for": "precision"}, "flag_for and min_probability go with filter_by='posterior'"),
+        ({"min_probability": 0.9}, "flag_for and min_probability go with filter_by='posterior'"),
+        ({"flag_for": "speed"}, "flag_for is 'speed'"),
+        ({"min_probability": 7}, "min_probability is 7"),
+    ],
+    ids=str,
+)
+def test_what_cleanlabs_filters_do_not_know_is_refused(options, sentence):
+    given, probs, _ = noisy_data()
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        find_label_issues(given, probs, **options)
+
+
+@pytest.mark.parametrize("filter_by", ["both", "posterior"])
+def test_torch_tensors_are_taken(filter_by):
+    given, probs, _ = noisy_data()
+    tensors = torch.tensor(given), torch.tensor(probs, requires_grad=True)
+    assert np.array_equal(
+        find_label_issues(*tensors, filter_by=filter_by), find_label_issues(given, probs, filter_by=filter_by)
+    )
+    assert np.array_equal(get_label_quality_scores(*tensors), get_label_quality_scores(given, probs))
 
 
 def test_multi_label_input_is_handed_to_cleanlab():
@@ -413,4 +432,4 @@ def test_the_warning_reaches_a_program_of_its_own():
         "find_label_issues(np.arange(300) % 10, np.full((300, 10), 0.1), filter_by='posterior')"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "UserWarning: The labels carry no signal that these models can see." in result.stderr
+    assert "UserWarning: The labels carry no signal that these models can see: " in result.stderr

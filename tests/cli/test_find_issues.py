@@ -61,6 +61,8 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
         "suggested_prob",
         "set",
         "round",
+        "duplicate_of",
+        "contradiction",
     ]
     assert len(table) == 300
     assert table.label_quality.is_monotonic_increasing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +103,46 @@ def test_the_help_loads_neither_torch_nor_fiftyone() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "fiftyone", "cleanlab", "sklearn"} & set(loaded)
+
+
+def test_alone_it_shows_the_usual_way_with_commands_that_exist() -> None:
+    result = CliRunner().invoke(main, [])
+    assert result.exit_code == 0
+    shown = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("  cvcoteach ")]
+    assert shown == ["find-issues", "report", "apply", "retrain", "check"]
+    assert set(shown) <= set(main.commands)
+    for line in result.stdout.splitlines():
+        for option in re.findall(r"--[a-z-]+", line):
+            known = {name for command in main.commands.values() for param in command.params for name in param.opts}
+            assert option in known | {"--help"}, option
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["find-isues", "photos"], "did you mean find-issues"),
+        (["fiftyon"], "did you mean fiftyone"),
+        (["find-issues", "photos", "--backbon", "x"], "--backbone"),
+        (["apply", "run", "--action", "relable"], "relabel"),
+    ],
+)
+def test_what_is_mistyped_is_told_what_it_looks_like(typed: list[str], meant: str) -> None:
+    result = CliRunner().invoke(main, typed)
+    assert result.exit_code == 2
+    assert meant in result.stderr
+
+
+def test_an_underscore_is_as_good_as_a_hyphen_in_a_command() -> None:
+    assert CliRunner().invoke(main, ["find_issues", "--help"]).exit_code == 0
+
+
+@pytest.mark.slow
+def test_the_shell_completes_commands_and_options() -> None:
+    for words, number, wanted in (("cvcoteach re", 1, {"report", "retrain"}), ("cvcoteach apply --und", 2, {"--undo"})):
+        environment = {
+            **os.environ, "_CVCOTEACH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number),
+        }  # fmt: skip
+        out = subprocess.run(
+            [sys.executable, "-m", "cvcoteach"], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        assert {line.split(",")[1] for line in out.splitlines()} == wanted

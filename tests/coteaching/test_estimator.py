@@ -311,3 +311,16 @@ def test_a_classifier_of_images_becomes_a_model_and_one_of_features_does_not() -
     heads = CoTeaching(epochs=1, threads=1).fit(images.reshape(60, -1), true, **everything)
     with pytest.raises(InputError, match="was trained on features; a model takes images"):
         heads.to_model()
+
+
+@pytest.mark.slow
+def test_groups_stay_in_one_fold() -> None:
+    X, _, given = noisy_blobs(300)
+    groups = np.arange(300) % 30
+    with_groups = CoTeaching(random_state=0, threads=1, epochs=2).fit(X, given, groups=groups)
+    without = CoTeaching(random_state=0, threads=1, epochs=2).fit(X, given)
+    assert with_groups.cross_validation_ is not None
+    assert without.cross_validation_ is not None
+    assert (with_groups.cross_validation_.pred_probs != without.cross_validation_.pred_probs).any()
+    with pytest.raises(InputError, match="groups has 2 rows, but labels has 300"):
+        CoTeaching().fit(X, given, groups=[0, 1])

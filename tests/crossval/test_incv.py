@@ -212,6 +212,11 @@ def test_labels_that_do_not_fit_get_one_sentence(labels: list[object], sentence:
 def test_settings_that_do_not_fit_get_one_sentence() -> None:
     with pytest.raises(InputError, match="n_folds is 1; it takes 2 or more"):
         IterativeCV(n_folds=1)
+    assert IterativeCV(n_rounds=2.0, n_folds=3.0).folds(100) == (3, 3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"n_rounds is 1\.5; it takes a whole number"):
+        IterativeCV(n_rounds=1.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="trainer is a object without fit_predict"):
+        IterativeCV().run(object(), [0, 1] * 50)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="n_rounds is 0"):
         IterativeCV(n_rounds=0)
     with pytest.raises(InputError, match="remove_ratio is -1"):

@@ -317,6 +317,7 @@ def test_a_handful_of_images_is_enough_to_run_but_no_signal() -> None:
     assert [len(r.scored) for r in result.rounds] == [4] * 3
     assert not result.posterior.has_signal
     assert not result.flags.any()
+    assert np.isnan(result.noise_rate)
     with pytest.raises(InputError, match="4 images are fewer than n_folds = 5; each part needs one"):
         IterativeCV(n_folds=5).run(Table(np.full((4, 2), 0.5)), [0, 1, 0, 1])
     with pytest.raises(InputError, match="4 images are fewer than n_folds = 5; each part needs one"):

@@ -91,7 +91,7 @@ def test_without_a_signal_nothing_is_flagged_and_no_noise_rate_is_given():
     assert np.isnan(issues.noise_ratio)
     assert np.isnan(issues.noise_ratio_per_class).all()
     assert np.array_equal(sample_weights(issues), np.ones(600))
-    assert issues.note.startswith("The labels carry no signal that these models can see.")
+    assert issues.note.startswith("The labels carry no signal that these models can see: ")
     assert np.array_equal(issues.confident_joint, np.diag(np.bincount(labels)))
 
 

@@ -62,6 +62,11 @@ def test_without_a_signal_no_number_is_given():
         assert readout.note == "The labels carry no signal. Only reviews can tell how good flags are."
 
 
+def test_only_label_issues_have_a_precision():
+    with pytest.raises(InputError, match="issues is a ndarray; it takes LabelIssues"):
+        expected_precision_recall(np.full((3, 2), 0.5))
+
+
 def test_without_flags_no_number_is_given():
     readout = expected_precision_recall(issues_of([0, 1], [0.9, 0.8], [0, 1]))
     assert readout.precision is None

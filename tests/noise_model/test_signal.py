@@ -56,14 +56,16 @@ def test_models_that_learned_nothing_leave_no_signal_and_no_flag() -> None:
         fitted = fit_posterior(labels, probs)
         assert not fitted.has_signal, name
         assert isinstance(fitted.model, NoSignalModel), name
-        assert fitted.note.startswith(f"{NO_SIGNAL}. The given labels are preferred to chance by"), name
+        assert fitted.note.startswith(f"{NO_SIGNAL}: the given labels are preferred to chance by"), name
         assert not flags_of(fitted).any(), name
 
 
 def test_thirty_images_are_too_few_however_good_the_model() -> None:
     labels = np.arange(30) % 3
     probs = 0.97 * np.eye(3)[labels] + 0.01
-    assert not fit_posterior(labels, probs).has_signal
+    few = fit_posterior(labels, probs)
+    assert not few.has_signal
+    assert few.note == f"{NO_SIGNAL}: 30 images are fewer than the 50 that it takes."
     assert fit_posterior(np.tile(labels, 2), np.tile(probs, (2, 1))).has_signal
 
 
@@ -116,8 +118,13 @@ def test_large_arrays_are_sampled() -> None:
     [
         ({}, True),
         ({"confidence": 0.6}, False),
+        ({"agreement": 0.5}, True),
+        ({"agreement": 0.5, "confidence": 0.78}, False),
+        ({"agreement": 0.5, "confidence": 0.78, "n_per_class": 150.0}, True),
         ({"confidence": 0.6, "evidence": 3.0}, True),
-        ({"confidence": 0.6, "n_per_class": 2000.0}, True),
+        ({"confidence": 0.6, "n_per_class": 150.0}, True),
+        ({"confidence": 0.6, "n_per_class": 150.0, "agreement": 0.2}, False),
+        ({"confidence": 0.6, "n_per_class": 2000.0, "agreement": 0.2}, True),
         ({"n_images": 40}, False),
         ({"standard_errors": 2.0}, False),
         ({"share": 0.005}, False),
@@ -126,7 +133,9 @@ def test_large_arrays_are_sampled() -> None:
 def test_a_signal_needs_images_a_preference_and_confident_models_or_evidence(
     change: dict[str, float], found: bool
 ) -> None:
-    strong = Signal(share=0.8, standard_errors=20.0, n_images=300, n_per_class=30.0, confidence=0.9)
+    strong = Signal(
+        share=0.8, standard_errors=20.0, n_images=300, n_per_class=30.0, agreement=0.7, confidence=0.9, evidence=0.0
+    )
     assert replace(strong, **change).found is found
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
 from cvcoteach.pipeline.find_issues import find_issues
-from cvcoteach.pipeline.settings import Settings
+from cvcoteach.pipeline.settings import Machine, Settings
 from tests import images
 
 
@@ -27,3 +29,27 @@ def test_paths_as_text_and_a_source_give_the_same_run(tmp_path: Path) -> None:
     assert (read.folder / "issues.csv").read_bytes() == (text.folder / "issues.csv").read_bytes()
     assert "my photos" in (read.folder / "issues.html").read_text()
     assert (read.issues().label_quality == text.issues().label_quality).all()
+
+
+@pytest.mark.slow
+def test_a_dataset_of_hugging_face_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    pictures, _, given = images.dataset(60, 0.1)
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=list(images.CLASSES)),
+            "take": datasets.Value("int64"),
+        }
+    )
+    content = {"image": [Image.fromarray(each) for each in pictures], "label": given, "take": np.arange(60) // 3}
+    dataset = datasets.Dataset.from_dict(content, features=features)
+    machine = Machine(device="cpu", threads=1, precision="float32", cache_dir=tmp_path / "cache")
+    run = find_issues(dataset, settings=Settings(n_rounds=1, epochs=2), machine=machine, group_column="take")
+    assert run.folder == Path("dataset-issues")
+    assert run.paths == tuple(f"dataset#{row}" for row in range(60))
+    assert [run.class_names[label] for label in run.labels] == [images.CLASSES[label] for label in given]
+    assert (tmp_path / "cache" / "unpacked").is_dir()
+    with pytest.raises(InputError, match="the source holds the splits train; take one"):
+        find_issues(datasets.DatasetDict({"train": dataset}))

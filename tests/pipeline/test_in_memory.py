@@ -111,3 +111,29 @@ def test_ids_are_not_taken_for_numbers_of_classes() -> None:
 def test_features_of_different_lengths_get_a_sentence() -> None:
     with pytest.raises(InputError, match="features has rows of different lengths"):
         label_issues([0, 1], features=[[1, 2], [3]], progress=False)
+
+
+class Watching(SklearnTrainer):
+    """Remembers which images each model trained on and judged."""
+
+    asked: list[tuple[np.ndarray, np.ndarray]]
+
+    def fit_predict(self, train_idx: Any, train_labels: Any, eval_idx: Any, seed: int) -> Any:
+        self.asked = [*getattr(self, "asked", []), (train_idx, eval_idx)]
+        return super().fit_predict(train_idx, train_labels, eval_idx, seed)
+
+
+@pytest.mark.parametrize("filter_by", ["posterior", "incv"])
+@pytest.mark.parametrize("function", [find_label_issues, label_issues])
+def test_groups_stay_in_one_fold_by_every_door(function: Any, filter_by: str) -> None:
+    trainer, groups = Watching(LogisticRegression(), FEATURES, 3), pd.Series([f"video {i % 20}" for i in range(120)])
+    function(GIVEN, trainer=trainer, groups=groups, filter_by=filter_by, progress=False)
+    assert len(trainer.asked) > 3
+    for trained, judged in trainer.asked:
+        assert not set(groups[trained]) & set(groups[judged])
+
+
+@pytest.mark.parametrize("function", [find_label_issues, label_issues])
+def test_groups_need_something_to_train_on(function: Any) -> None:
+    with pytest.raises(InputError, match="groups are given with pred_probs, which models have made already"):
+        function(GIVEN, PROBS, groups=np.arange(120))

@@ -99,12 +99,6 @@ def test_the_summary_counts_given_and_suggested_of_all_flags(run: RunResults) ->
         assert counts[pair["given"], pair["suggested"]] == pair["count"]
 
 
-def test_the_page_shows_the_suggested_label(run: RunResults) -> None:
-    worst = run.table().iloc[0]
-    page = (run.folder / "issues.html").read_text()
-    assert f'<span class="seen">{worst.suggested_label}</span> {worst.label_quality:.3f}' in page
-
-
 def test_a_folder_without_a_finished_run_is_refused(run: RunResults, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run of cvcoteach"):
         RunResults.load(tmp_path)

@@ -15,6 +15,7 @@ from cvcoteach._validation import InputError, lookalikes, order_names
 from cvcoteach.data.sources.labels import describe
 from cvcoteach.data.sources.source import (
     IMAGE_SUFFIXES,
+    SPLIT_WORDS,
     Choices,
     Format,
     Source,
@@ -25,9 +26,8 @@ from cvcoteach.data.sources.source import (
     unlabelled,
 )
 
-SPLIT_WORDS = frozenset(
-    "train training trainset trn val valid validation valset test tests testing testset dev eval holdout".split()
-)
+_UNLABELLED = frozenset(["_unlabeled", "no_label"])
+"""Folders of images without a label, as FiftyOne and Datumaro export them."""
 _PARQUET = frozenset([".parquet", ".pq"])
 _PARTITION = re.compile(r"(\w+)=(.+)")
 """A folder of a partitioned dataset: `label=cat`."""
@@ -50,10 +50,19 @@ def read_folder(root: Path, choices: Choices) -> Source:
     notes = []
     if beside:
         notes.append(f"{beside:,} images lie beside the class folders in {root} and were left out.")
+    if "metadata.csv" in files:
+        notes.append(
+            "metadata.csv lies beside the class folders; the labels are the folders' names. To take those of the "
+            f"table, name it: {root / 'metadata.csv'}"
+        )
     paths: list[str] = []
     counts: dict[str, int] = {}
     others: Counter[str] = Counter()
-    for name in sorted(folders):
+    for name in sorted(_UNLABELLED.intersection(folders)):
+        n = sum(1 for _ in _images_below(root, name, Counter()))
+        verb = "has no label and was" if n == 1 else "have no label and were"
+        notes.append(f"{count(n, 'image')} in {name} {verb} left out.")
+    for name in sorted(set(folders) - _UNLABELLED):
         before = len(paths)
         paths.extend(_images_below(root, name, others))
         counts[name] = len(paths) - before
@@ -100,7 +109,7 @@ def has_labels(root: Path, choices: Choices) -> bool:
     return bool(_entries(root)[0])
 
 
-FORMAT = Format(Path.is_dir, read_folder, read_unlabelled, has_labels, frozenset())
+FORMAT = Format(Path.is_dir, read_folder, read_unlabelled, has_labels, frozenset(), name="folder")
 
 
 # -- what lies in it --
@@ -184,9 +193,10 @@ def _without_folders(root: Path, files: Sequence[str]) -> str:
     if n_images:
         start = f"{root} holds {n_images:,} images, but no class folders; "
         if "metadata.jsonl" in files:
-            return start + "their labels are in metadata.jsonl: " + _to_csv(root / "metadata.jsonl")
+            return start + f"their labels are in metadata.jsonl, so name that: {root / 'metadata.jsonl'}"
         if tables:
-            return start + f"if their labels are in a table, name that: {root / tables[0]}"
+            table = "metadata.csv" if "metadata.csv" in files else tables[0]
+            return start + f"if their labels are in a table, name that: {root / table}"
         return start + (
             "put each image into a folder named after its class, or name a .csv with a path and a label column."
         )
@@ -212,20 +222,11 @@ def _join_parquet(root: Path, files: Sequence[str]) -> str:
     return f"join them into one table first: pandas.read_parquet({str(root)!r}).to_parquet('all.parquet')"
 
 
-def _to_csv(file: Path) -> str:
-    table = str(file.with_suffix(".csv"))
-    return f"turn it into a table first: pandas.read_json({str(file)!r}, lines=True).to_csv({table!r}, index=False)"
-
-
 def _refuse_exports(root: Path, folders: Sequence[str], files: Sequence[str]) -> None:
     """Raise InputError for folders that hold their labels in a file beside them."""
-    if "labels.json" in files and "data" in folders:
-        raise InputError(
-            f"{root} holds data and labels.json, as FiftyOne exports a dataset; export it as "
-            "fiftyone.types.ImageClassificationDirectoryTree, or find the issues in FiftyOne itself, with our plugin."
-        )
-    if "metadata.jsonl" in files and len(folders) == 1:
-        raise InputError(f"{root} holds its labels in metadata.jsonl; " + _to_csv(root / "metadata.jsonl"))
+    table = next((name for name in ("metadata.csv", "labels.csv", "metadata.jsonl") if name in files), None)
+    if table is not None and len(folders) == 1:
+        raise InputError(f"{root} holds its labels in {table}, beside the folder {folders[0]}: name {root / table}")
 
 
 def _refuse_splits(root: Path, nested: dict[str, frozenset[str]]) -> None:

@@ -27,4 +27,5 @@ FORMAT = Format(
     read_unlabelled,
     lambda path, choices: False,
     frozenset(),
+    name="image",
 )

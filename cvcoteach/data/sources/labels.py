@@ -114,6 +114,27 @@ def one_hot(columns: Sequence[str], values: npt.NDArray[Any]) -> IntArray | None
     return numbers.argmax(axis=1)
 
 
+def refuse_several_labels(values: npt.NDArray[Any], where: str) -> None:
+    """Raise InputError where values (n, K) are 0 and 1 with several 1 in a row: several labels per image."""
+    try:
+        numbers = values.astype(np.float64)
+    except (ValueError, TypeError):
+        return
+    if not numbers.size or not np.isin(numbers, (0, 1)).all() or not (numbers.sum(axis=1) > 1).any():
+        return
+    several = numbers.sum(axis=1) > 1
+    raise InputError(
+        f"{where} give several labels to {int(several.sum()):,} of {len(several):,} images, the first in row "
+        f"{int(np.argmax(several)) + 1}: this is a multi-label dataset; it takes one label per image."
+    )
+
+
+def group_codes(values: pd.Series[Any], where: str, *, words_are_missing: bool = False) -> IntArray:
+    """Return groups (n,) of any kind as numbers 0, 1, …. Raises InputError where one is missing."""
+    refuse_missing(values, where, words_are_missing=words_are_missing)
+    return pd.factorize(values)[0].astype(np.int64)
+
+
 def describe(n_images: int, n_classes: int, rest: str) -> str:
     """Return a source in one line: "60 images, 3 classes, columns path and label of photos.csv"."""
     return f"{count(n_images, 'image')}, {count(n_classes, 'class', 'classes')}, {rest}"

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._validation import InputError
-from cvcoteach.data.sources.labels import describe, encode, one_hot
+from cvcoteach._validation import InputError, near
+from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
 
 Array = npt.NDArray[Any]
@@ -33,6 +33,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
     with _open(location) as arrays:
         image_name, label_name, notes = _names(arrays, choices.split, location)
         images, labels = arrays.read(image_name), arrays.read(label_name)
+        groups = None if choices.group_column is None else arrays.read_groups(choices.group_column, len(images))
     check_images(images, f"{image_name} in {location.name}")
     where = f"{label_name} in {location.name}"
     if labels.ndim == 2 and labels.shape == (len(images), 1):
@@ -40,7 +41,9 @@ def read_npz(location: Path, choices: Choices) -> Source:
     elif labels.ndim == 2 and len(labels) == len(images):
         columns = [str(k) for k in range(labels.shape[1])]
         found = one_hot(columns, labels)
-        if found is not None:
+        if found is None:
+            refuse_several_labels(labels, where)
+        else:
             labels, notes = found, (*notes, f"{where} are one-hot; the classes are called 0-{len(columns) - 1}.")
     if labels.shape != images.shape[:1]:
         raise InputError(f"{where} has shape {labels.shape}; {len(images):,} images need ({len(images)},).")
@@ -66,6 +69,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
             k,
             f"arrays {image_name} {_shape(images)} and {label_name} of {printable_name(location)}",
         ),
+        groups=groups,
     )
 
 
@@ -96,7 +100,8 @@ FORMAT = Format(
     read_npz,
     read_unlabelled,
     has_labels,
-    frozenset(["split"]),
+    frozenset(["split", "group_column"]),
+    name="npz",
 )
 
 
@@ -158,6 +163,15 @@ class _Arrays:
         ):
             raise InputError(f"{name} in {self._location.name} holds text that is not Unicode (half a character).")
         return np.asarray(array)
+
+    def read_groups(self, name: str, n: int) -> npt.NDArray[np.int64]:
+        """Return the groups of n images. Raises InputError where there is no such array, or a value is missing."""
+        if name not in self.names:
+            raise InputError(f"{self._location.name} has no array {name!r} (--group-column); {near(name, self.names)}")
+        groups = self.read(name)
+        if groups.shape not in ((n,), (n, 1)):
+            raise InputError(f"{name} in {self._location.name} has shape {groups.shape}; {n:,} images need ({n},).")
+        return group_codes(pd.Series(groups.ravel()), f"groups in {name} of {self._location.name}")
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

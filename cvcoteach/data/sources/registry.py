@@ -6,21 +6,61 @@ import os
 from pathlib import Path
 
 from cvcoteach._files import check_regular
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, near
 from cvcoteach.data.pointers import check_content
-from cvcoteach.data.sources import folder, image, npz, parquet, text_table
+from cvcoteach.data.sources import (
+    cifar,
+    coco,
+    fiftyone_labels,
+    folder,
+    hugging_face,
+    image,
+    label_studio,
+    mnist,
+    npz,
+    parquet,
+    records,
+    text_table,
+    webdataset,
+)
+from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
 from cvcoteach.data.sources.source import Choices, Format, Source
 
-FORMATS: tuple[Format, ...] = (folder.FORMAT, text_table.FORMAT, parquet.FORMAT, npz.FORMAT, image.FORMAT)
-"""Asked in this order. To add one, write a module like `npz.py` and name its FORMAT here."""
+FORMATS: tuple[Format, ...] = (
+    hugging_face.FORMAT,
+    fiftyone_labels.FORMAT,
+    coco.FORMAT,
+    label_studio.FORMAT,
+    mnist.FORMAT,
+    cifar.FORMAT,
+    webdataset.FORMAT,
+    records.LIST,
+    records.LINES,
+    text_table.FORMAT,
+    parquet.FORMAT,
+    npz.FORMAT,
+    folder.FORMAT,
+    image.FORMAT,
+)
+"""To add one, write a module like `npz.py` and name its FORMAT here."""
 
-_TAKES = "a folder of class folders, a .csv, .tsv, .parquet or .npz"
+_ANYTHING = (folder.FORMAT,)
+"""Taken where no other format fits: a folder is one of class folders unless it holds the files of another format."""
+_TAKES = (
+    "a folder of class folders, a .csv, .tsv, .parquet, .jsonl, .npz or .tar, or one of the formats in docs/formats.md"
+)
 _OPTIONS = {
     "path_column": "--path-column",
     "label_column": "--label-column",
     "path_pattern": "--path-pattern",
     "split": "--split",
+    "group_column": "--group-column",
+}
+_OWNERS = {
+    "split": "a source of several parts, such as an .npz",
+    "label_column": "a table such as .csv",
+    "group_column": "a table such as .csv",
 }
 
 
@@ -31,9 +71,12 @@ def read_source(
     label_column: str | None = None,
     path_pattern: str | None = None,
     split: str | None = None,
+    group_column: str | None = None,
+    format: str | None = None,
+    cache_dir: str | Path | None = None,
     least_classes: int = 2,
 ) -> Source:
-    """Return the images and given labels of a folder of class folders, a table (.csv, .tsv, .parquet) or an .npz.
+    """Return the images and given labels of a source in any of the formats of docs/formats.md.
 
     A folder: each folder in it is a class, with images at any depth. A table: one row per image, paths relative to the
     table's folder; the columns are found by usual names, or by what they hold, unless given. An .npz: the arrays
@@ -44,14 +87,25 @@ def read_source(
         path_column: column of image paths in a table.
         label_column: column of given labels in a table.
         path_pattern: how a value of the path column becomes a file, `{}` being the value: `images/{}.png`.
-        split: which part of an .npz that holds several.
+        split: which part of a source that holds several.
+        group_column: column of groups, such as patients or videos, in a table, or array of them in an .npz.
+        format: name of the format, where a source may be of several; see `FORMATS`.
+        cache_dir: where images inside another file are unpacked; None: the environment's cache, else the user's.
         least_classes: how many classes there must be.
 
     Raises:
         InputError: with one sentence, for anything else, for labels that are missing, and for too few classes.
     """
     location = _located(source, _TAKES)
-    choices = Choices(path_column, label_column, path_pattern, split)
+    choices = Choices(
+        path_column,
+        label_column,
+        path_pattern,
+        split,
+        group_column,
+        format,
+        None if cache_dir is None else Path(cache_dir),
+    )
     result = _format_of(location, choices).read(location, choices)
     if len(result.class_names) < least_classes:
         inside = location / result.class_names[0]
@@ -117,12 +171,26 @@ def _located(source: str | Path, takes: str) -> Path:
 
 def _format_of(location: Path, choices: Choices) -> Format:
     """Return the format of a path. Raises InputError for none, and for choices that mean nothing to it."""
-    found = next((kind for kind in FORMATS if kind.recognises(location)), None)
+    if choices.format is not None:
+        named = {kind.name: kind for kind in FORMATS}
+        if choices.format not in named:
+            raise InputError(f"--format is {choices.format!r}; {near(choices.format, named)}")
+        fitting = [named[choices.format]]
+    else:
+        fitting = [kind for kind in FORMATS if kind.recognises(location)]
+        fitting = [kind for kind in fitting if kind not in _ANYTHING] or fitting
+    if len(fitting) > 1:
+        names = " and ".join(kind.name for kind in fitting)
+        raise InputError(f"{location} looks like {names}; --format says which of them it is.")
+    found = fitting[0] if fitting else None
     for name, option in _OPTIONS.items():
         value = getattr(choices, name)
         if value is not None and (found is None or name not in found.takes):
-            owner = "an .npz with several" if name == "split" else "a table such as .csv"
-            raise InputError(f"{option} is {value!r}, but {location} is not a table; that belongs to {owner}.")
+            owner = _OWNERS.get(name, "a table such as .csv")
+            what = "has no parts" if name == "split" else "is not a table"
+            raise InputError(f"{option} is {value!r}, but {location} {what}; that belongs to {owner}.")
+    if found is None and location.suffix.lower() == ".json":
+        content_of(location)  # says what is broken
     if found is None:
         raise InputError(f"{location.name} is of a kind that cannot be read; it takes {_TAKES}.{_way_out(location)}")
     if location.is_file():
@@ -141,19 +209,12 @@ def _has_folders(folder: Path) -> bool:
 def _way_out(location: Path) -> str:
     """Return how to come from that kind of file to one that can be read, where it is a usual one."""
     suffix = location.suffix.lower()
-    if suffix in (".txt", ".lst", ".dat"):
-        return (
-            " Lines such as `path number` become a table with "
-            f"pandas.read_csv({str(location)!r}, sep=' ', names=['path', 'label']).to_csv('table.csv', index=False)."
-        )
-    if suffix in (".jsonl", ".ndjson"):
-        return f" pandas.read_json({str(location)!r}, lines=True).to_csv('table.csv', index=False) makes a table of it."
     if suffix in (".xlsx", ".xls", ".ods"):
         return " Save the sheet as .csv."
-    if suffix in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"):
+    if suffix in (".zip", ".gz", ".rar", ".7z"):
         return " Unpack it, and name the folder."
     if suffix in (".npy",):
         return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
-    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".tfrecord", ".arrow", ".json"):
+    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".tfrecord", ".arrow", ".json", ".dat"):
         return " Write the images as files with a .csv of paths and labels, or as arrays into an .npz."
     return ""

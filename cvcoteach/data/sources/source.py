@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from cvcoteach._validation import IntArray
+from cvcoteach._validation import InputError, IntArray
 
 IMAGE_SUFFIXES = frozenset(
     f".{kind}" for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
 )
+
+SPLIT_WORDS = frozenset(
+    "train training trainset trn val valid validation valset test tests testing testset dev eval holdout".split()
+)
+"""Names of the parts of a dataset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,10 @@ class Source:
     """What was understood, in one line: "60 images, 3 classes, columns path and label of photos.csv"."""
     file_names: tuple[str, ...] | None = None
     """n file names, relative to `root` or absolute, where they differ from `paths`; None where they are the same."""
+    groups: IntArray | None = None
+    """(n,) group of each image, such as its patient or video, 0, 1, …; None where none are known."""
+    other_columns: Callable[[], pd.DataFrame] | None = None
+    """Loads the columns of a table (n rows) that are neither paths nor labels nor groups; None where there are none."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,6 +64,10 @@ class Source:
         names = self.paths if self.file_names is None else self.file_names
         return tuple([name if os.path.isabs(name) else prefix + name for name in names])
 
+    def noted(self, *notes: str) -> Source:
+        """Return the same with more notes, before its own."""
+        return replace(self, notes=(*notes, *self.notes)) if notes else self
+
     def subset(self, which: npt.ArrayLike) -> Source:
         """Return the images that `which` selects, a mask (n,) or indices (m,); classes keep their names and numbers."""
         rows = np.asarray(which)
@@ -65,7 +79,13 @@ class Source:
             labels=self.labels[rows],
             array=None if self.array is None else self.array[rows],
             file_names=None if names is None else tuple([names[row] for row in rows.tolist()]),
+            groups=None if self.groups is None else self.groups[rows],
+            other_columns=None if self.other_columns is None else partial(_rows_of, self.other_columns, rows),
         )
+
+
+def _rows_of(load: Callable[[], pd.DataFrame], rows: IntArray) -> pd.DataFrame:
+    return load().iloc[rows]
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,12 @@ class Choices:
     """How a value of the path column becomes a file, `{}` being the value: `images/{}.png`."""
     split: str | None = None
     """Which part of an .npz with several: train, val, test."""
+    group_column: str | None = None
+    """Column of groups in a table, or array of groups in an .npz: images of a group stay in one fold."""
+    format: str | None = None
+    """Name of the format, where a source may be of several."""
+    cache_dir: Path | None = None
+    """Where images inside another file are unpacked; None: the environment's cache, else the user's."""
 
 
 class Format(NamedTuple):
@@ -95,6 +121,24 @@ class Format(NamedTuple):
     """Whether there are labels to read."""
     takes: frozenset[str]
     """The fields of `Choices` that mean something to it."""
+    name: str = ""
+    """What `--format` calls it."""
+
+
+def chosen_split(names: Sequence[str], choices: Choices, where: str) -> tuple[str, tuple[str, ...]]:
+    """Return the part of a dataset to read, that named or train or else the first, and a note where others remain.
+
+    Raises InputError for a part that is not there.
+    """
+    if choices.split is not None:
+        found = next((name for name in names if name.lower() == choices.split.lower()), None)
+        if found is None:
+            raise InputError(f"--split is {choices.split!r}, but {where} holds the splits {', '.join(names)}.")
+        return found, ()
+    first = next((name for name in names if name.lower().startswith("tr")), names[0])
+    if len(names) == 1:
+        return first, ()
+    return first, (f"{where} holds the splits {', '.join(names)}; {first} is read, --split names another.",)
 
 
 def unlabelled(location: Path, root: Path, paths: Sequence[str], array: npt.NDArray[Any] | None = None) -> Source:

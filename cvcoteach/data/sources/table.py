@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import InputError, near
-from cvcoteach.data.sources.labels import describe, encode, one_hot, refuse_missing
+from cvcoteach._validation import BoolArray, InputError, IntArray, near
+from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels
+from cvcoteach.data.sources.paths import Found, find_files, names_files, note_on_repeats
 from cvcoteach.data.sources.source import (
-    IMAGE_SUFFIXES,
+    SPLIT_WORDS,
     Choices,
     Source,
     count,
@@ -24,16 +23,18 @@ from cvcoteach.data.sources.source import (
     spread,
     unlabelled,
 )
+from cvcoteach.data.sources.unpacked import unpack
 
 PATH_COLUMNS = frozenset(
     ["path", "filepath", "file_path", "file", "filename", "file_name", "image", "image_path", "image_file", "img_path"]
 )
 LABEL_COLUMNS = frozenset(["label", "labels", "given_label", "class", "class_name", "target", "category"])
 
+SPLIT_COLUMNS = frozenset(["split", "splits", "subset", "partition", "fold"])
+"""Columns that say to which part of a dataset an image belongs."""
+
 _LOOKED_AT = 1000
-"""Rows of a table whose file is looked for at once; the decoder meets the others."""
-_ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
-_ENDINGS = (".jpg", ".png", ".jpeg", *sorted(IMAGE_SUFFIXES - {".jpg", ".png", ".jpeg"}))
+"""Rows of a table in which a column is looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,10 @@ class Table:
     words_are_missing: bool = False
     """Whether words such as NA stand for a missing value."""
     notes: tuple[str, ...] = ()
-    no_paths: str | None = None
-    """Why no column holds paths, where that is known."""
+    images: Mapping[str, Callable[[], Iterator[bytes]]] = field(default_factory=dict)
+    """Columns that hold encoded images, and what gives them, row by row."""
+    stamp: str = ""
+    """What tells whether these have changed."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the classes 0, 1, … of a column, where the file holds them."""
 
@@ -64,17 +67,22 @@ def read_table(table: Table, choices: Choices) -> Source:
     name = table.file.name
     _check_columns(table, choices)
     path_column = choices.path_column or _find_path_column(table, choices)
-    label_column = choices.label_column or _find_label_column(table, path_column)
+    label_column = choices.label_column or _find_label_column(table, path_column, choices)
+    also = [choices.group_column] if choices.group_column is not None else []
     if label_column is None:
-        columns = [column for column in table.columns if column != path_column]
-        frame = table.load([path_column, *columns])
-        encoded_as = one_hot(columns, frame[columns].to_numpy())
+        others = _others(table, path_column, choices)
+        parts = _splits(table, others)
+        columns = [column for column in others if column not in parts]
+        frame = table.load([*_unless_images(table, path_column), *columns, *also])
+        hot = frame[columns].to_numpy()
+        encoded_as = one_hot(columns, hot)
         if encoded_as is None:
+            refuse_several_labels(hot, f"the columns {columns[0]} to {columns[-1]} of {name}")
             raise InputError(_say_which(table, "--label-column", "given labels"))
         values = pd.Series(np.array(columns, dtype=object)[encoded_as])
         where, said = f"labels of {name}", f"columns {path_column} and, one-hot, {', '.join(columns)} of {name}"
     else:
-        frame = table.load([path_column, label_column])
+        frame = table.load([*_unless_images(table, path_column), label_column, *also])
         values = frame[label_column]
         where, said = (
             f"labels in the column {label_column!r} of {name}",
@@ -82,35 +90,83 @@ def read_table(table: Table, choices: Choices) -> Source:
         )
     if not len(frame):
         raise InputError(f"{name} has columns, but no rows; it takes one row per image.")
-    paths, files, notes = _paths(table, path_column, frame[path_column], choices.path_pattern)
-    encoded = encode(
-        _named(values, table.class_names.get(label_column or "", ()), where),
-        where,
-        words_are_missing=table.words_are_missing,
-    )
+    names = table.class_names.get(label_column or "", ())
+    unknown = _unknown(values, names)
+    unlabelled_rows: tuple[str, ...] = ()
+    known = np.flatnonzero(~unknown)
+    if unknown.any():
+        frame, values = frame[~unknown].reset_index(drop=True), values[~unknown].reset_index(drop=True)
+        verb = "was" if unknown.sum() == 1 else "were"
+        unlabelled_rows = (f"{count(int(unknown.sum()), 'row')} of {name} without a label (-1) {verb} left out.",)
+        if not len(frame):
+            raise InputError(f"none of {len(unknown):,} {where} is known: all are -1; it takes one label per image.")
+    paths, files, notes = _images_of(table, path_column, frame, choices, known)
+    encoded = encode(_named(values, names, where), where, words_are_missing=table.words_are_missing)
     source = Source(
         table.file,
         table.file.parent,
         paths,
         encoded.labels,
         encoded.class_names,
-        notes=(*table.notes, *notes, *encoded.notes),
+        notes=(*table.notes, *unlabelled_rows, *notes, *encoded.notes),
         description=describe(len(paths), len(encoded.class_names), said),
         file_names=files,
     )
-    repeats = _check_repeats(source)
-    return replace(source, notes=(*source.notes, *repeats))
+    if choices.group_column is not None:
+        where = f"groups in the column {choices.group_column!r} of {name}"
+        codes = group_codes(frame[choices.group_column], where, words_are_missing=table.words_are_missing)
+        source = replace(source, groups=codes)
+    elif others := [name for name in _others(table, path_column, choices) if name != label_column and label_column]:
+        source = replace(source, other_columns=partial(_rest, table, others, known))
+    parts = _splits(table, [column for column in _others(table, path_column, choices) if column != label_column])
+    if parts and label_column is not None:
+        together = (
+            f"the column {parts[0]!r} of {name} names parts of a dataset; images of all parts are judged together."
+        )
+        source = replace(source, notes=(*source.notes, together))
+    return replace(source, notes=(*source.notes, *note_on_repeats(source)))
+
+
+def _rest(table: Table, columns: Sequence[str], rows: IntArray) -> pd.DataFrame:
+    """Return columns that hold neither paths nor labels, without those of several values per row."""
+    plain = []
+    for column in columns:
+        try:
+            plain.append(table.load([column]).iloc[rows])
+        except InputError:  # nested values
+            continue
+    return pd.concat(plain, axis=1) if plain else pd.DataFrame(index=range(len(rows)))
+
+
+def _unless_images(table: Table, column: str) -> list[str]:
+    """Return the column as a list to load, without those that hold images."""
+    return [] if column in table.images else [column]
+
+
+def _images_of(table: Table, column: str, frame: pd.DataFrame, choices: Choices, rows: IntArray) -> Found:
+    """Return the files that a column names, or holds; rows: those of the table that are left in `frame`."""
+    if column not in table.images:
+        return find_files(table.file, column, frame[column], choices.path_pattern)
+    if choices.path_pattern is not None:
+        raise InputError(f"--path-pattern is given, but the column {column!r} of {table.file.name} holds the images.")
+    files = unpack(table.file, f"{table.stamp} {column}", table.images[column], choices)
+    name = printable_name(table.file)
+    return Found(tuple([f"{name}#{row}" for row in rows.tolist()]), tuple([files[row] for row in rows.tolist()]))
 
 
 def read_table_unlabelled(table: Table, choices: Choices) -> Source:
     """Return the images of a table: the column that is named, else one of a usual name, else the first."""
     _check_columns(table, choices)
-    usual = [column for column in table.columns if _plain(column) in PATH_COLUMNS]
-    path_column = choices.path_column or (usual or list(table.columns))[0]
+    usual = [column for column in table.columns if _plain(column) in PATH_COLUMNS and column not in table.images]
+    path_column = choices.path_column or [*table.images, *usual, *table.columns][0]
+    if path_column in table.images:
+        inside = unpack(table.file, f"{table.stamp} {path_column}", table.images[path_column], choices)
+        names = [f"{printable_name(table.file)}#{row}" for row in range(len(inside))]
+        return replace(unlabelled(table.file, table.file.parent, names), file_names=tuple(inside), notes=table.notes)
     frame = table.load([path_column])
     if not len(frame):
         raise InputError(f"{table.file.name} has columns, but no rows; it takes one row per image.")
-    paths, files, notes = _paths(table, path_column, frame[path_column], choices.path_pattern)
+    paths, files, notes = find_files(table.file, path_column, frame[path_column], choices.path_pattern)
     source = unlabelled(table.file, table.file.parent, paths)
     return replace(source, notes=(*table.notes, *notes), file_names=files or source.file_names)
 
@@ -124,7 +180,11 @@ def table_has_labels(table: Table, choices: Choices) -> bool:
 
 
 def _check_columns(table: Table, choices: Choices) -> None:
-    for option, column in (("--path-column", choices.path_column), ("--label-column", choices.label_column)):
+    for option, column in (
+        ("--path-column", choices.path_column),
+        ("--label-column", choices.label_column),
+        ("--group-column", choices.group_column),
+    ):
         if column is not None and column not in table.columns:
             raise InputError(f"{table.file.name} has no column {column!r} ({option}); {near(column, table.columns)}")
 
@@ -140,33 +200,60 @@ def _say_which(table: Table, option: str, what: str) -> str:
 
 
 def _find_path_column(table: Table, choices: Choices) -> str:
-    texts = [column for column, text in table.columns.items() if text and column != choices.label_column]
+    if len(table.images) == 1:
+        return next(iter(table.images))
+    if table.images:
+        raise InputError(_say_which(table, "--path-column", "images"))
+    taken = (choices.label_column, choices.group_column)
+    texts = [column for column, text in table.columns.items() if text and column not in taken]
     usual = [column for column in texts if _plain(column) in PATH_COLUMNS]
     # a value for each usual name may be enough; files are looked at all the same, which tell more than a name
     frame = table.load(texts, _LOOKED_AT) if texts else pd.DataFrame()
     rows = spread(len(frame), 20)
-    existing = [
-        column
-        for column in texts
-        if len(rows) and 2 * sum(_exists(table.file.parent, str(p)) for p in frame[column].iloc[rows]) >= len(rows)
-    ]
+    existing = [column for column in texts if names_files(table.file, [str(path) for path in frame[column].iloc[rows]])]
     for choice in ([column for column in usual if column in existing], existing, usual):
         if len(choice) == 1:
             return choice[0]
-    raise InputError(table.no_paths or _say_which(table, "--path-column", "image paths"))
+    raise InputError(_say_which(table, "--path-column", "image paths"))
 
 
-def _find_label_column(table: Table, path_column: str) -> str | None:
+def _others(table: Table, path_column: str, choices: Choices) -> list[str]:
+    """Return the columns that may hold labels; pandas writes its index into one without a name."""
+    taken = (path_column, choices.group_column, *table.images)
+    return [column for column in table.columns if column not in taken and _plain(column) not in ("", "unnamed: 0")]
+
+
+def _find_label_column(table: Table, path_column: str, choices: Choices) -> str | None:
     """Return the label column; None where there may be one per class. Raises InputError where it is not clear."""
-    # pandas writes its index into a column without a name
-    others = [column for column in table.columns if column != path_column and _plain(column) not in ("", "unnamed: 0")]
+    others = _others(table, path_column, choices)
     usual = [column for column in others if _plain(column) in LABEL_COLUMNS]
-    for choice in (usual, others):
+    of_fiftyone = [column for column in others if column.endswith(".label")]
+    named = [column for column in others if column in table.class_names]
+    for choice in (usual, named, others, [] if usual else of_fiftyone):
         if len(choice) == 1:
             return choice[0]
     if len(others) > 1 and not usual:
-        return None
+        parts = _splits(table, others)
+        rest = [column for column in others if column not in parts]
+        return rest[0] if len(rest) == 1 else None
     raise InputError(_say_which(table, "--label-column", "given labels"))
+
+
+def _splits(table: Table, columns: Sequence[str]) -> list[str]:
+    """Return the columns that say train or test, by their name or by all of their values."""
+    found = [column for column in columns if _plain(column) in SPLIT_COLUMNS]
+    texts = [column for column in columns if table.columns[column] and column not in found]
+    frame = table.load(texts, _LOOKED_AT) if texts else pd.DataFrame()
+    return found + [
+        column for column in texts if len(frame) and frame[column].astype(str).str.lower().isin(SPLIT_WORDS).all()
+    ]
+
+
+def _unknown(values: pd.Series[Any], names: Sequence[str]) -> BoolArray:
+    """Return which labels (n,) are -1 among numbers of named classes: Hugging Face's "not known"."""
+    if not names or not pd.api.types.is_integer_dtype(values):
+        return np.zeros(len(values), np.bool_)
+    return (values == -1).to_numpy(dtype=np.bool_, na_value=False)
 
 
 def _named(values: pd.Series[Any], names: Sequence[str], where: str) -> pd.Series[Any]:
@@ -176,113 +263,3 @@ def _named(values: pd.Series[Any], names: Sequence[str], where: str) -> pd.Serie
     if len(values) and not 0 <= values.min() <= values.max() < len(names):
         raise InputError(f"{where} are from {values.min()} to {values.max()}, but the file names {len(names)} classes.")
     return pd.Series(np.array(names, dtype=object)[values.to_numpy(dtype=np.int64)])
-
-
-# -- paths --
-
-
-def _exists(folder: Path, path: str) -> bool:
-    try:
-        return os.path.isfile(os.path.join(folder, path))
-    except ValueError:  # a path with a null byte
-        return False
-
-
-def _paths(
-    table: Table, column: str, values: pd.Series[Any], pattern: str | None
-) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...]]:
-    """Return the paths as written, the files where these differ, and notes.
-
-    Raises InputError for missing paths, and where most of the rows, of those looked at, name no file.
-    """
-    name = table.file.name
-    refuse_missing(values, f"paths in the column {column!r} of {name}", words_are_missing=False)
-    paths = tuple(values.astype(str).tolist())
-    broken = next((row for row, path in enumerate(paths) if "\n" in path.strip()), None)
-    if broken is not None:
-        raise InputError(
-            f"the path in row {broken + 1} of {name} spans several lines ({paths[broken][:40]!r}); a stray quotation "
-            "mark swallows the rows after it: take it out."
-        )
-    folder = table.file.parent
-    rows = spread(len(paths), _LOOKED_AT).tolist()
-    if pattern is not None:
-        if "{}" not in pattern:
-            raise InputError(f"--path-pattern is {pattern!r}; it takes {{}} where the value of the column goes.")
-        return _checked(table, column, paths, rows, [pattern.replace("{}", path) for path in paths])
-    if _n_found(folder, paths, rows) * 2 < len(rows):
-        for change, note in _changes():
-            files = [change(path) for path in paths]
-            if _n_found(folder, files, rows) * 2 >= len(rows):
-                return paths, tuple(files), (f"{note} in the column {column!r} of {name}.",)
-    return _checked(table, column, paths, rows, None)
-
-
-def _changes() -> list[tuple[Callable[[str], str], str]]:
-    """Return what may be meant by paths that point nowhere, with a note each."""
-    endings = [(partial(_with_ending, suffix), f"the ending {suffix} was added to the paths") for suffix in _ENDINGS]
-    return [
-        (_with_slashes, "backslashes were read as slashes"),
-        (str.strip, "spaces around paths were removed"),
-        *endings,
-    ]
-
-
-def _with_slashes(path: str) -> str:
-    return path.replace("\\", "/")
-
-
-def _with_ending(suffix: str, path: str) -> str:
-    return path + suffix
-
-
-def _n_found(folder: Path, paths: Sequence[str], rows: Sequence[int]) -> int:
-    return sum(_exists(folder, paths[row]) for row in rows)
-
-
-def _checked(
-    table: Table, column: str, paths: tuple[str, ...], rows: Sequence[int], files: Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...] | None, tuple[str, ...]]:
-    folder, looked_for = table.file.parent, paths if files is None else files
-    nowhere = [row for row in rows if not _exists(folder, looked_for[row])]
-    if 2 * len(nowhere) <= len(rows):
-        return paths, None if files is None else tuple(files), ()
-    first = looked_for[nowhere[0]]
-    of = f"{len(nowhere):,} of {len(rows):,} paths{'' if len(rows) == len(paths) else ' looked at'}"
-    where = f"in the column {column!r} of {table.file.name}"
-    if _ELSEWHERE.match(first):
-        raise InputError(
-            f"{of} {where} are addresses on the web, the first in row {nowhere[0] + 1}: {first}; download the images "
-            "first and write where they are."
-        )
-    hint = "--path-column names another column, --path-pattern '/folder/of/images/{}.png' says where they are"
-    beside = next(
-        (other for other in (folder.parent, Path.cwd()) if _n_found(other, looked_for, rows) * 2 >= len(rows)), None
-    )
-    if beside is not None:
-        hint = f"they are found from {beside}: --path-pattern '{os.path.join(beside, '')}{{}}'"
-    raise InputError(
-        f"{of} {where} point nowhere, the first in row {nowhere[0] + 1}: {os.path.join(folder, '')}{first} does not "
-        f"exist (paths are relative to the table's folder; {hint})."
-    )
-
-
-def _check_repeats(source: Source) -> tuple[str, ...]:
-    """Return a note on paths that come twice; raises InputError where their labels differ."""
-    codes, uniques = pd.factorize(np.array(source.paths, object))
-    if len(uniques) == len(source):
-        return ()
-    first_label = np.empty(len(uniques), np.int64)
-    first_label[codes[::-1]] = source.labels[::-1]  # the last to be written is the first row
-    differs = np.flatnonzero(first_label[codes] != source.labels)
-    if len(differs):
-        row = int(differs[0])
-        earlier, later = (source.class_names[label] for label in (first_label[codes[row]], source.labels[row]))
-        raise InputError(
-            f"{count(len(differs), 'row')} of {source.location.name} give an earlier path another label, the first is "
-            f"row {row + 1}: {source.paths[row]} is {earlier} and {later}; it takes one label per image."
-        )
-    return (
-        f"{len(source) - len(uniques):,} rows of {source.location.name} repeat an earlier path; "
-        "a wrong label is hard to see where a model has trained on a copy of the image.",
-    )

@@ -117,7 +117,8 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_text_table(path), choices),
-    frozenset(["path_column", "label_column", "path_pattern"]),
+    frozenset(["path_column", "label_column", "path_pattern", "group_column"]),
+    name="csv",
 )
 
 

@@ -28,7 +28,7 @@ from cvcoteach.fiftyone.app.reviewing import (
 from cvcoteach.fiftyone.app.trusted import allowed, check_code
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import check_label_field, label_fields
-from cvcoteach.fiftyone.store.labelled import look_quickly, vector_fields
+from cvcoteach.fiftyone.store.labelled import group_fields, look_quickly, vector_fields
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY
 from cvcoteach.fiftyone.work import export
 from cvcoteach.fiftyone.work.find import FILTERS, find_label_issues
@@ -106,6 +106,9 @@ class FindLabelIssuesOperator(_Long):
         vectors = vector_fields(ctx.dataset)
         if vectors:
             form.choice("embeddings_field", vectors, "Embeddings to train heads on, instead of networks on the images")
+        groups = group_fields(ctx.dataset)
+        if groups:
+            form.choice("group_field", groups, "Groups, such as patients or videos, that stay in one fold")
         backbone = "Backbone whose features heads are trained on, such as torchvision:resnet18 or timm:MODEL"
         form.inputs.str("backbone", label=backbone, required=False)
         form.check(lambda: check_code(params), "code_problem")
@@ -132,6 +135,7 @@ class FindLabelIssuesOperator(_Long):
                 settings=Settings(**given(params, _SETTINGS)),
                 machine=Machine(trusted=allowed()),
                 embeddings_field=params.get("embeddings_field") or None,
+                group_field=params.get("group_field") or None,
                 filter_by=params.get("filter_by") or None,
                 overwrite=bool(params.get("overwrite")),
                 watcher=watcher,

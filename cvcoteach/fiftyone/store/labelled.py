@@ -11,7 +11,8 @@ import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, InputError, IntArray
+from cvcoteach._validation import FEW_LABELS, BoolArray, InputError, IntArray
+from cvcoteach.crossval.groups import as_groups
 from cvcoteach.fiftyone.store.fields import Ids, check_label_field
 
 FILES_LOOKED_FOR = 500
@@ -70,7 +71,7 @@ def read_labels(samples: Any, label_field: str, *, need_files: bool = True) -> L
     ids, paths, names = samples.values(["id", "filepath", f"{label_field}.label"])
     if not ids:
         raise InputError("the view is empty; choose one with samples in it.")
-    labelled = np.array([name is not None for name in names], np.bool_)
+    labelled = np.array([name is not None and bool(str(name).strip()) for name in names], np.bool_)
     there = np.array([not need_files or os.path.exists(path) for path in paths], np.bool_)
     used = np.flatnonzero(labelled & there)
     if not labelled.any():
@@ -79,6 +80,7 @@ def read_labels(samples: Any, label_field: str, *, need_files: bool = True) -> L
         raise InputError(f"none of the files of {len(ids):,} samples exists; the first is {paths[0]}.")
     class_names, labels = np.unique(np.array([names[i] for i in used], dtype=object).astype(str), return_inverse=True)
     _check_classes(label_field, class_names.tolist())
+    _refuse_ids(label_field, len(used), len(class_names))
     return Labelled(
         np.array([ids[i] for i in used], dtype="S24"),
         tuple(paths[i] for i in used),
@@ -131,6 +133,32 @@ def read_vectors(samples: Any, data: Labelled, field: str) -> tuple[Labelled, np
     return replace(used, without_vector=int((~has).sum())), stacked
 
 
+def read_groups(samples: Any, data: Labelled, field: str) -> IntArray:
+    """Return the group (n,) of each labelled sample, 0, 1, ….
+
+    Raises InputError for a field that does not exist or holds several values, and where a sample has none.
+    """
+    check_group_field(samples, field)
+    by_id = dict(zip(*samples.values(["id", field]), strict=True))
+    values = [by_id[sample_id.decode()] for sample_id in data.ids]
+    missing = sum(value is None for value in values)
+    if missing:
+        raise InputError(
+            f"{_samples(missing)} of {len(values):,} {'has' if missing == 1 else 'have'} no value in {field!r}; give "
+            "samples without a group a value of their own."
+        )
+    return as_groups([str(value) for value in values], len(values), name=field)
+
+
+def check_group_field(samples: Any, field: str) -> None:
+    """Raise InputError unless the field holds a value such as text or a number."""
+    kind = samples.get_field(field)
+    if kind is None or isinstance(kind, fo.ListField | fo.DictField | fo.EmbeddedDocumentField | fo.VectorField):
+        raise InputError(
+            f"{field!r} is not a field of groups; choose one of text or numbers, such as a patient or a video."
+        )
+
+
 def check_vector_field(samples: Any, field: str) -> None:
     """Raise InputError unless the field may hold vectors."""
     kind = samples.get_field_schema().get(field)
@@ -166,6 +194,13 @@ def _samples(n: int) -> str:
     return f"{n:,} sample{'s' * (n != 1)}"
 
 
+def _refuse_ids(label_field: str, n: int, n_classes: int) -> None:
+    if n == n_classes >= FEW_LABELS:
+        raise InputError(
+            f"each of the {n:,} labels in {label_field} is a different one, as ids are; a class needs several images."
+        )
+
+
 def _check_classes(label_field: str, names: list[str]) -> None:
     if len(names) < 2:
         raise InputError(f"{label_field} holds one class only ({names[0]}); a wrong label needs a second class.")
@@ -175,4 +210,13 @@ def vector_fields(dataset: Any) -> list[str]:
     """Return the names of the fields that may hold embeddings."""
     return [
         name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.VectorField | fo.ArrayField)
+    ]
+
+
+def group_fields(dataset: Any) -> list[str]:
+    """Return the names of the fields that may hold groups: text and whole numbers, but those that FiftyOne made."""
+    return [
+        name
+        for name, field in dataset.get_field_schema().items()
+        if isinstance(field, fo.StringField | fo.IntField) and name != "filepath"
     ]

@@ -17,12 +17,12 @@ import platformdirs
 
 from cvcoteach._files import digest, write_array
 from cvcoteach._progress import Progress, Watcher
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, lookalikes
 from cvcoteach._version import __version__
 from cvcoteach.data.sources import Source
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import now
-from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels, read_vectors
+from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_groups, read_labels, read_vectors
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -44,6 +44,7 @@ def find_label_issues(
     settings: Settings | None = None,
     machine: Machine | None = None,
     embeddings_field: str | None = None,
+    group_field: str | None = None,
     filter_by: Literal["posterior", "incv"] | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
@@ -59,6 +60,8 @@ def find_label_issues(
         settings: How to train and score; the defaults if None.
         machine: Device, threads and cache; chosen automatically if None.
         embeddings_field: A field of vectors to train heads on, instead of networks on the images.
+        group_field: A field of groups, such as patients or videos: no model judges an image of a group that it trained
+            on.
         filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV, as published, did
             not select (`settings.select` "agreement"); None: as the settings say.
         overwrite: Replace a run of the same key and label field.
@@ -84,10 +87,14 @@ def find_label_issues(
         data, found = read_vectors(samples, data, embeddings_field)
         vectors = [found]
     source = source_of(data, dataset.name)
+    if group_field is not None:
+        groups = read_groups(samples, data, group_field)
+        source = replace(source, groups=groups)
+        vectors.append(groups)
 
     identity = digest(np.array(data.paths), data.labels, *vectors, repr(settings), label_field, __version__)
     with _work_folder(dataset, identity) as folder:
-        if vectors:
+        if embeddings_field is not None:
             settings = replace(settings, features=folder / "embeddings.npy")
             write_array(folder / "embeddings.npy", vectors[0])
         outcome = _run(source, folder / "run", settings, machine, keeping)
@@ -96,10 +103,11 @@ def find_label_issues(
             keeping.note(left_out(len(outcome.unreadable), "that could not be read"))
         # hours later: somebody else may have taken the key
         runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
+        extra = {"embeddings_field": embeddings_field}
+        if group_field is not None:
+            extra["group_field"] = group_field
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
-        config = FindLabelIssuesConfig(
-            label_field, "incv", shown | {"embeddings_field": embeddings_field, "filter_by": issues.filter_by}
-        )
+        config = FindLabelIssuesConfig(label_field, "incv", shown | extra | {"filter_by": issues.filter_by})
         info = {"notes": keeping.notes, "summary": outcome.summary, "as_of": as_of}
         results = runs.save(samples, brain_key, config, kept.ids, issues, info)
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the database now
@@ -118,7 +126,7 @@ def source_of(data: Labelled, name: str) -> Source:
             raise InputError(
                 f"two samples show {path}, one as {one!r}, one as {other!r}; it takes one label per image."
             )
-    notes = list(data.notes)
+    notes = [*data.notes, *lookalikes(data.class_names)]
     if (repeats := len(data.paths) - len(label_of)) > 0:
         notes.append(
             f"{repeats:,} sample{'s show' if repeats > 1 else ' shows'} the file of another sample; "

@@ -129,9 +129,9 @@ def test_classes_that_hold_the_same_folders_get_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("data/1.png", "labels.json"), "as FiftyOne exports a dataset; export it as .*ImageClassificationDirectory"),
-        (("1.png", "metadata.jsonl"), r"labels are in metadata\.jsonl: .*lines=True"),
-        (("images/1.png", "metadata.jsonl"), r"holds its labels in metadata\.jsonl; turn it into a table"),
+        (("data/1.png", "labels.json"), r"labels\.json is no JSON"),
+        (("1.png", "metadata.jsonl"), r"labels are in metadata\.jsonl, so name that: .*/metadata\.jsonl"),
+        (("images/1.png", "metadata.jsonl"), r"labels in metadata\.jsonl, beside the folder images: name .*/metadata"),
         (("1.png", "metadata.csv"), r"name that: .*/metadata\.csv"),
         (("a.parquet", "b.parquet"), r"holds 2 Parquet files; join them into one table first: pandas\.read_parquet"),
         (("train.parquet",), r"holds 1 Parquet file; name it: .*/train\.parquet"),
@@ -189,3 +189,24 @@ def test_names_that_are_not_utf8_are_printable_in_the_results(tmp_path: Path) ->
 def test_a_folder_says_what_was_understood(tmp_path: Path) -> None:
     source = read_source(touch(tmp_path, "a/1.png", "b/2.png", "b/3.png"))
     assert source.description == f"3 images, 2 classes, a folder each in {tmp_path.name}"
+
+
+def test_images_without_a_label_are_no_class(tmp_path: Path) -> None:
+    source = read_source(touch(tmp_path, "cat/1.png", "dog/2.png", "no_label/3.png", "_unlabeled/4.png"))
+    assert source.class_names == ("cat", "dog")
+    assert source.paths == ("cat/1.png", "dog/2.png")
+    assert source.notes == (
+        "1 image in _unlabeled has no label and was left out.",
+        "1 image in no_label has no label and was left out.",
+    )
+
+
+def test_a_folder_with_a_metadata_csv_says_that_this_is_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,label\n1.png,cat\n2.png,dog\n")
+    with pytest.raises(InputError, match=f"name that: {table}"):
+        read_source(touch(tmp_path, "1.png", "2.png", "a_first.csv"))
+    with pytest.raises(InputError, match=rf"holds its labels in metadata\.csv, beside the folder images: name {table}"):
+        read_source(touch(tmp_path, "images/1.png"))
+    notes = read_source(touch(tmp_path, "photos/1.png")).notes
+    assert any(f"To take those of the table, name it: {table}" in note for note in notes)

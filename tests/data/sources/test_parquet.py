@@ -44,16 +44,6 @@ def test_missing_labels_in_parquet_get_a_sentence(pets: Path) -> None:
         read_source(pets / "t.parquet")
 
 
-def test_images_inside_parquet_get_a_sentence(pets: Path) -> None:
-    pd.DataFrame({"image": [{"bytes": b"", "path": "a"}] * 2, "label": ["x", "y"]}).to_parquet(pets / "t.parquet")
-    with pytest.raises(
-        InputError, match="the images themselves, as Hugging Face writes them; save them as files first"
-    ):
-        read_source(pets / "t.parquet")
-    with pytest.raises(InputError, match=r"'image' of t.parquet holds struct"):
-        read_source(pets / "t.parquet", path_column="image")
-
-
 def test_a_broken_parquet_gets_a_sentence(pets: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_source(write(pets / "t.parquet", "PAR1"))
@@ -67,3 +57,14 @@ def test_class_names_that_hugging_face_wrote_are_used(pets: Path) -> None:
     source = read_source(pets / "t.parquet")
     assert source.class_names == ("cat", "dog")
     assert source.labels.tolist() == [1, 0]
+
+
+def test_minus_one_of_named_classes_is_not_known(pets: Path) -> None:
+    table = pa.table({"path": ["a.png", "b.png", "c.png"], "label": [1, -1, 0]})
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), pets / "t.parquet")
+    source = read_source(pets / "t.parquet")
+    assert source.paths == ("a.png", "c.png")
+    assert [source.class_names[label] for label in source.labels] == ["dog", "cat"]
+    assert source.notes == ("1 row of t.parquet without a label (-1) was left out.",)

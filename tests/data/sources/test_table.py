@@ -152,7 +152,7 @@ def test_one_column_per_class_is_read(pets: Path) -> None:
 
 
 def test_several_labels_per_image_are_not_one_hot(pets: Path) -> None:
-    with pytest.raises(InputError, match="say with --label-column"):
+    with pytest.raises(InputError, match=r"the columns cat to dog of t\.csv give several labels to 1 of 2 images"):
         read_source(write(pets / "t.csv", "path,cat,dog\na.png,1,1\nb.png,0,1\n"))
 
 
@@ -166,3 +166,28 @@ def test_a_column_of_ids_is_not_taken_for_labels(tmp_path: Path) -> None:
 def test_a_table_says_what_was_understood(pets: Path) -> None:
     source = read_source(write(pets / "photos.csv", "file,kind\na.png,x\nb.png,y\nc.png,y\n"))
     assert source.description == "3 images, 2 classes, columns file and kind of photos.csv"
+
+
+def test_a_column_of_parts_is_no_label_and_is_noted(pets: Path) -> None:
+    for header, note in (
+        ("path,split,kind", "the column 'split' of t.csv"),
+        ("path,part,kind", "the column 'part' of"),
+    ):
+        rows = "a.png,train,cat\nb.png,train,dog\nc.png,test,cat\n"
+        source = read_source(write(pets / "t.csv", f"{header}\n{rows}"))
+        assert source.class_names == ("cat", "dog")
+        assert any(each.startswith(note) and "judged together" in each for each in source.notes)
+
+
+def test_groups_of_a_table_are_numbered_and_stay_with_their_images(pets: Path) -> None:
+    table = write(pets / "t.csv", "path,label,patient\na.png,x,7\nb.png,y,7\nc.png,x,3\n")
+    source = read_source(table, group_column="patient")
+    assert source.groups is not None
+    assert source.groups.tolist() == [0, 0, 1]
+    assert source.subset([2, 0]).groups.tolist() == [1, 0]
+    assert source.class_names == ("x", "y")
+    assert read_source(table, label_column="label").groups is None
+    with pytest.raises(
+        InputError, match=r"1 of 2 groups in the column 'patient' of t\.csv are missing, the first in row 2"
+    ):
+        read_source(write(pets / "t.csv", "path,label,patient\na.png,x,7\nb.png,y,\n"), group_column="patient")

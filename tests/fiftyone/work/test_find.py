@@ -20,6 +20,7 @@ from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.labelled import read_labels
 from cvcoteach.fiftyone.work.find import find_label_issues, source_of
 from cvcoteach.pipeline.settings import Machine, Settings
+from cvcoteach.training.head_trainer import HeadTrainer
 
 FIELDS = Fields("label_issues")
 CLASSES = ("bar", "cross", "ring")
@@ -215,3 +216,34 @@ def test_every_label_flagged_by_incv_gets_another_suggestion(noisy: Any) -> None
     assert issues.filter_by == "incv"
     assert issues.n_issues >= 12
     assert (issues.suggested != issues.labels)[issues.is_label_issue].all()
+
+
+@pytest.mark.slow
+def test_samples_of_a_group_stay_in_one_fold(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_embeddings(noisy)
+    names = [f"patient {i % 10}" for i in range(60)]
+    noisy.dataset.set_values("patient", names)
+    seen: list[Any] = []
+    train = HeadTrainer.fit_predict_many
+
+    def watched(trainer: HeadTrainer, folds: Any) -> Any:
+        seen.extend(folds)
+        return train(trainer, folds)
+
+    monkeypatch.setattr(HeadTrainer, "fit_predict_many", watched)
+    options = {"settings": QUICK, "embeddings_field": "embedding", "group_field": "patient"}
+    results = find_label_issues(noisy.dataset, "ground_truth", **options)
+    assert len(results.issues.labels) == 60
+    assert len(seen) == 7
+    group = np.arange(60) % 10
+    for fold in seen:
+        assert not np.intersect1d(group[fold.train_idx], group[fold.eval_idx]).size
+    assert noisy.dataset.get_brain_info("label_issues").config.settings["group_field"] == "patient"
+
+
+def test_groups_that_do_not_fit_are_refused(noisy: Any) -> None:
+    with pytest.raises(InputError, match="'tags' is not a field of groups; choose one of text or numbers"):
+        find_label_issues(noisy.dataset, "ground_truth", group_field="tags")
+    noisy.dataset.set_values("patient", [*["a"] * 59, None])
+    with pytest.raises(InputError, match="1 sample of 60 has no value in 'patient'"):
+        find_label_issues(noisy.dataset, "ground_truth", group_field="patient")

@@ -1,0 +1,56 @@
+"""Images that are exact copies of each other, by their decoded pixels or their features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._validation import BoolArray, IntArray
+
+_CHUNK_BYTES = 16 * 2**20
+
+
+def first_copies(rows: npt.NDArray[Any], which: IntArray | None = None) -> IntArray:
+    """Return the position (n,) of the first image with the same content, which is its own where there is none.
+
+    Args:
+        rows: (m, …) decoded images or features, in memory or memory-mapped; read once, in pieces.
+        which: (n,) the rows that are images of the run, ascending; None: all.
+    """
+    which = np.arange(len(rows)) if which is None else which
+    _, first, code = np.unique(_hashes(rows)[which], return_index=True, return_inverse=True)
+    first = first[code]
+    repeated = np.flatnonzero(first != np.arange(len(which)))
+    step = max(1, _CHUNK_BYTES // max(1, rows[:1].nbytes))
+    for start in range(0, len(repeated), step):
+        part = repeated[start : start + step]
+        same = rows[which[part]] == rows[which[first[part]]]
+        different = part[~same.reshape(len(part), -1).all(axis=1)]
+        first[different] = different  # of equal hash only
+    return first
+
+
+def contradictions(labels: IntArray, first: IntArray) -> BoolArray:
+    """Return which images (n,) have a copy with another label. first: as `first_copies` returns it."""
+    lowest, highest = labels.copy(), labels.copy()
+    np.minimum.at(lowest, first, labels)
+    np.maximum.at(highest, first, labels)
+    return (lowest < highest)[first]
+
+
+def _hashes(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Return a hash (m,) of each row: equal rows, equal hashes."""
+    width = max(1, rows[:1].nbytes)
+    n_words = -(-width // 8)
+    factors = np.random.default_rng(0).integers(2**63, size=n_words, dtype=np.uint64) * 2 + 1
+    hashes = np.empty(len(rows), np.uint64)
+    step = max(1, _CHUNK_BYTES // width)
+    for start in range(0, len(rows), step):
+        block = np.ascontiguousarray(rows[start : start + step])
+        data = block.reshape(len(block), -1).view(np.uint8)
+        if data.shape[1] % 8:
+            data = np.pad(data, ((0, 0), (0, -data.shape[1] % 8)))
+        hashes[start : start + step] = (data.view(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
+    return hashes

@@ -1,0 +1,169 @@
+"""CIFAR-10 and CIFAR-100 as published: the batches for Python and the binary ones."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._validation import InputError, near
+from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
+from cvcoteach.data.sources.source import Choices, Format, chosen_split
+
+_PIXELS = 3 * 32 * 32
+_TEN = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+_HUNDRED = {"train": ["train"], "test": ["test"]}
+
+
+def recognises(location: Path) -> bool:
+    """Return whether a folder holds the files of CIFAR-10 or CIFAR-100."""
+    return bool(_parts(location))
+
+
+def load(location: Path, choices: Choices) -> Arrays:
+    """Return one part, train unless --split says test. Raises InputError for files that hold something else."""
+    parts = _parts(location)
+    if not parts:
+        raise InputError(f"{location} holds no batches of CIFAR; it takes data_batch_1 or train, also with .bin.")
+    part, notes = chosen_split(list(parts), choices, location.name)
+    files = parts[part]
+    read = _read_binary if files[0].suffix == ".bin" else _read_python
+    kinds = ("fine_labels", "coarse_labels") if files[0].stem in ("train", "test") else ("labels",)
+    wanted = choices.label_column or kinds[0]
+    if wanted not in kinds:
+        raise InputError(f"{location.name} has no labels {wanted!r} (--label-column); {near(wanted, kinds)}")
+    pieces = [read(file, kinds, wanted) for file in files]
+    images = np.concatenate([images for images, _ in pieces])
+    names = _class_names(location, wanted)
+    labels = np.concatenate([labels for _, labels in pieces])
+    said = files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
+    return Arrays(images, labels, names, f"{wanted} and pixels in {said}", notes)
+
+
+FORMAT = Format(
+    recognises,
+    lambda location, choices: source_of_arrays(location, load(location, choices)),
+    lambda location, choices: unlabelled_arrays(location, load(location, choices)),
+    lambda location, choices: True,
+    frozenset(["split", "label_column"]),
+    "cifar",
+)
+
+
+def _parts(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of each part that is there."""
+    if not folder.is_dir():
+        return {}
+    for kind, about in ((_TEN, "batches.meta"), (_HUNDRED, "meta")):
+        for suffix in ("", ".bin"):
+            # train and test alone are names that anything may have
+            if kind is _HUNDRED and not (folder / (about if not suffix else "fine_label_names.txt")).is_file():
+                continue
+            there = {
+                part: [folder / f"{name}{suffix}" for name in names if (folder / f"{name}{suffix}").is_file()]
+                for part, names in kind.items()
+            }
+            if any(there.values()):
+                return {part: files for part, files in there.items() if files}
+    return {}
+
+
+def _class_names(folder: Path, wanted: str) -> Sequence[str]:
+    """Return the names of the classes, where the folder holds them."""
+    stem = wanted.removesuffix("s")
+    for name in ("batches.meta", "meta"):
+        if (folder / name).is_file():
+            about = _unpickled(folder / name)
+            names = about.get(f"{stem}_names") if isinstance(about, dict) else None
+            if isinstance(names, list):
+                return [name if isinstance(name, str) else bytes(name).decode("utf-8", "replace") for name in names]
+    for name in ("batches.meta.txt", f"{stem}_names.txt"):
+        if (folder / name).is_file():
+            return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return ()
+
+
+def _pixels(data: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _read_binary(file: Path, kinds: Sequence[str], wanted: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return images and labels of a binary batch: the labels of an image, the coarse before the fine, then pixels."""
+    data = np.fromfile(file, np.uint8)
+    width = len(kinds) + _PIXELS
+    if not len(data) or len(data) % width:
+        raise InputError(f"{file.name} holds {len(data):,} bytes, which are no records of {width:,} bytes as CIFAR's.")
+    records = data.reshape(-1, width)
+    return _pixels(records[:, len(kinds) :]), records[:, sorted(kinds).index(wanted)].astype(np.int64)
+
+
+def _read_python(file: Path, kinds: Sequence[str], wanted: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    batch = _unpickled(file)
+    data = batch.get("data") if isinstance(batch, dict) else None
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
+        raise InputError(f"{file.name} holds no data of (n, {_PIXELS:,}) bytes, as a batch of CIFAR does.")
+    labels = batch.get(wanted)
+    if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+        raise InputError(f"{file.name} holds no list {wanted!r} of whole numbers, as a batch of CIFAR does.")
+    if len(labels) != len(data):
+        raise InputError(f"{file.name} holds {len(data):,} images, but {len(labels):,} labels.")
+    return _pixels(data), np.array(labels, np.int64)
+
+
+# -- pickle --
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    """Return bytes as Python 3 writes them for Python 2; the one function of `_codecs` that batches need."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError("it encodes text")
+    return text.encode("latin1")
+
+
+_ARRAY = object()
+"""Stands for numpy's array, which a pickle could make as large as it likes."""
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
+    """Return an empty array, which its state fills; numpy's own takes a shape, and memory, of any size."""
+    if kind is not _ARRAY or shape != (0,):
+        raise pickle.UnpicklingError("it builds something other than an array")
+    return np.ndarray((0,), np.uint8)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads dicts, lists, text and numbers, and arrays of bytes; everything else is refused."""
+
+    _KNOWN = {  # noqa: RUF012 - a constant
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): _ARRAY,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _encoded,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few things that a batch names. Raises UnpicklingError for any other."""
+        if (module, name) not in self._KNOWN:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which could run code")
+        return self._KNOWN[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuse what lies elsewhere."""
+        raise pickle.UnpicklingError("it refers to something outside")
+
+
+def _unpickled(file: Path) -> Any:
+    """Return what a batch holds, its keys as text. Raises InputError for what is no pickle, or could run code."""
+    try:
+        with open(file, "rb") as opened:
+            content = _Unpickler(opened, encoding="bytes").load()
+    except Exception as error:  # a broken pickle makes the machine behind it raise anything
+        raise InputError(f"{file} cannot be read as a batch of CIFAR ({error}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds a {type(content).__name__}, not the dict of a batch of CIFAR.")
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}

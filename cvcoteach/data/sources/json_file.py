@@ -1,0 +1,107 @@
+"""JSON files of annotation tools: recognised by what they hold."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources.paths import folders_beside
+from cvcoteach.data.sources.records import frame_table
+from cvcoteach.data.sources.source import Choices, Format, Source, count
+from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled
+
+_TAKES = frozenset(["path_pattern", "label_column"])
+
+
+def content_of(file: Path) -> Any:
+    """Return what a JSON file holds. Raises InputError for what is no JSON."""
+    try:
+        return _parsed(file, file.stat().st_mtime_ns, file.stat().st_size)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error}).") from None
+
+
+@functools.lru_cache(maxsize=2)  # recognised, then read
+def _parsed(file: Path, *_: int) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file.name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file.name} is no JSON ({error}).") from None
+
+
+def _holds(test: Callable[[Any], bool], of_folders: bool) -> Callable[[Path], bool]:
+    """Return whether a path is a .json file whose content passes a test; a broken one passes none.
+
+    A folder with `labels.json` and `data` is of the format that is `of_folders`.
+    """
+
+    def recognises(location: Path) -> bool:
+        file = _file(location)
+        if file is None or location.is_dir():
+            return file is not None and of_folders
+        try:
+            return test(content_of(file))
+        except InputError:
+            return False
+
+    return recognises
+
+
+def _file(location: Path) -> Path | None:
+    """Return the JSON file of a path: itself, or `labels.json` of a folder that FiftyOne exported."""
+    if not location.is_dir():
+        return location if location.suffix.lower() == ".json" else None
+    file = location / "labels.json"
+    return file if file.is_file() and (location / "data").is_dir() else None
+
+
+def json_format(
+    name: str, test: Callable[[Any], bool], opened: Callable[[Path, Choices], Table], *, of_folders: bool = False
+) -> Format:
+    """Return the format of JSON files whose content passes a test; `opened` makes a table of one."""
+
+    def table(location: Path, choices: Choices) -> Table:
+        file = _file(location)
+        if file is None:
+            raise InputError(f"{location} is no .json file; --format {name} takes one.")
+        if not test(content_of(file)):
+            raise InputError(f"{file} does not hold what {name} writes; --format names another format.")
+        return opened(file, choices)
+
+    def read(location: Path, choices: Choices) -> Source:
+        # the label column that was named is a name in the tool, not one of the table made here
+        return read_table(table(location, choices), Choices(path_pattern=choices.path_pattern))
+
+    def read_unlabelled(location: Path, choices: Choices) -> Source:
+        return read_table_unlabelled(table(location, choices), Choices(path_pattern=choices.path_pattern))
+
+    return Format(_holds(test, of_folders), read, read_unlabelled, lambda *_: True, _TAKES, name)
+
+
+def table_of(file: Path, rows: list[tuple[str, Any]], without: int, why: str) -> Table:
+    """Return paths and labels as a table, with a note on those left out."""
+    if not rows:
+        raise InputError(f"none of the {without:,} images of {file.name} has a label.")
+    verb = "was" if without == 1 else "were"
+    notes = (f"{count(without, 'image')} of {file.name} {why} {verb} left out.",) if without else ()
+    return frame_table(file, pd.DataFrame(rows, columns=["path", "label"]), notes)
+
+
+def beside(file: Path, path: str) -> str:
+    """Return the longest end of a path of another machine that lies beside the file; the path where none does."""
+    parts = path.split("/")
+    for start in range(len(parts)):
+        end = "/".join(parts[start:])
+        for folder in ("", *folders_beside(file)):
+            if (file.parent / folder / end).is_file():
+                return os.path.join(folder, end)
+    return path

@@ -1,0 +1,112 @@
+"""Label Studio's JSON: tasks with the choices of one or more annotators."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pandas as pd
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources.json_file import beside, content_of, json_format, table_of
+from cvcoteach.data.sources.records import frame_table
+from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, count
+from cvcoteach.data.sources.table import Table
+
+
+def _is_label_studio(content: Any) -> bool:
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and isinstance(content[0], dict)
+        and isinstance(content[0].get("data"), dict)
+        and isinstance(content[0].get("annotations", content[0].get("completions")), list)
+    )
+
+
+def open_label_studio(file: Path, choices: Choices) -> Table:
+    """Return the tasks of a JSON export: the choice that most annotators made; skipped annotations do not count.
+
+    Raises:
+        InputError: where an annotator chose several classes of one image, and where several questions were asked and
+            none is named.
+    """
+    rows: list[tuple[str, Any]] = []
+    without = ties = 0
+    questions = Counter(_questions(content_of(file)))
+    question = choices.label_column
+    if question is None and len(questions) > 1:
+        raise InputError(
+            f"{file.name} holds choices of {', '.join(sorted(questions))}; --label-column says which are the labels."
+        )
+    for number, task in enumerate(content_of(file), start=1):
+        votes: Counter[str] = Counter()
+        for annotation in task.get("annotations", task.get("completions")) or []:
+            if annotation.get("was_cancelled") or annotation.get("skipped"):
+                continue
+            chosen = [
+                choice
+                for result in annotation.get("result") or []
+                if _is_choice(result) and question in (None, result.get("from_name"))
+                for choice in result["value"]["choices"]
+            ]
+            if len(chosen) > 1:
+                raise InputError(
+                    f"task {number} of {file.name} has the labels {', '.join(map(str, chosen[:5]))}; it takes one "
+                    "label per image."
+                )
+            votes.update(map(str, chosen))
+        path = _image_of(task["data"], number, file)
+        most = votes.most_common(2)
+        if not most:
+            without += 1
+        elif len(most) == 2 and most[0][1] == most[1][1]:
+            ties += 1
+        else:
+            rows.append((path, most[0][0]))
+    table = table_of(file, rows, without, "without a label")
+    if ties:
+        verb = "was" if ties == 1 else "were"
+        note = f"{count(ties, 'image')} of {file.name} on which annotators are divided {verb} left out."
+        table = frame_table(file, pd.DataFrame(rows, columns=["path", "label"]), (*table.notes, note))
+    return table
+
+
+def _is_choice(result: Any) -> bool:
+    value = result.get("value") if isinstance(result, dict) else None
+    return isinstance(value, dict) and isinstance(value.get("choices"), list)
+
+
+def _questions(content: Any) -> list[str]:
+    return [
+        str(result.get("from_name"))
+        for task in content
+        for annotation in task.get("annotations", task.get("completions")) or []
+        for result in annotation.get("result") or []
+        if _is_choice(result)
+    ]
+
+
+def _image_of(data: dict[str, Any], number: int, file: Path) -> str:
+    """Return the path of a task's image: of a local file what follows `?d=`, of an upload its name."""
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    found = [
+        value
+        for value in texts.values()
+        if os.path.splitext(urlsplit(value).path)[1].lower() in IMAGE_SUFFIXES or "?d=" in value
+    ]
+    if not found:
+        raise InputError(f"task {number} of {file.name} names no image; it holds {', '.join(data) or 'nothing'}.")
+    address = found[0]
+    if "/local-files/" in address:
+        inside = parse_qs(urlsplit(address).query).get("d", [""])[0]
+        return beside(file, inside)
+    if address.startswith("/data/upload/"):
+        return beside(file, unquote(address.removeprefix("/data/")))
+    return address
+
+
+FORMAT = json_format("labelstudio", _is_label_studio, open_label_studio)

@@ -1,0 +1,88 @@
+"""Encoded images inside another file -> files in the cache, which are decoded as any others."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import filelock
+
+from cvcoteach._files import PARTIAL, digest
+from cvcoteach._validation import InputError
+from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
+from cvcoteach.data.sources.source import Choices
+
+_IN_FOLDER = 1000
+"""Files in a folder."""
+_DONE = "unpacked.json"
+
+
+def stamp_of(files: Iterable[Path]) -> str:
+    """Return what tells whether files have changed: their names, sizes and times."""
+    stats = [(file, file.stat()) for file in files]
+    return digest(*[f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats])
+
+
+def unpack(location: Path, stamp: str, images: Callable[[], Iterable[bytes]], choices: Choices) -> Sequence[str]:
+    """Return a file for each of the encoded images, written into the cache unless they lie there already.
+
+    Args:
+        location: the file or folder that holds them, for the name of the folder.
+        stamp: what tells whether its content has changed; see `stamp_of`.
+        images: called for the images, in order, where they are not in the cache.
+        choices: where the cache is.
+
+    Raises:
+        InputError: where the cache cannot be written.
+    """
+    base = cache_folder(choices.cache_dir) / "unpacked"
+    folder = base / f"{digest(str(location), stamp)[:24]}"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(base / f".{folder.name}.lock"):
+            if not (folder / _DONE).exists():
+                _write(base, folder, location, images())
+        n = int(json.loads((folder / _DONE).read_text(encoding="utf-8"))["n_images"])
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise InputError(
+            f"the images inside {location} cannot be unpacked into {base} "
+            f"({'the disk is full' if full else error.strerror or error}); {CACHE_VARIABLE} names another folder."
+        ) from error
+    return [str(folder / _place(row)) for row in range(n)]
+
+
+def _write(base: Path, folder: Path, location: Path, images: Iterable[bytes]) -> None:
+    """Write all images into `folder`, as a whole or not at all; images of an earlier state of the source go."""
+    partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{folder.name}.", suffix=PARTIAL))
+    try:
+        n = 0
+        for row, image in enumerate(images):
+            if row % _IN_FOLDER == 0:
+                (partial / _place(row)).parent.mkdir()
+            (partial / _place(row)).write_bytes(image)
+            n = row + 1
+        (partial / _DONE).write_text(json.dumps({"location": str(location), "n_images": n}), encoding="utf-8")
+        for other in base.iterdir():
+            if not other.name.startswith(".") and _location_of(other) == str(location):
+                shutil.rmtree(other, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _location_of(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / _DONE).read_text(encoding="utf-8"))["location"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _place(row: int) -> str:
+    return os.path.join(f"{row // _IN_FOLDER:06}", f"{row:09}")

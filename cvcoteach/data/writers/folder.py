@@ -1,0 +1,140 @@
+"""A folder of class folders: each image is copied into the folder of its class."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import Source
+from cvcoteach.data.writers.copy import Copy
+
+
+def recognises(source: Source) -> bool:
+    """Return whether a source is a folder with a folder for each class."""
+    return source.location.is_dir() and source.array is None and _class_folders(source) is not None
+
+
+def check(copy: Copy, destination: Path) -> None:
+    """Raise InputError where the folder would lie in the source, or the source in it."""
+    here, there = copy.source.location.resolve(), destination.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise InputError(f"{destination} lies in {copy.source.location} or around it; name a folder elsewhere.")
+
+
+def names_in_copy(copy: Copy) -> list[str]:
+    """Return the n file names in the copy, relative to it: those of the source, under the folder of the new class.
+
+    Where that name is taken, the old class is added: `dog/1-cat.jpg`.
+    """
+    names = list(_names(copy.source))
+    folders = _class_folders(copy.source) or []
+    taken = {name.casefold() for name in names}
+    for row in copy.changed.tolist():
+        old, inside = names[row].split("/", 1)
+        name = wanted = f"{folders[copy.labels[row]]}/{inside}"
+        stem, suffix = os.path.splitext(wanted)
+        number = 1
+        while name.casefold() in taken:
+            name = f"{stem}-{old}{f'-{number}' if number > 1 else ''}{suffix}"
+            number += 1
+        taken.add(name.casefold())
+        names[row] = name
+    return names
+
+
+def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -> None:
+    """Copy the images into `destination`, which appears as a whole or not at all.
+
+    on_image: called with the images done and to do.
+
+    Raises InputError where a file is missing or cannot be written, or the disk is too small.
+    """
+    files, names = copy.source.files or (), names_in_copy(copy)
+    rows = np.flatnonzero(copy.kept).tolist()
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        needed = sum(os.stat(files[row]).st_size for row in rows)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(destination.parent).free
+        if needed > free:
+            raise InputError(
+                f"{destination} would take {needed / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are free there."
+            )
+        made: set[str] = set()
+        for number, row in enumerate(rows, start=1):
+            target = os.path.join(partial, names[row])
+            if (folder := os.path.dirname(target)) not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            shutil.copy2(files[row], target)
+            on_image(number, len(rows))
+        if destination.exists():
+            destination.rmdir()  # checked to be empty
+        os.replace(partial, destination)
+    except OSError as error:
+        raise _not_written(destination, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def move(root: Path, old: str, new: str) -> bool:
+    """Move a file of the copy; return whether it was where `old` says and nothing was in its way."""
+    here, there = root / old, root / new
+    if not here.is_file() or there.exists():
+        return False
+    try:
+        there.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(here, there)
+    except OSError as error:
+        raise _not_written(there, error) from error
+    return True
+
+
+def bring_back(file: Path, root: Path, name: str) -> bool:
+    """Copy a file of the source into the copy; return whether it is there and nothing was in its way."""
+    there = root / name
+    if not file.is_file() or there.exists():
+        return False
+    partial = there.with_name(f".{there.name}.partial")
+    try:
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, partial)
+        os.replace(partial, there)
+    except OSError as error:
+        raise _not_written(there, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _names(source: Source) -> tuple[str, ...]:
+    return source.paths if source.file_names is None else source.file_names
+
+
+def _class_folders(source: Source) -> list[str] | None:
+    """Return the folder of each class, K; None where folders and classes do not belong together."""
+    folders: dict[int, str] = {}
+    classes: dict[str, int] = {}
+    for name, label in zip(_names(source), source.labels.tolist(), strict=True):
+        folder, slash, _ = name.partition("/")
+        if not slash or os.path.isabs(name) or classes.setdefault(folder, label) != label:
+            return None
+        folders.setdefault(label, folder)
+    if len(folders) < len(source.class_names):
+        return None
+    return [folders[label] for label in range(len(source.class_names))]
+
+
+def _not_written(where: Path, error: OSError) -> InputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"{where} could not be written: the disk is full. Nothing was left behind.")
+    if error.errno == errno.ENOENT and error.filename is not None:
+        return InputError(f"{error.filename} is missing; {where} was not written.")
+    return InputError(f"{where} could not be written: {error.strerror or error}.")

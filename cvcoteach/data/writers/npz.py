@@ -1,0 +1,107 @@
+"""An .npz with all arrays of the source: other labels, fewer rows."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cvcoteach._files import replacing
+from cvcoteach._validation import InputError, IntArray, is_whole, whole_name
+from cvcoteach.data.sources import Source
+from cvcoteach.data.writers.copy import Copy
+
+Array = npt.NDArray[Any]
+
+_SPLIT = re.compile(r"(?:^|_)(train|valid|val|test)(?:_|$)", re.IGNORECASE)
+
+
+def recognises(source: Source) -> bool:
+    """Return whether a source is an .npz."""
+    return source.array is not None and source.location.is_file() and source.location.suffix.lower() == ".npz"
+
+
+def check(copy: Copy, destination: Path) -> None:
+    """Raise InputError unless the name of the copy is that of an .npz."""
+    if destination.suffix.lower() != ".npz":
+        raise InputError(f"{destination} is to be a copy of an .npz; let its name end so.")
+
+
+def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -> None:
+    """Write all arrays, with the new labels, without the rows of images left out.
+
+    Arrays of the same part (`train_…`) with a row for each image lose these rows too; all others stay as they are.
+
+    Raises InputError where the file has changed since it was read.
+    """
+    file, n = copy.source.location, len(copy.source)
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as content:
+        names = list(content.files)
+        label_name = _find_labels(names, content, copy)
+        part = _part_of(label_name)
+        arrays: dict[str, Array] = {}
+        for name in names:
+            array = content[name]
+            if name == label_name:
+                array = array[copy.donors]
+            if array.ndim and len(array) == n and _part_of(name) == part:
+                array = array[copy.kept]
+            arrays[name] = array
+    with zipfile.ZipFile(file) as archive:
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    with replacing(destination) as out:
+        (np.savez_compressed if packed else np.savez)(out, allow_pickle=False, **arrays)
+    on_image(int(copy.kept.sum()), int(copy.kept.sum()))
+
+
+def _find_labels(names: list[str], content: Any, copy: Copy) -> str:
+    """Return the array of labels: of the part that was asked for, holding what the source says."""
+    n, split = len(copy.source), copy.choices.split
+    usual = sorted(names, key=lambda name: not re.search(r"label|target|^y", name, re.IGNORECASE))
+    for name in usual:
+        if split is not None and _part_of(name) != split.lower():
+            continue
+        array = content[name]
+        if array.ndim in (1, 2) and len(array) == n and _says(array, copy.source):
+            return name
+    raise InputError(
+        f"no array of {copy.source.location.name} holds the labels as they were read; it has changed since."
+    )
+
+
+def _says(array: Array, source: Source) -> bool:
+    labels = source.labels
+    if array.ndim == 2 and array.shape[1] > 1:
+        named = _numbers_of(source, array.shape[1])
+        hot = array.dtype.kind in "biuf" and np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
+        return bool(hot and named is not None and np.array_equal(array.argmax(axis=1), named[labels]))
+    values, codes = np.unique(array.ravel(), return_inverse=True)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    first = np.full(len(values), -1, np.int64)
+    first[codes] = labels
+    if not np.array_equal(first[codes], labels):
+        return False
+    return all(_name(value) == source.class_names[number] for value, number in zip(values, first, strict=True))
+
+
+def _numbers_of(source: Source, n_columns: int) -> IntArray | None:
+    """Return the one-hot column of each class, K; None where the classes are no columns."""
+    if not all(name.isdigit() and int(name) < n_columns for name in source.class_names):
+        return None
+    return np.array([int(name) for name in source.class_names], np.int64)
+
+
+def _name(value: Any) -> str:
+    text = str(value).strip()
+    return whole_name(text) if is_whole(text) else text
+
+
+def _part_of(name: str) -> str | None:
+    found = _SPLIT.search(name)
+    return found[1].lower() if found else None

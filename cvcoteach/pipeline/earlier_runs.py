@@ -1,0 +1,245 @@
+"""The same source again, after labels were fixed or images added: where its next run goes, and what has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cvcoteach._validation import BoolArray, InputError, near
+from cvcoteach.data.sources import Source
+from cvcoteach.data.sources.source import count
+from cvcoteach.issues.corrections import decisions
+from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.settings import Settings
+
+Again = Literal["continue", "fresh", "replace"]
+AGAIN: tuple[Again, ...] = get_args(Again)
+
+_FLAGS_ONLY = ("flag_for", "min_probability")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a run goes."""
+
+    folder: Path
+    """The run folder."""
+    since: RunResults | None = None
+    """The last finished run of the same source, whose images or labels have changed."""
+    unfinished: Path | None = None
+    """An unfinished run of the same source that cannot go on, since images or labels have changed."""
+
+    def sentence(self, data: Source) -> str | None:
+        """Return what has changed and where the run goes on; None for a first run, or the same one. data: of now."""
+        if self.since is not None:
+            changed = changes(self.since, data)
+            return f"{changed} since the run in {self.since.folder}: going on in {self.folder} ({_OTHERWISE})."
+        if self.unfinished is not None:
+            return (
+                f"images or labels have changed since the unfinished run in {self.unfinished}: going on in "
+                f"{self.folder} ({_OTHERWISE})."
+            )
+        return None
+
+
+_OTHERWISE = "--replace overwrites the earlier run"
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    """Return the settings as they were asked for, as JSON; without those that only draw the line between flags."""
+    plain = {name: value for name, value in asdict(settings).items() if name not in _FLAGS_ONLY}
+    return dict(json.loads(json.dumps(plain, default=str)))
+
+
+def destination(
+    output: Path | None, default: Path, identity: Mapping[str, Any], settings: Settings, again: Again
+) -> Destination:
+    """Choose the folder of a run.
+
+    A folder that was named is used as it is. Without a name it is `default`; where that holds a run of the same
+    settings, but of other images or labels, the run goes to `default`-2, then -3, …, beside it. One of these that
+    holds exactly this run is used again.
+
+    Args:
+        output: The folder that was named, if any.
+        default: The folder otherwise.
+        identity: Of the run, see `RunFolder.open`.
+        settings: Of the run.
+        again: "continue"; "fresh" for a new folder in any case, unless the newest holds this run unfinished;
+            "replace" for the folder itself.
+
+    Raises:
+        InputError: For another `again`.
+    """
+    if again not in AGAIN:
+        raise InputError(f"again is {again!r}; {near(str(again), AGAIN)}")
+    first = output or default
+    if again == "replace" or (output is not None and again == "continue"):
+        return Destination(first)
+    wanted = json.loads(json.dumps(identity))
+    folders = _series(first)
+    runs = [run for run in map(_run_in, folders) if run is not None]
+    if again == "fresh":
+        if runs and not runs[-1].done and runs[-1].record["identity"] == wanted:
+            return Destination(runs[-1].path)
+        return Destination(folders[-1] if not runs or runs[-1].path != folders[-1] else _next(first, folders))
+    for run in runs:
+        if run.record["identity"] == wanted:
+            return Destination(run.path)
+    alike = [run for run in runs if run.record.get("asked") == asked(settings)]
+    if not runs or not alike or runs[-1].path != folders[-1]:
+        return Destination(first)  # `RunFolder.open` says what differs
+    folder = _next(first, folders)
+    finished = [run for run in alike if run.done]
+    if finished:
+        return Destination(folder, since=RunResults.load(finished[-1].path))
+    return Destination(folder, unfinished=alike[-1].path)
+
+
+def changes(before: RunResults, data: Source) -> str:
+    """Return what has changed, as the beginning of a sentence: "1 label changed, 2 images added"."""
+    compared = _compare(before, data.paths, [data.class_names[k] for k in data.labels.tolist()])
+    parts = [
+        f"{count(number, what)} {how}"
+        for number, what, how in (
+            (len(compared.relabelled), "label", "changed"),
+            (compared.n_added, "image", "added"),
+            (compared.n_removed, "image", "removed"),
+        )
+        if number
+    ]
+    return ", ".join(parts) or "the content of images has changed"
+
+
+def difference(before: RunResults, now: RunResults) -> dict[str, Any]:
+    """Return how the flags differ from those of an earlier run of the same source, as JSON.
+
+    Returns:
+        `run`, its folder; `labels_changed`, `images_added` and `images_removed`; `fixed`, flagged labels that were
+        changed and are not flagged now; `still_flagged`; `new`, flagged now only; `cleared`, unchanged labels that are
+        no longer flagged.
+    """
+    names = [now.class_names[k] for k in now.labels.tolist()]
+    compared = _compare(before, now.paths, names)
+    old = np.full(len(now.paths), fill_value=False)
+    rows = np.array([row for row in compared.rows_before if row >= 0], np.int64)
+    old[np.array(compared.rows_before) >= 0] = before.found.is_label_issue[rows]
+    new = now.found.is_label_issue
+    changed = np.isin(np.arange(len(new)), compared.relabelled)
+    return {
+        "run": str(before.folder.absolute()),
+        "labels_changed": len(compared.relabelled),
+        "images_added": compared.n_added,
+        "images_removed": compared.n_removed,
+        "fixed": int((old & changed & ~new).sum()),
+        "still_flagged": int((old & new).sum()),
+        "new": int((new & ~old).sum()),
+        "cleared": int((old & ~changed & ~new).sum()),
+    }
+
+
+def decided_labels(file: Path, data: Source) -> BoolArray:
+    """Return the labels (n,) that somebody kept, or that are now what somebody chose.
+
+    Args:
+        file: A CSV of decisions, see `corrections.decisions`.
+        data: The images of now. One that moved is known by its file name, where only one has it.
+
+    Raises:
+        InputError: The file is no such table, or none of its images is here.
+    """
+    decided = decisions(file)
+    row_of = {path: row for row, path in enumerate(data.paths)}
+    row_of |= {os.path.join(data.root, path): row for path, row in row_of.items()}
+    lone = _lone_names(data.paths, range(len(data)))
+    result = np.zeros(len(data), np.bool_)
+    n_found = 0
+    for path, label in decided.items():
+        row = row_of.get(path, row_of.get(os.path.normpath(path), lone.get(os.path.basename(path))))
+        if row is None:
+            continue
+        n_found += 1
+        result[row] = label is None or label == data.class_names[data.labels[row]]
+    if decided and not n_found:
+        raise InputError(f"none of the {len(decided):,} images in {file.name} is in {data.location.name}.")
+    return result
+
+
+def still_reviewed(before: RunResults, now: RunResults) -> BoolArray:
+    """Return the labels (n,) that were reviewed in an earlier run and have not changed since."""
+    names = [now.class_names[k] for k in now.labels.tolist()]
+    compared = _compare(before, now.paths, names)
+    rows = np.array(compared.rows_before, np.int64)
+    result = (rows >= 0) & before.reviewed[rows]
+    result[[*compared.relabelled]] = False
+    return result
+
+
+def difference_text(found: Mapping[str, Any]) -> str:
+    """Return what `difference` found, as a sentence."""
+    return (
+        f"Since {Path(found['run']).name}: {found['fixed']:,} fixed, {found['new']:,} new, "
+        f"{found['still_flagged']:,} still flagged, {found['cleared']:,} no longer."
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    rows_before: Sequence[int]
+    """(n,) the row of each image in the run before, -1 for one that was added."""
+    relabelled: Sequence[int]
+    """Rows now whose label is another one."""
+    n_added: int
+    n_removed: int
+
+
+def _compare(before: RunResults, paths: Sequence[str], names: Sequence[str]) -> _Compared:
+    """Match images by path; those moved to another folder by their name, where only one has it."""
+    row_of = {path: row for row, path in enumerate(before.paths)}
+    rows = [row_of.get(path, -1) for path in paths]
+    left = {row_of[path] for path in row_of.keys() - {*paths}}
+    lone_before = _lone_names((before.paths[row] for row in left), left)
+    lone_now = _lone_names(
+        (path for path, row in zip(paths, rows, strict=True) if row < 0), [i for i, row in enumerate(rows) if row < 0]
+    )
+    for name, i in lone_now.items():
+        if name in lone_before:
+            rows[i] = lone_before[name]
+            left.discard(lone_before[name])
+    old = [before.class_names[k] for k in before.labels.tolist()]
+    relabelled = [i for i, row in enumerate(rows) if row >= 0 and old[row] != names[i]]
+    return _Compared(rows, relabelled, sum(row < 0 for row in rows), len(left))
+
+
+def _lone_names(paths: Any, rows: Any) -> dict[str, int]:
+    """Return file name -> row, of the file names that come once."""
+    named = [(os.path.basename(path), row) for path, row in zip(paths, rows, strict=True)]
+    often = Counter(name for name, _ in named)
+    return {name: row for name, row in named if often[name] == 1}
+
+
+def _series(first: Path) -> list[Path]:
+    """Return `first` and, as far as they are there, `first`-2, -3, …."""
+    folders = [first]
+    while (following := _next(first, folders)).exists():
+        folders.append(following)
+    return folders
+
+
+def _next(first: Path, folders: Sequence[Path]) -> Path:
+    return first.with_name(f"{first.name}-{len(folders) + 1}")
+
+
+def _run_in(folder: Path) -> RunFolder | None:
+    try:
+        return RunFolder.read(folder)
+    except InputError:
+        return None

@@ -1,0 +1,77 @@
+"""MNIST's idx files, byte for byte, and as torchvision reads them."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import Source, read_source
+
+IMAGES = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype=np.uint8)
+LABELS = (np.arange(20) % 10).astype(np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array as LeCun's format has it."""
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write(folder: Path, part: str = "train", *, dot: bool = False, packed: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, array in (("images", IMAGES), ("labels", LABELS)):
+        name = f"{part}-{kind}{'.' if dot else '-'}idx{array.ndim}-ubyte"
+        if packed:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+        else:
+            (folder / name).write_bytes(idx(array))
+    return folder
+
+
+def is_right(source: Source) -> None:
+    assert source.array is not None
+    assert (source.array == IMAGES).all()
+    assert [source.class_names[label] for label in source.labels] == [str(label) for label in LABELS]
+
+
+@pytest.mark.parametrize("dot", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_and_a_file_are_read(tmp_path: Path, dot: bool, packed: bool) -> None:
+    write(tmp_path, dot=dot, packed=packed)
+    is_right(read_source(tmp_path))
+    is_right(read_source(next(tmp_path.glob("*images*"))))
+
+
+def test_the_layout_of_torchvision_and_its_parts(tmp_path: Path) -> None:
+    write(write(tmp_path / "MNIST" / "raw", "t10k").parent / "raw")
+    theirs = torchvision.datasets.MNIST(str(tmp_path), train=True)
+    source = read_source(tmp_path / "MNIST")
+    is_right(source)
+    assert (source.array == theirs.data.numpy()).all()
+    assert source.notes == ("MNIST holds the splits test, train; train is read, --split names another.",)
+    assert "t10k-images" in read_source(tmp_path / "MNIST", split="test").description
+
+
+def test_broken_files_get_a_sentence(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    images = folder / "train-images-idx3-ubyte"
+    images.write_bytes(idx(IMAGES)[:-5])
+    with pytest.raises(InputError, match=r"holds 15,675 bytes, but its head says 20 × 28 × 28"):
+        read_source(folder)
+    images.write_bytes(idx(IMAGES) + b"x")
+    with pytest.raises(InputError, match="holds more than 15,680 bytes"):
+        read_source(folder)
+    images.write_bytes(b"PNG")
+    with pytest.raises(InputError, match="is no idx file of 3 axes of bytes"):
+        read_source(folder)
+    images.write_bytes(idx(IMAGES[:10]))
+    with pytest.raises(InputError, match="holds 10 images, but 20 labels"):
+        read_source(folder)
+    (folder / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(InputError, match="has no labels beside it; it takes train-labels-idx1-ubyte"):
+        read_source(folder)
