@@ -143,9 +143,14 @@ def outcome_of(command: Command, folder: Path) -> dict[str, bytes]:
 
 
 def litter(folder: Path) -> list[str]:
-    """Return files that only a killed command leaves; notes of the cache go later, with the next that is written."""
+    """Return files that only a killed command leaves.
+
+    Notes of the cache go with the next one that is written; what lies beside a file of predictions goes after an hour,
+    since nothing tells whether another call is still writing it.
+    """
     names = [*folder.rglob("*.building"), *folder.rglob("*.done.json"), *folder.rglob("sources/*/building")]
-    partial = [path for path in folder.rglob("*.partial") if path.parent.parent.name != "sources"]
+    later = [*folder.glob("*.partial"), *folder.rglob("sources/*/*.partial")]
+    partial = {*folder.rglob("*.partial")} - {*later}
     return sorted(str(path.relative_to(folder)) for path in [*names, *partial])
 
 
