@@ -139,6 +139,11 @@ def held_by(path: Path) -> str:
         return "another process"
 
 
+def in_bytes(n: float) -> str:
+    """Return a number of bytes in words: "1.20 GB", "3.4 MB"."""
+    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON for people (indented), atomically."""
     with replacing(path) as file:

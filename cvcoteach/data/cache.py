@@ -122,9 +122,9 @@ class SourceCache:
         (self.home / "used").touch()
         return locked(self.home / "lock", note)
 
-    def tidy(self) -> None:
-        """Remove what writes that were killed left behind; call it with the lock."""
-        sweep_partials(self.home)
+    def tidy(self, older_than: float = 0.0) -> None:
+        """Remove what writes that were killed left behind: with the lock all of it, without it what is old, seconds."""
+        sweep_partials(self.home, older_than=older_than)
 
     def recall(self, records: Records) -> BoolArray:
         """Fill in the digests of files unchanged since last seen; (n,) whether they are."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cvcoteach._files import FULL, open_regular
+from cvcoteach._files import FULL, in_bytes, open_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
@@ -56,6 +56,8 @@ _WORTH_WORKERS = 5.0
 """Seconds of decoding below which worker processes cost more than they save."""
 _CHUNK_BYTES = 32 * 2**20
 _CHUNK_SECONDS = 0.5
+_SURELY_LEFT = 3600.0
+"""Seconds after which nobody is still writing a note of the cache."""
 _STAT_THREADS = 4
 """Threads help on remote file systems; on local ones they make no difference."""
 
@@ -231,6 +233,7 @@ class _Loader:
         if cache.recall(records).all():
             content = content_digest(records)
             if decoded := cache.open(self.wanted.key(content)):
+                cache.tidy(_SURELY_LEFT)
                 return decoded, content
         with cache.lock(self.note):
             cache.tidy()
@@ -355,14 +358,10 @@ class _Loader:
         free = shutil.disk_usage(self.folder).free
         shape = "×".join(map(str, build.shape[1:]))
         return InputError(
-            f"{self.folder} has {_bytes(free)} free, but {len(self.files):,} images of {shape} need "
-            f"{_bytes(build.bytes_to_come)}; make room, take a smaller size, or name another folder "
+            f"{self.folder} has {in_bytes(free)} free, but {len(self.files):,} images of {shape} need "
+            f"{in_bytes(build.bytes_to_come)}; make room, take a smaller size, or name another folder "
             f"in {CACHE_VARIABLE}."
         )
-
-
-def _bytes(n: float) -> str:
-    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
 
 
 # -- arrays --

@@ -20,7 +20,7 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._files import checksum_of, sync, written_whole
+from cvcoteach._files import checksum_of, in_bytes, sync, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE
 
@@ -61,8 +61,8 @@ class FeatureFile:
         free = shutil.disk_usage(self._home).free
         if free < (needed := (n - done) * row):
             raise InputError(
-                f"{self._home} has {_bytes(free)} free, but {shape[1]:,} features of {n - done:,} images need "
-                f"{_bytes(needed)}; make room, or name another folder in {CACHE_VARIABLE}, and repeat the same call."
+                f"{self._home} has {in_bytes(free)} free, but {shape[1]:,} features of {n - done:,} images need "
+                f"{in_bytes(needed)}; make room, or name another folder in {CACHE_VARIABLE}, and repeat the same call."
             )
         if not done:
             with open(self._building, "wb") as file:
@@ -147,7 +147,3 @@ class Building:
         with written_whole(self._record) as file:
             file.write(json.dumps({"done": self.done, "shape": self._shape}).encode())
         self._saved = time.monotonic()
-
-
-def _bytes(n: float) -> str:
-    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

@@ -263,6 +263,20 @@ def test_a_process_that_is_waited_for_is_named(tmp_path: Path, home: Path) -> No
     assert re.fullmatch(r"Waiting for process \d+ on .+, which is at work on the same\.", said[0])
 
 
+def test_what_killed_writes_left_in_the_cache_goes(tmp_path: Path, home: Path, settled: None) -> None:
+    source = noise_images(tmp_path / "in", 4)
+    load_images(source, 8, cache_dir=home)
+    (folder,) = (home / "sources").iterdir()
+    for age, name in ((0, ".history.json.abcd1234.partial"), (7200, ".index.npy.abcd1234.partial")):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    load_images(source, 8, cache_dir=home)
+    assert [file.name for file in folder.glob("*.partial")] == [".history.json.abcd1234.partial"]
+    (tmp_path / "in" / "0003.png").write_bytes((tmp_path / "in" / "0002.png").read_bytes())
+    load_images(source, 8, cache_dir=home)
+    assert not list(folder.glob("*.partial"))
+
+
 def test_damaged_notes_cost_time_only(tmp_path: Path, home: Path) -> None:
     source = noise_images(tmp_path / "in", 4)
     expected = np.array(load_images(source, 8, cache_dir=home).pixels)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,9 @@ def run(command: Command, folder: Path, *, fault: Fault | None = None, at: int =
     full then and from there on.
     """
     report = folder.with_name(f"{folder.name}.report")
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, about threads, of which the child needs none
+        process = os.fork()
     if process == 0:
         code = 70
         try:
@@ -140,9 +143,15 @@ def outcome_of(command: Command, folder: Path) -> dict[str, bytes]:
 
 
 def litter(folder: Path) -> list[str]:
-    """Return files that only a killed command leaves."""
-    names = [*folder.rglob("*.partial"), *folder.rglob("*.building"), *folder.rglob("*.done.json")]
-    return sorted(str(path.relative_to(folder)) for path in [*names, *folder.rglob("sources/*/building")])
+    """Return files that only a killed command leaves.
+
+    Notes of the cache go with the next one that is written; what lies beside a file of predictions goes after an hour,
+    since nothing tells whether another call is still writing it.
+    """
+    names = [*folder.rglob("*.building"), *folder.rglob("*.done.json"), *folder.rglob("sources/*/building")]
+    later = [*folder.glob("*.partial"), *folder.rglob("sources/*/*.partial")]
+    partial = {*folder.rglob("*.partial")} - {*later}
+    return sorted(str(path.relative_to(folder)) for path in [*names, *partial])
 
 
 def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, first: int = 1) -> Iterator[str]:
