@@ -50,6 +50,7 @@ class FeatureFile:
             if list(features.shape) != record["shape"] or checksum_of(self._file) != record["checksum"]:
                 return None
             os.utime(self._record)
+            self._done.unlink(missing_ok=True)  # of a call that was killed before it could
         except (OSError, ValueError, EOFError, KeyError, TypeError):  # of another hand, or a failing disk
             return None
         return features
