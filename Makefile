@@ -20,6 +20,9 @@ test: .venv/tested  ## every check: format, lint, types, import directions, test
 fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a result or one sentence
 	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
 
+faults: .venv/tested  ## kill every command, and fill its disk, at each file operation, and call it again (an hour or two)
+	CVCOTEACH_FAULTS_STEP=1 $(BIN)/python -m pytest -q tests/faults/test_faults.py
+
 audit: .venv/tested  ## known weaknesses of what is installed, and of our own workflow files
 	$(BIN)/python -m pip install --quiet --editable '.[audit]'
 	$(BIN)/pip-audit --skip-editable
@@ -41,4 +44,4 @@ format:  ## bring the code into its form
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-.PHONY: help venv demo test fuzz audit format
+.PHONY: help venv demo test fuzz faults audit format

@@ -33,6 +33,8 @@ COMMANDS = {
     ),
     "predict": Command(("predict", "model", "shapes", "-o", "p.csv", *MACHINE), ("p.csv",)),
 }
+STEP = int(os.environ.get("CVCOTEACH_FAULTS_STEP", "40"))
+"""Every so many operations of a command there is a fault; `make faults` takes every one, in an hour or two."""
 BEFORE = {"retrain": ("find-issues",), "predict": ("find-issues", "retrain")}
 
 
@@ -56,7 +58,7 @@ def test_a_run_on_features_survives_a_fault_at_a_few_operations(start: Path, fau
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "full"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_survives_a_fault_at_every_operation(start: Path, name: str, fault: Fault) -> None:
+def test_every_command_survives_a_fault_at_any_operation(start: Path, name: str, fault: Fault) -> None:
     prepared(start, [COMMANDS[earlier] for earlier in BEFORE.get(name, ())])
     assert litter(start) == []
-    assert list(broken_runs(COMMANDS[name], start, fault)) == []
+    assert list(broken_runs(COMMANDS[name], start, fault, step=STEP, first=STEP // 2 + 1)) == []
