@@ -12,7 +12,7 @@ from cvcoteach.data.sources import Choices, Source
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import issues_of
 from cvcoteach.noise_model.posterior import fit_posterior
-from cvcoteach.pipeline import report
+from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.run_folder import RunFolder
 
@@ -54,7 +54,7 @@ def finished_run(
             candidate=issues.is_label_issue,
             round=np.ones(n, np.int64),
             rounds=rounds,
-            summary=report.summary(issues, rounds, 0),
+            summary=run_summary.summary(issues, rounds, 0),
             unreadable={},
             alternative=posterior.alternative,
             alternative_prob=posterior.alternative_prob,

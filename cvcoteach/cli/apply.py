@@ -110,7 +110,7 @@ def apply(
 
 def _list(planned: Plan, output: Path | None) -> None:
     from cvcoteach.pipeline.apply import write_list
-    from cvcoteach.pipeline.report import counted
+    from cvcoteach.pipeline.run_summary import counted
 
     text = write_list(planned, output)
     if output is None:
@@ -121,7 +121,7 @@ def _list(planned: Plan, output: Path | None) -> None:
 
 def _undo(record: Path, write: bool, as_json: bool) -> None:
     from cvcoteach.pipeline import apply as work
-    from cvcoteach.pipeline.report import counted
+    from cvcoteach.pipeline.run_summary import counted
 
     undone = work.undo(record, dry_run=not write)
     if as_json:

@@ -157,7 +157,7 @@ def find_issues(
     """
     from cvcoteach.pipeline.earlier_runs import difference_text
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
-    from cvcoteach.pipeline.report import counted, summary_text
+    from cvcoteach.pipeline.run_summary import counted, summary_text
 
     with options.shown(quiet) as display:
         results = carry_out(

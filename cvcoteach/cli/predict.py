@@ -38,7 +38,7 @@ def predict(
     SOURCE is anything that find-issues takes, a folder of images without labels, or one image.
     """
     from cvcoteach.pipeline.predict import predict as carry_out
-    from cvcoteach.pipeline.report import counted
+    from cvcoteach.pipeline.run_summary import counted
 
     with options.shown(quiet) as display:
         result = carry_out(model, source, output, machine, watcher=display, **choices)

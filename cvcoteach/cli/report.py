@@ -12,7 +12,7 @@ from cvcoteach.cli import options
 from cvcoteach.cli.display import plain, say
 
 if TYPE_CHECKING:
-    from cvcoteach.pipeline.report_run import Format
+    from cvcoteach.pipeline.page.report import Format
 
 
 @click.command()
@@ -58,8 +58,8 @@ def report(
     """
     from cvcoteach._files import replacing
     from cvcoteach._validation import InputError
-    from cvcoteach.pipeline.report_run import PAGE, ReportSettings
-    from cvcoteach.pipeline.report_run import report as make
+    from cvcoteach.pipeline.page.report import PAGE, ReportSettings
+    from cvcoteach.pipeline.page.report import report as make
 
     if format_ != "html" and (html is not None or open_):
         raise click.UsageError("--html and --open go with --format html.")

@@ -90,8 +90,8 @@ def retrain(
     SOURCE is a run folder of find-issues; with --run, the images of that run, if they have moved. If interrupted at any
     point, the same command resumes from the last epoch.
     """
-    from cvcoteach.pipeline.report import counted
     from cvcoteach.pipeline.retrain import retrain as carry_out
+    from cvcoteach.pipeline.run_summary import counted
     from cvcoteach.pipeline.scores import comparison_text, figures
 
     with options.shown(quiet) as display:

@@ -23,7 +23,7 @@ from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_i
 from cvcoteach.data.writers.columns import pattern_from
 from cvcoteach.data.writers.folder import bring_back, move
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
-from cvcoteach.pipeline.report import MOST_CONFUSIONS, counted
+from cvcoteach.pipeline.run_summary import MOST_CONFUSIONS, counted
 
 RECORD = ".changes.json"
 _FORMAT = 1

@@ -16,7 +16,7 @@ from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.writers import Copy
 from cvcoteach.issues.corrections import Corrected, Judged, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
-from cvcoteach.pipeline.report import counted
+from cvcoteach.pipeline.run_summary import counted
 
 Action = Literal["relabel", "exclude", "reviews", "list"]
 ACTIONS: tuple[Action, ...] = get_args(Action)

@@ -10,11 +10,11 @@ from cvcoteach._validation import InputError, check_at_least
 from cvcoteach.issues.precision_recall import Interval, expected_noise_rate, expected_precision_recall
 from cvcoteach.issues.reviews import how_many_reviews, measured_noise_rate, reviews_to_decide
 from cvcoteach.pipeline.finished_run import FinishedRun
-from cvcoteach.pipeline.report import counted
-from cvcoteach.pipeline.report_content import blind_sample, interval_text
-from cvcoteach.pipeline.report_markdown import cell, table
-from cvcoteach.pipeline.report_reviews import LEAST_BLIND, Reviews
+from cvcoteach.pipeline.page.content import blind_sample, interval_text
+from cvcoteach.pipeline.page.markdown import cell, table
+from cvcoteach.pipeline.page.reviews import LEAST_BLIND, Reviews
 from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.run_summary import counted
 
 Outcome = Literal["pass", "fail", "undecided"]
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 3, "undecided": 4}

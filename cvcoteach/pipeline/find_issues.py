@@ -21,11 +21,11 @@ from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.copies import contradictions
 from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
-from cvcoteach.pipeline import report
+from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
+from cvcoteach.pipeline.page.report import PAGE, write_page
 from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
-from cvcoteach.pipeline.report_run import PAGE, write_page
 from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -168,7 +168,7 @@ def _cross_validated(
         finished=run.folds,
         on_fold=clock.fold,
     )
-    issues, rounds = result.issues(data.class_names, rule), report.round_figures(result)
+    issues, rounds = result.issues(data.class_names, rule), run_summary.round_figures(result)
     posterior = result.posterior
     everyone = np.arange(len(data))
     first = everyone if prepared.first_copy is None else prepared.first_copy
@@ -186,7 +186,7 @@ def _cross_validated(
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary={**report.summary(issues, rounds, len(prepared.unreadable)), **copies},
+        summary={**run_summary.summary(issues, rounds, len(prepared.unreadable)), **copies},
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,

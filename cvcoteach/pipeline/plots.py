@@ -12,8 +12,8 @@ import numpy.typing as npt
 from cvcoteach._validation import FloatArray, InputError, IntArray, check_at_least
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.pipeline.report import round_figures
 from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.run_summary import round_figures
 
 try:
     from matplotlib.axes import Axes

@@ -22,9 +22,9 @@ from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
 from cvcoteach.pipeline.pictures import pictures_of
-from cvcoteach.pipeline.report import confusions
 from cvcoteach.pipeline.result_arrays import read_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.run_summary import confusions
 from cvcoteach.pipeline.settings import RULES
 
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
@@ -72,9 +72,9 @@ class RunResults:
     round: IntArray
     """(n,) the last round that judged each image, from 1."""
     rounds: tuple[Mapping[str, Any], ...]
-    """A record per round; see `report.round_figures`."""
+    """A record per round; see `run_summary.round_figures`."""
     summary: Mapping[str, Any]
-    """The figures of the run, for people and machines; see `report.summary`."""
+    """The figures of the run, for people and machines; see `run_summary.summary`."""
     unreadable: Mapping[str, str]
     """Path -> why, of the images that were left out because they could not be read."""
     alternative: IntArray

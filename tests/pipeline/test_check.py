@@ -15,7 +15,7 @@ from cvcoteach.cli.main import main
 from cvcoteach.data.sources import read_source
 from cvcoteach.issues.precision_recall import Interval
 from cvcoteach.pipeline.check import CheckResult, Finding, Limits, check
-from cvcoteach.pipeline.report_content import blind_sample
+from cvcoteach.pipeline.page.content import blind_sample
 from cvcoteach.pipeline.results import RunResults
 from tests.finished_runs import finished_run
 from tests.images import class_folders, dataset

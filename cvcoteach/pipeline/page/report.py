@@ -16,10 +16,10 @@ from cvcoteach._validation import InputError, IntArray, check_at_least, near
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.pipeline.finished_run import FinishedRun
-from cvcoteach.pipeline.report_content import Listed, blind_sample, content_of, image_records, listed
-from cvcoteach.pipeline.report_markdown import markdown
-from cvcoteach.pipeline.report_page import page
-from cvcoteach.pipeline.report_reviews import Reviews, codes_of
+from cvcoteach.pipeline.page.content import Listed, blind_sample, content_of, image_records, listed
+from cvcoteach.pipeline.page.html import page
+from cvcoteach.pipeline.page.markdown import markdown
+from cvcoteach.pipeline.page.reviews import Reviews, codes_of
 from cvcoteach.pipeline.results import RunResults
 
 PAGE = "issues.html"

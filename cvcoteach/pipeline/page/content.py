@@ -14,7 +14,7 @@ from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.issues.precision_recall import Interval
 from cvcoteach.issues.reviews import ReviewSample, review_sample
 from cvcoteach.issues.summary import sentences
-from cvcoteach.pipeline.report_reviews import Reviews
+from cvcoteach.pipeline.page.reviews import Reviews
 from cvcoteach.pipeline.results import RunResults
 
 MOST_LISTED = 20_000

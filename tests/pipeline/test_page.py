@@ -14,9 +14,9 @@ import pytest
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, read_source
 from cvcoteach.issues.reviews import review_sample
-from cvcoteach.pipeline import report_run
-from cvcoteach.pipeline.report_content import blind_sample, listed
-from cvcoteach.pipeline.report_run import ReportSettings, pictured, report
+from cvcoteach.pipeline.page import report as report_run
+from cvcoteach.pipeline.page.content import blind_sample, listed
+from cvcoteach.pipeline.page.report import ReportSettings, pictured, report
 from cvcoteach.pipeline.results import RunResults
 from tests.finished_runs import finished_run
 from tests.images import class_folders

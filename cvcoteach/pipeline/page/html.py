@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from cvcoteach.pipeline.report_content import copies_sentence
-from cvcoteach.pipeline.report_markdown import RELIABILITY, reliability_rows, review_sentences
+from cvcoteach.pipeline.page.content import copies_sentence
+from cvcoteach.pipeline.page.markdown import RELIABILITY, reliability_rows, review_sentences
 
 _MOST_CLASSES = 30
 """Classes shown at once; the others unfold."""
@@ -207,4 +207,4 @@ def _text(value: object) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("cvcoteach.pipeline").joinpath("report_assets", name).read_text(encoding="utf-8")
+    return resources.files("cvcoteach.pipeline.page").joinpath("assets", name).read_text(encoding="utf-8")

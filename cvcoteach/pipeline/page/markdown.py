@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvcoteach.pipeline.report_content import copies_sentence, interval_text
+from cvcoteach.pipeline.page.content import copies_sentence, interval_text
 
 _MOST_ROWS = 20
 
