@@ -20,7 +20,7 @@ LEAST_NOISE = 0.03
 # Deviations of the posterior's log-odds from calibrated ones, downwards and upwards, as seen on simulated noise (30
 # sets of Gaussian classes, 60 on CIFAR-10 features, none of those that examples/benchmarks/intervals.py reports).
 # People's wrong labels follow the image and look right more often: the unflagged's upward one is random2's and aggre's
-_FLAGGED, _UNFLAGGED, _SLOPE = (0.5, 2.0), (0.5, 1.1), 0.1
+_FLAGGED, _UNFLAGGED, _SLOPE = (0.4, 0.8), (0.6, 0.9), 0.1
 _FLOOR = 0.02  # added for little noise, where the posterior's own floor of wrong labels gains weight
 # --- End of the constants of the intervals ---
 
