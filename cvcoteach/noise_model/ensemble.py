@@ -19,6 +19,7 @@ from cvcoteach.noise_model.uniform_noise import fit_uniform_noise
 
 _RARE_WRONG = 0.5
 _LEAST_LABELS = 3
+_BELIEVED = 0.5
 _UNIFORM = 100.0  # images
 _LEAST_AFFINE = 0.6
 _FAILED = 3.0  # standard errors
@@ -33,7 +34,8 @@ class MeanModel:
 
     Classes given to too few images to learn anything about them are unknown to the members. Nobody can tell whether an
     image with such a label belongs to its class: half its posterior stays with the label, the other half goes to the
-    classes that its probabilities favour.
+    classes that its probabilities favour. Where the probabilities give such classes more than one half, as those of a
+    model that did not learn from these labels may, they are believed.
     """
 
     members: Sequence[NoiseModel]
@@ -63,13 +65,23 @@ class MeanModel:
             [member.before_label(some[~known]) for member in self.members]
         )
         result[np.flatnonzero(~known), labels[~known]] = 1 - _RARE_WRONG
+        self._believe_unknown(result, probs)
         return result
+
+    def _believe_unknown(self, result: FloatArray, probs: Probs) -> None:
+        """Give classes that the members do not know what the probabilities give them, where that is most of all."""
+        unknown = np.setdiff1d(np.arange(self.n_classes), self.classes)
+        share = probs[:, unknown].sum(axis=1, dtype=np.float64)
+        rows = np.flatnonzero(share > _BELIEVED)
+        result[rows] *= 1 - np.minimum(share[rows], 1)[:, None]
+        result[np.ix_(rows, unknown)] += probs[np.ix_(rows, unknown)]
 
     def before_label(self, probs: Probs) -> FloatArray:
         """Return P(true | image), (m, K)."""
         result = np.zeros((len(probs), self.n_classes))
         some = _renormalised(probs[:, self.classes])
         result[:, self.classes] = self._mean([member.before_label(some) for member in self.members])
+        self._believe_unknown(result, probs)
         return result
 
     def transition(self) -> FloatArray:
@@ -145,7 +157,7 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
         classes = np.arange(n_classes)
     place = np.full(n_classes, -1)
     place[classes] = np.arange(len(classes))
-    known = place[labels[rows]] >= 0
+    known = (place[labels[rows]] >= 0) & (probs[rows][:, classes].sum(axis=1) >= 1 - _BELIEVED)
     rows, weight, half = rows[known], weight[known], half[known]
     y, some = place[labels[rows]], _renormalised(probs[rows][:, classes].clip(0, 1))
 

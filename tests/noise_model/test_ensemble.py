@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from cvcoteach import fit_posterior
 from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.issues.flags import flags_of
 from cvcoteach.noise_model import ensemble
 from cvcoteach.noise_model import simulate as noise
 from cvcoteach.noise_model.base import NoiseModel, Probs
@@ -125,3 +127,17 @@ def test_the_fit_leaves_out_classes_of_one_or_two_labels() -> None:
     assert sum(fit.model.weights) == pytest.approx(1)
     assert 0.9 < fit.confidence <= 1
     assert fit.evidence > 2
+
+
+@pytest.mark.parametrize("n_given", [0, 1, 2, 5])
+def test_a_class_that_hardly_any_label_has_is_believed_where_the_probabilities_favour_it(n_given: int) -> None:
+    # as of a model that did not learn from these labels; cleanlab 2.9.0 flags none where no label has the class
+    true = np.repeat([0, 1, 2], [130, 130, 40])
+    probs = np.full((300, 3), 0.02)
+    probs[np.arange(300), true] = 0.96
+    labels = true.copy()
+    labels[260 + n_given :] = np.random.default_rng(0).integers(0, 2, 40 - n_given)
+    fitted = fit_posterior(labels, probs)
+    np.testing.assert_array_equal(flags_of(fitted), labels != true)
+    assert (fitted.alternative[labels != true] == 2).all()
+    np.testing.assert_allclose(np.concatenate([rows for _, rows in fitted.rows()]).sum(axis=1), 1)
