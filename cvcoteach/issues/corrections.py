@@ -126,7 +126,9 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
 
 
 def decisions(file: Path) -> dict[str, str | None]:
-    """Return what a corrections file decides about labels: path -> the label that was chosen, None for the given one.
+    """Return what a corrections file decides about labels: path -> the label that was chosen or kept.
+
+    None stands for a given label that was kept, where the file does not say which one that was.
 
     Of a suggestion that was accepted without its name, and of excluded images, nothing is returned: nobody knows here
     what was suggested. A later row overrules an earlier one.
@@ -135,13 +137,16 @@ def decisions(file: Path) -> dict[str, str | None]:
         InputError: The file is no such table, or has an action that does not exist.
     """
     found: dict[str, str | None] = {}
-    for line, (path, action, label) in enumerate(_read(file).itertuples(index=False), start=2):
+    table = _table(file)
+    given = table.get("given_label", pd.Series("", index=table.index, dtype=object))
+    rows = zip(_read(file).itertuples(index=False), given, strict=True)
+    for line, ((path, action, label), kept) in enumerate(rows, start=2):
         if action not in (*ACTIONS, *NO_ACTION):
             raise InputError(f"{file.name}, line {line}: the action is {action!r}; {near(action, ACTIONS)}")
         path = unescaped(path)
         found.pop(path, None)
         if action == "kept":
-            found[path] = None
+            found[path] = unescaped(kept) if kept else None
         elif action in ("set", "accepted") and label:
             found[path] = unescaped(label)
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +24,7 @@ from cvcoteach.pipeline.settings import Settings
 Again = Literal["continue", "fresh", "replace"]
 AGAIN: tuple[Again, ...] = get_args(Again)
 
+_NUMBERED = re.compile(r".*#\d+")
 _FLAGS_ONLY = ("flag_for", "min_probability")
 
 
@@ -36,9 +38,16 @@ class Destination:
     """The last finished run of the same source, whose images or labels have changed."""
     unfinished: Path | None = None
     """An unfinished run of the same source that cannot go on, since images or labels have changed."""
+    comparable: bool = True
+    """Whether an image's name tells which one of the last run it is; no number of a row does, once images changed."""
 
     def sentence(self, data: Source) -> str | None:
         """Return what has changed and where the run goes on; None for a first run, or the same one. data: of now."""
+        if self.since is not None and not self.comparable:
+            return (
+                f"the images have changed since the run in {self.since.folder}, and are known by their numbers alone, so "
+                f"nothing is carried over: going on in {self.folder} ({_OTHERWISE})."
+            )
         if self.since is not None:
             changed = changes(self.since, data)
             return f"{changed} since the run in {self.since.folder}: going on in {self.folder} ({_OTHERWISE})."
@@ -100,7 +109,9 @@ def destination(
     folder = _next(first, folders)
     finished = [run for run in alike if run.done]
     if finished:
-        return Destination(folder, since=RunResults.load(finished[-1].path))
+        since = RunResults.load(finished[-1].path)
+        same_images = _images_of(finished[-1].record["identity"]) == _images_of(wanted)
+        return Destination(folder, since=since, comparable=same_images or not _numbered(since.paths))
     return Destination(folder, unfinished=alike[-1].path)
 
 
@@ -157,17 +168,22 @@ def decided_labels(file: Path, data: Source) -> BoolArray:
         InputError: The file is no such table, or none of its images is here.
     """
     decided = decisions(file)
-    row_of = {path: row for row, path in enumerate(data.paths)}
-    row_of |= {os.path.join(data.root, path): row for path, row in row_of.items()}
-    lone = _lone_names(data.paths, range(len(data)))
+    rows_of: dict[str, list[int]] = {}
+    for row, path in enumerate(data.paths):
+        rows_of.setdefault(path, []).append(row)
+    rows_of |= {os.path.join(data.root, path): rows for path, rows in rows_of.items()}
+    moved = [path for path in decided if path not in rows_of and os.path.normpath(path) not in rows_of]
+    lone_there = _lone_names(moved, moved)
+    others = [row for row, path in enumerate(data.paths) if path not in decided]
+    lone_here = _lone_names([data.paths[row] for row in others], others)
+    rows_of |= {path: [lone_here[name]] for name, path in lone_there.items() if name in lone_here}
     result = np.zeros(len(data), np.bool_)
     n_found = 0
     for path, label in decided.items():
-        row = row_of.get(path, row_of.get(os.path.normpath(path), lone.get(os.path.basename(path))))
-        if row is None:
-            continue
-        n_found += 1
-        result[row] = label is None or label == data.class_names[data.labels[row]]
+        rows = rows_of.get(path, rows_of.get(os.path.normpath(path), []))
+        n_found += bool(rows)
+        for row in rows:
+            result[row] = label is None or label == data.class_names[data.labels[row]]
     if decided and not n_found:
         raise InputError(f"none of the {len(decided):,} images in {file.name} is in {data.location.name}.")
     return result
@@ -219,7 +235,16 @@ def _compare(before: RunResults, paths: Sequence[str], names: Sequence[str]) -> 
     return _Compared(rows, relabelled, sum(row < 0 for row in rows), len(left))
 
 
-def _lone_names(paths: Any, rows: Any) -> dict[str, int]:
+def _numbered(paths: Sequence[str]) -> bool:
+    """Return whether images are named by the number of their row, as in an .npz."""
+    return _NUMBERED.fullmatch(paths[0]) is not None
+
+
+def _images_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in ("labels_digest", "groups_digest")}
+
+
+def _lone_names(paths: Iterable[str], rows: Iterable[Any]) -> dict[str, Any]:
     """Return file name -> row, of the file names that come once."""
     named = [(os.path.basename(path), row) for path, row in zip(paths, rows, strict=True)]
     often = Counter(name for name, _ in named)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._progress import Watcher
-from cvcoteach._validation import InputError
+from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
 from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
@@ -103,28 +103,24 @@ def find_issues(
     changed = target.sentence(data)
     if changed is not None:
         progress.note(changed)
+    if corrections is not None and not target.comparable:
+        raise InputError(
+            f"{corrections} names images by number, and the images of {data.location.name} have changed since the "
+            "last run."
+        )
     decided = None if corrections is None else decided_labels(Path(corrections), data)
     with RunFolder.open(target.folder, prepared.identity, replace=again == "replace") as run:
         if run.done:
-            results = RunResults.load(run.path)
-            if decided is not None and (decided & ~results.reviewed).any():
-                results = results.with_reviewed(decided)
-                _save(results, run, data)
-            if results.select == "posterior" and results.found.flag_for != str(rule):
-                results = results.flagged_by(rule)
-                _save(results, run, data)
-            elif not (results.has_its_table() and (run.path / PAGE).exists()):
-                if aside := results.put_table_aside():
-                    progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
-                _save(results, run, data)
-            return replace(results, was_done=True)
+            return replace(_brought_up_to_date(run, data, rule, decided, progress), was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
         if prepared.n_groups is not None:
             run.save(groups={"count": prepared.n_groups, "column": group_column})
         run.save(
             asked=asked(settings),
-            since=str(target.since.folder.absolute()) if target.since else run.record.get("since"),
+            since=str(target.since.folder.absolute())
+            if target.since and target.comparable
+            else run.record.get("since"),
         )
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
@@ -136,6 +132,24 @@ def find_issues(
         results = _compared(results, run.record.get("since"))
         _save(results, run, data)
         return results
+
+
+def _brought_up_to_date(
+    run: RunFolder, data: Source, rule: FlagRule, decided: BoolArray | None, progress: RunProgress
+) -> RunResults:
+    """Return the results of a finished run by this rule, with these labels reviewed; what differs is written again."""
+    there = results = RunResults.load(run.path)
+    if decided is not None and (decided & ~results.reviewed).any():
+        results = results.with_reviewed(decided)
+    if results.select == "posterior" and results.found.flag_for != str(rule):
+        results = results.flagged_by(rule)
+    if results is there and there.has_its_table() and (run.path / PAGE).exists():
+        return results
+    if not there.has_its_table(exactly=True) and (aside := there.put_table_aside()):
+        progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
+    results = _compared(results, run.record.get("since"))
+    _save(results, run, data)
+    return results
 
 
 def _compared(results: RunResults, since: str | None) -> RunResults:

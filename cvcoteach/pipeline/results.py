@@ -84,7 +84,7 @@ class RunResults:
     duplicate_of: IntArray
     """(n,) the first image with the same pixels or features; -1 where there is none before it."""
     reviewed: BoolArray
-    """(n,) labels that a person has kept or chosen: never flagged."""
+    """(n,) labels that a person has kept or chosen: right, so of quality 1 and never flagged."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False
@@ -172,9 +172,12 @@ class RunResults:
         return replace(self, found=found, summary={**self.summary, **figures(found), "confusions": confusions(found)})
 
     def with_reviewed(self, reviewed: BoolArray) -> RunResults:
-        """Return the same run, these labels (n,) being reviewed too: none of them is flagged."""
+        """Return the same run, these labels (n,) being reviewed too: of quality 1 and not flagged."""
         reviewed = self.reviewed | reviewed
-        found = self._with_flags(self.found.is_label_issue & ~reviewed)
+        right = replace(
+            self, found=replace(self.found, label_quality=np.where(reviewed, 1.0, self.found.label_quality))
+        )
+        found = right._with_flags(self.found.is_label_issue & ~reviewed)
         figures_ = {**figures(found), "confusions": confusions(found), "n_reviewed": int(reviewed.sum())}
         return replace(self, reviewed=reviewed, found=found, summary={**self.summary, **figures_})
 
@@ -226,13 +229,16 @@ class RunResults:
         )
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
-    def has_its_table(self) -> bool:
-        """Return whether issues.csv is there, with all its columns and, in any order, each image with its flag."""
+    def has_its_table(self, *, exactly: bool = False) -> bool:
+        """Return whether issues.csv is there, with its columns and, in any order, each image with its flag.
+
+        exactly: whether columns of other names are none of it.
+        """
         try:
             there = pd.read_csv(self.folder / ISSUES, dtype=str, keep_default_na=False, encoding="utf-8")
         except (OSError, ValueError):
             return False
-        if not {*_COLUMNS} <= {*there.columns}:
+        if not {*_COLUMNS} <= {*there.columns} or (exactly and [*there.columns] != [*self.table().columns]):
             return False
         flags = there["is_label_issue"].str.lower() == "true"  # spreadsheets write TRUE
         found = zip(unescaped_values(there["path"]), flags, strict=True)

@@ -134,8 +134,8 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
             "with --select agreement."
         )
     flagged = results.issues().is_label_issue
-    selected = ~flagged if flags_decide else results.selected
-    candidate = flagged if results.select == "posterior" else results.candidate
+    selected = ~flagged if flags_decide else results.selected | results.reviewed
+    candidate = flagged if results.select == "posterior" else results.candidate & ~results.reviewed
     nothing = np.zeros(len(results.labels), np.bool_)
     reviewed = _corrected(request, data.root, Corrected(results.labels, selected, candidate, nothing, nothing))
     models = _models(request, machine.trusted)

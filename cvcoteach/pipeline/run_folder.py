@@ -142,6 +142,10 @@ class RunFolder:
         file = path / "run.json"
         if not file.exists() and path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
             raise InputError(f"{path} is not empty and holds no run of cvcoteach; choose another output folder.")
+        if replace and (path / "model.json").exists():
+            raise InputError(
+                f"{path} holds a classifier, which is not replaced by a run; choose another output folder."
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

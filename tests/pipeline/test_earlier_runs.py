@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources import Source
+from cvcoteach.pipeline.earlier_runs import decided_labels
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.settings import Settings
@@ -174,7 +176,8 @@ def test_a_label_that_somebody_kept_is_not_flagged_again(photos: Photos) -> None
     assert set(np.flatnonzero(results.reviewed)) == {3, 4}  # 5 is not what was chosen yet
     assert not results.found.is_label_issue[[3, 4]].any()
     assert results.found.is_label_issue[[0, 5]].all()
-    assert results.summary["n_reviewed"] == 2
+    assert (results.summary["n_reviewed"], results.summary["n_probably_wrong"]) == (2, results.found.n_issues)
+    assert (results.found.label_quality[[3, 4]] == 1).all()
     table = pd.read_csv("photos-issues/issues.csv")
     assert not table.set_index("path").is_label_issue[[photos.paths[3], photos.paths[4]]].any()
 
@@ -196,3 +199,64 @@ def test_corrections_of_other_images_are_refused(photos: Photos) -> None:
     with pytest.raises(InputError, match="line 2: the action is 'keep'; did you mean kept"):
         photos.run(corrections="corrections.csv")
     assert not Path("photos-issues").exists()
+
+
+def test_decisions_hold_for_the_label_and_the_image_that_they_were_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decided(rows: list[tuple[str, str, str, str]]) -> list[bool]:
+        pd.DataFrame(rows, columns=["path", "action", "label", "given_label"]).to_csv("c.csv", index=False)
+        paths = ("cat/1.png", "dog/2.png", "cat/1.png", "dog/4.png")
+        source = Source(tmp_path, tmp_path, paths, np.array([0, 1, 0, 1]), ("cat", "dog"))
+        return decided_labels(Path("c.csv"), source).tolist()
+
+    monkeypatch.chdir(tmp_path)
+    assert decided([("cat/1.png", "kept", "", "cat")]) == [True, False, True, False]  # wherever the path occurs
+    assert decided([("dog/2.png", "kept", "", "cat")]) == [False] * 4  # another label was kept
+    assert decided([("cat/2.png", "set", "dog", "cat")]) == [False, True, False, False]  # it was moved
+    both = [("cat/4.png", "kept", "", ""), ("dog/4.png", "set", "cat", "")]
+    assert decided(both) == [False] * 4  # dog/4.png was there all along
+
+
+def test_images_known_by_number_are_not_compared_once_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (60, 8, 8), np.uint8), np.arange(60) % 2
+    settings = Settings(n_rounds=1, epochs=1)
+
+    def run(rows: np.ndarray, given: np.ndarray, **options: Any) -> tuple[RunResults, list[str]]:
+        np.savez("d.npz", images=images[rows], labels=given[rows])
+        notes = Notes()
+        return find_issues("d.npz", settings=settings, watcher=notes, **options), notes.said
+
+    everything, relabelled = np.arange(60), np.where(np.arange(60) == 5, 1 - labels, labels)
+    pd.DataFrame({"path": ["d.npz#20"], "action": ["kept"]}).to_csv("c.csv", index=False)
+    run(everything, labels, corrections="c.csv")
+    results, _ = run(everything, relabelled)
+    assert results.summary["since"]["labels_changed"] == 1
+    assert set(np.flatnonzero(results.reviewed)) == {20}
+    results, said = run(everything[3:], relabelled)
+    assert "since" not in results.summary
+    assert not results.reviewed.any()
+    assert any("known by their numbers alone, so nothing is carried over" in sentence for sentence in said)
+    with pytest.raises(InputError, match=r"names images by number, and the images of d\.npz have changed"):
+        run(everything[7:], relabelled, corrections="c.csv")
+
+
+def test_an_edited_table_is_put_aside_before_another_rule_writes_it(photos: Photos) -> None:
+    photos.run()
+    table = pd.read_csv("photos-issues/issues.csv")
+    table.assign(my_notes="look again").to_csv("photos-issues/issues.csv", index=False)
+    photos.run(settings={"min_probability": 0.9})
+    assert "my_notes" not in pd.read_csv("photos-issues/issues.csv")
+    assert (pd.read_csv("photos-issues/issues.changed.csv").my_notes == "look again").all()
+
+
+def test_a_classifier_is_not_replaced(photos: Photos) -> None:
+    photos.run(output="model")
+    (Path("model") / "model.json").write_text("{}")
+    photos.fix(range(2))
+    with pytest.raises(InputError, match="model holds a classifier"):
+        photos.run(output="model", again="replace")
