@@ -45,8 +45,8 @@ class Destination:
         """Return what has changed and where the run goes on; None for a first run, or the same one. data: of now."""
         if self.since is not None and not self.comparable:
             return (
-                f"the images have changed since the run in {self.since.folder}, and are known by their numbers alone, so "
-                f"nothing is carried over: going on in {self.folder} ({_OTHERWISE})."
+                f"the images have changed since the run in {self.since.folder}, and are known by their numbers alone, "
+                f"so nothing is carried over: going on in {self.folder} ({_OTHERWISE})."
             )
         if self.since is not None:
             changed = changes(self.since, data)
