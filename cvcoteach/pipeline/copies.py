@@ -50,7 +50,7 @@ def bind_copies(data: Source, content: Content, n_folds: int) -> tuple[Source, I
     if n_contradicting:
         data = _noted(
             data,
-            f"{n_contradicting:,} images are copies of each other with different labels; issues.csv lists them first.",
+            f"{n_contradicting:,} images are copies of each other with different labels.",
         )
     return replace(data, groups=joined(data.groups, first)), first
 
