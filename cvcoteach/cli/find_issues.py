@@ -189,7 +189,7 @@ def find_issues(
     say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
     say(f"Next: cvcoteach apply {results.folder} --action list says what would change, --action relabel makes a copy")
     if results.summary.get("n_contradictions"):
-        say("Copies of one image with different labels come first in it.")
+        say("Copies of one image with different labels come first in issues.csv.")
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
         say(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")
