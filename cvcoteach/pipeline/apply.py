@@ -19,11 +19,12 @@ from cvcoteach._files import check_regular, write_json
 from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
-from cvcoteach.data.sources import Choices, read_source
+from cvcoteach.data.sources import read_source
 from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_in_copy, write_copy
 from cvcoteach.data.writers.columns import pattern_from
 from cvcoteach.data.writers.folder import bring_back, move, place_in
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
+from cvcoteach.pipeline.run_source import choices_in, reading_record
 from cvcoteach.pipeline.run_summary import MOST_CONFUSIONS, counted
 
 RECORD = ".changes.json"
@@ -184,7 +185,7 @@ def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -
 
 
 def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int:
-    source = Path(content["source"])
+    source, choices = Path(content["source"]), choices_in(content["reading"], record_of(destination))
     for file, digest, what in ((destination, "copy_digest", "copy"), (source, "source_digest", "source")):
         if not file.is_file():
             raise InputError(f"{file}, the {what} of the record, is not there; nothing was changed.")
@@ -192,7 +193,6 @@ def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int
         if finished and fingerprint(file) != content.get(digest):
             raise InputError(f"{file} has changed since; taking the changes back would lose that, nothing was changed.")
     if not dry_run:
-        choices = Choices(**content["reading"])
         data = read_source(source, **asdict(choices))
         whole = Copy(data, choices, data.labels, np.ones(len(data), np.bool_))
         write_copy(whole, destination, lambda done, to_do: None)
@@ -220,7 +220,7 @@ def _record(plan: Plan, destination: Path) -> dict[str, Any]:
         "run": str(plan.run.results.folder.absolute()),
         "source": str(copy.source.location),
         "root": str(copy.source.root),
-        "reading": asdict(copy.choices),
+        "reading": reading_record(copy.choices),
         "destination": str(destination.absolute()),
         "action": settings.action,
         "min_probability": settings.min_probability,
