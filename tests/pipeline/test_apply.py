@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.writers.registry import fingerprint
 from cvcoteach.pipeline.apply import check, record_of, undo, write, write_list
-from cvcoteach.pipeline.apply_plan import ApplySettings, plan
+from cvcoteach.pipeline.apply_plan import Action, ApplySettings, plan
 from cvcoteach.pipeline.results import RunResults
 from tests.finished_runs import finished_run
 from tests.images import CLASSES, class_folders
@@ -183,6 +185,37 @@ def test_files_are_copied_and_taken_back_to_the_byte(tmp_path: Path, name: str) 
         written.record.write_text(json.dumps({**content, "state": "done"}))
         with pytest.raises(InputError, match="has changed since; taking the changes back would lose that"):
             undo(written.record)
+
+
+@pytest.mark.parametrize("action", ["relabel", "exclude"])
+def test_a_parquet_that_holds_the_images_is_copied_row_by_row(tmp_path: Path, action: Action) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    folder = read_source(tmp_path / "shapes")
+    images = [{"bytes": Path(file).read_bytes(), "path": None} for file in folder.files or ()]
+    given = pa.array([-1, *folder.labels[1:]], pa.int64())  # the first has no label
+    features = {"label": {"names": list(folder.class_names), "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
+        {"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    pq.write_table(
+        pa.table([pa.array(images, schema.field("image").type), given], schema=schema), tmp_path / "x.parquet"
+    )
+    source = read_source(tmp_path / "x.parquet", cache_dir=tmp_path / "cache")
+    true = true_of(folder)[1:]
+    reading = Choices(cache_dir=tmp_path / "cache")
+    run = finished_run(tmp_path / "run", source, true)
+    (tmp_path / "elsewhere").mkdir()
+    destination = tmp_path / "elsewhere" / "fixed.parquet"
+    written = write(plan(run.folder, ApplySettings(action), choices=reading), destination)
+    fixed, n = read_source(destination, cache_dir=tmp_path / "cache"), int((source.labels != true).sum())
+    kept = slice(None) if action == "relabel" else source.labels == true
+    assert (fixed.labels == true[kept]).all()
+    assert pq.read_schema(destination) == schema
+    content = pq.read_table(destination)["image"].to_pylist()[1:]
+    assert content == np.array(images[1:], dtype=object)[kept].tolist()
+    assert undo(written.record).n_changes == n > 0
+    assert pq.read_table(destination) == pq.read_table(tmp_path / "x.parquet")
 
 
 def test_a_file_that_was_moved_since_stays_where_it_is(run: RunResults, tmp_path: Path) -> None:
