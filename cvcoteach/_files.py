@@ -8,8 +8,10 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import stat
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +30,8 @@ PARTIAL = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk that has no room."""
 
+_ABANDONED = 3600.0
+"""Seconds without a change after which nobody is taken to be filling a folder."""
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
 
@@ -46,6 +50,40 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Make a folder to fill in place of `path`, which may be an empty folder.
+
+    It appears as a whole at the end, or not at all. What a killed call left goes once nothing in it has changed for an
+    hour: until then another process may be filling it. Raises OSError.
+    """
+    _sweep_partial_folders(path)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL))
+    try:
+        os.chmod(partial, 0o777 & ~_umask())
+        yield partial
+        if path.exists():
+            path.rmdir()
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep_partial_folders(path: Path) -> None:
+    latest = time.time() - _ABANDONED
+    with suppress(OSError):
+        for folder in path.parent.iterdir():
+            ours = _LEFT_BY_A_KILLED_WRITE.fullmatch(folder.name) and folder.name[:-_TAIL] == f".{path.name}."
+            if ours and folder.is_dir() and not folder.is_symlink() and _changed(folder) < latest:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    """Return when anything in a folder last changed, in seconds since the epoch. Raises OSError."""
+    inside = [os.path.join(where, name) for where, _, names in os.walk(folder) for name in ["", *names]]
+    return max(os.lstat(name).st_ctime for name in inside)
 
 
 @contextmanager
@@ -250,6 +288,7 @@ def sync(path: Path) -> None:
 
 
 _LEFT_BY_A_KILLED_WRITE = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(PARTIAL)}")
+_TAIL = len("abcdefgh" + PARTIAL)
 
 
 def sweep_partials(folder: Path, name: str | None = None, *, older_than: float = 0.0) -> None:

@@ -10,19 +10,21 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
 from cvcoteach._csv import csv_text, write_csv
-from cvcoteach._files import write_json
+from cvcoteach._files import check_regular, write_json
 from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
-from cvcoteach.data.sources import Choices, read_source
+from cvcoteach.data.sources import read_source
 from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_in_copy, write_copy
 from cvcoteach.data.writers.columns import pattern_from
-from cvcoteach.data.writers.folder import bring_back, move
+from cvcoteach.data.writers.folder import bring_back, move, place_in
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
+from cvcoteach.pipeline.run_source import choices_in, reading_record
 from cvcoteach.pipeline.run_summary import MOST_CONFUSIONS, counted
 
 RECORD = ".changes.json"
@@ -85,7 +87,8 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
     try:
         write_copy(copy, destination, _told(watcher or Silent()))
     except BaseException:
-        record.unlink(missing_ok=True)
+        if _id_of(record) == content["id"]:  # else another call is at work on the same
+            record.unlink(missing_ok=True)
         raise
     write_json(record, {**content, "state": "done", "copy_digest": fingerprint(destination)})
     pattern = pattern_from(copy, destination)
@@ -137,20 +140,22 @@ def undo(record: Path, *, dry_run: bool = False) -> Undone:
     """Take back every change of a corrected copy: labels as they were, excluded images back in.
 
     In a folder, files that were moved or replaced since are left alone. A table or an .npz is written again from its
-    source; it must not have changed since, nor the source.
+    source; it must not have changed since, nor the source. A copy whose record was not finished, because apply was
+    killed then, is taken back as well, since copies appear as a whole; whether a file changed since is not known then.
 
     Args:
         record: What `write` left beside the copy.
         dry_run: Whether to count only.
 
     Raises:
-        InputError: It is no such record, was undone already, or the copy or its source has changed or is gone.
+        InputError: It is no such record, names files outside of the copy, was undone already, or the copy or its source
+            has changed or is gone.
     """
     content = _read(record)
     if content["state"] == "undone":
-        raise InputError(f"the changes in {record.name} were taken back already, on {content['undone']}.")
+        raise InputError(f"the changes in {record.name} were taken back already, on {content.get('undone')}.")
     destination = record.with_name(record.name.removesuffix(RECORD))
-    if content["state"] == "writing" or not destination.exists():
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         raise InputError(f"{destination}, the copy that {record.name} is about, is not there.")
     if destination.is_dir():
         done, left = _undo_in_folder(content, destination, dry_run)
@@ -163,8 +168,10 @@ def undo(record: Path, *, dry_run: bool = False) -> Undone:
 
 def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -> tuple[int, int]:
     done = left = 0
-    for change in reversed(content["changes"]):
-        old, new = change["file"], change["file_in_copy"]
+    changes = [(change.get("file", ""), change.get("file_in_copy")) for change in reversed(content["changes"])]
+    for name in [name for pair in changes for name in pair if name is not None]:
+        place_in(destination, name)  # all of them before anything is changed
+    for old, new in changes:
         if (destination / old).is_file() and (new is None or not (destination / new).exists()):
             done += 1  # by an undo that was interrupted
         elif dry_run:
@@ -178,14 +185,14 @@ def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -
 
 
 def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int:
-    source = Path(content["source"])
+    source, choices = Path(content["source"]), choices_in(content["reading"], record_of(destination))
     for file, digest, what in ((destination, "copy_digest", "copy"), (source, "source_digest", "source")):
         if not file.is_file():
             raise InputError(f"{file}, the {what} of the record, is not there; nothing was changed.")
-        if fingerprint(file) != content[digest]:
+        finished = digest in content or content["state"] != "writing"  # else the copy had just appeared
+        if finished and fingerprint(file) != content.get(digest):
             raise InputError(f"{file} has changed since; taking the changes back would lose that, nothing was changed.")
     if not dry_run:
-        choices = Choices(**content["reading"])
         data = read_source(source, **asdict(choices))
         whole = Copy(data, choices, data.labels, np.ones(len(data), np.bool_))
         write_copy(whole, destination, lambda done, to_do: None)
@@ -208,11 +215,12 @@ def _record(plan: Plan, destination: Path) -> dict[str, Any]:
         "format": _FORMAT,
         "state": "writing",
         "when": _now(),
+        "id": uuid4().hex,
         "version": __version__,
         "run": str(plan.run.results.folder.absolute()),
         "source": str(copy.source.location),
         "root": str(copy.source.root),
-        "reading": asdict(copy.choices),
+        "reading": reading_record(copy.choices),
         "destination": str(destination.absolute()),
         "action": settings.action,
         "min_probability": settings.min_probability,
@@ -225,17 +233,28 @@ def _record(plan: Plan, destination: Path) -> dict[str, Any]:
 
 def _read(record: Path) -> dict[str, Any]:
     other = InputError(f"{record} is no record of changes; apply writes one beside the copy, NAME{RECORD}.")
+    check_regular(record)
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
         known = content["format"]
-        content["state"], content["changes"], content["source"], content["reading"]
+        fits = all(isinstance(content[name], str) for name in ("state", "source", "root"))
+        fits &= isinstance(content["reading"], dict) and isinstance(content["changes"], list)
+        for change in content["changes"]:
+            fits &= isinstance(change.get("file", ""), str) and isinstance(change.get("file_in_copy"), str | None)
     except FileNotFoundError:
         raise InputError(f"{record} does not exist; apply writes it beside the copy, NAME{RECORD}.") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise other from None
-    if known != _FORMAT or not record.name.endswith(RECORD):
+    if not fits or known != _FORMAT or not record.name.endswith(RECORD):
         raise other
     return dict(content)
+
+
+def _id_of(record: Path) -> str | None:
+    try:
+        return _read(record).get("id")
+    except InputError:
+        return None
 
 
 def _told(watcher: Watcher) -> Callable[[int, int], None]:

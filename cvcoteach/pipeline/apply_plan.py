@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +15,7 @@ from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.writers import Copy
 from cvcoteach.issues.corrections import Corrected, Judged, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
+from cvcoteach.pipeline.run_source import as_in_run, location_of
 from cvcoteach.pipeline.run_summary import counted
 
 Action = Literal["relabel", "exclude", "reviews", "list"]
@@ -124,8 +124,8 @@ def plan(
         InputError: Anything does not fit: the run, its images, the corrections; or a class would lose all its images.
     """
     finished = FinishedRun.read(Path(run))
-    named = _as_in_run(finished, source, choices or Choices())
-    location = _location(finished, source)
+    location = source or location_of(finished.results.folder, finished.record, "with --source")
+    named = as_in_run(finished.results.folder, finished.record, location, choices)
     data = read_source(location, **asdict(named))
     rows, notes = _rows(data, finished, location)
     decisions = _decide(finished, settings, data)
@@ -244,21 +244,6 @@ def _check_classes(data: Source, labels: IntArray, kept: BoolArray, settings: Ap
 
 
 # -- the images of the run --
-
-
-def _location(run: FinishedRun, source: Path | None) -> Path:
-    location = source or Path(run.record.get("source", ""))
-    if source is None and not location.exists():
-        raise InputError(f"{location}, where the run found its images, is not there; name them with --source.")
-    return location
-
-
-def _as_in_run(run: FinishedRun, source: Path | None, choices: Choices) -> Choices:
-    """Return how to read the source: as the run did where it is the run's, save for what the user named."""
-    if source is not None and os.path.abspath(source) != run.record.get("source"):
-        return choices
-    as_read = Choices(**run.record.get("reading", {}))
-    return replace(as_read, **{name: value for name, value in asdict(choices).items() if value is not None})
 
 
 def _rows(data: Source, run: FinishedRun, location: Path) -> tuple[IntArray, list[str]]:

@@ -14,6 +14,7 @@ from cvcoteach.pipeline.page.content import blind_sample, interval_text
 from cvcoteach.pipeline.page.markdown import cell, table
 from cvcoteach.pipeline.page.reviews import LEAST_BLIND, Reviews
 from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.run_source import root_of
 from cvcoteach.pipeline.run_summary import counted
 
 Outcome = Literal["pass", "fail", "undecided"]
@@ -114,9 +115,7 @@ def check(run: str | Path, limits: Limits, *, corrections: Path | None = None) -
     results = FinishedRun.read(Path(run)).results
     reviews = None
     if corrections is not None:
-        root = Path(results.source)
-        root = root if root.is_dir() else root.parent
-        reviews = Reviews.read(corrections, results, root, blind_sample(results))
+        reviews = Reviews.read(corrections, results, root_of(results.source), blind_sample(results))
     findings = []
     if limits.max_noise is not None:
         findings.append(_noise(results, reviews, limits.max_noise))

@@ -1,4 +1,4 @@
-"""A finished run of find-issues, as retraining needs it."""
+"""A finished run of find-issues: what it found, and its record."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._validation import InputError, IntArray
-from cvcoteach.data.sources import Choices, read_source
+from cvcoteach.data.sources import read_source
 from cvcoteach.data.thumbnails import thumbnails
+from cvcoteach.pipeline.run_source import choices_in
 
 
 def pictures_of(record: Mapping[str, Any], paths: Sequence[str], rows: IntArray, size: int) -> list[bytes | None]:
@@ -20,7 +21,8 @@ def pictures_of(record: Mapping[str, Any], paths: Sequence[str], rows: IntArray,
     record: the content of its run.json; paths: its images, n; size: pixels a side.
     """
     try:
-        source = read_source(Path(record["source"]), **asdict(Choices(**record.get("reading", {}))))
+        choices = choices_in(record.get("reading", {}), Path("run.json"))
+        source = read_source(Path(record["source"]), **asdict(choices))
     except (InputError, KeyError):
         return [None] * len(rows)
     place = {path: row for row, path in enumerate(source.paths)}

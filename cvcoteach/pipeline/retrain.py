@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from cvcoteach.pipeline.retraining_set import (
     selection_of,
 )
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.run_source import as_in_run, location_of
 from cvcoteach.pipeline.scores import Scores, confusion_table, figures, per_class_table, score
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 from cvcoteach.training.trust import check_trusted
@@ -108,8 +108,11 @@ def retrain(
     recipe = recipe_of(settings, finished.record)
     if recipe.model.is_foreign:
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
-    images, test_images = _named_sources(_location(finished, source), test, Choices(path_column, label_column))
-    request = RetrainRequest(finished, _as_in_run(images, finished), corrections, settings, recipe.model)
+    location = source or location_of(run, finished.record, f"with cvcoteach retrain SOURCE --run {run}")
+    named = Choices(path_column, label_column, cache_dir=machine.cache_dir)
+    images, test_images = _named_sources(location, test, named)
+    images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
+    request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
     selection = selection_of(data, settings, finished.noise_rate)
@@ -164,46 +167,20 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _location(run: FinishedRun, source: Path | None) -> Path:
-    """Return where the images of the run are: in `source`, else where the run found them.
-
-    Raises:
-        InputError: They have moved.
-    """
-    location = source or Path(run.record.get("source", ""))
-    if source is None and not location.exists():
-        raise InputError(
-            f"{location}, where the run found its images, is not there; name them: "
-            f"cvcoteach retrain SOURCE --run {run.results.folder}."
-        )
-    return location
-
-
 def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[NamedSource, NamedSource | None]:
     """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
     if test is None:
         return NamedSource(source, named), None
-    there = columns_of(test)
+    there, unnamed = columns_of(test), Choices(cache_dir=named.cache_dir)
     if there is None:
-        return NamedSource(source, named), NamedSource(test)
+        return NamedSource(source, named), NamedSource(test, unnamed)
     if columns_of(source) is None:
-        return NamedSource(source), NamedSource(test, named)
+        return NamedSource(source, unnamed), NamedSource(test, named)
     path_column, label_column = (
         column if column in there else None for column in (named.path_column, named.label_column)
     )
-    return NamedSource(source, named), NamedSource(test, Choices(path_column, label_column))
-
-
-def _as_in_run(images: NamedSource, run: FinishedRun) -> NamedSource:
-    """Return the images, read as the run read them if they are where it found them, save for what the user named."""
-    if os.path.abspath(images.location) != run.record.get("source"):
-        return images
-    before = run.record.get("reading", {})
-    choices = {name: before.get(name) if value is None else value for name, value in asdict(images.choices).items()}
-    for name, value in choices.items():
-        if not isinstance(value, str | None):
-            raise InputError(f"{run.results.folder / 'run.json'} is damaged: its reading has {name} {value!r}.")
-    return replace(images, choices=Choices(**choices))
+    tested = replace(named, path_column=path_column, label_column=label_column)
+    return NamedSource(source, named), NamedSource(test, tested)
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:

@@ -121,3 +121,29 @@ def test_images_are_reviewed_by_key_and_saved_as_corrections(run: RunResults, tm
         "5 images reviewed"
         in report(run.folder, "--format", "markdown", "--corrections", tmp_path / "corrections.csv").stdout
     )
+
+
+@pytest.mark.slow
+def test_a_decision_of_the_corrections_that_is_taken_back_stays_so(run: RunResults, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    file, worst = tmp_path / "corrections.csv", run.paths[run.worst_first()[0]]
+    pd.DataFrame({"path": [worst], "action": ["kept"], "label": [""]}).to_csv(file, index=False)
+    report(run.folder, "--corrections", file)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
+        page = browser.new_page()
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto((run.folder / "issues.html").as_uri())
+        assert "1 reviewed" in page.locator("#count").inner_text()
+        page.locator(".card [aria-pressed=true]").click()
+        for _ in range(2):
+            assert "0 reviewed" in page.locator("#count").inner_text()
+            page.reload()
+        pd.DataFrame({"path": [worst], "action": ["excluded"], "label": [""]}).to_csv(file, index=False)
+        report(run.folder, "--corrections", file)
+        page.reload()
+        assert "excluded" in page.locator(".verdict").all_inner_texts()
+        browser.close()
+    assert wrong == []

@@ -414,7 +414,7 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, agreed: Pat
 
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "source": str(tmp_path / "gone")}))
-    refused(call("retrain", run), "is not there; name them: cvcoteach retrain SOURCE --run")
+    refused(call("retrain", run), "is not there; name them with cvcoteach retrain SOURCE --run")
     (run / "run.json").write_text(json.dumps({**record, "state": "running"}))
     refused(call("retrain", run), "is not finished")
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.writers.registry import fingerprint
 from cvcoteach.pipeline.apply import check, record_of, undo, write, write_list
-from cvcoteach.pipeline.apply_plan import ApplySettings, plan
+from cvcoteach.pipeline.apply_plan import Action, ApplySettings, plan
 from cvcoteach.pipeline.results import RunResults
 from tests.finished_runs import finished_run
 from tests.images import CLASSES, class_folders
@@ -184,6 +187,37 @@ def test_files_are_copied_and_taken_back_to_the_byte(tmp_path: Path, name: str) 
             undo(written.record)
 
 
+@pytest.mark.parametrize("action", ["relabel", "exclude"])
+def test_a_parquet_that_holds_the_images_is_copied_row_by_row(tmp_path: Path, action: Action) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    folder = read_source(tmp_path / "shapes")
+    images = [{"bytes": Path(file).read_bytes(), "path": None} for file in folder.files or ()]
+    given = pa.array([-1, *folder.labels[1:]], pa.int64())  # the first has no label
+    features = {"label": {"names": list(folder.class_names), "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
+        {"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    pq.write_table(
+        pa.table([pa.array(images, schema.field("image").type), given], schema=schema), tmp_path / "x.parquet"
+    )
+    source = read_source(tmp_path / "x.parquet", cache_dir=tmp_path / "cache")
+    true = true_of(folder)[1:]
+    reading = Choices(cache_dir=tmp_path / "cache")
+    run = finished_run(tmp_path / "run", source, true)
+    (tmp_path / "elsewhere").mkdir()
+    destination = tmp_path / "elsewhere" / "fixed.parquet"
+    written = write(plan(run.folder, ApplySettings(action), choices=reading), destination)
+    fixed, n = read_source(destination, cache_dir=tmp_path / "cache"), int((source.labels != true).sum())
+    kept = slice(None) if action == "relabel" else source.labels == true
+    assert (fixed.labels == true[kept]).all()
+    assert pq.read_schema(destination) == schema
+    content = pq.read_table(destination)["image"].to_pylist()[1:]
+    assert content == np.array(images[1:], dtype=object)[kept].tolist()
+    assert undo(written.record).n_changes == n > 0
+    assert pq.read_table(destination) == pq.read_table(tmp_path / "x.parquet")
+
+
 def test_a_file_that_was_moved_since_stays_where_it_is(run: RunResults, tmp_path: Path) -> None:
     written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
     changes = json.loads(written.record.read_text())["changes"]
@@ -200,6 +234,96 @@ def test_an_interrupted_undo_goes_on(run: RunResults, tmp_path: Path) -> None:
     (tmp_path / "fixed" / first["file_in_copy"]).rename(tmp_path / "fixed" / first["file"])
     assert undo(written.record).n_changes == 12
     assert fingerprint(tmp_path / "fixed") == fingerprint(tmp_path / "shapes")
+
+
+@pytest.mark.parametrize("name", ["../stolen.png", "/tmp/stolen.png", "link/stolen.png", ""])
+@pytest.mark.parametrize("field", ["file", "file_in_copy"])
+def test_a_record_that_leads_out_of_the_copy_is_refused(run: RunResults, tmp_path: Path, name: str, field: str) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    (tmp_path / "fixed" / "link").symlink_to(tmp_path)
+    record = json.loads(written.record.read_text())
+    record["changes"][0][field] = name
+    written.record.write_text(json.dumps(record))
+    before = fingerprint(tmp_path / "fixed")
+    with pytest.raises(InputError, match=r"lies outside of .*fixed; nothing was changed"):
+        undo(written.record)
+    assert fingerprint(tmp_path / "fixed") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"changes": 3}, {"changes": ["x"]}, {"changes": [{"file": 3}]}, {"root": None}, {"reading": []}, {"state": []}],
+)
+def test_a_damaged_record_is_refused(run: RunResults, tmp_path: Path, change: dict[str, Any]) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    written.record.write_text(json.dumps({**json.loads(written.record.read_text()), **change}))
+    with pytest.raises(InputError, match="is no record of changes"):
+        undo(written.record)
+
+
+@pytest.mark.parametrize("name", ["fixed", "fixed.csv"])
+def test_a_copy_whose_record_was_not_finished_is_taken_back(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    source = read_source(tmp_path / "shapes")
+    if name.endswith(".csv"):
+        table = pd.DataFrame({"path": source.paths, "label": [source.class_names[k] for k in source.labels]})
+        table.to_csv(tmp_path / "shapes" / "labels.csv", index=False)
+        source = read_source(tmp_path / "shapes" / "labels.csv")
+    run = finished_run(tmp_path / "run", source, true_of(source))
+    planned = plan(run.folder, ApplySettings("relabel"))
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(file: Path) -> str:
+        if file.name == name:
+            raise KilledError
+        return fingerprint(file)
+
+    monkeypatch.setattr("cvcoteach.pipeline.apply.fingerprint", killed)
+    with pytest.raises(KilledError):
+        write(planned, tmp_path / name)
+    monkeypatch.undo()
+    assert undo(record_of(tmp_path / name)).n_changes == 12
+    assert (read_source(tmp_path / name).labels == source.labels).all()
+
+
+def test_two_copies_to_one_place_do_not_take_each_others_half(
+    run: RunResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, copy2, n = plan(run.folder, ApplySettings("relabel")), shutil.copy2, 0
+
+    def other_meanwhile(*files: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 5:
+            write(planned, tmp_path / "fixed")
+        return copy2(*files)
+
+    monkeypatch.setattr("shutil.copy2", other_meanwhile)
+    with pytest.raises(InputError, match="could not be written: Directory not empty"):
+        write(planned, tmp_path / "fixed")
+    assert len(read_source(tmp_path / "fixed")) == N
+    assert undo(record_of(tmp_path / "fixed")).n_changes == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fixed", "fixed.changes.json", "run", "shapes"]
+
+
+def test_what_a_killed_copy_left_goes_after_an_hour(
+    run: RunResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".fixed.abcd_123.partial" / "ring").mkdir(parents=True)
+    (tmp_path / ".other.abcd_123.partial").mkdir()
+    planned = plan(run.folder, ApplySettings("relabel"))
+    write(planned, tmp_path / "fixed")
+    assert (tmp_path / ".fixed.abcd_123.partial").exists()
+    shutil.rmtree(tmp_path / "fixed")
+    record_of(tmp_path / "fixed").unlink()
+    monkeypatch.setattr("cvcoteach._files._ABANDONED", -1.0)
+    write(planned, tmp_path / "fixed")
+    assert not (tmp_path / ".fixed.abcd_123.partial").exists()
+    assert (tmp_path / ".other.abcd_123.partial").exists()
 
 
 def test_nothing_is_written_where_something_is(

@@ -204,6 +204,16 @@ def test_reviews_tell_how_often_people_agree_blind_and_not(run: RunResults, tmp_
     assert decided[run.paths[seen[0]]] == {"action": "kept", "label": "", "blind": False} if seen else True
 
 
+def test_a_page_keeps_decisions_apart_from_those_of_pages_with_other_reviews(run: RunResults, tmp_path: Path) -> None:
+    file, keys = tmp_path / "reviews.csv", []
+    for actions in (["kept", "kept"], ["kept", "excluded"], ["kept", "kept"]):
+        pd.DataFrame({"path": run.paths[:2], "action": actions, "label": ""}).to_csv(file, index=False)
+        keys.append(data_of(report(run.folder, ReportSettings(corrections=file)))["key"])
+    keys.append(data_of(report(run.folder))["key"])
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 3
+
+
 def test_a_cell_that_was_kept_from_being_a_formula_is_read_back(evil: RunResults, tmp_path: Path) -> None:
     path = next(path for path in evil.paths if path.startswith("=1+1"))
     file = tmp_path / "reviews.csv"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]
     with _opened(files[0]) as reader:
         schema = reader.schema
     features = _json(folder / _INFO).get("features") if (folder / _INFO).is_file() else None
-    return arrow_table(location, schema, batches, stamp, features), notes
+    part = "" if folder == location else folder.name
+    return replace(arrow_table(location, schema, batches, stamp, features), part=part), notes
 
 
 def table_of_dataset(dataset: Any) -> Table:

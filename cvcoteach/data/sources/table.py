@@ -53,6 +53,8 @@ class Table:
     """Columns that hold encoded images, and what gives them, row by row."""
     stamp: str = ""
     """What tells whether these have changed."""
+    part: str = ""
+    """Which part of the file it is, where the file holds several tables."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the classes 0, 1, … of a column, where the file holds them."""
 
@@ -149,7 +151,7 @@ def _images_of(table: Table, column: str, frame: pd.DataFrame, choices: Choices,
         return find_files(table.file, column, frame[column], choices.path_pattern)
     if choices.path_pattern is not None:
         raise InputError(f"--path-pattern is given, but the column {column!r} of {table.file.name} holds the images.")
-    files = unpack(table.file, f"{table.stamp} {column}", table.images[column], choices)
+    files = unpack(table.file, table.stamp, table.images[column], choices, f"{table.part} {column}")
     name = printable_name(table.file)
     return Found(tuple([f"{name}#{row}" for row in rows.tolist()]), tuple([files[row] for row in rows.tolist()]))
 
@@ -160,7 +162,7 @@ def read_table_unlabelled(table: Table, choices: Choices) -> Source:
     usual = [column for column in table.columns if _plain(column) in PATH_COLUMNS and column not in table.images]
     path_column = choices.path_column or [*table.images, *usual, *table.columns][0]
     if path_column in table.images:
-        inside = unpack(table.file, f"{table.stamp} {path_column}", table.images[path_column], choices)
+        inside = unpack(table.file, table.stamp, table.images[path_column], choices, f"{table.part} {path_column}")
         names = [f"{printable_name(table.file)}#{row}" for row in range(len(inside))]
         return replace(unlabelled(table.file, table.file.parent, names), file_names=tuple(inside), notes=table.notes)
     frame = table.load([path_column])

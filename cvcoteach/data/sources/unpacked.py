@@ -28,7 +28,9 @@ def stamp_of(files: Iterable[Path]) -> str:
     return digest(*[f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats])
 
 
-def unpack(location: Path, stamp: str, images: Callable[[], Iterable[bytes]], choices: Choices) -> Sequence[str]:
+def unpack(
+    location: Path, stamp: str, images: Callable[[], Iterable[bytes]], choices: Choices, part: str = ""
+) -> Sequence[str]:
     """Return a file for each of the encoded images, written into the cache unless they lie there already.
 
     Args:
@@ -36,17 +38,18 @@ def unpack(location: Path, stamp: str, images: Callable[[], Iterable[bytes]], ch
         stamp: what tells whether its content has changed; see `stamp_of`.
         images: called for the images, in order, where they are not in the cache.
         choices: where the cache is.
+        part: which images of the location these are, such as a split and a column; those of other parts stay.
 
     Raises:
         InputError: where the cache cannot be written.
     """
     base = cache_folder(choices.cache_dir) / "unpacked"
-    folder = base / f"{digest(str(location), stamp)[:24]}"
+    folder = base / f"{digest(str(location), part, stamp)[:24]}"
     try:
         base.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(base / f".{folder.name}.lock"):
             if not (folder / _DONE).exists():
-                _write(base, folder, location, images())
+                _write(base, folder, {"location": str(location), "part": part}, images())
         n = int(json.loads((folder / _DONE).read_text(encoding="utf-8"))["n_images"])
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,8 +60,8 @@ def unpack(location: Path, stamp: str, images: Callable[[], Iterable[bytes]], ch
     return [str(folder / _place(row)) for row in range(n)]
 
 
-def _write(base: Path, folder: Path, location: Path, images: Iterable[bytes]) -> None:
-    """Write all images into `folder`, as a whole or not at all; images of an earlier state of the source go."""
+def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[bytes]) -> None:
+    """Write all images into `folder`, as a whole or not at all; images of an earlier state of the same go."""
     partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{folder.name}.", suffix=PARTIAL))
     try:
         n = 0
@@ -67,10 +70,10 @@ def _write(base: Path, folder: Path, location: Path, images: Iterable[bytes]) ->
                 (partial / _place(row)).parent.mkdir()
             (partial / _place(row)).write_bytes(image)
             n = row + 1
-        (partial / _DONE).write_text(json.dumps({"location": str(location), "n_images": n}), encoding="utf-8")
+        (partial / _DONE).write_text(json.dumps({**origin, "n_images": n}), encoding="utf-8")
         # datasets in memory may share a name, and another run may be reading the other one
-        for other in base.iterdir() if location.exists() else ():
-            if not other.name.startswith(".") and _location_of(other) == str(location):
+        for other in base.iterdir() if os.path.exists(origin["location"]) else ():
+            if not other.name.startswith(".") and _origin_of(other) == origin:
                 shutil.rmtree(other, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
@@ -78,9 +81,10 @@ def _write(base: Path, folder: Path, location: Path, images: Iterable[bytes]) ->
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _location_of(folder: Path) -> str | None:
+def _origin_of(folder: Path) -> dict[str, str] | None:
     try:
-        return str(json.loads((folder / _DONE).read_text(encoding="utf-8"))["location"])
+        written = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        return {name: written[name] for name in ("location", "part")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

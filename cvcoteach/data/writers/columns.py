@@ -23,7 +23,7 @@ class Columns:
     """Where the images of a source stand in its table."""
 
     path: str
-    """Column of the paths."""
+    """Column of the paths; empty where the table holds the images themselves."""
     labels: tuple[str, ...]
     """Column of the labels, or the K one-hot ones."""
     rows: IntArray
@@ -36,6 +36,7 @@ def find_columns(
     source: Source,
     choices: Choices,
     class_names: Mapping[str, Sequence[str]],
+    rows: IntArray | None = None,
 ) -> Columns:
     """Return the columns that say what the source says.
 
@@ -45,11 +46,14 @@ def find_columns(
         source: As it was read from the table.
         choices: How it was read.
         class_names: Names of the classes 0, 1, … of a column, where the file holds them.
+        rows: (n,) row of the table of each image, ascending, where the table holds the images themselves.
 
     Raises:
         InputError: None does: the table has changed since, or is of a layout that cannot be written.
     """
-    path, rows = _find_paths(names if choices.path_column is None else [choices.path_column], load, source)
+    path = ""
+    if rows is None:
+        path, rows = _find_paths(names if choices.path_column is None else [choices.path_column], load, source)
     others = [name for name in names if name != path]
     usual = sorted(others, key=lambda name: name.strip().casefold() not in LABEL_COLUMNS)  # stable: usual ones first
     for name in usual if choices.label_column is None else [choices.label_column]:

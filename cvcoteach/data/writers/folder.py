@@ -6,10 +6,11 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
+from cvcoteach._files import folder_written_whole, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.writers.copy import Copy
@@ -57,8 +58,6 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     """
     files, names = copy.source.files or (), names_in_copy(copy)
     rows = np.flatnonzero(copy.kept).tolist()
-    partial = destination.with_name(f".{destination.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
         needed = sum(os.stat(files[row]).st_size for row in rows)
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -67,26 +66,39 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
             raise InputError(
                 f"{destination} would take {needed / 1e9:,.1f} GB, but only {free / 1e9:,.1f} GB are free there."
             )
-        made: set[str] = set()
-        for number, row in enumerate(rows, start=1):
-            target = os.path.join(partial, names[row])
-            if (folder := os.path.dirname(target)) not in made:
-                os.makedirs(folder, exist_ok=True)
-                made.add(folder)
-            shutil.copy2(files[row], target)
-            on_image(number, len(rows))
-        if destination.exists():
-            destination.rmdir()  # checked to be empty
-        os.replace(partial, destination)
+        with folder_written_whole(destination) as partial:
+            made: set[str] = set()
+            for number, row in enumerate(rows, start=1):
+                target = os.path.join(partial, names[row])
+                if (folder := os.path.dirname(target)) not in made:
+                    os.makedirs(folder, exist_ok=True)
+                    made.add(folder)
+                shutil.copy2(files[row], target)
+                on_image(number, len(rows))
     except OSError as error:
         raise _not_written(destination, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def place_in(root: Path, name: str) -> Path:
+    """Return where a file of the copy lies. Raises InputError for a name that leads out of the copy."""
+    place = root / name
+    if leads_out(name) or not place.parent.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{name!r} lies outside of {root}; nothing was changed.")
+    return place
+
+
+def leads_out(name: str) -> bool:
+    """Return whether a file name, as text, is absolute or goes up."""
+    path = PurePath(name)
+    return bool(path.anchor) or ".." in path.parts or not path.parts or "\0" in name
 
 
 def move(root: Path, old: str, new: str) -> bool:
-    """Move a file of the copy; return whether it was where `old` says and nothing was in its way."""
-    here, there = root / old, root / new
+    """Move a file of the copy; return whether it was where `old` says and nothing was in its way.
+
+    Raises InputError where a name leads out of the copy, or the file cannot be moved.
+    """
+    here, there = place_in(root, old), place_in(root, new)
     if not here.is_file() or there.exists():
         return False
     try:
@@ -98,19 +110,20 @@ def move(root: Path, old: str, new: str) -> bool:
 
 
 def bring_back(file: Path, root: Path, name: str) -> bool:
-    """Copy a file of the source into the copy; return whether it is there and nothing was in its way."""
-    there = root / name
+    """Copy a file of the source into the copy; return whether it is there and nothing was in its way.
+
+    Raises InputError where the name leads out of the copy, or the file cannot be written.
+    """
+    there = place_in(root, name)
     if not file.is_file() or there.exists():
         return False
-    partial = there.with_name(f".{there.name}.partial")
     try:
         there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, partial)
-        os.replace(partial, there)
+        with written_whole(there) as opened, open(file, "rb") as read:
+            shutil.copyfileobj(read, opened, 2**20)
+        shutil.copystat(file, there)
     except OSError as error:
         raise _not_written(there, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return True
 
 
@@ -124,7 +137,7 @@ def _class_folders(source: Source) -> list[str] | None:
     classes: dict[str, int] = {}
     for name, label in zip(_names(source), source.labels.tolist(), strict=True):
         folder, slash, _ = name.partition("/")
-        if not slash or os.path.isabs(name) or classes.setdefault(folder, label) != label:
+        if not slash or leads_out(name) or classes.setdefault(folder, label) != label:
             return None
         folders.setdefault(label, folder)
     if len(folders) < len(source.class_names):

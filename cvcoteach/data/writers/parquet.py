@@ -8,18 +8,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cvcoteach._files import replacing
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.sources import Source
+from cvcoteach.data.sources.arrow import holds_images
 from cvcoteach.data.sources.parquet import FORMAT, open_parquet
+from cvcoteach.data.sources.source import printable_name
 from cvcoteach.data.writers.columns import find_columns, relocated
 from cvcoteach.data.writers.copy import Copy
 
+_ROWS, _ROWS_WITH_IMAGES = 65536, 1024
+"""Rows copied at a time."""
+
 
 def recognises(source: Source) -> bool:
-    """Return whether a source is a Parquet file of paths and labels."""
+    """Return whether a source is a Parquet file."""
     return source.array is None and source.location.is_file() and FORMAT.recognises(source.location)
 
 
@@ -35,22 +41,26 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     Raises InputError where the table has changed since it was read.
     """
     file = copy.source.location
+    held = _rows_held(copy.source)
     with pq.ParquetFile(file) as opened:
         schema = opened.schema_arrow
-        plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
+        plain = [
+            f.name for f in schema if not pa.types.is_nested(f.type) and not (held is not None and holds_images(f.type))
+        ]
         columns = find_columns(
             plain,
             lambda name: _values(_column(opened, name)),
             copy.source,
             copy.choices,
             open_parquet(file).class_names,
+            held,
         )
         n_rows = opened.metadata.num_rows
         donors, kept = np.arange(n_rows), np.ones(n_rows, np.bool_)
         donors[columns.rows] = columns.rows[copy.donors]
         kept[columns.rows] = copy.kept
         changed = {name: _column(opened, name).take(pa.array(donors)) for name in columns.labels}
-        paths = relocated(copy, destination)
+        paths = relocated(copy, destination) if columns.path else None
         if paths is not None:
             written = _values(_column(opened, columns.path)).astype(object).to_numpy(copy=True)
             written[columns.rows] = paths
@@ -58,10 +68,12 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
         done, to_do = 0, int(kept.sum())
         with replacing(destination) as out, pq.ParquetWriter(out, schema, compression=_compression(opened)) as writer:
             first = 0
-            for batch in opened.iter_batches():
+            for batch in opened.iter_batches(_ROWS if held is None else _ROWS_WITH_IMAGES):
                 part = slice(first, first + batch.num_rows)
                 first += batch.num_rows
                 table = pa.Table.from_batches([batch])
+                if held is not None and destination.parent.resolve() != file.parent.resolve():
+                    _check_held(table, file, destination)
                 for name, values in changed.items():
                     field = schema.field(name)
                     piece = values.slice(part.start, batch.num_rows).cast(field.type)
@@ -70,6 +82,26 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
                 writer.write_table(table.cast(schema))
                 done += len(table)
                 on_image(done, to_do)
+
+
+def _rows_held(source: Source) -> IntArray | None:
+    """Return the row (n,) of each image that the table itself holds; None for a table of paths."""
+    prefix = f"{printable_name(source.location)}#"
+    rows = [path.removeprefix(prefix) for path in source.paths]
+    if not open_parquet(source.location).images or not all(map(str.isdecimal, rows)):
+        return None
+    return np.array(rows, np.int64)
+
+
+def _check_held(table: pa.Table, file: Path, destination: Path) -> None:
+    """Raise InputError where rows name files in place of holding images, which a copy elsewhere would not find."""
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        hugging_face = pa.types.is_struct(kind) and holds_images(kind) and kind.get_field_index("bytes") >= 0
+        if hugging_face and pc.struct_field(table[name], "bytes").null_count:
+            raise InputError(
+                f"some rows of {file.name} name files in place of holding images; name an --output beside it, not "
+                f"{destination}."
+            )
 
 
 def _column(opened: pq.ParquetFile, name: str) -> pa.Array:

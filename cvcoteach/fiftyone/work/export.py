@@ -12,6 +12,7 @@ import fiftyone as fo
 import pandas as pd
 
 from cvcoteach._csv import write_csv
+from cvcoteach._files import folder_written_whole
 from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import InputError, near
 from cvcoteach.fiftyone.store import runs
@@ -90,17 +91,13 @@ def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on
     odd = next((label for label in labels if not _is_folder_name(label)), None)
     if odd is not None:
         raise InputError(f"the class {odd!r} cannot be the name of a folder; export a CSV instead.")
-    partial = folder.with_name(f".{folder.name}.cvcoteach-export.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
-            on_progress(Progress("copying images", number, len(ids)))
-            _copy(path, partial / label, sample_id)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)  # a whole export, or none
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder_written_whole(folder) as partial:
+            for number, (sample_id, path, label) in enumerate(zip(ids, paths, labels, strict=True)):
+                on_progress(Progress("copying images", number, len(ids)))
+                _copy(path, partial / label, sample_id)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise InputError(f"{folder} could not be written: {error.strerror}.") from error
     return len(ids)
 

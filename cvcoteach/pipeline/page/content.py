@@ -73,9 +73,10 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
         record: The content of its run.json.
         reviews: What people decided since.
     """
+    earlier = [] if reviews is None else [reviews.key]
     return {
         "title": f"Label issues in {_name(results)}",
-        "key": digest("\0".join(results.paths), results.labels, *results.class_names),
+        "key": digest("\0".join(results.paths), results.labels, *results.class_names, *earlier),
         "folder": str(results.folder),
         "source": results.source,
         "summary": dict(results.summary),

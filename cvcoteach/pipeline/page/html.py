@@ -25,8 +25,8 @@ def page(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], pictur
     """Return the report as HTML.
 
     Args:
-        content: As `report_content.content_of`.
-        images: As `report_content.image_records`, worst first, with the keys blind and decision besides.
+        content: As `content.content_of`.
+        images: As `content.image_records`, worst first, with the keys blind and decision besides.
         pictures: JPEG or PNG bytes of each image; None where there is no picture.
     """
     title = _text(content["title"])

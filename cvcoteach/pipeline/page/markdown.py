@@ -14,7 +14,7 @@ _MOST_ROWS = 20
 def markdown(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> str:
     """Return a report as Markdown: the headline, the most doubtful images, confusions, classes, rounds.
 
-    content: as `report_content.content_of`; images: as `image_records`, worst first.
+    content: as `content.content_of`; images: as `image_records`, worst first.
     """
     summary = content["summary"]
     parts = [f"# {cell(content['title'])}", "\n".join(cell(sentence) + "  " for sentence in content["sentences"])]

@@ -13,7 +13,7 @@ import numpy as np
 from cvcoteach._files import replacing
 from cvcoteach._progress import Silent, Watcher
 from cvcoteach._validation import InputError, IntArray, check_at_least, near
-from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.page.content import Listed, blind_sample, content_of, image_records, listed
@@ -21,6 +21,7 @@ from cvcoteach.pipeline.page.html import page
 from cvcoteach.pipeline.page.markdown import markdown
 from cvcoteach.pipeline.page.reviews import Reviews, codes_of
 from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.run_source import as_in_run, root_of
 
 PAGE = "issues.html"
 Format = Literal["html", "markdown", "json"]
@@ -77,8 +78,7 @@ def report(run: str | Path, settings: ReportSettings | None = None, watcher: Wat
     reviews = None
     if settings.corrections is not None:
         sample = blind_sample(results)
-        root = Path(results.source)
-        reviews = Reviews.read(settings.corrections, results, root if root.is_dir() else root.parent, sample)
+        reviews = Reviews.read(settings.corrections, results, root_of(results.source), sample)
     content = content_of(results, finished.record, reviews)
     shown = listed(results, settings.blind, None if reviews is None else reviews.decided)
     if settings.format != "html":
@@ -147,9 +147,10 @@ def pictured(results: RunResults, shown: Listed, most: int) -> IntArray:
 
 def _source(run: FinishedRun, watcher: Watcher) -> Source | None:
     """Return the run's images, in its order; None, with a note, where they are not there any more."""
-    location = Path(run.record.get("source", ""))
+    location = Path(run.results.source)
+    choices = as_in_run(run.results.folder, run.record, location)
     try:
-        data = read_source(location, **asdict(Choices(**run.record.get("reading", {}))))
+        data = read_source(location, **asdict(choices))
     except InputError as error:
         watcher.note(f"The page has no pictures: {error}")
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cvcoteach._files import digest
 from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.issues.corrections import Corrected, Judged, blind_paths, correct
 from cvcoteach.issues.precision_recall import Interval, Readout
@@ -46,6 +47,12 @@ class Reviews:
     def decided(self) -> BoolArray:
         """(n,) whether somebody decided about the label."""
         return self.corrected.reviewed | self.corrected.excluded
+
+    @property
+    def key(self) -> str:
+        """A digest of all decisions: what is decided on a page is kept for pages with the same ones."""
+        made = self.corrected
+        return digest(made.labels, made.reviewed, made.excluded, self.blind)
 
     @property
     def n_in_order(self) -> int:

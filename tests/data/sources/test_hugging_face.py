@@ -100,6 +100,21 @@ def test_images_are_unpacked_once_and_again_when_they_change(tmp_path: Path, cac
     assert len([each for each in (cache / "unpacked").iterdir() if not each.name.startswith(".")]) == 1
 
 
+def test_the_images_of_another_split_or_column_stay(tmp_path: Path) -> None:
+    datasets.DatasetDict({"test": made(), "train": made()}).save_to_disk(tmp_path / "saved")
+    features = datasets.Features(
+        {"image": datasets.Image(), "mask": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    pictures = [picture(i) for i in range(6)]
+    two = datasets.Dataset.from_dict({"image": pictures, "mask": pictures, "label": LABELS}, features=features)
+    two.to_parquet(tmp_path / "two.parquet")
+    files = [
+        *[read_source(tmp_path / "saved", split=split).files or () for split in ("train", "test")],
+        *[read_source(tmp_path / "two.parquet", path_column=column).files or () for column in ("image", "mask")],
+    ]
+    assert all(each and all(Path(file).is_file() for file in each) for each in files)
+
+
 def test_a_write_that_breaks_off_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made().to_parquet(tmp_path / "x.parquet")
     write, n = Path.write_bytes, 0

@@ -26,19 +26,23 @@
   // -- decisions --
 
   const history = [];
+  // what a corrections file says, of a page made with one
+  const fromFile = new Set(images.filter((image) => image.decision).map((image) => image.path));
+  // who judged an image with the suggestion in view cannot judge it blind any more
+  const unblind = () => { for (const image of images) if (image.decision && !image.decision.blind) image.blind = false; };
+  unblind();
   const elsewhere = {}; // decisions about images that an earlier page of this run listed
   try {
     const kept = JSON.parse(localStorage.getItem(STORE) || "{}");
     const listed = new Set(images.map((image) => image.path));
-    for (const image of images) if (kept[image.path]) image.decision = kept[image.path];
-    for (const [path, decision] of Object.entries(kept)) if (!listed.has(path)) elsewhere[path] = decision;
+    for (const image of images) if (Object.hasOwn(kept, image.path)) image.decision = kept[image.path]; // null: taken back
+    for (const [path, decision] of Object.entries(kept)) if (decision && !listed.has(path)) elsewhere[path] = decision;
   } catch { /* a page from a file may have no storage */ }
-  // who judged an image with the suggestion in view cannot judge it blind any more
-  for (const image of images) if (image.decision && !image.decision.blind) image.blind = false;
+  unblind();
 
   function keep() {
     const kept = { ...elsewhere };
-    for (const image of images) if (image.decision) kept[image.path] = image.decision;
+    for (const image of images) if (image.decision || fromFile.has(image.path)) kept[image.path] = image.decision;
     try { localStorage.setItem(STORE, JSON.stringify(kept)); } catch { /* as above */ }
   }
 

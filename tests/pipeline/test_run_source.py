@@ -1,0 +1,63 @@
+"""Where the images of a run are, and how they are read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import Choices, read_source
+from cvcoteach.pipeline.apply_plan import ApplySettings, plan
+from cvcoteach.pipeline.page.report import report
+from cvcoteach.pipeline.retrain import retrain
+from cvcoteach.pipeline.run_source import as_in_run, choices_in, location_of, reading_record, root_of
+from tests.finished_runs import finished_run
+from tests.images import class_folders
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    class_folders(tmp_path / "shapes", n=60)
+    source = read_source(tmp_path / "shapes")
+    return finished_run(tmp_path / "run", source, source.labels).folder
+
+
+USES: dict[str, Callable[[Path], Any]] = {
+    "apply": lambda run: plan(run, ApplySettings("relabel")),
+    "report": report,
+    "retrain": retrain,
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("reading", [{"colour": "red"}, {"split": 3}, {"cache_dir": ["x"]}])
+def test_an_odd_reading_ends_in_a_sentence(run: Path, use: str, reading: dict[str, Any]) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "reading": reading}))
+    with pytest.raises(InputError, match=r"run\.json is damaged: its reading has "):
+        USES[use](run)
+
+
+def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
+    choices = Choices("path", split="test", cache_dir=tmp_path)
+    assert choices_in(json.loads(json.dumps(reading_record(choices))), tmp_path) == choices
+
+
+def test_images_of_the_run_are_read_as_it_read_them_save_for_what_is_named(tmp_path: Path) -> None:
+    record = {"source": str(tmp_path / "a.csv"), "reading": {"path_column": "p", "label_column": "l"}}
+    named = Choices(label_column="other", cache_dir=tmp_path)
+    assert as_in_run(tmp_path, record, tmp_path / "a.csv", named) == Choices("p", "other", cache_dir=tmp_path)
+    assert as_in_run(tmp_path, record, tmp_path / "b.csv", named) == named
+
+
+def test_a_record_without_a_source_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="damaged: it has no source"):
+        location_of(tmp_path, {}, "with --source")
+
+
+def test_paths_are_relative_to_the_folder_of_a_table(tmp_path: Path) -> None:
+    assert root_of(str(tmp_path)) == root_of(str(tmp_path / "labels.csv")) == tmp_path
