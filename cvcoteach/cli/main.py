@@ -61,6 +61,8 @@ class _Group(click.Group):
         except MemoryError as error:
             say(f"Error: there is not enough memory ({error or 'nothing is left'}).", err=True)
             ctx.exit(1)
+        except BrokenPipeError:  # as with `| head`: whoever reads has seen enough, which click passes over in silence
+            raise
         except OSError as error:  # of the system, not of the program: a disk, a folder that was removed meanwhile
             where = f"{error.filename}: " if error.filename else ""
             say(f"Error: {where}{error.strerror or error}.", err=True)

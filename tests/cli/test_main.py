@@ -43,6 +43,15 @@ def test_an_error_and_an_interruption_have_exit_codes_of_their_own(
     assert sentence in result.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def written(*args: Any, **options: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(module, "find_issues", written)
+    result = CliRunner().invoke(main, ["find-issues", str(tmp_path)])
+    assert "Broken pipe" not in result.output
+
+
 def test_wrong_usage_is_exit_code_2() -> None:
     for arguments in (["find-issues"], ["find-issues", "photos", "--folds", "1"], ["nothing"]):
         assert CliRunner().invoke(main, arguments).exit_code == 2
