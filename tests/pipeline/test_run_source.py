@@ -76,6 +76,7 @@ def test_retraining_unpacks_into_the_cache_of_its_machine(
 def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
     choices = Choices("path", split="test", cache_dir=tmp_path)
     assert choices_in(json.loads(json.dumps(reading_record(choices))), tmp_path) == choices
+    assert reading_record(Choices(cache_dir=Path("here")))["cache_dir"] == str(Path("here").absolute())
 
 
 def test_images_of_the_run_are_read_as_it_read_them_save_for_what_is_named(tmp_path: Path) -> None:
