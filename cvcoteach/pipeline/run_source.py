@@ -13,7 +13,9 @@ from cvcoteach.data.sources import Choices
 
 
 def reading_record(choices: Choices) -> dict[str, str | None]:
-    """Return how a source is read, for a record in JSON; `choices_in` takes it."""
+    """Return how a source is read, for a record in JSON, from any folder; `choices_in` takes it."""
+    if choices.cache_dir is not None:
+        choices = replace(choices, cache_dir=choices.cache_dir.absolute())
     return {name: None if value is None else str(value) for name, value in asdict(choices).items()}
 
 

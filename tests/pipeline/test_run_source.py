@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Choices, read_source
+from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.pipeline.apply_plan import ApplySettings, plan
 from cvcoteach.pipeline.page.report import report
 from cvcoteach.pipeline.retrain import retrain
 from cvcoteach.pipeline.run_source import as_in_run, choices_in, location_of, reading_record, root_of
+from cvcoteach.pipeline.settings import Machine
 from tests.finished_runs import finished_run
 from tests.images import class_folders
 
@@ -42,9 +44,39 @@ def test_an_odd_reading_ends_in_a_sentence(run: Path, use: str, reading: dict[st
         USES[use](run)
 
 
+@pytest.mark.parametrize(
+    ("use", "module"), [("apply", "apply_plan"), ("report", "page.report"), ("retrain", "retraining_set")]
+)
+def test_the_cache_of_the_run_is_used_again(run: Path, use: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "reading": {"cache_dir": "named"}}))
+    used: list[Path | None] = []
+
+    def reads(location: Path, *, cache_dir: Path | None, **others: Any) -> Source:
+        used.append(cache_dir)
+        raise InputError("enough")
+
+    monkeypatch.setattr(f"cvcoteach.pipeline.{module}.read_source", reads)
+    with suppress(InputError):
+        USES[use](run)
+    assert used == [Path("named")]
+
+
+def test_retraining_unpacks_into_the_cache_of_its_machine(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reads(location: Path, *, cache_dir: Path | None, **others: Any) -> Source:
+        raise InputError(f"unpacks into {cache_dir}")
+
+    monkeypatch.setattr("cvcoteach.pipeline.retraining_set.read_source", reads)
+    with pytest.raises(InputError, match=f"unpacks into {tmp_path / 'cache'}"):
+        retrain(run, machine=Machine(cache_dir=tmp_path / "cache"))
+
+
 def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
     choices = Choices("path", split="test", cache_dir=tmp_path)
     assert choices_in(json.loads(json.dumps(reading_record(choices))), tmp_path) == choices
+    assert reading_record(Choices(cache_dir=Path("here")))["cache_dir"] == str(Path("here").absolute())
 
 
 def test_images_of_the_run_are_read_as_it_read_them_save_for_what_is_named(tmp_path: Path) -> None:

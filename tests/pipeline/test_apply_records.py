@@ -1,0 +1,127 @@
+"""The record of a corrected copy: read, not trusted; and what is left of a copy that was cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import read_source
+from cvcoteach.data.writers.registry import fingerprint
+from cvcoteach.pipeline.apply import record_of, undo, write
+from cvcoteach.pipeline.apply_plan import ApplySettings, plan
+from cvcoteach.pipeline.results import RunResults
+from tests.finished_runs import finished_run
+from tests.images import class_folders
+from tests.pipeline.test_apply import N, true_of
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunResults:
+    """A run on a folder with twelve wrong labels."""
+    class_folders(tmp_path / "shapes", n=N)
+    source = read_source(tmp_path / "shapes")
+    return finished_run(tmp_path / "run", source, true_of(source))
+
+
+@pytest.mark.parametrize("name", ["../stolen.png", "/tmp/stolen.png", "link/stolen.png", ""])
+@pytest.mark.parametrize("field", ["file", "file_in_copy"])
+def test_a_record_that_leads_out_of_the_copy_is_refused(run: RunResults, tmp_path: Path, name: str, field: str) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    (tmp_path / "fixed" / "link").symlink_to(tmp_path)
+    record = json.loads(written.record.read_text())
+    record["changes"][0][field] = name
+    written.record.write_text(json.dumps(record))
+    before = fingerprint(tmp_path / "fixed")
+    with pytest.raises(InputError, match=r"lies outside of .*fixed; nothing was changed"):
+        undo(written.record)
+    assert fingerprint(tmp_path / "fixed") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"changes": 3}, {"changes": ["x"]}, {"changes": [{"file": 3}]}, {"root": None}, {"reading": []}, {"state": []}],
+)
+def test_a_damaged_record_is_refused(run: RunResults, tmp_path: Path, change: dict[str, Any]) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    written.record.write_text(json.dumps({**json.loads(written.record.read_text()), **change}))
+    with pytest.raises(InputError, match="is no record of changes"):
+        undo(written.record)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(record_of(tmp_path / "fixed"))
+    with pytest.raises(InputError, match="is not a regular file"):
+        undo(record_of(tmp_path / "fixed"))
+
+
+@pytest.mark.parametrize("name", ["fixed", "fixed.csv"])
+def test_a_copy_whose_record_was_not_finished_is_taken_back(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    source = read_source(tmp_path / "shapes")
+    if name.endswith(".csv"):
+        table = pd.DataFrame({"path": source.paths, "label": [source.class_names[k] for k in source.labels]})
+        table.to_csv(tmp_path / "shapes" / "labels.csv", index=False)
+        source = read_source(tmp_path / "shapes" / "labels.csv")
+    run = finished_run(tmp_path / "run", source, true_of(source))
+    planned = plan(run.folder, ApplySettings("relabel"))
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(file: Path) -> str:
+        if file.name == name:
+            raise KilledError
+        return fingerprint(file)
+
+    monkeypatch.setattr("cvcoteach.pipeline.apply.fingerprint", killed)
+    with pytest.raises(KilledError):
+        write(planned, tmp_path / name)
+    monkeypatch.undo()
+    assert undo(record_of(tmp_path / name)).n_changes == 12
+    assert (read_source(tmp_path / name).labels == source.labels).all()
+
+
+def test_two_copies_to_one_place_do_not_take_each_others_half(
+    run: RunResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, copy2, n = plan(run.folder, ApplySettings("relabel")), shutil.copy2, 0
+
+    def other_meanwhile(*files: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 5:
+            write(planned, tmp_path / "fixed")
+        return copy2(*files)
+
+    monkeypatch.setattr("shutil.copy2", other_meanwhile)
+    with pytest.raises(InputError, match="could not be written: Directory not empty"):
+        write(planned, tmp_path / "fixed")
+    assert len(read_source(tmp_path / "fixed")) == N
+    assert undo(record_of(tmp_path / "fixed")).n_changes == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fixed", "fixed.changes.json", "run", "shapes"]
+
+
+def test_what_a_killed_copy_left_goes_after_an_hour(
+    run: RunResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".fixed.abcd_123.partial" / "ring").mkdir(parents=True)
+    (tmp_path / ".other.abcd_123.partial").mkdir()
+    planned = plan(run.folder, ApplySettings("relabel"))
+    write(planned, tmp_path / "fixed")
+    assert (tmp_path / ".fixed.abcd_123.partial").exists()
+    shutil.rmtree(tmp_path / "fixed")
+    record_of(tmp_path / "fixed").unlink()
+    monkeypatch.setattr("cvcoteach._files._ABANDONED", -1.0)
+    write(planned, tmp_path / "fixed")
+    assert not (tmp_path / ".fixed.abcd_123.partial").exists()
+    assert (tmp_path / ".other.abcd_123.partial").exists()
