@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cvcoteach._validation import BoolArray, InputError, near
-from cvcoteach.data.sources import Source
+from cvcoteach.data.sources import Choices, Source
 from cvcoteach.data.sources.source import count
 from cvcoteach.issues.corrections import decisions
 from cvcoteach.pipeline.results import RunResults
@@ -25,7 +25,7 @@ Again = Literal["continue", "fresh", "replace"]
 AGAIN: tuple[Again, ...] = get_args(Again)
 
 _NUMBERED = re.compile(r".*#\d+")
-_FLAGS_ONLY = ("flag_for", "min_probability")
+_NO_MATTER = ("flag_for", "min_probability", "cache_dir")
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,15 @@ class Destination:
 _OTHERWISE = "the earlier run stays, unless you replace it"
 
 
-def asked(settings: Settings) -> dict[str, Any]:
-    """Return the settings as they were asked for, as JSON; without those that only draw the line between flags."""
-    plain = {name: value for name, value in asdict(settings).items() if name not in _FLAGS_ONLY}
+def asked(settings: Settings, choices: Choices) -> dict[str, Any]:
+    """Return what was asked for, as JSON: how to read the source, and all settings but those that only flag."""
+    plain = {**asdict(choices), **asdict(settings)}
+    plain = {name: value for name, value in plain.items() if name not in _NO_MATTER}
     return dict(json.loads(json.dumps(plain, default=str)))
 
 
 def destination(
-    output: Path | None, default: Path, identity: Mapping[str, Any], settings: Settings, again: Again
+    output: Path | None, default: Path, identity: Mapping[str, Any], asked_for: Mapping[str, Any], again: Again
 ) -> Destination:
     """Choose the folder of a run.
 
@@ -81,7 +82,7 @@ def destination(
         output: The folder that was named, if any.
         default: The folder otherwise.
         identity: Of the run, see `RunFolder.open`.
-        settings: Of the run.
+        asked_for: Of the run, see `asked`.
         again: "continue"; "fresh" for a new folder in any case, unless the newest holds this run unfinished;
             "replace" for the folder itself.
 
@@ -103,7 +104,7 @@ def destination(
     for run in runs:
         if run.record["identity"] == wanted:
             return Destination(run.path)
-    alike = [run for run in runs if run.record.get("asked") == asked(settings)]
+    alike = [run for run in runs if run.record.get("asked") == asked_for]
     if not runs or not alike or runs[-1].path != folders[-1]:
         return Destination(first)  # `RunFolder.open` says what differs
     folder = _next(first, folders)

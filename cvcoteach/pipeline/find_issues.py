@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.run_source import reading_record
 from cvcoteach.pipeline.settings import Machine, Settings
 
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
@@ -99,7 +100,7 @@ def find_issues(
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
     named = Path(output) if output else None
-    target = destination(named, default_output(data.location), prepared.identity, settings, again)
+    target = destination(named, default_output(data.location), prepared.identity, asked(settings, choices), again)
     changed = target.sentence(data)
     if changed is not None:
         progress.note(changed)
@@ -113,11 +114,12 @@ def find_issues(
         if run.done:
             return replace(_brought_up_to_date(run, data, rule, decided, progress), was_done=True)
         write_unreadable(run.path, prepared.unreadable)
-        run.save(source=str(data.location), reading=asdict(choices), images=dict(prepared.images))
+        reading = reading_record(replace(choices, cache_dir=machine.cache_dir))
+        run.save(source=str(data.location), reading=reading, images=dict(prepared.images))
         if prepared.n_groups is not None:
             run.save(groups={"count": prepared.n_groups, "column": group_column})
         run.save(
-            asked=asked(settings),
+            asked=asked(settings, choices),
             since=str(target.since.folder.absolute())
             if target.since and target.comparable
             else run.record.get("since"),

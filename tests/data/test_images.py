@@ -209,17 +209,3 @@ def test_no_readable_image_has_no_natural_size(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"x")
     with pytest.raises(InputError, match="none of 1 images looked at"):
         natural_size(source_of(tmp_path))
-
-
-def test_a_user_without_a_home_is_asked_for_a_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def no_home(name: str) -> str:
-        raise RuntimeError("could not determine the home directory")
-
-    for answer in (no_home, lambda name: "~/.cache/cvcoteach"):
-        monkeypatch.setattr(images.platformdirs, "user_cache_dir", answer)
-        monkeypatch.delenv("CVCOTEACH_CACHE_DIR", raising=False)
-        with pytest.raises(InputError, match="no home folder; name a cache folder with --cache-dir or in CVCOTEACH"):
-            images.cache_folder()
-        assert images.cache_folder(tmp_path) == tmp_path
-        monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path))
-        assert images.cache_folder() == tmp_path
