@@ -128,7 +128,7 @@ def changes(before: RunResults, data: Source) -> str:
         )
         if number
     ]
-    return ", ".join(parts) or "the content of images has changed"
+    return ", ".join(parts) or "the content of images, or their groups have changed"
 
 
 def difference(before: RunResults, now: RunResults) -> dict[str, Any]:
