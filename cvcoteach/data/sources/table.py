@@ -229,9 +229,11 @@ def _find_label_column(table: Table, path_column: str, choices: Choices) -> str 
     """Return the label column; None where there may be one per class. Raises InputError where it is not clear."""
     others = _others(table, path_column, choices)
     usual = [column for column in others if _plain(column) in LABEL_COLUMNS]
+    # exports of a reviewed dataset have the label of now beside the one that was given
+    of_now = [column for column in usual if _plain(column) != "given_label"]
     of_fiftyone = [column for column in others if column.endswith(".label")]
     named = [column for column in others if column in table.class_names]
-    for choice in (usual, named, others, [] if usual else of_fiftyone):
+    for choice in (usual, of_now, named, others, [] if usual else of_fiftyone):
         if len(choice) == 1:
             return choice[0]
     if len(others) > 1 and not usual:

@@ -43,6 +43,11 @@ def test_of_two_usual_names_the_one_whose_files_exist_is_taken(pets: Path) -> No
     assert read_source(table).paths == ("sub/d.png", "a.png")
 
 
+def test_the_label_of_now_is_taken_not_the_one_that_was_given(pets: Path) -> None:
+    source = read_source(write(pets / "t.csv", "filepath,given_label,label\na.png,x,y\nb.png,y,x\n"))
+    assert [source.class_names[k] for k in source.labels] == ["y", "x"]
+
+
 def test_columns_can_be_named(pets: Path) -> None:
     table = write(pets / "t.csv", "path,second,label,worse\na.png,c.png,x,p\nb.png,sub/d.png,y,q\n")
     source = read_source(table, path_column="second", label_column="worse")
