@@ -227,8 +227,7 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
     Raises:
         InputError: The kind is unknown, or a package that ONNX needs is missing.
     """
-    if kind not in EXPORTS:
-        raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
+    check_export(kind)
     file, images = folder / EXPORTS[kind], model.images
     # copies, since an exporter may leave its own tensors in what it traces
     whole = Whole(replace(model, networks=[copy.deepcopy(network).cpu() for network in model.networks])).eval()
@@ -242,7 +241,6 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
         with replacing(file) as out:
             out.write(content.getbuffer())
         return file
-    _check_onnx()
     onnx: Any = torch.onnx.export(
         whole,
         (example,),
@@ -257,8 +255,11 @@ def export_model(model: Model, folder: Path, kind: str) -> Path:
     return file
 
 
-def _check_onnx() -> None:
-    for package in ("onnx", "onnxscript"):
+def check_export(kind: str) -> None:
+    """Raise InputError where the kind of an export is unknown, or a package that it needs is missing."""
+    if kind not in EXPORTS:
+        raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
+    for package in ("onnx", "onnxscript") if kind == "onnx" else ():
         try:
             importlib.import_module(package)
         except ImportError as error:

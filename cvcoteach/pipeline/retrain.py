@@ -14,7 +14,7 @@ from cvcoteach._csv import write_csv
 from cvcoteach._files import digest
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
-from cvcoteach.coteaching.model_files import EXPORTS, export_model, load_model, save_model
+from cvcoteach.coteaching.model_files import check_export, export_model, load_model, save_model
 from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
 from cvcoteach.data.sources import Choices, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, epochs_of, plan_of
@@ -102,8 +102,7 @@ def retrain(
     run, (output, source, corrections, test) = Path(run), map(_path, (output, source, corrections, test))
     settings, machine, progress = settings or RetrainSettings(), machine or Machine(), RunProgress(watcher)
     for kind in exports:
-        if kind not in EXPORTS:
-            raise InputError(f"export is {kind!r}; it takes {' or '.join(EXPORTS)}.")
+        check_export(kind)  # before anything is trained
     finished = FinishedRun.read(run)
     recipe = recipe_of(settings, finished.record)
     if recipe.model.is_foreign:

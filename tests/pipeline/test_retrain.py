@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -32,3 +33,11 @@ def test_named_columns_are_those_of_the_tables_that_have_them(tmp_path: Path) ->
 def test_an_unknown_export_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"export is 'tflite'; it takes onnx or torch\.export"):
         retrain(tmp_path / "nowhere", exports=["tflite"])
+
+
+def test_a_missing_package_of_an_export_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match="needs the package onnxscript"):
+        retrain(tmp_path / "nowhere", exports=["onnx"])
