@@ -52,9 +52,9 @@ def write_csv(path: Path, table: pd.DataFrame, *, index: bool = False, float_for
         table.to_csv(file, index=index, float_format=float_format)
 
 
-def csv_text(table: pd.DataFrame) -> str:
+def csv_text(table: pd.DataFrame, *, float_format: str | None = None) -> str:
     """Return a table as text, its texts escaped, as `write_csv` writes it."""
-    return _escaped_table(table).to_csv(index=False)
+    return _escaped_table(table).to_csv(index=False, float_format=float_format)
 
 
 def _escaped_table(table: pd.DataFrame) -> pd.DataFrame:

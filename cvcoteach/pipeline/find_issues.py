@@ -147,7 +147,7 @@ def _brought_up_to_date(
         results = results.flagged_by(rule)
     if results is there and there.has_its_table() and (run.path / PAGE).exists():
         return results
-    if not there.has_its_table(exactly=True) and (aside := there.put_table_aside()):
+    if not there.has_written_table() and (aside := there.put_table_aside()):
         progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
     results = _compared(results, run.record.get("since"))
     _save(results, run, data)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._csv import unescaped, unescaped_values, write_csv
+from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
 from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
@@ -27,6 +27,7 @@ from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_summary import confusions
 from cvcoteach.pipeline.settings import RULES
 
+_FLOATS = "%.6f"
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
 
 _IN_NOTEBOOK = 10
@@ -229,16 +230,20 @@ class RunResults:
         )
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
-    def has_its_table(self, *, exactly: bool = False) -> bool:
-        """Return whether issues.csv is there, with its columns and, in any order, each image with its flag.
+    def has_written_table(self) -> bool:
+        """Return whether issues.csv is as it was written, so that nothing of anybody's is lost with it."""
+        try:
+            return (self.folder / ISSUES).read_bytes() == csv_text(self.table(), float_format=_FLOATS).encode()
+        except OSError:
+            return False
 
-        exactly: whether columns of other names are none of it.
-        """
+    def has_its_table(self) -> bool:
+        """Return whether issues.csv is there, with its columns and, in any order, each image with its flag."""
         try:
             there = pd.read_csv(self.folder / ISSUES, dtype=str, keep_default_na=False, encoding="utf-8")
         except (OSError, ValueError):
             return False
-        if not {*_COLUMNS} <= {*there.columns} or (exactly and [*there.columns] != [*self.table().columns]):
+        if not {*_COLUMNS} <= {*there.columns}:
             return False
         flags = there["is_label_issue"].str.lower() == "true"  # spreadsheets write TRUE
         found = zip(unescaped_values(there["path"]), flags, strict=True)
@@ -258,7 +263,7 @@ class RunResults:
 
         Raises InputError where the disk is full or the folder cannot be written.
         """
-        write_csv(run.path / ISSUES, self.table(), float_format="%.6f")
+        write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
         of_issues = {name: np.asarray(getattr(self.found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
