@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from cvcoteach._validation import InputError
 from cvcoteach.cli.main import main
-from cvcoteach.data.sources import read_source
-from cvcoteach.issues.precision_recall import Interval
+from cvcoteach.data.sources import Source, read_source
+from cvcoteach.issues.precision_recall import Interval, expected_noise_rate
 from cvcoteach.pipeline.check import CheckResult, Finding, Limits, check
 from cvcoteach.pipeline.page.content import blind_sample
 from cvcoteach.pipeline.results import RunResults
@@ -122,3 +122,16 @@ def test_each_outcome_has_its_own_exit_code(run: RunResults, tmp_path: Path) -> 
     assert held(run.folder).exit_code == 1
     assert held(tmp_path, "--max-noise", 0.1).exit_code == 1
     assert held(run.folder, "--max-noise", 2).exit_code == 2
+
+
+def test_labels_reviewed_before_the_run_count_as_right(tmp_path: Path) -> None:
+    given, n = np.arange(600) % 3, 600
+    true = np.where(np.arange(n) < 90, (given + 1) % 3, given)
+    source = Source(tmp_path, tmp_path, tuple(f"{i}.png" for i in range(n)), given, ("a", "b", "c"))
+    results = finished_run(tmp_path / "run", source, true)
+    reviewed = results.with_reviewed(results.found.is_label_issue)
+    before, after = expected_noise_rate(results.found), expected_noise_rate(reviewed.found)
+    assert before is not None
+    assert after is not None
+    assert (before.low > 0.14, after.high < 0.01) == (True, True)
+    assert (reviewed.summary["n_probably_wrong"], reviewed.summary["n_reviewed"]) == (0, 90)
