@@ -98,14 +98,7 @@ def measured_precision_recall(
     Raises InputError where the answers do not fit the sample, or the sample was drawn from other issues.
     """
     check_level(level)
-    answers = _as_answers(wrong, len(sample))
-    reviewed = sample.indices[: len(answers)]
-    stratum = strata(issues)
-    if reviewed.max(initial=0) >= len(stratum) or not np.array_equal(stratum[reviewed], sample.stratum[: len(answers)]):
-        raise InputError("the sample was drawn from other issues; draw a new one with review_sample.")
-    sizes = np.bincount(stratum, minlength=_N_STRATA)
-    seen = np.bincount(stratum[reviewed], minlength=_N_STRATA)
-    found = np.bincount(stratum[reviewed][answers], minlength=_N_STRATA)
+    reviewed, stratum, (sizes, seen, found) = _counted(issues, sample, wrong)
     model = np.bincount(stratum, issues.wrong, minlength=_N_STRATA) / np.maximum(sizes, 1)
     model_seen = np.bincount(stratum[reviewed], issues.wrong[reviewed], minlength=_N_STRATA) / np.maximum(seen, 1)
     rectified = model + np.where(seen > 0, found / np.maximum(seen, 1) - model_seen, 0)
@@ -128,9 +121,9 @@ def measured_precision_recall(
         if interval is not None and interval.width > WIDE:
             notes.append(
                 f"{name} lies anywhere from {interval.low:.0%} to {interval.high:.0%}; "
-                f"{len(answers)} reviews are few, four times as many about halve that."
+                f"{len(reviewed)} reviews are few, four times as many about halve that."
             )
-    return Readout(precision, recall, issues.n_issues, len(answers), " ".join(notes))
+    return Readout(precision, recall, issues.n_issues, len(reviewed), " ".join(notes))
 
 
 def measured_noise_rate(
@@ -141,14 +134,7 @@ def measured_noise_rate(
     Arguments, method and errors are those of `measured_precision_recall`.
     """
     check_level(level)
-    answers = _as_answers(wrong, len(sample))
-    reviewed = sample.indices[: len(answers)]
-    stratum = strata(issues)
-    if reviewed.max(initial=0) >= len(stratum) or not np.array_equal(stratum[reviewed], sample.stratum[: len(answers)]):
-        raise InputError("the sample was drawn from other issues; draw a new one with review_sample.")
-    sizes = np.bincount(stratum, minlength=_N_STRATA)
-    seen = np.bincount(stratum[reviewed], minlength=_N_STRATA)
-    found = np.bincount(stratum[reviewed][answers], minlength=_N_STRATA)
+    _, stratum, (sizes, seen, found) = _counted(issues, sample, wrong)
     model = np.bincount(stratum, issues.wrong, minlength=_N_STRATA) / np.maximum(sizes, 1)
     rate = np.where(seen > 0, found / np.maximum(seen, 1), model)
     ends = _noise_ends(sizes, seen, found, level)
@@ -300,6 +286,23 @@ def _drawn_totals(
         rate = np.where(rng.random(draws) < 0.5, above, below)
         result[group] = k + rng.binomial(size - m, rate)
     return result
+
+
+def _counted(
+    issues: LabelIssues, sample: ReviewSample, wrong: npt.ArrayLike
+) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray]]:
+    """Return the reviewed images, the group of every image, and per group: all images, the reviewed, the wrong ones.
+
+    Raises InputError where the answers do not fit the sample, or the sample was drawn from other issues.
+    """
+    answers = _as_answers(wrong, len(sample))
+    reviewed = sample.indices[: len(answers)]
+    stratum = strata(issues)
+    if reviewed.max(initial=0) >= len(stratum) or not np.array_equal(stratum[reviewed], sample.stratum[: len(answers)]):
+        raise InputError("the sample was drawn from other issues; draw a new one with review_sample.")
+    places = (stratum, stratum[reviewed], stratum[reviewed][answers])
+    sizes, seen, found = (np.bincount(place, minlength=_N_STRATA) for place in places)
+    return reviewed, stratum, (sizes, seen, found)
 
 
 def _as_answers(wrong: npt.ArrayLike, n: int) -> BoolArray:

@@ -23,6 +23,7 @@ from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 from tables import markdown, publish
 
+from cvcoteach.cleanlab.filter import CLEANLAB_FILTERS
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.issues.flags import flags_of
@@ -33,15 +34,6 @@ from cvcoteach.training.head_trainer import HeadTrainer
 K = 10
 N_FOLDS = 5
 TUNED_ON = ("aggre", "random2")
-FILTERS = (
-    "prune_by_noise_rate",
-    "prune_by_class",
-    "both",
-    "confident_learning",
-    "predicted_neq_given",
-    "low_normalized_margin",
-    "low_self_confidence",
-)
 SYNTHETIC = (
     "symmetric .2",
     "symmetric .5",
@@ -114,7 +106,7 @@ def measured(trainer: HeadTrainer, given: Labels, wrong: Bools, seed: int) -> It
         flags = find_label_issues(given, probs, n_jobs=1)
         seconds = folds + clock.lap()
         yield [f"cleanlab, {score.replace('_', '-')}", *figures(wrong, 1 - quality, flags), np.nan, seconds]
-    for rule in FILTERS:
+    for rule in CLEANLAB_FILTERS:
         flags = find_label_issues(given, probs, filter_by=rule, n_jobs=1)
         yield [f"cleanlab, {rule}", np.nan, np.nan, *flag_figures(wrong, flags), np.nan, folds + clock.lap()]
 
@@ -189,7 +181,7 @@ def calibration(wrong: Bools, probability: Floats, n_bins: int = 15) -> float:
 
 def text(table: pd.DataFrame, head: str) -> str:
     """What was to be reached, then everything."""
-    best_filter = table[table.method.isin([f"cleanlab, {rule}" for rule in FILTERS])]
+    best_filter = table[table.method.isin([f"cleanlab, {rule}" for rule in CLEANLAB_FILTERS])]
     best_filter = best_filter.groupby(["noise", "seed"]).F1.max().groupby("noise").mean()
     means = table.groupby(["method", "noise"])[list(FIGURES)].mean()
     ours, theirs = means.loc[OURS], means.loc[CLEANLAB]

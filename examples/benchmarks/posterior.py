@@ -24,6 +24,7 @@ from data import BUILD, HUMAN_LABELS, N_TRAIN, frozen_features, load_cifar10n
 from sklearn.metrics import average_precision_score, f1_score
 from tables import markdown, publish
 
+from cvcoteach.cleanlab.filter import CLEANLAB_FILTERS
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.issues.flags import flags_of
 from cvcoteach.noise_model import simulate as noise
@@ -34,15 +35,6 @@ RATES, SPARSITIES, SEEDS = (0.2, 0.4, 0.6), (0.0, 0.2, 0.4, 0.6), (0, 1, 2)
 LOW_RATES, LOW_SEEDS = (0.02, 0.005), (3, 4, 5)  # on seeds 0-2 the prior of the transition was chosen
 FEATURE_RATES = (0.2, 0.4)
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
-FILTERS = (
-    "prune_by_noise_rate",
-    "prune_by_class",
-    "both",
-    "confident_learning",
-    "predicted_neq_given",
-    "low_normalized_margin",
-    "low_self_confidence",
-)
 Labels = npt.NDArray[np.int64]
 
 
@@ -97,7 +89,7 @@ def cached_probabilities(trainer: HeadTrainer, name: str, given: Labels) -> npt.
 def compared(given: Labels, probs: npt.NDArray[np.float32], wrong: npt.NDArray[np.bool_]) -> tuple[float, ...]:
     """Share of wrong labels, average precision and F1 of cleanlab's best and of the posterior, seconds of both."""
     rankings = [get_label_quality_scores(given, probs, method=score) for score in SCORES]
-    flags = [find_label_issues(given, probs, filter_by=rule, n_jobs=1) for rule in FILTERS]
+    flags = [find_label_issues(given, probs, filter_by=rule, n_jobs=1) for rule in CLEANLAB_FILTERS]
     start = time.process_time()
     posterior = fit_posterior(given, probs)
     seconds = time.process_time() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
 class _Unpickler(pickle.Unpickler):
     """Reads dicts, lists, text and numbers, and arrays of bytes; everything else is refused."""
 
-    _KNOWN = {  # noqa: RUF012 - a constant
+    _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy", "ndarray"): _ARRAY,
