@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.noise_model.posterior import Posterior
 
 FlagFor = Literal["f1", "precision", "recall"]
@@ -30,6 +30,14 @@ and they have low probabilities. (Chosen on draws 100-104 of examples/benchmarks
 
 GOAL = 0.9
 """Expected precision or recall of flags for "precision" or "recall"."""
+
+BEYOND_JUDGMENT = 3
+"""Labels of a class up to which nobody can tell right ones from wrong ones: models that score them saw two at most."""
+
+FEW_RIGHT, MOST_LOST = 100, 0.25
+"""Of a class with fewer than 100 labels expected to be right, flags take at most a quarter of these: whoever accepts
+all of them must not lose the class. (Chosen on draws 10-14 of examples/benchmarks/rare_classes.py.)"""
+_LEAST_LOST = 0.5  # expected right labels: of a class whose labels are all wrong, all are flagged
 
 
 @dataclass(frozen=True)
@@ -57,23 +65,56 @@ class FlagRule:
         """Return the rule's name, as `LabelIssues.flag_for` has it."""
         return self.flag_for if self.min_probability is None else f"probability {self.min_probability:g}"
 
-    def flags(self, wrong: npt.ArrayLike) -> BoolArray:
-        """Flag labels, (n,). wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated."""
+    def flags(self, wrong: npt.ArrayLike, labels: IntArray | None = None) -> BoolArray:
+        """Flag labels, (n,).
+
+        Args:
+            wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated.
+            labels: (n,) given, 0..K-1: rare classes are spared then (`spare_rare_classes`), unless the rule is a
+                minimum probability.
+        """
         w = np.asarray(wrong, dtype=np.float64)
         if not w.size:
             return np.zeros(0, np.bool_)
         if self.min_probability is not None:
             return w >= self.min_probability
         if self.flag_for == "f1":
-            return flags_of_best_f1(w)
-        return _flags_of_precision(w) if self.flag_for == "precision" else _flags_of_recall(w)
+            flags = flags_of_best_f1(w)
+        else:
+            flags = _flags_of_precision(w) if self.flag_for == "precision" else _flags_of_recall(w)
+        return flags if labels is None else spare_rare_classes(flags, w, labels)
 
 
 def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
     """Flag labels by their posterior, (n,); none where there is no signal. rule: None for the best expected F1."""
     if not posterior.has_signal:
         return np.zeros(len(posterior.labels), np.bool_)
-    return (rule or FlagRule()).flags(posterior.wrong)
+    return (rule or FlagRule()).flags(posterior.wrong, posterior.labels)
+
+
+def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) -> BoolArray:
+    """Take flags back where they would take a rare class away, (n,).
+
+    A class with up to `BEYOND_JUDGMENT` labels keeps none. Of one with fewer than `FEW_RIGHT` labels expected to be
+    right, the least doubtful lose their flags until at most `MOST_LOST` of these are flagged.
+
+    Args:
+        flags: (n,).
+        wrong: (n,) probabilities that each label is wrong, in [0, 1].
+        labels: (n,) given, 0..K-1.
+    """
+    right = 1 - wrong
+    counts, total = np.bincount(labels), np.bincount(labels, right)
+    result = flags & (counts[labels] > BEYOND_JUDGMENT)
+    rows = np.flatnonzero(result & (total[labels] < FEW_RIGHT))
+    if not len(rows):
+        return result
+    rows = rows[np.lexsort((-wrong[rows], labels[rows]))]
+    given, lost = labels[rows], np.cumsum(right[rows])
+    first = np.flatnonzero(np.r_[True, given[1:] != given[:-1]])
+    before = np.repeat(lost[first] - right[rows[first]], np.diff(np.r_[first, len(rows)]))
+    result[rows[lost - before > np.maximum(MOST_LOST * total[given], _LEAST_LOST)]] = False
+    return result
 
 
 def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
