@@ -26,8 +26,9 @@ from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, par
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
 from cvcoteach.issues.display import table_html
-from cvcoteach.issues.flags import FlagRule, flags_of
+from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.issues.strangers import strangers
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
 Select = Literal["posterior", "agreement"]
@@ -278,7 +279,7 @@ class IterativeCV:
             rounds=tuple(rounds),
             select=self.select,
             remove_ratio=0.0,
-            posterior=posterior,
+            posterior=_with_strangers(posterior, scorer.trainer),
         )
 
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
@@ -324,8 +325,18 @@ class IterativeCV:
             rounds=tuple(rounds),
             select=self.select,
             remove_ratio=ratio,
-            posterior=fit_posterior(labels, rounds[0].pred_probs),
+            posterior=_with_strangers(fit_posterior(labels, rounds[0].pred_probs), scorer.trainer),
         )
+
+
+def _with_strangers(posterior: Posterior, trainer: FoldTrainer) -> Posterior:
+    """Look for images that belong to no class, where there is a signal and the trainer has features (n, d)."""
+    features = getattr(trainer, "features", None)
+    n = len(posterior.labels)
+    if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != n or not posterior.has_signal:
+        return posterior
+    typical = (posterior.pred_probs.argmax(axis=1) == posterior.labels) & (posterior.wrong < PROBABLY_WRONG)
+    return posterior.with_strangers(strangers(features, posterior.labels, typical))
 
 
 def _evidence(rounds: Sequence[PredProbs]) -> PredProbs:

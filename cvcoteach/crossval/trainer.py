@@ -22,6 +22,9 @@ class FoldTrainer(Protocol):
         """Train afresh on `train_idx` with `train_labels` (m,); return the probabilities of `eval_idx`, (e, K)."""
         ...
 
+    # A trainer on features may show them as an attribute `features`, an array (n, d): images that belong to none of the
+    # classes are told by them.
+
 
 class Fold(NamedTuple):
     """The arguments of one `fit_predict`."""

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
 from cvcoteach.issues.display import table_html
-from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
+from cvcoteach.issues.flags import BEYOND_JUDGMENT, FEW_RIGHT, PROBABLY_WRONG, FlagRule, flags_of
+from cvcoteach.issues.strangers import MARKED
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
 _FORMAT = "cvcoteach.LabelIssues"
 _VERSION = 2
 _OLDEST = 1
+_AT_RISK = 1 / 3
 _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
 
@@ -55,6 +57,10 @@ class LabelIssues:
     """One sentence on how the probabilities were read."""
     flag_for: str = ""
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
+    overlaps: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    """(m, 2) pairs of classes that the models cannot tell apart: a label of one counts as right where the other is."""
+    stranger: FloatArray | None = None
+    """(n,) probability that the image belongs to none of the classes, in [0, 1]; None without features to tell by."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
@@ -154,6 +160,38 @@ class LabelIssues:
         share = joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         return _round_rows(share * counts[:, None], counts)
 
+    @property
+    def is_stranger(self) -> BoolArray:
+        """(n,) images that probably belong to none of the classes; exclude them before relabeling others."""
+        return np.zeros(len(self.labels), np.bool_) if self.stranger is None else self.stranger > MARKED
+
+    @property
+    def overlaps_with(self) -> IntArray:
+        """(K,) for each class one that it overlaps with, -1 where there is none."""
+        result = np.full(self.n_classes, -1)
+        result[self.overlaps[:, 1]] = self.overlaps[:, 0]
+        result[self.overlaps[:, 0]] = self.overlaps[:, 1]
+        return result
+
+    @property
+    def at_risk(self) -> IntArray:
+        """Classes that fixing labels may wipe out: few labels are right, and more than a third are expected wrong."""
+        if not self.has_signal:
+            return np.empty(0, np.int64)
+        right = np.bincount(self.labels, self.label_quality, minlength=self.n_classes)
+        rate = np.nan_to_num(self.noise_ratio_per_class)
+        return np.flatnonzero((right < FEW_RIGHT) & (rate > _AT_RISK) & ~np.isin(self._numbers, self.beyond_judgment))
+
+    @property
+    def beyond_judgment(self) -> IntArray:
+        """Classes with so few labels that nobody can tell right ones from wrong ones (`BEYOND_JUDGMENT`)."""
+        counts = np.bincount(self.labels, minlength=self.n_classes)
+        return np.flatnonzero((counts > 0) & (counts <= BEYOND_JUDGMENT))
+
+    @property
+    def _numbers(self) -> IntArray:
+        return np.arange(self.n_classes)
+
     def worst_first(self, *, flagged_only: bool = True) -> IntArray:
         """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images."""
         order = np.argsort(self.label_quality, kind="stable")
@@ -185,7 +223,8 @@ class LabelIssues:
         """One row an image: the four columns of cleanlab's `CleanLearning.find_label_issues`, then ours.
 
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
-        suggested_prob (float64), given_class, suggested_class (categories, by name).
+        suggested_prob (float64), given_class, suggested_class (categories, by name), overlap (category: a class that
+        the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by).
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
@@ -199,6 +238,8 @@ class LabelIssues:
                 "suggested_prob": self.suggested_prob,
                 "given_class": pd.Categorical.from_codes(self.labels, names),
                 "suggested_class": pd.Categorical.from_codes(self.suggested, names),
+                "overlap": pd.Categorical.from_codes(self.overlaps_with[self.labels], names),
+                "stranger": np.nan if self.stranger is None else self.stranger,
             },
             index=self.index,
         )
@@ -301,6 +342,8 @@ def issues_of(
         has_signal=posterior.has_signal,
         note=posterior.note,
         flag_for=str(rule) if filter_by == "posterior" else "",
+        overlaps=posterior.overlaps,
+        stranger=posterior.stranger,
     )
 
 

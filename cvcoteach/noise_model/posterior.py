@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, a
 from cvcoteach.noise_model.base import NoiseModel, Probs, chunks
 from cvcoteach.noise_model.ensemble import fit_mean
 from cvcoteach.noise_model.no_signal import NoSignalModel
+from cvcoteach.noise_model.overlap import overlap_groups, overlapping_pairs
 from cvcoteach.noise_model.signal import Signal, signal_of
 from cvcoteach.noise_model.temperature import Likely, fit_temperature
 
@@ -39,6 +40,10 @@ class Posterior:
     """How much the probabilities know about the labels."""
     model: NoiseModel
     """The fitted explanation of the given labels."""
+    overlaps: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    """(m, 2) pairs of classes whose labels cannot be told apart; either counts as right where the other is."""
+    stranger: FloatArray | None = None
+    """(n,) probability that an image belongs to none of the classes, in [0, 1]; None where nobody looked."""
 
     @property
     def has_signal(self) -> bool:
@@ -61,6 +66,13 @@ class Posterior:
     def transition(self) -> FloatArray:
         """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1."""
         return self.model.transition()
+
+    def with_strangers(self, stranger: FloatArray) -> Posterior:
+        """Return the posterior that knows of images that belong to none of the classes.
+
+        stranger: (n,) probabilities; what they take is missing from every class, the given one included.
+        """
+        return replace(self, label_quality=self.label_quality * (1 - stranger), stranger=stranger)
 
     @property
     def prior(self) -> FloatArray:
@@ -98,7 +110,23 @@ class Posterior:
                 posterior[each, self.labels[rows]] = -1
                 other[rows] = posterior.argmax(axis=1)
                 other_prob[rows] = posterior[each, other[rows]]
+            self._beyond_overlap(best, prob, other, other_prob)
+        if self.stranger is not None:
+            prob *= 1 - self.stranger
+            other_prob *= 1 - self.stranger
         return best, prob, other, other_prob
+
+    def _beyond_overlap(self, best: IntArray, prob: FloatArray, other: IntArray, other_prob: FloatArray) -> None:
+        """Where the given class overlaps with others, let these count as the given one, in place."""
+        for rows, group, posterior in _overlapping(self.labels, self.pred_probs, self.model, self.overlaps):
+            each, labels = np.arange(len(rows)), self.labels[rows]
+            own = np.where(group == group[labels][:, None], posterior, 0).sum(axis=1)
+            posterior[group == group[labels][:, None]] = -1
+            other[rows] = posterior.argmax(axis=1)
+            other_prob[rows] = np.maximum(posterior[each, other[rows]], 0)
+            kept = own >= other_prob[rows]
+            best[rows] = np.where(kept, labels, other[rows])
+            prob[rows] = np.where(kept, own, other_prob[rows])
 
     def rows(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the rows of each chunk, and their posterior P(true = k | image, given label), (m, K), rows sum to 1."""
@@ -134,7 +162,8 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior
     Labels that leaked into the probabilities do not teach the affine model (`leakage`). Where labels and models confuse
     the same classes, as people and networks do, the posterior is less certain (`shared_errors`). Where the
     probabilities know nothing about the labels, nothing is fitted; where they know too little to tell wrong labels from
-    difficult images, `has_signal` is False too (`Signal.found`).
+    difficult images, `has_signal` is False too (`Signal.found`). Classes whose labels they cannot tell apart count as
+    one (`overlapping_pairs`).
 
     Args:
         labels: (n,) given, whole numbers 0..K-1.
@@ -162,9 +191,36 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior
         if not signal.above_chance:
             return _by_rows(y, probs, signal, NoSignalModel(np.bincount(y, minlength=k) / len(y)))
         if k > MAX_FREE_CLASSES:
-            return _many_classes(y, probs, signal)
+            return _with_overlaps(_many_classes(y, probs, signal))
         fit = fit_mean(y, probs)
-        return _by_rows(y, probs, replace(signal, confidence=fit.confidence, evidence=fit.evidence), fit.model)
+        signal = replace(signal, confidence=fit.confidence, evidence=fit.evidence)
+        return _with_overlaps(_by_rows(y, probs, signal, fit.model))
+
+
+def _with_overlaps(found: Posterior) -> Posterior:
+    """Return the posterior that counts classes as one whose labels cannot be told apart."""
+    pairs = overlapping_pairs(found.labels, found.pred_probs)
+    if not len(pairs):
+        return found
+    quality = found.label_quality.copy()
+    for rows, group, posterior in _overlapping(found.labels, found.pred_probs, found.model, pairs):
+        own = group == group[found.labels[rows]][:, None]
+        quality[rows] = np.where(own, posterior, 0).sum(axis=1).clip(0, 1)
+    return replace(found, label_quality=quality, overlaps=pairs)
+
+
+def _overlapping(
+    labels: IntArray, probs: Probs, model: NoiseModel, pairs: IntArray
+) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+    """Yield chunks of the rows whose class overlaps with others, the group of each class, and their posterior."""
+    k = probs.shape[1]
+    group = overlap_groups(pairs, k)
+    shared = np.zeros(k, np.bool_)
+    shared[pairs.ravel()] = True
+    affected = np.flatnonzero(shared[labels])
+    for part in chunks(len(affected), k):
+        rows = affected[part]
+        yield rows, group, model.posterior(labels[rows], probs[rows].clip(0, 1))
 
 
 def _by_rows(labels: IntArray, probs: Probs, signal: Signal, model: NoiseModel) -> Posterior:

@@ -38,6 +38,8 @@ _FORMS = {
     "has_signal": ("b", ""),
     "note": ("U", ""),
     "flag_for": ("U", ""),
+    "overlaps": ("class", "*2"),
+    "stranger": ("f", "n"),
 }
 """Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes."""
 

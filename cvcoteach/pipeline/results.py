@@ -183,7 +183,7 @@ class RunResults:
         return replace(self, reviewed=reviewed, found=found, summary={**self.summary, **figures_})
 
     def _flagged_by(self, rule: FlagRule) -> LabelIssues:
-        flags = rule.flags(self.found.wrong) & self.found.has_signal & ~self.reviewed
+        flags = rule.flags(self.found.wrong, self.labels) & self.found.has_signal & ~self.reviewed
         return replace(self._with_flags(flags), filter_by="posterior", flag_for=str(rule))
 
     def _with_flags(self, flags: BoolArray) -> LabelIssues:
@@ -208,7 +208,8 @@ class RunResults:
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
         ("selected": the models of the last round learned from it), `round` which of them scored it last.
-        `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
+        `overlap` names a class that the models cannot tell from the given one, `stranger` is the probability that the
+        image belongs to none of the classes, empty without features to tell by. `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
         copy has another label.
         """
         issues, names = self.found, np.asarray(self.class_names, dtype=object)
@@ -226,6 +227,8 @@ class RunResults:
                 "round": self.round,
                 "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
                 "contradiction": self.contradiction,
+                "overlap": np.append(names, "")[issues.overlaps_with[issues.labels]],
+                "stranger": "" if issues.stranger is None else issues.stranger,
             }
         )
         return table.iloc[self.worst_first()].reset_index(drop=True)

@@ -114,7 +114,8 @@ class HeadTrainer:
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._threads = choose_threads(threads)
         self._on_epoch = on_epoch
-        self._rows = Rows(np.asanyarray(features), choose_device(device))
+        self.features = np.asanyarray(features)
+        self._rows = Rows(self.features, choose_device(device))
 
     @property
     def n_images(self) -> int:
