@@ -279,7 +279,7 @@ class IterativeCV:
             rounds=tuple(rounds),
             select=self.select,
             remove_ratio=0.0,
-            posterior=_with_strangers(posterior, scorer.trainer),
+            posterior=_with_strangers(posterior, scorer),
         )
 
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
@@ -325,18 +325,18 @@ class IterativeCV:
             rounds=tuple(rounds),
             select=self.select,
             remove_ratio=ratio,
-            posterior=_with_strangers(fit_posterior(labels, rounds[0].pred_probs), scorer.trainer),
+            posterior=_with_strangers(fit_posterior(labels, rounds[0].pred_probs), scorer),
         )
 
 
-def _with_strangers(posterior: Posterior, trainer: FoldTrainer) -> Posterior:
+def _with_strangers(posterior: Posterior, scorer: OutOfSampleScorer) -> Posterior:
     """Look for images that belong to no class, where there is a signal and the trainer has features (n, d)."""
-    features = getattr(trainer, "features", None)
+    features = getattr(scorer.trainer, "features", None)
     n = len(posterior.labels)
     if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != n or not posterior.has_signal:
         return posterior
     typical = (posterior.pred_probs.argmax(axis=1) == posterior.labels) & (posterior.wrong < PROBABLY_WRONG)
-    return posterior.with_strangers(strangers(features, posterior.labels, typical))
+    return posterior.with_strangers(strangers(features, posterior.labels, typical, scorer.groups))
 
 
 def _evidence(rounds: Sequence[PredProbs]) -> PredProbs:

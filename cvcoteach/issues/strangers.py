@@ -20,7 +20,9 @@ _BY_CHANCE = 1e-3
 _TAIL = np.log(5.0)  # of an exponential distribution, one unit being the distance from its median to its 90 % quantile
 
 
-def strangers(features: npt.NDArray[np.floating], labels: IntArray, typical: BoolArray) -> FloatArray:
+def strangers(
+    features: npt.NDArray[np.floating], labels: IntArray, typical: BoolArray, groups: IntArray | None = None
+) -> FloatArray:
     """Return the probability that each image belongs to none of the classes, (n,), in [0, 1].
 
     The score is the relative Mahalanobis distance in the leading principal components of the features: the distance to
@@ -34,6 +36,7 @@ def strangers(features: npt.NDArray[np.floating], labels: IntArray, typical: Boo
         features: (n, d), any kind of numbers that describe images, the same for all.
         labels: (n,) given, 0..K-1.
         typical: (n,) images whose label is probably right, from which the classes are learned.
+        groups: (n,) numbers from 0 on; the images of a group, such as the frames of a video, count as one.
 
     References:
         Ren et al., A simple fix to Mahalanobis distance for improving near-OOD detection, 2021; Efron, Large-Scale
@@ -55,7 +58,8 @@ def strangers(features: npt.NDArray[np.floating], labels: IntArray, typical: Boo
         x = np.empty((n, n_directions))
         for start in range(0, n, _CHUNK):
             x[start : start + _CHUNK] = (features[start : start + _CHUNK].astype(np.float64) - center) @ directions
-        return _excess(_relative_distance(x, labels, rows, known))
+        share = np.ones(n) if groups is None else 1 / np.bincount(groups)[groups]
+        return _excess(_relative_distance(x, labels, rows, known), share)
 
 
 def _relative_distance(x: FloatArray, labels: IntArray, typical: IntArray, known: IntArray) -> FloatArray:
@@ -78,15 +82,18 @@ def _quadratic(x: FloatArray, matrix: FloatArray) -> FloatArray:
     return result
 
 
-def _excess(score: FloatArray) -> FloatArray:
-    """Return the share of images at least as far out that the tail does not explain, (n,), beyond chance."""
+def _excess(score: FloatArray, share: FloatArray) -> FloatArray:
+    """Return how much of what is at least as far out the tail does not explain, (n,), in [0, 1], beyond chance.
+
+    share: (n,) what each image counts for.
+    """
     median, high = np.quantile(score, [0.5, 0.9])
     if not high > median:
         return np.zeros(len(score))
     order = np.argsort(-score, kind="stable")
     units = (score[order] - median) / (high - median)
-    expected = len(score) / 2 * np.exp(-_TAIL * units)
-    beyond = np.arange(1, len(score) + 1)
+    expected = share.sum() / 2 * np.exp(-_TAIL * units)
+    beyond = np.cumsum(share[order])
     by_chance = gammainc(beyond, expected)  # P(Poisson(expected) >= beyond)
     excess = np.where((units > 1) & (by_chance < _BY_CHANCE), 1 - expected / beyond, 0)
     result = np.empty(len(score))
