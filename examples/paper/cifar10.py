@@ -86,6 +86,7 @@ def table(name: str, result: dict[str, Any]) -> str:
             what = f"{quality.replace('_', ' ')}, round {each['round']}"
             rows.append([what, "" if said is None else f"{said:.3f}", f"{each[quality]:.3f}"])
     rows.append(["test accuracy after Co-teaching, %", paper.accuracy, f"{100 * result['accuracy']['test']['1']:.2f}"])
+    rows.append(["noise rate, as round 1 estimates it", "", f"{result['noise_rate']:.3f}"])
     rows.append(["training images", "50,000", f"{result['images']:,}"])
     rows.append(["epochs of a fold, of Co-teaching", "50, 200", "{}, {}".format(*result["epochs"])])
     return markdown([name, "paper", "here"], rows)
