@@ -10,6 +10,7 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine, Settings
 
 
@@ -22,7 +23,12 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
         raise click.BadParameter(f"{value!r} is not a number; it takes a number from 0 on, or 'auto'.") from None
 
 
-@click.command("find-issues")
+_FIRST = (
+    "output path_column label_column backbone features preset flag_for corrections device quiet"  # in this order
+).split()
+
+
+@click.command("find-issues", cls=Grouped, first=_FIRST)
 @click.argument("source", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
 @options.path_column
@@ -60,7 +66,11 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     help="Stop after this many epochs without improvement on a held-out 10 % of the fold.  [default: never]",
 )
 @click.option(
-    "--features", type=options.PATH, help="Train heads on the rows of this .npy (n, d), one per image, instead."
+    "--features",
+    type=options.PATH,
+    metavar="FILE",
+    help="Train heads on these features instead: a .npy (n, d), its rows in the order of cvcoteach list, or an .npz "
+    "with features and paths.",
 )
 @click.option(
     "--backbone",
