@@ -197,7 +197,11 @@ def find_issues(
         say(difference_text(results.summary["since"]))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
     say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
-    say(f"Next: cvcoteach apply {results.folder} --action list says what would change, --action relabel makes a copy")
+    if results.summary["n_issues"]:
+        actions = "--action list says what would change, --action relabel makes a copy"
+        say(f"Next: cvcoteach apply {results.folder} {actions}")
+    elif results.summary["has_signal"]:
+        say(f"Next: cvcoteach retrain {results.folder} trains a classifier")
     if results.summary.get("n_contradictions"):
         say("Copies of one image with different labels come first in issues.csv.")
     if results.unreadable:

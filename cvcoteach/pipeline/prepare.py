@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
-from cvcoteach._validation import InputError, IntArray, PredProbs
+from cvcoteach._validation import InputError, IntArray, PredProbs, check_classes_repeat
 from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
@@ -104,6 +104,7 @@ def prepare(
     if not isinstance(data, Source):
         data = read_source(data, **asdict(replace(choices or Choices(), cache_dir=machine.cache_dir)))
         progress.note(f"{data.description}.")
+    check_classes_repeat(data.labels)
     if groups is not None:
         data = replace(data, groups=as_groups(groups, len(data)))
     incv, backbone = settings.cross_validation, None
