@@ -10,12 +10,13 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import plain, say
+from cvcoteach.cli.grouped import Grouped
 
 if TYPE_CHECKING:
     from cvcoteach.pipeline.apply_plan import Action, Plan
 
 
-@click.command()
+@click.command(cls=Grouped, first=("action", "output", "corrections", "min_probability", "write", "undo"))
 @click.argument("run", type=options.PATH, required=False)
 @click.option(
     "--action",

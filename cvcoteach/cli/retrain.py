@@ -10,10 +10,11 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
-@click.command()
+@click.command(cls=Grouped, first="run output corrections test model epochs noise_rate exports device quiet".split())
 @click.argument("source", type=options.PATH)
 @click.option("--run", type=options.PATH, help="Run folder of find-issues, if SOURCE is the images instead.")
 @click.option(

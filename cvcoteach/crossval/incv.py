@@ -18,6 +18,7 @@ from cvcoteach._validation import (
     as_count,
     as_labels,
     check_at_least,
+    check_classes_repeat,
     near,
 )
 from cvcoteach.crossval import agreement as agreement_theory
@@ -228,8 +229,8 @@ class IterativeCV:
             What every round saw and decided, and the probabilities and the posterior that follow.
 
         Raises:
-            InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
-                answer is no probability; the folds finished by then are in `finished`.
+            InputError: For labels or groups that do not fit, classes of one image each, fewer images or groups than
+                folds, and a trainer whose answer is no probability; the folds finished by then are in `finished`.
         """
         if not callable(getattr(trainer, "fit_predict", None)):
             raise InputError(
@@ -237,6 +238,7 @@ class IterativeCV:
                 "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
             )
         y, k = as_labels(labels, n_classes)
+        check_classes_repeat(y)
         found = None if groups is None else as_groups(groups, len(y))
         folds = self.folds(n_units(len(y), found))
         check_enough_images(len(y), max(folds), found)

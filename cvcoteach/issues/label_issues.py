@@ -70,9 +70,10 @@ class LabelIssues:
         return self.has_signal
 
     def __repr__(self) -> str:
+        noise = f"expected noise ratio {self.noise_ratio:.3f}" if self.has_signal else "no signal"
         return (
             f"LabelIssues({self.n_issues:,} of {len(self.labels):,} labels flagged by {self.filter_by!r}, "
-            f"{self.n_classes} classes, expected noise ratio {self.noise_ratio:.3f})"
+            f"{self.n_classes} classes, {noise})"
         )
 
     def _repr_html_(self) -> str:

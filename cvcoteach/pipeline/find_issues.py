@@ -202,7 +202,11 @@ def _cross_validated(
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary={**run_summary.summary(issues, rounds, len(prepared.unreadable)), **copies},
+        summary={
+            **run_summary.summary(issues, rounds, len(prepared.unreadable)),
+            **copies,
+            "trained_on": run_summary.trained_on(prepared.identity),
+        },
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,

@@ -106,7 +106,7 @@ def predict(
 def _check_output(output: Path, source: Path) -> None:
     """Raise InputError if no file can be written there, or if a file of another kind would be lost."""
     if output.is_dir():
-        raise InputError(f"{output} is a folder; --output takes a file.")
+        raise InputError(f"{output} is a folder; the output is a file.")
     if not output.absolute().parent.is_dir():
         raise InputError(f"{output.parent}, the folder for the predictions, does not exist; create it first.")
     if not output.exists():
@@ -118,4 +118,4 @@ def _check_output(output: Path, source: Path) -> None:
         header = []
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
     if not ours or output.resolve() == source.resolve():
-        raise InputError(f"{output} exists and holds no earlier predictions; name another --output.")
+        raise InputError(f"{output} exists and holds no earlier predictions; name another output.")

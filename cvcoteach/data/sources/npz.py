@@ -30,7 +30,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
     Raises:
         InputError: for a file or arrays of another kind, and for labels that are missing.
     """
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         image_name, label_name, notes = _names(arrays, choices.split, location)
         images, labels = arrays.read(image_name), arrays.read(label_name)
         groups = None if choices.group_column is None else arrays.read_groups(choices.group_column, len(images))
@@ -75,7 +75,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
     """Return the images of an .npz, whether it holds labels or not."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         if "images" in arrays.names and choices.split is None:
             name = "images"
         else:
@@ -91,7 +91,7 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
 
 def has_labels(location: Path, choices: Choices) -> bool:
     """Return whether there is an array of labels."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         return any(labels for _, labels in _pairs_of(arrays.names, choices.split))
 
 
@@ -188,7 +188,8 @@ def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None
     )
 
 
-def _open(location: Path) -> _Arrays:
+def open_npz(location: Path) -> _Arrays:
+    """Return the arrays of an .npz, by name, read one by one in a `with`; nothing is unpickled. Raises InputError."""
     return _Arrays(location)
 
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvcoteach.pipeline.page.content import copies_sentence, interval_text
+from cvcoteach.pipeline.page.content import copies_sentence, interval_text, since_rows, since_title
 
 _MOST_ROWS = 20
 
@@ -29,6 +29,8 @@ def markdown(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) ->
         ("Expected recall", interval_text(summary["expected_recall"])),
     ]
     parts.append(table(("", ""), headline))
+    if since := since_rows(content):
+        parts += [f"## {cell(since_title(content))}", table(("", "", ""), since)]
     if content["reviews"] is not None:
         parts += ["## Reviews", "\n".join(review_sentences(content["reviews"]))]
         if content["reviews"]["reliability"]:
