@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cvcoteach._files import FULL, in_bytes, open_regular
+from cvcoteach._files import FULL, in_bytes
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
@@ -39,6 +39,7 @@ from cvcoteach.data.decode import (
     stat_files,
 )
 from cvcoteach.data.levels import ORDINARY, Levels, Pixels, levels_of, merged
+from cvcoteach.data.parts import opened
 from cvcoteach.data.sources import Source, spread
 from cvcoteach.data.workers import cpu_count, in_processes
 
@@ -163,7 +164,7 @@ def natural_size(source: Source, sample: int = 256) -> int:
         warnings.simplefilter("ignore")
         for row in rows:
             try:
-                with open_regular(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
+                with opened(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
                     sides.append(min(image.size))
             except Exception:  # a broken file makes a decoder raise anything; loading says what
                 continue
