@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from cvcoteach._validation import IntArray
+from cvcoteach.data.heif import is_heif, register
 from cvcoteach.data.levels import Kind, Levels, Pixels, Range, levels_of, merged, range_of, to_unit
 from cvcoteach.data.parts import Reader, statuses
 from cvcoteach.data.pointers import stand_in
@@ -244,10 +245,21 @@ def to_square(data: bytes, size: int, levels: Levels | None = None) -> Image.Ima
     return _finish(image, size, levels_of(_range_of(image, decoding)) if levels is None else levels)
 
 
+def open_image(file: IO[bytes]) -> Image.Image:
+    """Return an image of which no more than the head is read. Raises whatever Pillow does, and ValueError for HEIC."""
+    head = file.read(64)
+    file.seek(0)
+    if not is_heif(head):
+        return Image.open(file, formats=FORMATS)
+    if not register():
+        raise ValueError("it is HEIC, which takes the package pillow-heif: pip install 'cvcoteach[heif]'")
+    return Image.open(file, formats=("HEIF",))
+
+
 def _opened(data: bytes, decoding: Decoding) -> Image.Image:
     """Return an image, decoded. Raises whatever Pillow does, and ValueError for one that is too large."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = open_image(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise ValueError(
             f"it has more than the {2 * decoding.max_pixels:,} pixels that are allowed; --max-megapixels raises that"
