@@ -11,6 +11,8 @@ from cvcoteach.data.pointers import check_content
 from cvcoteach.data.sources import (
     cifar,
     coco,
+    cvat,
+    datumaro,
     fiftyone_labels,
     folder,
     hugging_face,
@@ -21,6 +23,7 @@ from cvcoteach.data.sources import (
     parquet,
     records,
     text_table,
+    tfrecord,
     webdataset,
 )
 from cvcoteach.data.sources.json_file import content_of
@@ -32,9 +35,12 @@ FORMATS: tuple[Format, ...] = (
     fiftyone_labels.FORMAT,
     coco.FORMAT,
     label_studio.FORMAT,
+    datumaro.FORMAT,
+    cvat.FORMAT,
     mnist.FORMAT,
     cifar.FORMAT,
     webdataset.FORMAT,
+    tfrecord.FORMAT,
     records.LIST,
     records.LINES,
     text_table.FORMAT,
@@ -123,27 +129,21 @@ def read_source(
     return result
 
 
-def read_unlabelled(
-    source: str | Path,
-    *,
-    path_column: str | None = None,
-    path_pattern: str | None = None,
-    split: str | None = None,
-) -> Source:
+def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Source:
     """Return images without labels: of a folder, at any depth, of a table with a column of paths, of an .npz, or one.
 
     Raises:
         InputError: where there are none.
     """
     location = _located(source, "a folder of images, one image, a table or an .npz")
-    choices = Choices(path_column, None, path_pattern, split)
+    choices = choices or Choices()
     return _format_of(location, choices).read_unlabelled(location, choices)
 
 
-def has_labels(source: str | Path, *, label_column: str | None = None, split: str | None = None) -> bool:
+def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
     """Return whether a source holds labels to read: class folders, a second column, an array of labels."""
     location = _located(source, "a folder of images, one image, a table or an .npz")
-    choices = Choices(label_column=label_column, split=split)
+    choices = choices or Choices()
     return _format_of(location, choices).has_labels(location, choices)
 
 
@@ -215,6 +215,6 @@ def _way_out(location: Path) -> str:
         return " Unpack it, and name the folder."
     if suffix in (".npy",):
         return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
-    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".tfrecord", ".arrow", ".json", ".dat"):
+    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".arrow", ".json", ".dat"):
         return " Write the images as files with a .csv of paths and labels, or as arrays into an .npz."
     return ""

@@ -16,7 +16,8 @@ import pandas as pd
 from cvcoteach._validation import InputError, IntArray
 
 IMAGE_SUFFIXES = frozenset(
-    f".{kind}" for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
+    f".{kind}"
+    for kind in "avif bmp gif heic heif hif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
 )
 
 SPLIT_WORDS = frozenset(
