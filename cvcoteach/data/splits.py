@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,13 @@ def as_splits(splits: Any, n: int, *, name: str = "splits") -> Names:
 
 
 def is_train(name: str) -> bool:
-    """Return whether a split is called train: its name begins with tr, as in training or trn."""
-    return name.casefold().startswith("tr")
+    """Return whether a split is called train, such as training_set, seg_train, trn or TrainVal."""
+    return any(word.startswith("train") or word in ("tr", "trn") for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[a-z]+", spaced.lower())
 
 
 def learned_split(names: Names) -> str:
@@ -53,7 +59,7 @@ def learned_split(names: Names) -> str:
     found, counts = np.unique(names, return_counts=True)
     size = dict(zip(found.tolist(), counts.tolist(), strict=True))
     train = [name for name in size if is_train(name)]
-    others = [name for name in size if not name.casefold().startswith("test")]
+    others = [name for name in size if not any(word.startswith("test") for word in _words(name))]
     return max(train or others or size, key=lambda name: (size[name], name))
 
 
