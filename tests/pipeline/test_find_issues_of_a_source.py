@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -55,5 +54,7 @@ def test_a_dataset_of_hugging_face_is_a_source(tmp_path: Path, monkeypatch: pyte
     assert run.paths == tuple(f"dataset#{row}" for row in range(60))
     assert [run.class_names[label] for label in run.labels] == [images.CLASSES[label] for label in given]
     assert (tmp_path / "cache" / "unpacked").is_dir()
-    with pytest.raises(InputError, match="the source holds the splits train; take one"):
-        find_issues(datasets.DatasetDict({"train": dataset}))
+    parts = datasets.DatasetDict({"test": dataset.select(range(20)), "train": dataset.select(range(20, 60))})
+    both = find_issues(parts, tmp_path / "both", Settings(n_rounds=1, epochs=2), machine)
+    assert both.held_out.tolist() == [False] * 40 + [True] * 20
+    assert both.paths[40] == "dataset#test/0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from cvcoteach._files import check_regular
@@ -26,6 +27,7 @@ from cvcoteach.data.sources import (
     tfrecord,
     webdataset,
 )
+from cvcoteach.data.sources.joined import in_order, read_splits
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
 from cvcoteach.data.sources.source import Choices, Format, Source
@@ -61,10 +63,12 @@ _OPTIONS = {
     "label_column": "--label-column",
     "path_pattern": "--path-pattern",
     "split": "--split",
+    "split_column": "--split-column",
     "group_column": "--group-column",
 }
 _OWNERS = {
-    "split": "a source of several parts, such as an .npz",
+    "split": "a source of several parts, such as a folder of train and test",
+    "split_column": "a table such as .csv",
     "label_column": "a table such as .csv",
     "group_column": "a table such as .csv",
 }
@@ -80,6 +84,7 @@ def read_source(
     group_column: str | None = None,
     format: str | None = None,
     cache_dir: str | Path | None = None,
+    split_column: str | None = None,
     least_classes: int = 2,
 ) -> Source:
     """Return the images and given labels of a source in any of the formats of docs/formats.md.
@@ -93,10 +98,11 @@ def read_source(
         path_column: column of image paths in a table.
         label_column: column of given labels in a table.
         path_pattern: how a value of the path column becomes a file, `{}` being the value: `images/{}.png`.
-        split: which part of a source that holds several.
+        split: the one split to read of a source that holds several; None: all of them, see `Source.splits`.
         group_column: column of groups, such as patients or videos, in a table, or array of them in an .npz.
         format: name of the format, where a source may be of several; see `FORMATS`.
         cache_dir: where images inside another file are unpacked; None: the environment's cache, else the user's.
+        split_column: column of a table that says of which split an image is.
         least_classes: how many classes there must be.
 
     Raises:
@@ -111,8 +117,9 @@ def read_source(
         group_column,
         format,
         None if cache_dir is None else Path(cache_dir),
+        split_column,
     )
-    result = _format_of(location, choices).read(location, choices)
+    result = _read(_format_of(location, choices), location, choices)
     if len(result.class_names) < least_classes:
         inside = location / result.class_names[0]
         hint = (
@@ -127,6 +134,14 @@ def read_source(
     if least_classes > 1:
         refuse_ids(result.labels, f"labels of {location.name}")
     return result
+
+
+def _read(kind: Format, location: Path, choices: Choices) -> Source:
+    """Return all splits of a source, or the one that was named."""
+    names = in_order(kind.splits(location, choices)) if choices.split is None else []
+    if len(names) < 2:
+        return kind.read(location, replace(choices, split=names[0]) if names else choices)
+    return read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
 
 
 def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Source:

@@ -86,7 +86,8 @@ def read(location: Path, choices: Choices) -> Source:
         notes=(*notes, *encoded.notes),
         description=describe(len(records), len(encoded.class_names), said),
         file_names=tuple([record.part for record in records]),
-        groups=groups,
+        groups=None if groups is None else groups.codes,
+        group_names=None if groups is None else groups.names,
     )
 
 

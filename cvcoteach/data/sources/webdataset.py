@@ -69,10 +69,10 @@ def read(location: Path, choices: Choices) -> Source:
     samples, files = _found_in(location, shards, choices)
     key, values = _labels(samples, choices.label_column, location)
     encoded = encode(pd.Series(values), f"labels {key!r} of {location.name}")
-    groups = None
+    codes, names = None, None
     if choices.group_column is not None:
         named = pd.Series([_value(sample, choices.group_column) for sample in samples])
-        groups = group_codes(named, f"groups {choices.group_column!r} of {location.name}")
+        codes, names = group_codes(named, f"groups {choices.group_column!r} of {location.name}")
     return Source(
         location,
         location.parent,
@@ -86,7 +86,8 @@ def read(location: Path, choices: Choices) -> Source:
             f"labels {key} in {count(len(shards), 'shard')} of {printable_name(location)}",
         ),
         file_names=tuple(files),
-        groups=groups,
+        groups=codes,
+        group_names=names,
     )
 
 
