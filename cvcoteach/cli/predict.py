@@ -23,6 +23,7 @@ from cvcoteach.pipeline.settings import Machine
 @options.label_column
 @options.path_pattern
 @options.split
+@options.source_format
 @click.option("--ignore-labels", is_flag=True, help="Treat SOURCE as images without labels.")
 @options.machine(precision=False)
 @options.quiet

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
+from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import BEYOND_JUDGMENT, FEW_RIGHT, PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.issues.strangers import MARKED
@@ -61,6 +62,8 @@ class LabelIssues:
     """(m, 2) pairs of classes that the models cannot tell apart: a label of one counts as right where the other is."""
     stranger: FloatArray | None = None
     """(n,) probability that the image belongs to none of the classes, in [0, 1]; None without features to tell by."""
+    splits: npt.NDArray[np.str_] | None = None
+    """(n,) name of the split of each image, such as train or test; None where there are none."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
@@ -225,11 +228,12 @@ class LabelIssues:
 
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
         suggested_prob (float64), given_class, suggested_class (categories, by name), overlap (category: a class that
-        the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by).
+        the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by); of several
+        splits also split.
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "is_label_issue": self.is_label_issue,
                 "label_quality": self.label_quality,
@@ -243,6 +247,31 @@ class LabelIssues:
                 "stranger": np.nan if self.stranger is None else self.stranger,
             },
             index=self.index,
+        )
+        if self.splits is not None:
+            frame["split"] = self.splits.astype(object)
+        return frame
+
+    def by_split(self) -> pd.DataFrame:
+        """Return what each split holds, the one that models learned from first; no rows where there are no splits.
+
+        Columns: split, n_images, n_issues (flagged), n_probably_wrong, noise_rate (expected share of wrong labels, in
+        [0, 1]; NaN without a signal).
+        """
+        rows = {} if self.splits is None else rows_by_split(self.splits)
+        wrong = self.wrong
+        return pd.DataFrame(
+            [
+                (
+                    name,
+                    len(which),
+                    int(self.is_label_issue[which].sum()),
+                    int((wrong[which] > PROBABLY_WRONG).sum()) if self.has_signal else 0,
+                    float(wrong[which].mean()) if self.has_signal else float("nan"),
+                )
+                for name, which in rows.items()
+            ],
+            columns=["split", "n_images", "n_issues", "n_probably_wrong", "noise_rate"],
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -21,8 +21,8 @@ def overlapping_pairs(labels: IntArray, probs: Probs) -> IntArray:
 
     Two conditions: at least a quarter of the labels of either class lies where the probabilities favor these two (their
     sum is .3 or more, and the other is the strongest competitor), and over all images given either, log(p_i / p_j)
-    orders the labels hardly better than chance: the area under the ROC curve, plus its standard error, is below .62. The
-    second holds for a class that was split at random, not for classes that wrong labels mix: some images of either
+    orders the labels hardly better than chance: the area under the ROC curve, plus its standard error, is below .62.
+    The second holds for a class that was split at random, not for classes that wrong labels mix: some images of either
     are then easy to tell. Two classes alone cannot overlap; whether they can be told apart at all is `Signal.found`.
 
     Args:
@@ -54,6 +54,26 @@ def overlap_groups(pairs: IntArray, n_classes: int) -> IntArray:
     for i, j in pairs.tolist():
         group[group == max(group[i], group[j])] = min(group[i], group[j])
     return group
+
+
+def count_as_one(posterior: FloatArray, labels: IntArray, group: IntArray) -> None:
+    """Give each label the probability of all classes of its group, and the others of the group none, in place.
+
+    Args:
+        posterior: (m, K).
+        labels: (m,) given.
+        group: (K,) as `overlap_groups` returns it.
+    """
+    shared = np.bincount(group, minlength=len(group))[group] > 1
+    rows = np.flatnonzero(shared[labels])
+    if not len(rows):
+        return
+    own = group == group[labels[rows]][:, None]
+    some = posterior[rows]
+    total = np.where(own, some, 0).sum(axis=1)
+    some[own] = 0
+    some[np.arange(len(rows)), labels[rows]] = total
+    posterior[rows] = some
 
 
 def _competitors(labels: IntArray, probs: Probs) -> IntArray:

@@ -14,7 +14,7 @@ from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, a
 from cvcoteach.noise_model.base import NoiseModel, Probs, chunks
 from cvcoteach.noise_model.ensemble import fit_mean
 from cvcoteach.noise_model.no_signal import NoSignalModel
-from cvcoteach.noise_model.overlap import overlap_groups, overlapping_pairs
+from cvcoteach.noise_model.overlap import count_as_one, overlap_groups, overlapping_pairs
 from cvcoteach.noise_model.signal import Signal, signal_of
 from cvcoteach.noise_model.temperature import Likely, fit_temperature
 
@@ -40,9 +40,9 @@ class Posterior:
     """How much the probabilities know about the labels."""
     model: NoiseModel
     """The fitted explanation of the given labels."""
-    overlaps: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    overlaps: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int64), kw_only=True)
     """(m, 2) pairs of classes whose labels cannot be told apart; either counts as right where the other is."""
-    stranger: FloatArray | None = None
+    stranger: FloatArray | None = field(default=None, kw_only=True)
     """(n,) probability that an image belongs to none of the classes, in [0, 1]; None where nobody looked."""
 
     @property
@@ -104,31 +104,20 @@ class Posterior:
         n = len(self.labels)
         best, prob, other, other_prob = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64), np.empty(n)
         with threadpool_limits(1):  # as in `fit_posterior`: the same to the bit with any number of threads
+            group = overlap_groups(self.overlaps, self.pred_probs.shape[1])
             for rows, posterior in self.rows():
+                count_as_one(posterior, self.labels[rows], group)
                 each = np.arange(len(posterior))
                 best[rows], prob[rows] = posterior.argmax(axis=1), posterior.max(axis=1)
                 posterior[each, self.labels[rows]] = -1
                 other[rows] = posterior.argmax(axis=1)
                 other_prob[rows] = posterior[each, other[rows]]
-            self._beyond_overlap(best, prob, other, other_prob)
         if self.stranger is not None:
             prob *= 1 - self.stranger
             other_prob *= 1 - self.stranger
         return best, prob, other, other_prob
 
-    def _beyond_overlap(self, best: IntArray, prob: FloatArray, other: IntArray, other_prob: FloatArray) -> None:
-        """Where the given class overlaps with others, let these count as the given one, in place."""
-        for rows, group, posterior in _overlapping(self.labels, self.pred_probs, self.model, self.overlaps):
-            each, labels = np.arange(len(rows)), self.labels[rows]
-            own = np.where(group == group[labels][:, None], posterior, 0).sum(axis=1)
-            posterior[group == group[labels][:, None]] = -1
-            other[rows] = posterior.argmax(axis=1)
-            other_prob[rows] = np.maximum(posterior[each, other[rows]], 0)
-            kept = own >= other_prob[rows]
-            best[rows] = np.where(kept, labels, other[rows])
-            prob[rows] = np.where(kept, own, other_prob[rows])
-
-    def rows(self) -> Iterator[tuple[slice, FloatArray]]:
+    def rows(self) -> Iterator[tuple[IntArray | slice, FloatArray]]:
         """Yield the rows of each chunk, and their posterior P(true = k | image, given label), (m, K), rows sum to 1."""
         for rows in chunks(*self.pred_probs.shape):
             yield rows, self.model.posterior(self.labels[rows], self.pred_probs[rows].clip(0, 1))
@@ -199,28 +188,20 @@ def fit_posterior(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Posterior
 
 def _with_overlaps(found: Posterior) -> Posterior:
     """Return the posterior that counts classes as one whose labels cannot be told apart."""
+    k = found.pred_probs.shape[1]
     pairs = overlapping_pairs(found.labels, found.pred_probs)
     if not len(pairs):
         return found
-    quality = found.label_quality.copy()
-    for rows, group, posterior in _overlapping(found.labels, found.pred_probs, found.model, pairs):
-        own = group == group[found.labels[rows]][:, None]
-        quality[rows] = np.where(own, posterior, 0).sum(axis=1).clip(0, 1)
-    return replace(found, label_quality=quality, overlaps=pairs)
-
-
-def _overlapping(
-    labels: IntArray, probs: Probs, model: NoiseModel, pairs: IntArray
-) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
-    """Yield chunks of the rows whose class overlaps with others, the group of each class, and their posterior."""
-    k = probs.shape[1]
     group = overlap_groups(pairs, k)
-    shared = np.zeros(k, np.bool_)
-    shared[pairs.ravel()] = True
-    affected = np.flatnonzero(shared[labels])
+    quality = found.label_quality.copy()
+    affected = np.flatnonzero(np.isin(found.labels, pairs))
     for part in chunks(len(affected), k):
         rows = affected[part]
-        yield rows, group, model.posterior(labels[rows], probs[rows].clip(0, 1))
+        labels = found.labels[rows]
+        posterior = found.model.posterior(labels, found.pred_probs[rows].clip(0, 1))
+        count_as_one(posterior, labels, group)
+        quality[rows] = posterior[np.arange(len(rows)), labels].clip(0, 1)
+    return replace(found, label_quality=quality, overlaps=pairs)
 
 
 def _by_rows(labels: IntArray, probs: Probs, signal: Signal, model: NoiseModel) -> Posterior:

@@ -209,7 +209,8 @@ class RunResults:
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
         ("selected": the models of the last round learned from it), `round` which of them scored it last.
         `overlap` names a class that the models cannot tell from the given one, `stranger` is the probability that the
-        image belongs to none of the classes, empty without features to tell by. `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
+        image belongs to none of the classes, empty without features to tell by.
+        `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
         copy has another label.
         """
         issues, names = self.found, np.asarray(self.class_names, dtype=object)

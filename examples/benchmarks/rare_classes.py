@@ -41,7 +41,14 @@ def main() -> None:
     digits = np.repeat(np.repeat(load_digits().images, 4, axis=1), 4, axis=2) / 16 * 255
     odd = embed(efficientnet_lite0(), np.stack([digits.astype(np.uint8)] * 3, axis=-1)[:200])
     rare = np.mean([of_rare(features, data.true_labels, seed) for seed in seeds], axis=0)
-    header = ["rare classes", "right labels flagged", "recall of wrong ones", "recall of all wrong labels", "precision", "AP"]
+    header = [
+        "rare classes",
+        "right labels flagged",
+        "recall of wrong ones",
+        "recall of all wrong labels",
+        "precision",
+        "AP",
+    ]
     rows = [[name, *row.tolist()] for name, row in zip(("cleanlab", "ours"), rare, strict=True)]
     halves = [of_overlap(features, data.given["aggre"], seed) for seed in seeds]
     found = [of_strangers(features, odd, data.given["aggre"], seed) for seed in seeds]
