@@ -29,6 +29,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.label_column
 @options.path_pattern
 @options.split
+@options.split_column
 @options.group_column
 @options.source_format
 @click.option(
@@ -139,6 +140,7 @@ def find_issues(
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    split_column: str | None,
     group_column: str | None,
     corrections: Path | None,
     again: Literal["fresh", "replace"] | None,
@@ -169,6 +171,7 @@ def find_issues(
             label_column=label_column,
             path_pattern=path_pattern,
             split=split,
+            split_column=split_column,
             group_column=group_column,
             again=again or "continue",
             corrections=corrections,

@@ -25,7 +25,8 @@ def figures(issues: LabelIssues) -> dict[str, Any]:
 
     `noise_rate` is the expected share of wrong labels, None without a signal. `n_probably_wrong` counts labels that are
     more probably wrong than right, `n_worth_a_look` the flagged ones. `expected_precision` and `expected_recall` have
-    an estimate and the ends of an interval; None where these cannot be given, and `note` says why.
+    an estimate and the ends of an interval; None where these cannot be given, and `note` says why. `splits`, where
+    there are any, has a record of each (`LabelIssues.by_split`).
     """
     readout = expected_precision_recall(issues) if issues.filter_by == "posterior" else Readout(None, None, 0, 0, "")
     return {
@@ -40,7 +41,15 @@ def figures(issues: LabelIssues) -> dict[str, Any]:
         "expected_precision": _rounded(readout.precision),
         "expected_recall": _rounded(readout.recall),
         "note": readout.note,
+        **({} if issues.splits is None else {"splits": _splits(issues)}),
     }
+
+
+def _splits(issues: LabelIssues) -> list[dict[str, Any]]:
+    records = issues.by_split().to_dict("records")
+    for record in records:
+        record["noise_rate"] = round(record["noise_rate"], 4) if issues.has_signal else None
+    return [{str(name): value for name, value in record.items()} for record in records]
 
 
 def sentences(figures: Mapping[str, Any]) -> list[str]:
@@ -56,11 +65,12 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     rate = figures["noise_rate"]
     if rate < CLEAN:
         looks = f"{worth or 'None'} of {of_labels} {'looks' if worth <= 1 else 'look'} doubtful; no sign of noise."
-        return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels)."]
+        return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels).", *_of_splits(figures)]
     lines = [
         f"{probably:,} of {of_labels} {'is' if probably == 1 else 'are'} probably wrong ({probably / n:.1%}), "
         f"{worth:,} {'is' if worth == 1 else 'are'} worth a look{_rule(figures['flag_for'])}.",
         f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels).",
+        *_of_splits(figures),
     ]
     precision, recall = figures["expected_precision"], figures["expected_recall"]
     if precision is not None:
@@ -75,6 +85,18 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
             "the model can tell these classes apart, before acting on the flags."
         )
     return lines
+
+
+def _of_splits(figures: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the noise of each split; none where there are no splits."""
+    splits = figures.get("splits", [])
+    if len(splits) < 2:
+        return []
+    each = "; ".join(
+        f"{split['split']} {split['noise_rate']:.1%} of {split['n_images']:,} ({split['n_issues']:,} flagged)"
+        for split in splits
+    )
+    return [f"By split: {each}. Models learned from {splits[0]['split']} alone."]
 
 
 def _rule(flag_for: str) -> str:

@@ -92,7 +92,8 @@ def retrain(
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
         corrections: What people decided about labels, see `correct`.
-        test: Images with right labels, as `read_source` takes them, to measure the classifier on.
+        test: Images with right labels, as `read_source` takes them, to measure the classifier on; or the name of a
+            split that the run held out, with the labels it has now.
         exports: "onnx", "torch.export".
         watcher: Follows the run.
 
@@ -109,8 +110,11 @@ def retrain(
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
     location = source or location_of(run, finished.record, f"with cvcoteach retrain SOURCE --run {run}")
     named = Choices(path_column, label_column, cache_dir=machine.cache_dir)
-    images, test_images = _named_sources(location, test, named)
+    split = _held_out_split(finished, test)
+    images, test_images = _named_sources(location, test if split is None else None, named)
     images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
+    if split is not None:
+        test_images = replace(images, choices=replace(images.choices, split=split))
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
@@ -123,7 +127,7 @@ def retrain(
         progress.note(f"The run used features from a file, which holds no network; {str(recipe.model)!r} is trained.")
     tested = None
     if test_images is not None:
-        if test_images.location.resolve() == images.location.resolve():
+        if split is None and test_images.location.resolve() == images.location.resolve():
             progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
         tested = load_test_images(test_images, data, machine, progress)
     output = output or default_output(run)
@@ -164,6 +168,16 @@ def retrain(
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _held_out_split(run: FinishedRun, test: Path | None) -> str | None:
+    """Return the split of the run that `test` names, None where that is a path. Raises InputError for train."""
+    splits = run.results.found.splits
+    if test is None or test.exists() or splits is None or str(test) not in splits:
+        return None
+    if not run.results.held_out[splits == str(test)].all():
+        raise InputError(f"{str(test)!r} is the split that models learned from; measure on another one.")
+    return str(test)
 
 
 def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[NamedSource, NamedSource | None]:
