@@ -16,6 +16,7 @@ import numpy as np
 
 from cvcoteach._validation import InputError, as_pred_probs, check_rows, near
 from cvcoteach.crossval.groups import as_groups
+from cvcoteach.data.splits import as_splits
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.in_memory import KINDS, Evidence, check_rule, label_issues
 
@@ -75,6 +76,8 @@ class INCVIssueManager(IssueManager):
             if kind == "pred_probs":
                 raise InputError("issue type incv got groups with pred_probs, which models have made already.")
             as_groups(options["groups"], n)
+        if options.get("splits") is not None:
+            as_splits(options["splits"], n)
         check_rule(options.get("filter_by", "posterior"))
 
     def find_issues(self, **options: Any) -> None:
@@ -104,4 +107,5 @@ class INCVIssueManager(IssueManager):
             "transition": found.transition.tolist(),
             "has_signal": found.has_signal,
             "note": found.note,
+            **({} if found.splits is None else {"splits": found.by_split().to_dict("records")}),
         }

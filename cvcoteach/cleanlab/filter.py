@@ -59,6 +59,7 @@ def find_label_issues(
     n_folds: int | None = None,
     seed: int = 0,
     groups: npt.ArrayLike | None = None,
+    splits: npt.ArrayLike | None = None,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -98,6 +99,8 @@ def find_label_issues(
         seed: of splits and trainings.
         groups: (n,) group of each image, of any kind, such as its patient or video; no model judges an image of a group
             that it trained on. None: each image stands alone.
+        splits: (n,) name of the split of each image, such as train and test: models learn from train alone, and the
+            noise of each split is estimated apart; of `pred_probs` the latter only.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -117,7 +120,7 @@ def find_label_issues(
     flag_rule = FlagRule(flag_for, min_probability)
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
-    if cleanlab_alone and filter_by not in RULES and groups is None:
+    if cleanlab_alone and filter_by not in RULES and groups is None and splits is None:
         if filter_by is not None and filter_by not in CLEANLAB_FILTERS:
             raise InputError(f"filter_by is {filter_by!r}; it takes {', '.join((*RULES, *CLEANLAB_FILTERS))}.")
         if flag_rule != FlagRule():
@@ -158,7 +161,7 @@ def find_label_issues(
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
     settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule)
-    found = flagged(labels, evidence, settings, class_names, progress, groups)
+    found = flagged(labels, evidence, settings, class_names, progress, groups, splits)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 )
 @click.option("--write", is_flag=True, help="Write the copy; without it, only say what would change.")
 @click.option("--allow-empty-classes", is_flag=True, help="Let a class lose all its images.")
+@click.option(
+    "--held-out",
+    is_flag=True,
+    help="Change images of splits that models did not learn from, such as test, too; without it only reviews do.",
+)
 @click.option("--undo", type=options.PATH, metavar="RECORD", help="Take back the changes of DEST.changes.json instead.")
 @click.option("--source", type=options.PATH, help="Images of the run, if they have moved.")
 @options.path_column
@@ -59,6 +64,7 @@ def apply(
     corrections: Path | None,
     write: bool,
     allow_empty_classes: bool,
+    held_out: bool,
     undo: Path | None,
     source: Path | None,
     path_column: str | None,
@@ -86,8 +92,10 @@ def apply(
         raise click.UsageError("name the run and an --action: relabel, exclude, reviews or list.")
     if action != "list" and output is None:
         raise click.UsageError("name the copy to write: --output DEST.")
-    settings = ApplySettings(action, min_probability, corrections, allow_empty_classes)
-    choices = Choices(path_column, label_column, path_pattern, split, format=format)
+    settings = ApplySettings(action, min_probability, corrections, allow_empty_classes, held_out)
+    choices = Choices(
+        path_column=path_column, label_column=label_column, path_pattern=path_pattern, split=split, format=format
+    )
     with options.shown(quiet) as display:
         planned = plan(run, settings, source=source, choices=choices)
         for sentence in planned.notes:

@@ -35,6 +35,7 @@ _FIRST = (
 @options.label_column
 @options.path_pattern
 @options.split
+@options.split_column
 @options.group_column
 @options.source_format
 @click.option(
@@ -149,6 +150,7 @@ def find_issues(
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    split_column: str | None,
     group_column: str | None,
     corrections: Path | None,
     again: Literal["fresh", "replace"] | None,
@@ -179,6 +181,7 @@ def find_issues(
             label_column=label_column,
             path_pattern=path_pattern,
             split=split,
+            split_column=split_column,
             group_column=group_column,
             again=again or "continue",
             corrections=corrections,

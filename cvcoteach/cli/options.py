@@ -31,7 +31,15 @@ path_pattern = click.option(
     help="File of a value {} in the path column, such as 'images/{}.png'.  [default: the value itself]",
 )
 split = click.option(
-    "--split", metavar="NAME", help="Part of a source with several, such as train, val or test.  [default: train]"
+    "--split",
+    metavar="NAME",
+    help="The one split to read of a source with several, such as train, val or test.  [default: all]",
+)
+split_column = click.option(
+    "--split-column",
+    metavar="NAME",
+    help="Column of splits in a table, such as train and test: models learn from train alone, and judge all images.  "
+    "[default: auto-detected]",
 )
 source_format = click.option(
     "--format", metavar="NAME", help="Format of the source, such as coco; see docs/formats.md.  [default: recognised]"

@@ -28,7 +28,12 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @click.option(
     "--corrections", type=options.PATH, help="CSV with the columns path, action (accepted, kept, set, excluded), label."
 )
-@click.option("--test", type=options.PATH, help="Images with right labels on which to compare with plain training.")
+@click.option(
+    "--test",
+    type=options.PATH,
+    metavar="IMAGES|SPLIT",
+    help="Images with right labels on which to compare with plain training, or a split that the run held out.",
+)
 @click.option("--test-split", metavar="NAME", help="Part of --test, where it has several.  [default: train]")
 @click.option("--test-format", metavar="NAME", help="Format of --test.  [default: recognised]")
 @click.option(

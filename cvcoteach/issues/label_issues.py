@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,15 @@ class LabelIssues:
     @property
     def _numbers(self) -> IntArray:
         return np.arange(self.n_classes)
+
+    def subset(self, which: IntArray) -> LabelIssues:
+        """Return what is known about some labels, (m,) indices; noise model and class names stay those of all."""
+        of_labels: dict[str, Any] = {
+            name: value[which]
+            for name, value in _values(self).items()
+            if isinstance(value, np.ndarray) and name not in ("transition", "prior", "overlaps")
+        }
+        return replace(self, **of_labels, index=None if self.index is None else self.index[which])
 
     def worst_first(self, *, flagged_only: bool = True) -> IntArray:
         """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images."""

@@ -34,7 +34,8 @@ def figures(issues: LabelIssues) -> dict[str, Any]:
     more probably wrong than right, `n_worth_a_look` the flagged ones. `expected_precision` and `expected_recall` have
     an estimate and the ends of an interval; None where these cannot be given, and `note` says why. `overlaps` are pairs
     of classes that the models cannot tell apart, `n_strangers` counts images that belong to no class (None without
-    features), `classes_at_risk` may be wiped out by fixing labels, `classes_beyond_judgment` have too few.
+    features), `classes_at_risk` may be wiped out by fixing labels, `classes_beyond_judgment` have too few. `splits`,
+    where there are any, has a record of each (`LabelIssues.by_split`).
     """
     names = issues.class_names
     readout = expected_precision_recall(issues) if issues.filter_by == "posterior" else Readout(None, None, 0, 0, "")
@@ -54,7 +55,15 @@ def figures(issues: LabelIssues) -> dict[str, Any]:
         "expected_precision": _rounded(readout.precision),
         "expected_recall": _rounded(readout.recall),
         "note": readout.note,
+        **({} if issues.splits is None else {"splits": _splits(issues)}),
     }
+
+
+def _splits(issues: LabelIssues) -> list[dict[str, Any]]:
+    records = issues.by_split().to_dict("records")
+    for record in records:
+        record["noise_rate"] = round(record["noise_rate"], 4) if issues.has_signal else None
+    return [{str(name): value for name, value in record.items()} for record in records]
 
 
 def sentences(figures: Mapping[str, Any]) -> list[str]:
@@ -75,11 +84,12 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     if rate < CLEAN:
         few = f"{worth:,}" if worth else "None"
         looks = f"{few} of {of_labels} {'looks' if worth <= 1 else 'look'} doubtful; no sign of noise."
-        return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels)."]
+        return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels).", *_of_splits(figures)]
     lines = [
         f"{probably:,} of {of_labels} {'is' if probably == 1 else 'are'} probably wrong ({probably / n:.1%}), "
         f"{worth:,} {'is' if worth == 1 else 'are'} worth a look{_rule(figures['flag_for'])}.",
         f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels).",
+        *_of_splits(figures),
     ]
     precision, recall = figures["expected_precision"], figures["expected_recall"]
     if precision is not None:
@@ -123,6 +133,18 @@ def _special(figures: Mapping[str, Any]) -> list[str]:
 def _listed(names: Sequence[str], most: int = 5) -> str:
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _of_splits(figures: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the noise of each split; none where there are no splits."""
+    splits = figures.get("splits", [])
+    if len(splits) < 2:
+        return []
+    each = "; ".join(
+        f"{split['split']} {split['noise_rate']:.1%} of {split['n_images']:,} ({split['n_issues']:,} flagged)"
+        for split in splits
+    )
+    return [f"By split: {each}. Models learned from {splits[0]['split']} alone."]
 
 
 def _rule(flag_for: str) -> str:

@@ -41,6 +41,8 @@ class ApplySettings:
     """What people decided, see `correct`; it overrules everything else."""
     allow_empty_classes: bool = False
     """Whether a class may lose its last image."""
+    held_out: bool = False
+    """Whether images of other splits than the one learned from, such as test, change without a review as well."""
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
@@ -143,6 +145,10 @@ def plan(
     labels[at[relabelled]] = new[images[relabelled]]
     kept[at[~relabelled]] = False
     _check_classes(data, labels, kept, settings)
+    if n_protected := int((decisions.protected & applied).sum()):
+        stay = "stays as it is" if n_protected == 1 else "stay as they are"
+        names = ", ".join(np.unique(np.asarray(finished.results.found.splits)[decisions.protected]).tolist())
+        notes.append(f"{counted(n_protected, 'flagged label')} of {names} {stay}; --held-out changes these too.")
     return Plan(
         finished,
         settings,
@@ -167,6 +173,8 @@ class _Decisions:
     """(n,) that the change is right; NaN where a person decided."""
     left: BoolArray
     """(n,) flagged, not reviewed, and not changed."""
+    protected: BoolArray
+    """(n,) flagged and not reviewed, but held out, so not changed."""
 
 
 def _decide(run: FinishedRun, settings: ApplySettings, data: Source) -> _Decisions:
@@ -188,18 +196,24 @@ def _decide(run: FinishedRun, settings: ApplySettings, data: Source) -> _Decisio
         chosen = np.zeros_like(chosen)
     elif settings.action != "exclude" and least is None:
         chosen &= results.alternative_prob > found.label_quality
+    if not settings.held_out:
+        chosen &= ~results.held_out
     excluded, labels = reviews.excluded.copy(), reviews.labels.copy()
     if settings.action == "exclude":
         excluded |= chosen
     else:
         labels[chosen] = results.alternative[chosen]
-    left = flagged & ~decided & ~chosen if settings.action in ("relabel", "list") else np.zeros_like(chosen)
+    protected = results.held_out & (not settings.held_out)
+    left = (
+        flagged & ~decided & ~chosen & ~protected if settings.action in ("relabel", "list") else np.zeros_like(chosen)
+    )
     return _Decisions(
         labels=np.where(excluded, given, labels),
         excluded=excluded,
         reviewed=decided,
         probability=np.where(decided, np.nan, right),
         left=left,
+        protected=flagged & ~decided & protected & (settings.action != "reviews"),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cvcoteach._validation import InputError, check_at_least
+from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues.precision_recall import Interval, expected_noise_rate, expected_precision_recall
 from cvcoteach.issues.reviews import how_many_reviews, measured_noise_rate, reviews_to_decide
 from cvcoteach.pipeline.finished_run import FinishedRun
@@ -54,7 +55,7 @@ class Finding:
     """One limit, and how the run stands to it."""
 
     name: str
-    """"noise rate", "open issues" or "precision"."""
+    """"noise rate", that of a split ("noise rate of test"), "open issues" or "precision"."""
     outcome: Outcome
     limit: float
     """As it was named."""
@@ -102,7 +103,7 @@ def check(run: str | Path, limits: Limits, *, corrections: Path | None = None) -
 
     A share passes or fails where its whole 90 % interval does, and is undecided where the interval contains the limit.
     Labels that people reviewed count as they found them; images judged blind, see `report`, measure the noise rate and
-    the precision, where that says more than the posterior.
+    the precision, where that says more than the posterior. Of several splits, the noise rate of each has to hold.
 
     Args:
         run: The folder of a finished find-issues.
@@ -118,7 +119,7 @@ def check(run: str | Path, limits: Limits, *, corrections: Path | None = None) -
         reviews = Reviews.read(corrections, results, root_of(results.source), blind_sample(results))
     findings = []
     if limits.max_noise is not None:
-        findings.append(_noise(results, reviews, limits.max_noise))
+        findings += [_noise(results, reviews, limits.max_noise), *_noise_of_splits(results, reviews, limits.max_noise)]
     if limits.max_issues is not None:
         findings.append(_issues(results, reviews, limits.max_issues))
     if limits.min_precision is not None:
@@ -144,6 +145,24 @@ def _noise(results: RunResults, reviews: Reviews | None, limit: float) -> Findin
     if outcome == "undecided":
         sentence += f" The interval contains the limit; {_how_to_review(results, limit)}"
     return Finding("noise rate", outcome, limit, interval.estimate, interval, sentence)
+
+
+def _noise_of_splits(results: RunResults, reviews: Reviews | None, limit: float) -> list[Finding]:
+    """Return how the noise rate of each split stands to the limit; nothing where there are no splits."""
+    found = results.found
+    if found.splits is None or not results.held_out.any():
+        return []
+    findings = []
+    for name, rows in rows_by_split(found.splits).items():
+        known = None if reviews is None else reviews.decided[rows]
+        wrong = None if reviews is None else reviews.was_wrong(results)[rows]
+        interval = expected_noise_rate(found.subset(rows), known=known, was_wrong=wrong)
+        if interval is None:  # the sentence on all labels says so
+            continue
+        outcome: Outcome = "pass" if interval.high <= limit else "fail" if interval.low > limit else "undecided"
+        sentence = f"The noise rate of {name} is {_share(interval)}, estimated; the limit is {limit:.1%}."
+        findings.append(Finding(f"noise rate of {name}", outcome, limit, interval.estimate, interval, sentence))
+    return findings
 
 
 def _issues(results: RunResults, reviews: Reviews | None, limit: int) -> Finding:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from cvcoteach._validation import IntArray
-from cvcoteach.crossval.groups import copies_tell, joined, n_units
+from cvcoteach.crossval.groups import copies_tell, joined, members, n_units
 from cvcoteach.data.copies import contradictions, first_copies
 from cvcoteach.data.sources import Source
+from cvcoteach.data.splits import held_out
 from cvcoteach.data.twins import Twins, group_like, near_twins
 
 
@@ -51,6 +52,13 @@ def bind_copies(data: Source, content: Content, n_folds: int) -> tuple[Source, I
         data = _noted(
             data,
             f"{n_contradicting:,} images are copies of each other with different labels.",
+        )
+    out = held_out(data.splits)
+    if out is not None and (n_known := int((members(first, ~out) & out).sum())):
+        data = _noted(
+            data,
+            f"{n_known:,} {'image is' if n_known == 1 else 'images are'} held out, but a copy is among what models "
+            "learn from: judged by models that did not learn the copy.",
         )
     return replace(data, groups=joined(data.groups, first)), first
 

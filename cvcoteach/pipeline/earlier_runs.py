@@ -24,7 +24,8 @@ from cvcoteach.pipeline.settings import Settings
 Again = Literal["continue", "fresh", "replace"]
 AGAIN: tuple[Again, ...] = get_args(Again)
 
-_NUMBERED = re.compile(r".*#\d+")
+_NUMBERED = re.compile(r".*#([^#/]+/)?\d+")
+_NOT_OF_IMAGES = ("labels_digest", "groups_digest", "splits_digest")
 _NO_MATTER = ("flag_for", "min_probability", "cache_dir")
 
 
@@ -128,7 +129,7 @@ def changes(before: RunResults, data: Source) -> str:
         )
         if number
     ]
-    return ", ".join(parts) or "the content of images, or their groups have changed"
+    return ", ".join(parts) or "the content of images, their groups or splits have changed"
 
 
 def difference(before: RunResults, now: RunResults) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def _numbered(paths: Sequence[str]) -> bool:
 
 
 def _images_of(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name not in ("labels_digest", "groups_digest")}
+    return {name: value for name, value in identity.items() if name not in _NOT_OF_IMAGES}
 
 
 def _lone_names(paths: Iterable[str], rows: Iterable[Any]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
-from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.copies import contradictions
@@ -23,8 +22,9 @@ from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
+from cvcoteach.pipeline.learned import folds_of, lone_images, n_learned
 from cvcoteach.pipeline.page.report import PAGE, write_page
-from cvcoteach.pipeline.prepare import Prepared, lone_images, prepare
+from cvcoteach.pipeline.prepare import Prepared, prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -51,6 +51,8 @@ def find_issues(
     split: str | None = None,
     group_column: str | None = None,
     groups: npt.ArrayLike | None = None,
+    split_column: str | None = None,
+    splits: npt.ArrayLike | None = None,
     again: Again = "continue",
     format: str | None = None,
     corrections: str | Path | None = None,
@@ -70,10 +72,13 @@ def find_issues(
         path_column: column of image paths in a table; None: auto-detected.
         label_column: column of given labels in a table; None: auto-detected.
         path_pattern: file of a value {} in the path column, such as `images/{}.png`; None: the value itself.
-        split: part of a source with several.
+        split: the one split to read of a source with several; None: all of them, those beside train being judged by
+            models that learned from train alone.
         group_column: column of groups in a table, or array of them in an .npz, such as patients or videos: no model
             judges an image of a group that it trained on.
         groups: (n,) the same as values of any kind, in the order of the source.
+        split_column: column of splits in a table; None: one that says nothing but train, test and the like.
+        splits: (n,) the same as names, in the order of the source.
         again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
             labels or settings that is in the folder.
         format: name of the source's format, where it may be of several; None: recognised.
@@ -88,11 +93,11 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
-    choices = Choices(path_column, label_column, path_pattern, split, group_column, format)
+    choices = Choices(path_column, label_column, path_pattern, split, group_column, format, split_column=split_column)
     if is_dataset(given):
         given = read_dataset(given, replace(choices, cache_dir=machine.cache_dir))
         progress.note(f"{given.description}.")
-    prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups)
+    prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups, splits=splits)
     data = prepared.source
     for sentence in (*data.notes, *lone_images(data)):
         progress.note(sentence)
@@ -129,7 +134,7 @@ def find_issues(
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
-        progress.plan(len(data), incv.folds(n_units(len(data), data.groups)))
+        progress.plan(n_learned(data), folds_of(incv, data))
         results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
         if decided is not None:
             results = results.with_reviewed(decided)
@@ -184,6 +189,7 @@ def _cross_validated(
         data.labels,
         n_classes=len(data.class_names),
         groups=data.groups,
+        splits=data.splits,
         finished=run.folds,
         on_fold=clock.fold,
     )

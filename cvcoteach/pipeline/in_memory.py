@@ -29,8 +29,10 @@ from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.copies import first_copies
 from cvcoteach.data.items import pixels_of
+from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
@@ -75,6 +77,8 @@ class Flagged(NamedTuple):
     """(n,) flagged as wrong."""
     class_names: Sequence[str] | None
     """(K,), or None where nobody named them."""
+    splits: Names | None = None
+    """(n,) name of the split of each image, or None."""
 
 
 def label_issues(
@@ -90,6 +94,7 @@ def label_issues(
     n_folds: int | None = None,
     seed: int = 0,
     groups: npt.ArrayLike | None = None,
+    splits: npt.ArrayLike | None = None,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -113,6 +118,8 @@ def label_issues(
         seed: of splits and trainings.
         groups: (n,) group of each image, of any kind, such as its patient or video; no model judges an image of a group
             that it trained on. None: each image stands alone.
+        splits: (n,) name of the split of each image, such as train and test: models learn from train alone, and the
+            noise of each split is estimated apart; of `pred_probs` the latter only.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -125,7 +132,7 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress, groups)
+    found = flagged(labels, evidence, settings, class_names, progress, groups, splits)
     issues = issues_of(
         found.posterior,
         class_names=found.class_names,
@@ -133,6 +140,7 @@ def label_issues(
         filter_by=filter_by,
         rule=settings.flag_rule,
     )
+    issues = replace(issues, splits=found.splits)
     return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
 
 
@@ -143,6 +151,7 @@ def flagged(
     class_names: Sequence[str] | None = None,
     progress: bool | OnProgress = False,
     groups: npt.ArrayLike | None = None,
+    splits: npt.ArrayLike | None = None,
 ) -> Flagged:
     """Fit the posterior and flag labels; arguments and errors as of `label_issues`."""
     check_rule(settings.filter_by)
@@ -151,7 +160,7 @@ def flagged(
             raise InputError(
                 "groups are given with pred_probs, which models have made already; give images, features or a trainer."
             )
-        return _by_pred_probs(labels, evidence.value, settings, class_names)
+        return _by_pred_probs(labels, evidence.value, settings, class_names, splits)
     y, names = encode_labels(labels, class_names)
     if class_names is None:
         _warn_of_lookalikes(names)
@@ -164,11 +173,15 @@ def flagged(
         check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
     found = _with_copies(found, evidence, max(rounds.folds(len(y))))
+    parts = None if splits is None else as_splits(splits, len(y))
+    out = held_out(parts)
+    learned = slice(None) if out is None else ~out
     with _shown(progress) as shown:
-        shown.plan(len(y), rounds.folds(n_units(len(y), found)))
-        result = rounds.run(trainer, y, n_classes=len(names), groups=found, on_fold=shown.fold)
+        n = len(y[learned])
+        shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])))
+        result = rounds.run(trainer, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
-    return Flagged(result.posterior, flags, names)
+    return Flagged(result.posterior, flags, names, parts)
 
 
 def _with_copies(groups: IntArray | None, evidence: Evidence, n_folds: int) -> IntArray | None:
@@ -180,7 +193,11 @@ def _with_copies(groups: IntArray | None, evidence: Evidence, n_folds: int) -> I
 
 
 def _by_pred_probs(
-    labels: npt.ArrayLike, pred_probs: npt.ArrayLike, settings: InMemorySettings, class_names: Sequence[str] | None
+    labels: npt.ArrayLike,
+    pred_probs: npt.ArrayLike,
+    settings: InMemorySettings,
+    class_names: Sequence[str] | None,
+    splits: npt.ArrayLike | None = None,
 ) -> Flagged:
     # neither is converted here: a copy of something large is what memory runs out of
     probs, array = as_array(pred_probs, "pred_probs"), as_array(labels, "labels")
@@ -195,11 +212,14 @@ def _by_pred_probs(
         class_names = names
     if class_names is not None and probs.ndim == 2:
         check_columns(class_names, probs.shape[1], from_labels=False)
+    parts = None if splits is None else as_splits(splits, len(array))
     posterior = fit_posterior(array, probs)
     y = posterior.labels
+    if parts is not None and held_out(parts) is not None:
+        posterior = fit_by_split(y, probs, list(rows_by_split(parts).values()))
     disagrees = settings.filter_by == "incv"
     flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior, settings.flag_rule)
-    return Flagged(posterior, flags, class_names)
+    return Flagged(posterior, flags, class_names, parts)
 
 
 def check_rule(filter_by: str) -> None:

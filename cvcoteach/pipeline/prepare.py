@@ -20,8 +20,10 @@ from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.data.splits import as_splits
 from cvcoteach.pipeline.copies import Content, bind_copies
 from cvcoteach.pipeline.given_features import given_features
+from cvcoteach.pipeline.learned import folds_of, n_learned, split_notes
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -83,6 +85,7 @@ def prepare(
     *,
     choices: Choices | None = None,
     groups: npt.ArrayLike | None = None,
+    splits: npt.ArrayLike | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
@@ -93,6 +96,7 @@ def prepare(
         progress: Follows the reading.
         choices: How to read the source.
         groups: (n,) group of each image, of any kind, in the order of the source; None: the source's own, if any.
+        splits: (n,) name of the split of each image, in the order of the source; None: the source's own, if any.
 
     Raises:
         InputError: Anything does not fit.
@@ -107,6 +111,10 @@ def prepare(
     check_classes_repeat(data.labels)
     if groups is not None:
         data = replace(data, groups=as_groups(groups, len(data)))
+    if splits is not None:
+        data = replace(data, splits=as_splits(splits, len(data)))
+    for sentence in split_notes(data):
+        progress.note(sentence)
     incv, backbone = settings.cross_validation, None
     if settings.preset == "auto" and settings.features is None and settings.backbone is None:
         settings, backbone = _automatic(data, settings, machine, progress)
@@ -122,8 +130,9 @@ def prepare(
         bound, first_copy = bind_copies(prepared.source, prepared.content, max(incv.folds(len(prepared.source))))
         prepared = replace(prepared, source=bound, first_copy=first_copy)
     kept = prepared.source
-    folds = incv.folds(n_units(len(kept), kept.groups))
-    identity: dict[str, Any] = {"select": incv.select, "folds": folds, "seed": incv.seed}
+    identity: dict[str, Any] = {"select": incv.select, "folds": folds_of(incv, kept), "seed": incv.seed}
+    if kept.splits is not None:
+        identity |= {"splits_digest": digest("\0".join(kept.splits.tolist()))}
     if kept.groups is not None:
         identity |= {"groups_digest": digest(kept.groups)}
     if incv.select == "agreement":
@@ -289,10 +298,8 @@ def _with_images(
             run.save(plan=asdict(trainer.plan))
             if settings.preset == "auto" and trainer.plan.measured:
                 # each is on all images but one part, about
-                trainings = sum(
-                    n_folds - 1 for n_folds in settings.cross_validation.folds(n_units(len(data), data.groups))
-                )
-                seconds = recipe.epochs * trainings * len(data) / max(trainer.plan.measured.values())
+                trainings = sum(n_folds - 1 for n_folds in folds_of(settings.cross_validation, data))
+                seconds = recipe.epochs * trainings * n_learned(data) / max(trainer.plan.measured.values())
                 progress.note(f"all trainings together take about {duration(seconds)}.")
         return trainer if readable is None else _OnRows(trainer, readable)
 
@@ -333,19 +340,3 @@ def _recipe(settings: Settings) -> Recipe:
     base = PRESETS["fast" if settings.preset == "auto" else settings.preset]
     model = base.model if settings.model is None else ModelSpec.parse(settings.model)
     return replace(base, model=model.with_weights(settings.weights), **changes)
-
-
-def lone_images(data: Source) -> list[str]:
-    """Return a sentence on the classes with a single image, or images of a single group, if there are any."""
-    units = np.arange(len(data)) if data.groups is None else data.groups
-    pairs = np.unique(np.stack([data.labels, units]), axis=1)
-    counts = np.bincount(pairs[0], minlength=len(data.class_names))
-    lone = [repr(data.class_names[k]) for k in np.flatnonzero(counts == 1)]
-    what = "1 image" if data.groups is None else "images of 1 group"
-    if len(lone) == 1:
-        return [f"class {lone[0]} has {what}: the models that score it never see the class, so look at it yourself."]
-    names = ", ".join(lone[:5]) + (f" and {len(lone) - 5:,} more" if len(lone) > 5 else "")
-    return lone and [
-        f"{len(lone):,} of {len(counts):,} classes have {what}: {names}; the models that score it never see its "
-        "class, so look at these images yourself."
-    ]

@@ -25,6 +25,7 @@ _FORMS = {
     "alternative_prob": ("f", "n"),
     "duplicate_of": ("row", "n"),
     "reviewed": ("b", "n"),
+    "splits": ("U", "n"),
     "labels": ("class", "n"),
     "predicted": ("class", "n"),
     "label_quality": ("f", "n"),
@@ -44,7 +45,7 @@ _FORMS = {
 """Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes."""
 
 
-_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False}
+_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False, "splits": ""}
 """Arrays (n,) that runs of an earlier build lack, and what stands for them."""
 
 

@@ -18,6 +18,7 @@ from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.data.copies import contradictions
+from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures
@@ -118,7 +119,13 @@ class RunResults:
     @property
     def dropped(self) -> BoolArray:
         """(n,) taken for wrong beyond use by the rounds; nothing for "posterior"."""
-        return ~(self.selected | self.candidate)
+        return ~(self.selected | self.candidate | self.held_out)
+
+    @property
+    def held_out(self) -> BoolArray:
+        """(n,) images of other splits than the one learned from, such as test: only judged."""
+        out = held_out(self.found.splits)
+        return np.zeros(len(self.labels), np.bool_) if out is None else out
 
     @property
     def contradiction(self) -> BoolArray:
@@ -207,7 +214,8 @@ class RunResults:
         `predicted_label` is the class that the out-of-sample probabilities favour, `suggested_label` the most probable
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
-        ("selected": the models of the last round learned from it), `round` which of them scored it last.
+        ("selected": the models of the last round learned from it; "held out": of another split than the one learned
+        from), `round` which of them scored it last. `split` is there where the source has several.
         `overlap` names a class that the models cannot tell from the given one, `stranger` is the probability that the
         image belongs to none of the classes, empty without features to tell by.
         `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
@@ -224,7 +232,9 @@ class RunResults:
                 "is_label_issue": issues.is_label_issue,
                 "suggested_label": names[issues.suggested],
                 "suggested_prob": issues.suggested_prob,
-                "set": np.select([self.selected, self.candidate], ["selected", "candidate"], "dropped"),
+                "set": np.select(
+                    [self.held_out, self.selected, self.candidate], ["held out", "selected", "candidate"], "dropped"
+                ),
                 "round": self.round,
                 "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
                 "contradiction": self.contradiction,
@@ -232,6 +242,8 @@ class RunResults:
                 "stranger": "" if issues.stranger is None else issues.stranger,
             }
         )
+        if issues.splits is not None:
+            table["split"] = issues.splits.astype(object)
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
     def has_written_table(self) -> bool:
@@ -269,7 +281,10 @@ class RunResults:
         """
         write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
-        of_issues = {name: np.asarray(getattr(self.found, name)) for name in _OF_ISSUES}
+        found = self.found
+        if found.splits is None:
+            found = replace(found, splits=np.full(len(self.labels), ""))
+        of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
 
@@ -285,7 +300,8 @@ class RunResults:
         if not (run.path / ARRAYS).exists():
             raise InputError(f"{run.path} has no {ARRAYS}; it takes the folder of a run of find-issues.")
         arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
-        of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES}
+        of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES if name != "splits"}
+        of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,

@@ -95,8 +95,9 @@ def retrain(
         label_column: Column of labels in a table; None: auto-detected.
         choices: How to read the images of the run, where that differs from how the run read them; None: as the run did.
         corrections: What people decided about labels, see `correct`.
-        test: Images with right labels, as `read_source` takes them, to measure the classifier on.
-        test_choices: How to read these, columns aside; None: as they are recognised.
+        test: Images with right labels, as `read_source` takes them, to measure the classifier on; or the name of a
+            split that the run held out, with the labels it has now.
+        test_choices: How to read images of `test`, columns aside; None: as they are recognised.
         exports: "onnx", "torch.export".
         watcher: Follows the run.
 
@@ -116,8 +117,11 @@ def retrain(
         replace(each or Choices(), path_column=path_column, label_column=label_column, cache_dir=machine.cache_dir)
         for each in (choices, test_choices)
     )
-    images, test_images = _named_sources(location, test, named, tested_as)
+    split = _held_out_split(finished, test)
+    images, test_images = _named_sources(location, test if split is None else None, named, tested_as)
     images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
+    if split is not None:
+        test_images = replace(images, choices=replace(images.choices, split=split))
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
@@ -131,7 +135,7 @@ def retrain(
     tested = None
     if test_images is not None:
         same_part = test_images.choices.split == images.choices.split
-        if same_part and test_images.location.resolve() == images.location.resolve():
+        if split is None and same_part and test_images.location.resolve() == images.location.resolve():
             progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
         tested = load_test_images(test_images, data, machine, progress)
     output = output or default_output(run)
@@ -172,6 +176,16 @@ def retrain(
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _held_out_split(run: FinishedRun, test: Path | None) -> str | None:
+    """Return the split of the run that `test` names, None where that is a path. Raises InputError for train."""
+    splits = run.results.found.splits
+    if test is None or test.exists() or splits is None or str(test) not in splits:
+        return None
+    if not run.results.held_out[splits == str(test)].all():
+        raise InputError(f"{str(test)!r} is the split that models learned from; measure on another one.")
+    return str(test)
 
 
 def _named_sources(

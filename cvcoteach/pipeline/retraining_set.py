@@ -16,10 +16,12 @@ from cvcoteach.coteaching.selection import Selection, corrected
 from cvcoteach.data.images import Images, natural_size, size_for
 from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.data.splits import held_out
 from cvcoteach.issues.corrections import Corrected, Judged, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.prepare import extracted, load
 from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 from cvcoteach.training.backbones import Backbone
 from cvcoteach.training.inputs import FeatureInputs, ImageInputs, Inputs
@@ -149,7 +151,10 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     unreadable = int((~images.readable[rows]).sum())
     if unreadable:
         progress.note(f"{unreadable:,} images of the run can no longer be read and were left out.")
-    kept = np.flatnonzero(images.readable[rows] & ~reviewed.excluded)
+    kept = np.flatnonzero(images.readable[rows] & ~reviewed.excluded & ~results.held_out)
+    if results.held_out.any():
+        n_held_out = int(results.held_out.sum())
+        progress.note(f"{n_held_out:,} images of {_names_of(results)} are held out, and not trained on.")
     wrong = request.run.wrong if flags_decide else None
     if wrong is not None:
         wrong = np.where(reviewed.reviewed, 0.0, wrong)[kept]
@@ -164,6 +169,11 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
         images=ImageProperties(size, int(images.pixels.shape[3]), images.content_key, images.levels),
         frozen=frozen_backbone,
     )
+
+
+def _names_of(results: RunResults) -> str:
+    """Return the names of the splits that are held out, "test and val"."""
+    return " and ".join(np.unique(np.asarray(results.found.splits)[results.held_out]).tolist())
 
 
 def _rows_in(data: Source, request: RetrainRequest, progress: RunProgress) -> IntArray:
@@ -321,6 +331,10 @@ def load_test_images(
         InputError: They cannot be read, or have a class that the run lacks.
     """
     found = source.read(least_classes=1)
+    out = held_out(found.splits)
+    if out is not None:
+        progress.note(f"{source.location.name} has several splits; what is called train is no test.")
+        found = found.subset(out)
     labels = numbers_of(found, data.class_names, str(source.location))
     wanted = data.images
     images = load(found, wanted.size, machine, progress, channels=wanted.channels, levels=wanted.levels)

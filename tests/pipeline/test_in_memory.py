@@ -137,3 +137,22 @@ def test_groups_stay_in_one_fold_by_every_door(function: Any, filter_by: str) ->
 def test_groups_need_something_to_train_on(function: Any) -> None:
     with pytest.raises(InputError, match="groups are given with pred_probs, which models have made already"):
         function(GIVEN, PROBS, groups=np.arange(120))
+
+
+@pytest.mark.parametrize("function", [label_issues, find_label_issues])
+@pytest.mark.parametrize("filter_by", ["posterior", "incv"])
+def test_no_model_learns_from_test_by_any_door(function: Any, filter_by: str) -> None:
+    trainer, splits = Watching(LogisticRegression(), FEATURES, 3), np.where(np.arange(120) % 4, "train", "test")
+    function(GIVEN, trainer=trainer, splits=splits, filter_by=filter_by, progress=False)
+    assert trainer.asked
+    for trained, judged in trainer.asked:
+        assert (splits[trained] == "train").all()
+        assert np.isin(np.flatnonzero(splits == "test"), judged).all()
+
+
+def test_the_noise_of_each_split_is_told_from_probabilities_too() -> None:
+    splits = np.where(np.arange(120) % 4, "train", "test")
+    issues = label_issues(GIVEN, PROBS, splits=splits)
+    assert issues.by_split()["split"].tolist() == ["train", "test"]
+    alone = label_issues(GIVEN[splits == "train"], PROBS[splits == "train"])
+    assert np.allclose(issues.label_quality[splits == "train"], alone.label_quality)

@@ -12,7 +12,8 @@ import pytest
 from cvcoteach._progress import Silent
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
-from cvcoteach.pipeline.prepare import lone_images, prepare
+from cvcoteach.pipeline.learned import lone_images
+from cvcoteach.pipeline.prepare import prepare
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import Machine, Settings
 from tests.images import CLASSES, class_folders

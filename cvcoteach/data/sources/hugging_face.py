@@ -134,7 +134,7 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_saved(path, choices)[0], choices),
-    OF_TABLES,
+    OF_TABLES - {"annotator_column", "annotator_columns"},
     "huggingface",
     splits_of,
 )

@@ -85,7 +85,7 @@ def joined(parts: Mapping[str, Source]) -> Source:
 def describe_splits(sizes: Mapping[str, int], n_classes: int, first: Source) -> str:
     """Return what was understood: "70 images (train 60, test 10), 3 classes, …", the rest being that of the first."""
     each = ", ".join(f"{name} {n:,}" for name, n in sizes.items())
-    rest = first.description.split(", ", 2)[-1]
+    rest = first.description.split(", ", 2)[-1].removesuffix(f"/{next(iter(sizes))}")
     return f"{count(sum(sizes.values()), 'image')} ({each}), {count(n_classes, 'class', 'classes')}, {rest}"
 
 

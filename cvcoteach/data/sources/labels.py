@@ -71,8 +71,14 @@ def encode(values: pd.Series[Any], where: str, *, words_are_missing: bool = Fals
     return Encoded(labels, ordered, tuple(notes))
 
 
-def refuse_missing(values: pd.Series[Any], where: str, *, words_are_missing: bool = False) -> None:
-    """Raise InputError where a value is missing, empty, or a word for that."""
+def missing_values(values: pd.Series[Any], *, words_are_missing: bool = False) -> BoolArray:
+    """Return which values (n,) are missing, empty, or a word for that."""
+    missing, words = _missing(values, words_are_missing)
+    return missing | words
+
+
+def _missing(values: pd.Series[Any], words_are_missing: bool) -> tuple[BoolArray, BoolArray]:
+    """Return which values (n,) are missing or empty, and which are a word for that."""
     missing = values.isna().to_numpy(dtype=np.bool_)
     words: BoolArray = np.zeros(len(values), np.bool_)
     if not pd.api.types.is_numeric_dtype(values):
@@ -80,6 +86,12 @@ def refuse_missing(values: pd.Series[Any], where: str, *, words_are_missing: boo
         missing = missing | (text == "").to_numpy(dtype=np.bool_)
         if words_are_missing:
             words = text.isin(MISSING_WORDS).to_numpy(dtype=np.bool_)
+    return missing, words
+
+
+def refuse_missing(values: pd.Series[Any], where: str, *, words_are_missing: bool = False) -> None:
+    """Raise InputError where a value is missing, empty, or a word for that."""
+    missing, words = _missing(values, words_are_missing)
     if not (missing | words).any():
         return
     first = int(np.argmax(missing | words))
@@ -150,6 +162,22 @@ def split_names(values: pd.Series[Any], where: str, *, words_are_missing: bool =
     """Return names of splits as text, (n,). Raises InputError where one is missing."""
     refuse_missing(values, where, words_are_missing=words_are_missing)
     return as_splits(values.to_numpy(), len(values), name=where)
+
+
+def unknown_values(values: pd.Series[Any], names: Sequence[str]) -> BoolArray:
+    """Return which labels (n,) are -1 among numbers of named classes: Hugging Face's "not known"."""
+    if not names or not pd.api.types.is_integer_dtype(values):
+        return np.zeros(len(values), np.bool_)
+    return (values == -1).to_numpy(dtype=np.bool_, na_value=False)
+
+
+def named_values(values: pd.Series[Any], names: Sequence[str], where: str) -> pd.Series[Any]:
+    """Return the names of classes that the file holds in place of their numbers."""
+    if not names or not pd.api.types.is_integer_dtype(values):
+        return values
+    if len(values) and not 0 <= values.min() <= values.max() < len(names):
+        raise InputError(f"{where} are from {values.min()} to {values.max()}, but the file names {len(names)} classes.")
+    return pd.Series(np.array(names, dtype=object)[values.to_numpy(dtype=np.int64)])
 
 
 def describe(n_images: int, n_classes: int, rest: str) -> str:

@@ -64,6 +64,8 @@ _OPTIONS = {
     "path_pattern": "--path-pattern",
     "split": "--split",
     "split_column": "--split-column",
+    "annotator_column": "--annotator-column",
+    "annotator_columns": "--annotator-columns",
     "group_column": "--group-column",
 }
 _OWNERS = {
@@ -85,6 +87,8 @@ def read_source(
     format: str | None = None,
     cache_dir: str | Path | None = None,
     split_column: str | None = None,
+    annotator_column: str | None = None,
+    annotator_columns: str | None = None,
     least_classes: int = 2,
 ) -> Source:
     """Return the images and given labels of a source in any of the formats of docs/formats.md.
@@ -103,6 +107,8 @@ def read_source(
         format: name of the format, where a source may be of several; see `FORMATS`.
         cache_dir: where images inside another file are unpacked; None: the environment's cache, else the user's.
         split_column: column of a table that says of which split an image is.
+        annotator_column: column of who gave a label, in a table with a row per image and annotator.
+        annotator_columns: columns of labels, one per annotator, with commas between their names.
         least_classes: how many classes there must be.
 
     Raises:
@@ -118,6 +124,8 @@ def read_source(
         format,
         None if cache_dir is None else Path(cache_dir),
         split_column,
+        annotator_column,
+        annotator_columns,
     )
     result = _read(_format_of(location, choices), location, choices)
     if len(result.class_names) < least_classes:

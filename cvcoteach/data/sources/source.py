@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray
+from cvcoteach.data.annotations import Annotations
 from cvcoteach.data.splits import Names, is_train
 
 IMAGE_SUFFIXES = frozenset(
@@ -55,6 +56,8 @@ class Source:
     """What each group is called in the source; None where none are known."""
     splits: Names | None = None
     """(n,) name of the split of each image, such as train and test; None where there are none, or one was chosen."""
+    annotations: Annotations | None = None
+    """What several annotators labelled the n images; `labels` are then what most of them gave."""
     other_columns: Callable[[], pd.DataFrame] | None = None
     """Loads the columns of a table (n rows) that are neither paths nor labels nor groups; None where there are none."""
 
@@ -87,6 +90,7 @@ class Source:
             file_names=None if names is None else tuple([names[row] for row in rows.tolist()]),
             groups=None if self.groups is None else self.groups[rows],
             splits=None if self.splits is None else self.splits[rows],
+            annotations=None if self.annotations is None else self.annotations.subset(rows),
             other_columns=None if self.other_columns is None else partial(_rows_of, self.other_columns, rows),
         )
 
@@ -115,6 +119,10 @@ class Choices:
     """Where images inside another file are unpacked; None: the environment's cache, else the user's."""
     split_column: str | None = None
     """Column of a table that says of which split an image is."""
+    annotator_column: str | None = None
+    """Column of who gave a label, in a table with a row per image and annotator."""
+    annotator_columns: str | None = None
+    """Columns of labels, one per annotator, with commas between their names."""
 
 
 class UnlabelledError(InputError):

@@ -6,14 +6,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
+from cvcoteach.data.sources.annotated import Annotated, all_named, by_columns, by_rows
 from cvcoteach.data.sources.joined import describe_splits
-from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels, split_names
+from cvcoteach.data.sources.labels import (
+    describe,
+    encode,
+    group_codes,
+    named_values,
+    one_hot,
+    refuse_several_labels,
+    split_names,
+    unknown_values,
+)
 from cvcoteach.data.sources.paths import Found, find_files, names_files, note_on_repeats
 from cvcoteach.data.sources.source import (
     SPLIT_WORDS,
@@ -36,7 +45,9 @@ LABEL_COLUMNS = frozenset(["label", "labels", "given_label", "class", "class_nam
 SPLIT_COLUMNS = frozenset(["split", "splits", "subset", "partition", "fold"])
 """Columns that say to which part of a dataset an image belongs."""
 
-OF_TABLES = frozenset(["path_column", "label_column", "path_pattern", "group_column", "split_column", "split"])
+OF_TABLES = frozenset(
+    "path_column label_column path_pattern group_column split_column split annotator_column annotator_columns".split()
+)
 """The fields of `Choices` that mean something to a table."""
 
 _LOOKED_AT = 1000
@@ -75,10 +86,23 @@ def read_table(table: Table, choices: Choices) -> Source:
     name = table.file.name
     _check_columns(table, choices)
     path_column = choices.path_column or _find_path_column(table, choices)
-    label_column = choices.label_column or _find_label_column(table, path_column, choices)
+    label_column = choices.label_column
+    if label_column is None and choices.annotator_columns is None:
+        label_column = _find_label_column(table, path_column, choices)
     split_column, together = _find_split_column(table, path_column, label_column, choices)
-    also = [column for column in (choices.group_column, split_column) if column is not None]
-    if label_column is None:
+    also = [column for column in (choices.group_column, split_column, choices.annotator_column) if column is not None]
+    by_annotator: Annotated | None = None
+    if choices.annotator_columns is not None:
+        columns = _annotators_of(table, choices)
+        frame = table.load([*_unless_images(table, path_column), *columns, *also])
+        by_annotator = by_columns(
+            all_named(frame[columns], table.class_names), columns, name, words=table.words_are_missing
+        )
+        found = by_annotator.encoded
+        values = pd.Series(np.full(len(frame), None, dtype=object))
+        values.iloc[by_annotator.rows] = np.array(found.class_names, dtype=object)[found.labels]
+        where, said = f"labels of {name}", f"columns {path_column} and, by annotator, {', '.join(columns)} of {name}"
+    elif label_column is None:
         others = _others(table, path_column, choices)
         parts = _splits(table, others)
         columns = [column for column in others if column not in parts]
@@ -100,10 +124,12 @@ def read_table(table: Table, choices: Choices) -> Source:
     if not len(frame):
         raise InputError(f"{name} has columns, but no rows; it takes one row per image.")
     names = table.class_names.get(label_column or "", ())
-    unknown, wanted = _unknown(values, names), np.ones(len(frame), np.bool_)
+    unknown, wanted = unknown_values(values, names), np.ones(len(frame), np.bool_)
+    if by_annotator is not None:
+        wanted = np.isin(np.arange(len(frame)), by_annotator.rows)
     splits = None if split_column is None else _splits_in(table, split_column, frame)
     if choices.split is not None and splits is not None:
-        wanted = _of_split(splits, choices.split, f"{name}, column {split_column!r},")
+        wanted &= _of_split(splits, choices.split, f"{name}, column {split_column!r},")
         unknown, splits = unknown & wanted, None
     unlabelled_rows: tuple[str, ...] = ()
     known = np.flatnonzero(wanted & ~unknown)
@@ -118,7 +144,7 @@ def read_table(table: Table, choices: Choices) -> Source:
                 f"none of {len(unknown):,} {where} is known: all are -1; it takes one label per image."
             )
     paths, files, notes = _images_of(table, path_column, frame, choices, known)
-    encoded = encode(_named(values, names, where), where, words_are_missing=table.words_are_missing)
+    encoded = encode(named_values(values, names, where), where, words_are_missing=table.words_are_missing)
     source = Source(
         table.file,
         table.file.parent,
@@ -140,7 +166,49 @@ def read_table(table: Table, choices: Choices) -> Source:
         source = replace(source, splits=splits, description=f"{told}, splits in the column {split_column}")
     if together is not None:
         source = replace(source, notes=(*source.notes, together))
+    if choices.annotator_column is not None:
+        who, named = frame[choices.annotator_column], named_values(values, names, where).rename(label_column)
+        by_annotator = by_rows(source.paths, named, who, name, words=table.words_are_missing)
+        source = source.subset(by_annotator.rows)
+    if by_annotator is not None:
+        return _with_annotations(source, by_annotator, known)
     return replace(source, notes=(*source.notes, *note_on_repeats(source)))
+
+
+def _with_annotations(source: Source, found: Annotated, rows: IntArray) -> Source:
+    """Return the images with the label that most annotators gave. rows: (n,) of the table, where some were left out."""
+    annotations, labels = found.annotations, found.encoded.labels
+    if len(source) < annotations.n_images:  # of one split
+        kept = np.flatnonzero(np.isin(found.rows, rows))
+        annotations, labels = annotations.subset(kept), labels[kept]
+    n, k = len(source), len(found.encoded.class_names)
+    said = f"{count(len(annotations.annotators), 'annotator')}, {source.description.split(', ', 2)[-1]}"
+    return replace(
+        source,
+        labels=labels,
+        class_names=found.encoded.class_names,
+        annotations=annotations,
+        notes=tuple(dict.fromkeys((*source.notes, *found.notes))),
+        description=describe(n, k, f"{count(len(annotations.label), 'label')} by {said}"),
+    )
+
+
+def _annotators_of(table: Table, choices: Choices) -> list[str]:
+    """Return the columns of annotators that were named. Raises InputError for fewer than two, and for others."""
+    columns = [column.strip() for column in str(choices.annotator_columns).split(",")]
+    for column in columns:
+        if column not in table.columns:
+            raise InputError(
+                f"{table.file.name} has no column {column!r} (--annotator-columns); {near(column, table.columns)}"
+            )
+    if len(set(columns)) < 2:
+        raise InputError(f"--annotator-columns is {choices.annotator_columns!r}; it takes two columns or more: a,b,c.")
+    if choices.annotator_column is not None:
+        raise InputError(
+            "--annotator-column and --annotator-columns are both given; the first is for a row per image and "
+            "annotator, the second for a column per annotator."
+        )
+    return columns
 
 
 def _rest(table: Table, columns: Sequence[str], rows: IntArray) -> pd.DataFrame:
@@ -201,6 +269,7 @@ def _check_columns(table: Table, choices: Choices) -> None:
         ("--label-column", choices.label_column),
         ("--group-column", choices.group_column),
         ("--split-column", choices.split_column),
+        ("--annotator-column", choices.annotator_column),
     ):
         if column is not None and column not in table.columns:
             raise InputError(f"{table.file.name} has no column {column!r} ({option}); {near(column, table.columns)}")
@@ -216,12 +285,19 @@ def _say_which(table: Table, option: str, what: str) -> str:
     )
 
 
+def _named_columns(choices: Choices) -> tuple[str, ...]:
+    """Return the columns that were named as something other than paths and labels."""
+    named = (choices.group_column, choices.split_column, choices.annotator_column)
+    several = [] if choices.annotator_columns is None else choices.annotator_columns.split(",")
+    return (*[name for name in named if name is not None], *[name.strip() for name in several])
+
+
 def _find_path_column(table: Table, choices: Choices) -> str:
     if len(table.images) == 1:
         return next(iter(table.images))
     if table.images:
         raise InputError(_say_which(table, "--path-column", "images"))
-    taken = (choices.label_column, choices.group_column, choices.split_column)
+    taken = (choices.label_column, *_named_columns(choices))
     texts = [column for column, text in table.columns.items() if text and column not in taken]
     usual = [column for column in texts if _plain(column) in PATH_COLUMNS]
     # a value for each usual name may be enough; files are looked at all the same, which tell more than a name
@@ -236,7 +312,7 @@ def _find_path_column(table: Table, choices: Choices) -> str:
 
 def _others(table: Table, path_column: str, choices: Choices) -> list[str]:
     """Return the columns that may hold labels; pandas writes its index into one without a name."""
-    taken = (path_column, choices.group_column, choices.split_column, *table.images)
+    taken = (path_column, *_named_columns(choices), *table.images)
     return [column for column in table.columns if column not in taken and _plain(column) not in ("", "unnamed: 0")]
 
 
@@ -309,19 +385,3 @@ def _of_split(splits: Names, wanted: str, where: str) -> BoolArray:
         names = ", ".join(np.unique(splits).tolist())
         raise InputError(f"--split is {wanted!r}, but {where} holds the splits {names}.")
     return found
-
-
-def _unknown(values: pd.Series[Any], names: Sequence[str]) -> BoolArray:
-    """Return which labels (n,) are -1 among numbers of named classes: Hugging Face's "not known"."""
-    if not names or not pd.api.types.is_integer_dtype(values):
-        return np.zeros(len(values), np.bool_)
-    return (values == -1).to_numpy(dtype=np.bool_, na_value=False)
-
-
-def _named(values: pd.Series[Any], names: Sequence[str], where: str) -> pd.Series[Any]:
-    """Return the names of classes that the file holds in place of their numbers."""
-    if not names or not pd.api.types.is_integer_dtype(values):
-        return values
-    if len(values) and not 0 <= values.min() <= values.max() < len(names):
-        raise InputError(f"{where} are from {values.min()} to {values.max()}, but the file names {len(names)} classes.")
-    return pd.Series(np.array(names, dtype=object)[values.to_numpy(dtype=np.int64)])

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,11 +35,12 @@ def names_in_copy(copy: Copy) -> list[str]:
     Where that name is taken, the old class is added: `dog/1-cat.jpg`.
     """
     names = list(_names(copy.source))
-    folders = _class_folders(copy.source) or []
+    found = _class_folders(copy.source)
+    folders, depth = ([], 0) if found is None else (found.folders, found.depth)
     taken = {name.casefold() for name in names}
     for row in copy.changed.tolist():
-        old, inside = names[row].split("/", 1)
-        name = wanted = f"{folders[copy.labels[row]]}/{inside}"
+        *split, old, inside = names[row].split("/", 1 + depth)
+        name = wanted = "/".join([*split, folders[copy.labels[row]], inside])
         stem, suffix = os.path.splitext(wanted)
         number = 1
         while name.casefold() in taken:
@@ -131,18 +133,29 @@ def _names(source: Source) -> tuple[str, ...]:
     return source.paths if source.file_names is None else source.file_names
 
 
-def _class_folders(source: Source) -> list[str] | None:
-    """Return the folder of each class, K; None where folders and classes do not belong together."""
-    folders: dict[int, str] = {}
-    classes: dict[str, int] = {}
-    for name, label in zip(_names(source), source.labels.tolist(), strict=True):
-        folder, slash, _ = name.partition("/")
-        if not slash or leads_out(name) or classes.setdefault(folder, label) != label:
-            return None
-        folders.setdefault(label, folder)
-    if len(folders) < len(source.class_names):
-        return None
-    return [folders[label] for label in range(len(source.class_names))]
+class _ClassFolders(NamedTuple):
+    """Where the images of each class lie."""
+
+    folders: list[str]
+    """K names of folders."""
+    depth: int
+    """Folders above them: 1 where they lie in those of splits, `train/cat`, else 0."""
+
+
+def _class_folders(source: Source) -> _ClassFolders | None:
+    """Return the folder of each class; None where folders and classes do not belong together."""
+    for depth in (0, 1):
+        folders: dict[int, str] = {}
+        classes: dict[str, int] = {}
+        for name, label in zip(_names(source), source.labels.tolist(), strict=True):
+            parts = name.split("/", 1 + depth)
+            if len(parts) < 2 + depth or leads_out(name) or classes.setdefault(parts[depth], label) != label:
+                break
+            folders.setdefault(label, parts[depth])
+        else:
+            if len(folders) == len(source.class_names):
+                return _ClassFolders([folders[label] for label in range(len(source.class_names))], depth)
+    return None
 
 
 def _not_written(where: Path, error: OSError) -> InputError:
