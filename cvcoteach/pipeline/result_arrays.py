@@ -42,10 +42,10 @@ _FORMS = {
     "overlaps": ("class", "*2"),
     "stranger": ("f", "n"),
 }
-"""Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes."""
+"""Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes, * any."""
 
 
-_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False, "splits": ""}
+_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False, "splits": "", "stranger": -1.0}
 """Arrays (n,) that runs of an earlier build lack, and what stands for them."""
 
 
@@ -59,7 +59,7 @@ def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
     try:
         # opened here: numpy leaves a file open that it cannot read
         with open_regular(file) as stream, np.load(stream, allow_pickle=False) as content:
-            absent = sorted({*wanted} - {*content.files, *_ADDED})
+            absent = sorted({*wanted} - {*content.files, *_ADDED, "overlaps"})
             if absent:
                 raise InputError(
                     f"{file} has no {absent[0]}: another version of cvcoteach wrote it; find the issues again, in "
@@ -70,6 +70,8 @@ def read_result_arrays(file: Path, wanted: Collection[str]) -> Arrays:
         raise
     except Exception as error:  # a broken archive makes zipfile, zlib and numpy raise anything
         raise _damaged(file, str(error) or type(error).__name__) from error
+    if "overlaps" in wanted:
+        arrays.setdefault("overlaps", np.empty((0, 2), np.int64))
     for name in {*wanted} - arrays.keys():
         arrays[name] = np.full(arrays["labels"].size, _ADDED[name])
     odd = _odd(arrays)
@@ -84,7 +86,9 @@ def _damaged(file: Path, why: str) -> InputError:
 
 def _odd(arrays: Arrays) -> str | None:
     """Return what does not fit among the arrays of a run, None where all do."""
-    sizes = {"n": arrays["labels"].size, "K": arrays["class_names"].size}
+    sizes = {"n": arrays["labels"].size, "K": arrays["class_names"].size, "2": 2}
+    if "overlaps" in arrays:
+        sizes["*"] = len(np.atleast_1d(arrays["overlaps"]))
     for name, array in arrays.items():
         kind, axes = _FORMS[name]
         shape = tuple([sizes[axis] for axis in axes])

@@ -31,6 +31,9 @@ from cvcoteach.pipeline.settings import RULES
 _FLOATS = "%.6f"
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
 
+_NOT_LOOKED_FOR = -1.0
+"""Stands for the probability of a stranger where there were no features to tell by."""
+
 _IN_NOTEBOOK = 10
 """Images that a notebook shows of a run."""
 
@@ -284,6 +287,8 @@ class RunResults:
         found = self.found
         if found.splits is None:
             found = replace(found, splits=np.full(len(self.labels), ""))
+        if found.stranger is None:
+            found = replace(found, stranger=np.full(len(self.labels), _NOT_LOOKED_FOR))
         of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
@@ -302,6 +307,8 @@ class RunResults:
         arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
         of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES if name != "splits"}
         of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
+        if (arrays["stranger"] == _NOT_LOOKED_FOR).any():
+            of_issues["stranger"] = None
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,
