@@ -53,7 +53,7 @@ def main() -> None:
     halves = [of_overlap(features, data.given["aggre"], seed) for seed in seeds]
     found = [of_strangers(features, odd, data.given["aggre"], seed) for seed in seeds]
     text = markdown(header, rows) + (
-        f"\n\nA class split in two: reported as one overlapping pair in {sum(h[0] for h in halves)} of {N_DRAWS} draws, "
+        f"\n\nA class split in two: reported as an overlapping pair in {sum(h[0] for h in halves)} of {N_DRAWS} draws, "
         f"with {max(h[1] for h in halves)} other pairs at most; {np.mean([h[2] for h in halves]):.1%} of its labels "
         f"flagged for the other half.\n\nStrangers: {np.mean([f[0] for f in found]):.1f} of {N_STRANGERS} marked, "
         f"{np.mean([f[1] for f in found]):.1f} of {N_OTHERS:,} others; suggestions above one half for "

@@ -71,6 +71,8 @@ def test_a_run_by_agreement_has_the_flags_of_either_rule(tmp_path: Path, fake: A
     by_posterior = issues_of(posterior, class_names=loaded.class_names)
     for found, expected in ((loaded.issues(), by_rounds), (loaded.issues("posterior"), by_posterior)):
         for field in dataclasses.fields(expected):
+            if field.name == "stranger":  # takes features, which probabilities alone are not
+                continue
             np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), field.name)
     assert loaded.issues("incv") is loaded.issues()
     assert set(loaded.table().set) == {"selected", "candidate", "dropped"}
