@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -145,6 +146,20 @@ def test_the_time_left_comes_from_what_was_done_since_the_stage_began(monkeypatc
     assert left.after(Progress("computing features", 0, 10)) == ""
     clock[0] = 40.0
     assert left.after(Progress("computing features", 5, 10)) == ", about 10 s left"
+
+
+def test_a_slow_start_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    left = TimeLeft()
+    left.after(Progress("training", 0, 1000))
+    clock[0] = 100.0
+    left.after(Progress("training", 10, 1000))  # ten times slower than what follows
+    for done in range(20, 510, 10):
+        clock[0] += 1.0 * 10
+        said = left.after(Progress("training", done, 1000))
+    minutes, seconds = (int(number) for number in re.findall(r"\d+", said))
+    assert 500 <= minutes * 60 + seconds < 1.05 * 500  # the mean of all would say 588
 
 
 def test_a_bar_is_one_moving_line_and_goes_at_the_end() -> None:
