@@ -174,7 +174,8 @@ class Bar:
 
     def progress(self, update: Progress) -> None:
         """Move the line."""
-        text = f"{update.stage}: {update.message}{self._left.after(update)}"
+        # the end of the line is what a narrow terminal cuts off
+        text = f"{update.stage}{self._left.after(update)}: {update.message}"
         if self._bar is not None and (update.stage != self._stage or update.done < self._bar.n):
             self.close()
         if self._bar is None:

@@ -180,6 +180,20 @@ def test_a_bar_is_one_moving_line_and_goes_at_the_end() -> None:
     assert "a sentence" not in shown
 
 
+def test_the_time_left_is_not_what_a_narrow_terminal_cuts_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    bar = Bar(stream)
+    bar.progress(Progress("training", 0, 10, "round 1 of 3"))
+    clock[0] = 60.0
+    bar.progress(Progress("training", 1, 10, "round 1 of 3, fold 1 of 5, epoch 3 of 30, 1,144 images/s"))
+    assert bar._bar is not None
+    bar._bar.refresh()
+    line = stream.getvalue().split("\r")[-1]
+    assert "training, about 9 min 0 s left" in line[:80]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.2, "1 s"), (42.4, "42 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
