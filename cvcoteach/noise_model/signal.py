@@ -73,8 +73,8 @@ class Signal:
         if self._too_weak:
             return (
                 f"with {counted(round(self.n_per_class), 'image')} per class, a mean confidence of "
-                f"{self.confidence:.0%} and a chance-corrected agreement of {self.agreement:.0%}, wrong labels cannot be told from images that are "
-                "difficult for the models"
+                f"{self.confidence:.0%} and a chance-corrected agreement of {self.agreement:.0%}, "
+                "wrong labels cannot be told from images that are difficult for the models"
             )
         return ""
 

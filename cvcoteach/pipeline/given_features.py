@@ -96,7 +96,8 @@ def _in_order(
             return GivenFeatures(kept, features, unreadable)
     raise InputError(
         f"{file} has {counted(len(features), 'row')}, but the source has {counted(len(source), 'image')}; "
-        "it takes one row per image, in the order that cvcoteach list SOURCE prints; or an .npz with the arrays features and paths."
+        "it takes one row per image, in the order that cvcoteach list SOURCE prints; "
+        "or an .npz with the arrays features and paths."
     )
 
 
