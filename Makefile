@@ -1,11 +1,13 @@
 # make demo | make test | make venv: each sets up what it needs in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# with CPU=1, torch without CUDA: PyPI's Linux wheels need cuDNN to be imported at all, so it takes PyTorch's own index
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-venv: .venv/installed  ## a virtual environment with cvcoteach in it, and nothing else to do
+venv: .venv/installed  ## a virtual environment with cvcoteach in it, and nothing else to do; CPU=1 leaves CUDA out
 
 demo: .venv/installed  ## find planted label errors among real handwritten digits, in under two minutes
 	@$(BIN)/python examples/demo.py
@@ -37,6 +39,7 @@ format:  ## bring the code into its form
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml | .venv/bin/python
+	$(if $(CPU),$(BIN)/python -m pip install --quiet torch torchvision --index-url $(CPU_INDEX))
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 

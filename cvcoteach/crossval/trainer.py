@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import InputError, IntArray, PredProbs, as_pred_probs
+from cvcoteach._validation import InputError, IntArray, PredProbs, as_pred_probs, counted
 
 
 class FoldTrainer(Protocol):
@@ -128,7 +128,7 @@ def train_folds(
         if len(batch) != len(folds):
             number = next(iter(folds)).round
             raise InputError(
-                f"the trainer gave {len(batch)} answers in round {number}; {len(folds)} folds need one each."
+                f"the trainer gave {counted(len(batch), 'answer')} in round {number}; {len(folds)} folds need one each."
             )
         for key, answer in zip(folds, batch, strict=True):
             answers[key] = finished[key] = checked(key, answer)

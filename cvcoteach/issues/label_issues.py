@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, counted
 from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import BEYOND_JUDGMENT, FEW_RIGHT, PROBABLY_WRONG, FlagRule, flags_of
@@ -105,7 +105,7 @@ class LabelIssues:
             for i in rows.tolist()
         ]
         noise = f", expected noise rate {self.noise_ratio:.1%}" if self.has_signal else f". {self.note}"
-        title = f"{self.n_issues:,} of {len(self.labels):,} labels flagged, {self.n_classes:,} classes{noise}"
+        title = f"{self.n_issues:,} of {counted(len(self.labels), 'label')} flagged, {self.n_classes:,} classes{noise}"
         return table_html(title, ("image", "given", "suggested", "label quality", "flagged"), cells, pictures)
 
     def shown_first(self, most: int) -> IntArray:

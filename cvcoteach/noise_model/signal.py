@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvcoteach._validation import IntArray
+from cvcoteach._validation import IntArray, counted
 from cvcoteach.noise_model.base import Probs
 
 _FLOOR = 1e-3
@@ -72,9 +72,9 @@ class Signal:
             )
         if self._too_weak:
             return (
-                f"with {self.n_per_class:.0f} images per class, a mean confidence of {self.confidence:.0%} and a "
-                f"chance-corrected agreement of {self.agreement:.0%}, wrong labels cannot be told from images that are "
-                "difficult for the models"
+                f"with {counted(round(self.n_per_class), 'image')} per class, a mean confidence of "
+                f"{self.confidence:.0%} and a chance-corrected agreement of {self.agreement:.0%}, "
+                "wrong labels cannot be told from images that are difficult for the models"
             )
         return ""
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._csv import escaped
-from cvcoteach._validation import InputError, IntArray, near
+from cvcoteach._validation import InputError, IntArray, counted, near
 from cvcoteach.data.sources import Source, open_npz
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.readable import readable_part
@@ -95,8 +95,9 @@ def _in_order(
         if len(kept) == len(features):
             return GivenFeatures(kept, features, unreadable)
     raise InputError(
-        f"{file} has {len(features):,} rows, but the source has {len(source):,} images; it takes one row per image, in "
-        "the order that cvcoteach list SOURCE prints; or an .npz with the arrays features and paths."
+        f"{file} has {counted(len(features), 'row')}, but the source has {counted(len(source), 'image')}; "
+        "it takes one row per image, in the order that cvcoteach list SOURCE prints; "
+        "or an .npz with the arrays features and paths."
     )
 
 

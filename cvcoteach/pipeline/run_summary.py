@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cvcoteach._validation import counted as counted
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures, sentences
 
 MOST_CONFUSIONS = 5
 """Pairs of classes in a summary."""
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun: 1 image, 1,200 images."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def round_figures(result: CrossValResult) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -147,6 +148,20 @@ def test_the_time_left_comes_from_what_was_done_since_the_stage_began(monkeypatc
     assert left.after(Progress("computing features", 5, 10)) == ", about 10 s left"
 
 
+def test_a_slow_start_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    left = TimeLeft()
+    left.after(Progress("training", 0, 1000))
+    clock[0] = 100.0
+    left.after(Progress("training", 10, 1000))  # ten times slower than what follows
+    for done in range(20, 510, 10):
+        clock[0] += 1.0 * 10
+        said = left.after(Progress("training", done, 1000))
+    minutes, seconds = (int(number) for number in re.findall(r"\d+", said))
+    assert 500 <= minutes * 60 + seconds < 1.05 * 500  # the mean of all would say 588
+
+
 def test_a_bar_is_one_moving_line_and_goes_at_the_end() -> None:
     stream = io.StringIO()
     bar = Bar(stream)
@@ -163,6 +178,20 @@ def test_a_bar_is_one_moving_line_and_goes_at_the_end() -> None:
     assert "  0% |" in shown
     assert "\n" not in shown
     assert "a sentence" not in shown
+
+
+def test_the_time_left_is_not_what_a_narrow_terminal_cuts_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    bar = Bar(stream)
+    bar.progress(Progress("training", 0, 10, "round 1 of 3"))
+    clock[0] = 60.0
+    bar.progress(Progress("training", 1, 10, "round 1 of 3, fold 1 of 5, epoch 3 of 30, 1,144 images/s"))
+    assert bar._bar is not None
+    bar._bar.refresh()
+    line = stream.getvalue().split("\r")[-1]
+    assert "training, about 9 min 0 s left" in line[:80]
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,10 @@ UNDO = "undo"
 EDIT = "edit"
 """What stands on record of a label that was changed by other means, such as FiftyOne's own Annotate tab."""
 COLUMNS = (
-    "when", "who", "run", "action", "what", "sample_id", "filepath",
-    "old", "new", "old_review", "new_review",
+    "when", "who", "run", "action_id", "what", "sample_id", "filepath",
+    "old", "new", "old_review", "new_review", "action",
 )  # fmt: skip
+"""`action` says what `new_review` does, as corrections of every other origin say it: accepted, kept, set, excluded."""
 CHUNK = 5_000
 """Samples corrected at a time: memory stays flat, however many there are."""
 
@@ -230,6 +231,7 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
     table = table.sort_values(["run_id", "sample_id", "n"], kind="stable")
     table["order"] = table.groupby(["run_id", "sample_id"])["when"].cummax()
     table = table.sort_values(["order", "n"], kind="stable", ignore_index=True)
+    table = table.rename(columns={"action": "action_id"}).assign(action=table["new_review"])
     return table[list(COLUMNS)]
 
 
