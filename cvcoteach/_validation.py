@@ -149,6 +149,15 @@ def refuse_missing(array: npt.NDArray[Any], labels: str = "labels") -> None:
         )
 
 
+def check_classes_repeat(labels: IntArray) -> None:
+    """Raise InputError where each label (n,) is the only one of its class: no model can know what it judges."""
+    if len(labels) and np.bincount(labels).max() == 1:
+        raise InputError(
+            f"each of the {len(labels):,} images is the only one of its class; a model can judge a label only if it "
+            "has seen other images of the class."
+        )
+
+
 def check_columns(class_names: Sequence[str], n_columns: int, *, from_labels: bool) -> None:
     """Raise InputError unless pred_probs has a column for each class name.
 

@@ -10,12 +10,13 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import plain, say
+from cvcoteach.cli.grouped import Grouped
 
 if TYPE_CHECKING:
     from cvcoteach.pipeline.apply_plan import Action, Plan
 
 
-@click.command()
+@click.command(cls=Grouped, first=("action", "output", "corrections", "min_probability", "write", "undo"))
 @click.argument("run", type=options.PATH, required=False)
 @click.option(
     "--action",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @options.label_column
 @options.path_pattern
 @options.split
+@options.source_format
 @options.as_json
 @options.quiet
 def apply(
@@ -63,6 +65,7 @@ def apply(
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    format: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -84,7 +87,7 @@ def apply(
     if action != "list" and output is None:
         raise click.UsageError("name the copy to write: --output DEST.")
     settings = ApplySettings(action, min_probability, corrections, allow_empty_classes)
-    choices = Choices(path_column=path_column, label_column=label_column, path_pattern=path_pattern, split=split)
+    choices = Choices(path_column, label_column, path_pattern, split, format=format)
     with options.shown(quiet) as display:
         planned = plan(run, settings, source=source, choices=choices)
         for sentence in planned.notes:

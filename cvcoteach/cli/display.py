@@ -64,7 +64,10 @@ class Display:
 
 
 class Quiet(Display):
-    """Shows notes only."""
+    """Shows nothing."""
+
+    def note(self, sentence: str) -> None:
+        """Ignore it."""
 
     def progress(self, update: Progress) -> None:
         """Ignore it."""

@@ -10,6 +10,7 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine, Settings
 
 
@@ -22,7 +23,12 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
         raise click.BadParameter(f"{value!r} is not a number; it takes a number from 0 on, or 'auto'.") from None
 
 
-@click.command("find-issues")
+_FIRST = (
+    "output path_column label_column backbone features preset flag_for corrections device quiet"  # in this order
+).split()
+
+
+@click.command("find-issues", cls=Grouped, first=_FIRST)
 @click.argument("source", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
 @options.path_column
@@ -60,7 +66,11 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     help="Stop after this many epochs without improvement on a held-out 10 % of the fold.  [default: never]",
 )
 @click.option(
-    "--features", type=options.PATH, help="Train heads on the rows of this .npy (n, d), one per image, instead."
+    "--features",
+    type=options.PATH,
+    metavar="FILE",
+    help="Train heads on these features instead: a .npy (n, d), its rows in the order of cvcoteach list, or an .npz "
+    "with features and paths.",
 )
 @click.option(
     "--backbone",
@@ -187,7 +197,11 @@ def find_issues(
         say(difference_text(results.summary["since"]))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
     say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
-    say(f"Next: cvcoteach apply {results.folder} --action list says what would change, --action relabel makes a copy")
+    if results.summary["n_issues"]:
+        actions = "--action list says what would change, --action relabel makes a copy"
+        say(f"Next: cvcoteach apply {results.folder} {actions}")
+    elif results.summary["has_signal"]:
+        say(f"Next: cvcoteach retrain {results.folder} trains a classifier")
     if results.summary.get("n_contradictions"):
         say("Copies of one image with different labels come first in issues.csv.")
     if results.unreadable:

@@ -9,10 +9,11 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine
 
 
-@click.command()
+@click.command(cls=Grouped, first=("output", "path_column", "label_column", "quiet"))
 @click.argument("model", type=options.PATH)
 @click.argument("source", type=options.PATH)
 @click.option(
@@ -22,6 +23,7 @@ from cvcoteach.pipeline.settings import Machine
 @options.label_column
 @options.path_pattern
 @options.split
+@options.source_format
 @click.option("--ignore-labels", is_flag=True, help="Treat SOURCE as images without labels.")
 @options.machine(precision=False)
 @options.quiet

@@ -10,10 +10,11 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
-@click.command()
+@click.command(cls=Grouped, first="run output corrections test model epochs noise_rate exports device quiet".split())
 @click.argument("source", type=options.PATH)
 @click.option("--run", type=options.PATH, help="Run folder of find-issues, if SOURCE is the images instead.")
 @click.option(
@@ -21,10 +22,15 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 )
 @options.path_column
 @options.label_column
+@options.path_pattern
+@options.split
+@options.source_format
 @click.option(
     "--corrections", type=options.PATH, help="CSV with the columns path, action (accepted, kept, set, excluded), label."
 )
 @click.option("--test", type=options.PATH, help="Images with right labels on which to compare with plain training.")
+@click.option("--test-split", metavar="NAME", help="Part of --test, where it has several.  [default: train]")
+@click.option("--test-format", metavar="NAME", help="Format of --test.  [default: recognised]")
 @click.option(
     "--mode",
     default="incv",
@@ -77,8 +83,13 @@ def retrain(
     output: Path | None,
     path_column: str | None,
     label_column: str | None,
+    path_pattern: str | None,
+    split: str | None,
+    format: str | None,
     corrections: Path | None,
     test: Path | None,
+    test_split: str | None,
+    test_format: str | None,
     exports: tuple[str, ...],
     machine: Machine,
     as_json: bool,
@@ -90,6 +101,7 @@ def retrain(
     SOURCE is a run folder of find-issues; with --run, the images of that run, if they have moved. If interrupted at any
     point, the same command resumes from the last epoch.
     """
+    from cvcoteach.data.sources import Choices
     from cvcoteach.pipeline.retrain import retrain as carry_out
     from cvcoteach.pipeline.run_summary import counted
     from cvcoteach.pipeline.scores import comparison_text, figures
@@ -103,8 +115,10 @@ def retrain(
             source=source if run else None,
             path_column=path_column,
             label_column=label_column,
+            choices=Choices(path_pattern=path_pattern, split=split, format=format),
             corrections=corrections,
             test=test,
+            test_choices=Choices(split=test_split, format=test_format),
             exports=exports,
             watcher=display,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,16 +18,19 @@ from cvcoteach._validation import (
     as_count,
     as_labels,
     check_at_least,
+    check_classes_repeat,
     near,
 )
 from cvcoteach.crossval import agreement as agreement_theory
 from cvcoteach.crossval.groups import as_groups, n_units
-from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, parts_of_round
+from cvcoteach.crossval.kfold import OutOfSampleScorer, parts_of_round
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
+from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
 Select = Literal["posterior", "agreement"]
@@ -51,13 +54,13 @@ class Round:
     dropped: IntArray
     """Indices that left S ("posterior"), or the candidates for good ("agreement")."""
     agreement: float
-    """Share of the scored on which prediction and given label agree, in [0, 1]."""
+    """Share of the scored, without what is held out, on which prediction and given label agree, in [0, 1]."""
     noise_rate: float
-    """Estimated share of wrong labels among the scored, in [0, 1]: by the posterior, or by the agreement."""
+    """Estimated share of wrong labels among these, in [0, 1]: by the posterior, or by the agreement."""
     selected: BoolArray
     """(n,) S after the round. After the last round of "posterior" it stays what that round learned from."""
     candidate: BoolArray
-    """(n,) C after the round; for "posterior" everything outside S, since nothing is dropped for good."""
+    """(n,) C after the round; for "posterior" all outside S that is not held out: nothing is dropped for good."""
     learned: IntArray
     """(n,) the class that an image of S is learned as; its given label for "agreement"."""
 
@@ -81,6 +84,8 @@ class CrossValResult:
     """r as used: images dropped for each one kept, at most; 0 for "posterior"."""
     posterior: Posterior
     """Of `pred_probs`; for "agreement" of those of round 1, which all come from models of the same kind."""
+    splits: Names | None = None
+    """(n,) name of the split of each image; None where there are none."""
 
     def _repr_html_(self) -> str:
         """Return a row per round, for notebooks."""
@@ -104,13 +109,19 @@ class CrossValResult:
     @property
     def dropped(self) -> BoolArray:
         """(n,) taken for wrong beyond use; nothing for "posterior"."""
-        return ~(self.selected | self.candidate)
+        return ~(self.selected | self.candidate | self.held_out)
+
+    @property
+    def held_out(self) -> BoolArray:
+        """(n,) images of other splits than the one learned from, which models only judged."""
+        out = held_out(self.splits)
+        return np.zeros(len(self.labels), np.bool_) if out is None else out
 
     @property
     def noise_rate(self) -> float:
         """Estimated share of wrong labels in [0, 1]; for "agreement" ε̂ of round 1, biased low under heavy noise.
 
-        NaN where "posterior" found no signal.
+        Of several splits that of the one learned from. NaN where "posterior" found no signal.
         """
         if self.select == "posterior" and not self.posterior.has_signal:
             return math.nan
@@ -124,9 +135,11 @@ class CrossValResult:
     @property
     def flags(self) -> BoolArray:
         """(n,) labels flagged as wrong: by the posterior for the best expected F1, or everything outside S
-        ("agreement").
+        ("agreement"), and of what is held out, every image on which models and label disagree.
         """
-        return flags_of(self.posterior) if self.select == "posterior" else ~self.selected
+        if self.select == "posterior":
+            return flags_of(self.posterior)
+        return np.where(self.held_out, self.pred_probs.argmax(axis=1) != self.labels, ~self.selected)
 
     def issues(self, class_names: Sequence[str] | None = None, rule: FlagRule | None = None) -> LabelIssues:
         """Return the label issues: qualities and suggestions of the posterior, flags of the rule that selected.
@@ -137,8 +150,10 @@ class CrossValResult:
                 every image outside S.
         """
         if self.select == "agreement":
-            return issues_of(self.posterior, class_names=class_names, flags=self.flags, filter_by="incv")
-        return issues_of(self.posterior, class_names=class_names, rule=rule)
+            found = issues_of(self.posterior, class_names=class_names, flags=self.flags, filter_by="incv")
+        else:
+            found = issues_of(self.posterior, class_names=class_names, rule=rule)
+        return found if self.splits is None else replace(found, splits=self.splits)
 
 
 @dataclass(frozen=True)
@@ -208,6 +223,7 @@ class IterativeCV:
         *,
         n_classes: int | None = None,
         groups: npt.ArrayLike | None = None,
+        splits: npt.ArrayLike | None = None,
         finished: Finished | None = None,
         on_fold: OnFold | None = None,
     ) -> CrossValResult:
@@ -219,6 +235,9 @@ class IterativeCV:
             n_classes: K; None: the largest label + 1.
             groups: (n,) group of each image, of any kind, such as its patient or video: no model judges an image of a
                 group that it trained on. None: each image stands alone.
+            splits: (n,) name of the split of each image, such as train and test: models learn from train alone, or from
+                the largest one where none is called so, and all of them judge the others, whose noise is estimated
+                apart.
             finished: Answers of earlier folds by `FoldKey`. Each new one lands there the moment it exists, and one that
                 is there is not trained again. The caller makes sure that they belong to the same run.
             on_fold: Called before and after each training.
@@ -227,8 +246,8 @@ class IterativeCV:
             What every round saw and decided, and the probabilities and the posterior that follow.
 
         Raises:
-            InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
-                answer is no probability; the folds finished by then are in `finished`.
+            InputError: For labels or groups that do not fit, classes of one image each, fewer images or groups than
+                folds, and a trainer whose answer is no probability; the folds finished by then are in `finished`.
         """
         if not callable(getattr(trainer, "fit_predict", None)):
             raise InputError(
@@ -236,45 +255,52 @@ class IterativeCV:
                 "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
             )
         y, k = as_labels(labels, n_classes)
+        check_classes_repeat(y)
         found = None if groups is None else as_groups(groups, len(y))
-        folds = self.folds(n_units(len(y), found))
-        check_enough_images(len(y), max(folds), found)
-        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold, found)
-        return self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
+        names = None if splits is None else as_splits(splits, len(y))
+        scorer = OutOfSampleScorer(trainer, k, 1, self.seed, finished, on_fold, found, held_out(names))
+        folds = self.folds(scorer.n_units(len(y)))
+        scorer = replace(scorer, n_rounds=len(folds))
+        scorer.check_enough_images(len(y), max(folds))
+        result = self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
+        if names is None or scorer.held_out is None:
+            return replace(result, splits=names)
+        probs = result.pred_probs if self.select == "posterior" else result.rounds[0].pred_probs
+        return replace(result, splits=names, posterior=fit_by_split(y, probs, list(rows_by_split(names).values())))
 
     def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
-        everything = np.arange(len(labels))
-        folds = self.folds(n_units(len(labels), scorer.groups))
-        learned, selected = labels, np.ones(len(labels), np.bool_)
+        n, inside, learnable = len(labels), scorer.learned_from, scorer.learnable(len(labels))
+        folds = self.folds(scorer.n_units(n))
+        learned, selected = labels, learnable
         answers: list[PredProbs] = []
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
-            parts = parts_of_round(labels, n_folds, self.seed, number, scorer.groups)
-            probs = scorer.score_all(number, parts, learned, selected)
+            probs = scorer.score_all(number, scorer.parts(number, labels, n_folds), learned, selected)
             answers.append(probs)
-            posterior = fit_posterior(labels, _evidence(answers))
+            posterior = fit_posterior(labels[inside], _evidence(answers)[inside])
             before = selected
             if number < len(folds):
                 # so many of each class that there are two per part to learn it from
-                learned, selected = what_to_learn(posterior, 2 * folds[number])
-            agreement, by_agreement = _agreement(labels, probs)
+                learned, selected = labels.copy(), np.zeros(n, np.bool_)
+                learned[inside], selected[inside] = what_to_learn(posterior, 2 * folds[number])
+            agreement, by_agreement = _agreement(labels[inside], probs[inside])
             rounds.append(
                 Round(
-                    scored=everything,
+                    scored=np.arange(n),
                     pred_probs=probs,
                     kept=np.flatnonzero(selected & ~before),
                     dropped=np.flatnonzero(before & ~selected),
                     agreement=agreement,
                     noise_rate=float(posterior.wrong.mean()) if posterior.has_signal else by_agreement,
                     selected=selected,
-                    candidate=~selected,
+                    candidate=learnable & ~selected,
                     learned=learned,
                 )
             )
         return CrossValResult(
             labels=labels,
             pred_probs=_evidence(answers),
-            last_round=np.full(len(labels), len(rounds)),
+            last_round=np.full(n, len(rounds)),
             rounds=tuple(rounds),
             select=self.select,
             remove_ratio=0.0,
@@ -283,18 +309,19 @@ class IterativeCV:
 
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         n = len(labels)
-        selected, candidate = np.zeros(n, np.bool_), np.ones(n, np.bool_)
+        selected, candidate = np.zeros(n, np.bool_), scorer.learnable(n)
         pred_probs, last_round = np.zeros((n, scorer.n_classes), np.float32), np.zeros(n, np.int64)
         ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
         rounds: list[Round] = []
-        for number, n_folds in enumerate(self.folds(n_units(n, scorer.groups)), start=1):
+        for number, n_folds in enumerate(self.folds(scorer.n_units(n)), start=1):
             scored = np.flatnonzero(candidate)
             groups = None if scorer.groups is None else np.unique(scorer.groups[scored], return_inverse=True)[1]
             if n_units(len(scored), groups) < n_folds:
                 break
             parts = np.full(n, -1)
             parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number, groups)
-            probs = scorer.score_candidates(number, parts, labels, selected)[scored]
+            answer = scorer.score_candidates(number, parts, labels, selected)
+            probs = answer[scored]
             agreement, noise_rate = _agreement(labels[scored], probs)
             if ratio is None:  # round 1 decides for all
                 ratio = min(MAX_REMOVE_RATIO, noise_rate / (1 - noise_rate)) if noise_rate < 1 else MAX_REMOVE_RATIO
@@ -302,11 +329,13 @@ class IterativeCV:
             selected, candidate = selected.copy(), candidate.copy()
             selected[scored[kept]] = True
             candidate[scored[kept]] = candidate[scored[dropped]] = False
-            pred_probs[scored], last_round[scored] = probs, number
+            # what is held out is judged in every round, unless its group lies in S meanwhile
+            judged = scored if scorer.held_out is None else np.flatnonzero(answer.any(axis=1))
+            pred_probs[judged], last_round[judged] = answer[judged], number
             rounds.append(
                 Round(
-                    scored=scored,
-                    pred_probs=probs,
+                    scored=judged,
+                    pred_probs=answer[judged],
                     kept=scored[kept],
                     dropped=scored[dropped],
                     agreement=agreement,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as_labels, check_at_least
 from cvcoteach.crossval.groups import as_groups, grouped_parts, members, n_units
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
+from cvcoteach.data.splits import as_splits, held_out
 
 
 def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -> IntArray:
@@ -46,6 +47,7 @@ def cross_validate(
     seed: int = 0,
     n_classes: int | None = None,
     groups: npt.ArrayLike | None = None,
+    splits: npt.ArrayLike | None = None,
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
 ) -> PredProbs:
@@ -58,6 +60,7 @@ def cross_validate(
         seed: Of the split and the trainings.
         n_classes: K; None: the largest label + 1.
         groups: (n,) group of each image, of any kind: no model judges an image of a group that it trained on.
+        splits: (n,) name of the split of each image: models learn from train alone, and all of them judge the others.
         finished: Answers of earlier folds; filled as folds finish.
         on_fold: Called before and after each training.
 
@@ -70,17 +73,10 @@ def cross_validate(
     y, k = as_labels(labels, n_classes)
     check_at_least("n_folds", n_folds, 2)
     found = None if groups is None else as_groups(groups, len(y))
-    check_enough_images(len(y), n_folds, found)
-    scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold, found)
-    return scorer.score_all(1, parts_of_round(y, n_folds, seed, 1, found), y, np.ones(len(y), np.bool_))
-
-
-def check_enough_images(n: int, n_folds: int, groups: IntArray | None = None) -> None:
-    """Raise InputError where n images, or their groups, cannot fill n_folds parts."""
-    units = n_units(n, groups)
-    if units < n_folds:
-        what = "images are" if groups is None else "groups are" if units > 1 else "group is"
-        raise InputError(f"{units} {what} fewer than n_folds = {n_folds}; each part needs one.")
+    out = None if splits is None else held_out(as_splits(splits, len(y)))
+    scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold, found, out)
+    scorer.check_enough_images(len(y), n_folds)
+    return scorer.score_all(1, scorer.parts(1, y, n_folds), y, scorer.learnable(len(y)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +97,51 @@ class OutOfSampleScorer:
     """Called before and after each training."""
     groups: IntArray | None = None
     """(n,) groups 0, 1, …; no model scores an image of a group that it trained on."""
+    held_out: BoolArray | None = None
+    """(n,) images of other splits than the one learned from, such as test; None where there are none."""
+
+    @property
+    def learned_from(self) -> IntArray | slice:
+        """The images that models may learn from: rows, ascending, or a slice of all."""
+        return slice(None) if self.held_out is None else np.flatnonzero(~self.held_out)
+
+    def learnable(self, n: int) -> BoolArray:
+        """Return which of n images models may learn from, (n,)."""
+        return np.ones(n, np.bool_) if self.held_out is None else ~self.held_out
+
+    def n_units(self, n: int) -> int:
+        """Return how many things of n images there are to divide into parts, see `groups.n_units`."""
+        rows = self.learned_from
+        groups = None if self.groups is None else self.groups[rows]
+        return n_units(n if self.held_out is None else int((~self.held_out).sum()), groups)
+
+    def check_enough_images(self, n: int, n_folds: int) -> None:
+        """Raise InputError where the images learned from, of n, or their groups cannot fill n_folds parts."""
+        units = self.n_units(n)
+        if units < n_folds:
+            what = "images are" if self.groups is None else "groups are" if units > 1 else "group is"
+            where = "" if self.held_out is None else " of the split that is learned from"
+            raise InputError(f"{units} {what} fewer than n_folds = {n_folds}{where}; each part needs one.")
+
+    def parts(self, number: int, labels: IntArray, n_folds: int) -> IntArray:
+        """Return the part (n,) of each image in a round, as `parts_of_round`; -1 for what is held out."""
+        rows = self.learned_from
+        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
+        parts = np.full(len(labels), -1)
+        parts[rows] = parts_of_round(labels[rows], n_folds, self.seed, number, groups)
+        return parts
 
     def score_all(self, number: int, parts: IntArray, learned: IntArray, selected: BoolArray) -> PredProbs:
         """Score all images by models of `selected`, each without one part.
 
         A selected image, or one whose group holds a selected image, is scored by the model that left its part out, any
-        other image by all models.
+        other image, and all that is held out, by all models that did not train on its group.
 
         Args:
             number: Round, from 1.
-            parts: (n,) part of each image, 0..n_parts-1.
+            parts: (n,) part of each image, 0..n_parts-1, -1 for what is held out.
             learned: (n,) class that each image is learned as.
-            selected: (n,) S.
+            selected: (n,) S, none of it held out.
 
         Returns:
             (n, K) probabilities.
@@ -120,10 +149,10 @@ class OutOfSampleScorer:
         trained_on = [selected & (parts != part) for part in range(int(parts.max()) + 1)]
         unseen = ~selected if self.groups is None else ~members(self.groups, selected)
         scored = [unseen | (parts == part) for part in range(len(trained_on))]
-        return self._mean(number, learned, trained_on, scored)
+        return self._mean(number, learned, trained_on, self._with_held_out(scored, trained_on))
 
     def score_candidates(self, number: int, parts: IntArray, labels: IntArray, selected: BoolArray) -> PredProbs:
-        """Score the candidates, by models of `selected` and of all candidates but one part.
+        """Score the candidates, and what is held out, by models of `selected` and of all candidates but one part.
 
         Images of `selected` whose group holds a candidate of that part are left out with it.
 
@@ -134,7 +163,8 @@ class OutOfSampleScorer:
             selected: (n,) S.
 
         Returns:
-            (n, K) probabilities, 0 where `parts` is -1.
+            (n, K) probabilities, 0 where `parts` is -1, save of what is held out; of that where all models trained on
+            its group.
         """
         trained_on = [selected | (parts >= 0) & (parts != part) for part in range(int(parts.max()) + 1)]
         scored = [parts == part for part in range(len(trained_on))]
@@ -142,7 +172,18 @@ class OutOfSampleScorer:
             trained_on = [
                 train & ~members(self.groups, held_out) for train, held_out in zip(trained_on, scored, strict=True)
             ]
-        return self._mean(number, labels, trained_on, scored)
+        return self._mean(number, labels, trained_on, self._with_held_out(scored, trained_on))
+
+    def _with_held_out(self, scored: Sequence[BoolArray], trained_on: Sequence[BoolArray]) -> Sequence[BoolArray]:
+        """Return what each model scores, what is held out among it, unless the model trained on its group."""
+        if self.held_out is None:
+            return scored
+        if self.groups is None:
+            return [each | self.held_out for each in scored]
+        return [
+            each | (self.held_out & ~members(self.groups, train))
+            for each, train in zip(scored, trained_on, strict=True)
+        ]
 
     def _mean(
         self, number: int, learned: IntArray, trained_on: Sequence[BoolArray], scored: Sequence[BoolArray]

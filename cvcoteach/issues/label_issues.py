@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
+from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
@@ -55,6 +56,8 @@ class LabelIssues:
     """One sentence on how the probabilities were read."""
     flag_for: str = ""
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
+    splits: npt.NDArray[np.str_] | None = None
+    """(n,) name of the split of each image, such as train or test; None where there are none."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
@@ -64,9 +67,10 @@ class LabelIssues:
         return self.has_signal
 
     def __repr__(self) -> str:
+        noise = f"expected noise ratio {self.noise_ratio:.3f}" if self.has_signal else "no signal"
         return (
             f"LabelIssues({self.n_issues:,} of {len(self.labels):,} labels flagged by {self.filter_by!r}, "
-            f"{self.n_classes} classes, expected noise ratio {self.noise_ratio:.3f})"
+            f"{self.n_classes} classes, {noise})"
         )
 
     def _repr_html_(self) -> str:
@@ -185,11 +189,11 @@ class LabelIssues:
         """One row an image: the four columns of cleanlab's `CleanLearning.find_label_issues`, then ours.
 
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
-        suggested_prob (float64), given_class, suggested_class (categories, by name).
+        suggested_prob (float64), given_class, suggested_class (categories, by name); of several splits also split.
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "is_label_issue": self.is_label_issue,
                 "label_quality": self.label_quality,
@@ -201,6 +205,31 @@ class LabelIssues:
                 "suggested_class": pd.Categorical.from_codes(self.suggested, names),
             },
             index=self.index,
+        )
+        if self.splits is not None:
+            frame["split"] = self.splits.astype(object)
+        return frame
+
+    def by_split(self) -> pd.DataFrame:
+        """Return what each split holds, the one that models learned from first; no rows where there are no splits.
+
+        Columns: split, n_images, n_issues (flagged), n_probably_wrong, noise_rate (expected share of wrong labels, in
+        [0, 1]; NaN without a signal).
+        """
+        rows = {} if self.splits is None else rows_by_split(self.splits)
+        wrong = self.wrong
+        return pd.DataFrame(
+            [
+                (
+                    name,
+                    len(which),
+                    int(self.is_label_issue[which].sum()),
+                    int((wrong[which] > PROBABLY_WRONG).sum()) if self.has_signal else 0,
+                    float(wrong[which].mean()) if self.has_signal else float("nan"),
+                )
+                for name, which in rows.items()
+            ],
+            columns=["split", "n_images", "n_issues", "n_probably_wrong", "noise_rate"],
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

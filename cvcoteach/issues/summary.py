@@ -19,6 +19,13 @@ _RULES = {
     "recall": "as few flags as an expected recall of 90% takes",
 }
 
+_BETTER = {
+    "images": "a pretrained backbone",
+    "backbone": "a backbone that was trained on more similar images",
+    "features": "features of another network",
+}
+"""What might see more than what was trained on."""
+
 
 def figures(issues: LabelIssues) -> dict[str, Any]:
     """Return what is known about the labels and their flags, ready for JSON.
@@ -44,18 +51,23 @@ def figures(issues: LabelIssues) -> dict[str, Any]:
 
 
 def sentences(figures: Mapping[str, Any]) -> list[str]:
-    """Return the figures as lines of text: the flags, the noise rate, and how far to trust both."""
+    """Return the figures as lines of text: the flags, the noise rate, and how far to trust both.
+
+    figures: As `figures` returns them, and `trained_on`, if it is known: "images", "backbone" or "features".
+    """
     n, worth, probably = figures["n_images"], figures["n_worth_a_look"], figures["n_probably_wrong"]
     of_labels = f"{n:,} {'label' if n == 1 else 'labels'}"
     if not figures["has_signal"]:
         flags = f"the {worth:,} flags say only what INCV did not select" if worth else f"none of {of_labels} is flagged"
+        better = _BETTER[figures.get("trained_on", "images")]
         return [
             f"{NO_SIGNAL}: {flags}.",
-            "The noise rate cannot be estimated. More images or a pretrained backbone would help.",
+            f"The noise rate cannot be estimated. More images or {better} would help.",
         ]
     rate = figures["noise_rate"]
     if rate < CLEAN:
-        looks = f"{worth or 'None'} of {of_labels} {'looks' if worth <= 1 else 'look'} doubtful; no sign of noise."
+        few = f"{worth:,}" if worth else "None"
+        looks = f"{few} of {of_labels} {'looks' if worth <= 1 else 'look'} doubtful; no sign of noise."
         return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels)."]
     lines = [
         f"{probably:,} of {of_labels} {'is' if probably == 1 else 'are'} probably wrong ({probably / n:.1%}), "

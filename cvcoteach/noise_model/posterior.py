@@ -100,7 +100,7 @@ class Posterior:
                 other_prob[rows] = posterior[each, other[rows]]
         return best, prob, other, other_prob
 
-    def rows(self) -> Iterator[tuple[slice, FloatArray]]:
+    def rows(self) -> Iterator[tuple[IntArray | slice, FloatArray]]:
         """Yield the rows of each chunk, and their posterior P(true = k | image, given label), (m, K), rows sum to 1."""
         for rows in chunks(*self.pred_probs.shape):
             yield rows, self.model.posterior(self.labels[rows], self.pred_probs[rows].clip(0, 1))

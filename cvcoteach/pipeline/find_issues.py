@@ -54,6 +54,7 @@ def find_issues(
     again: Again = "continue",
     format: str | None = None,
     corrections: str | Path | None = None,
+    page: bool = True,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
@@ -78,6 +79,7 @@ def find_issues(
         format: name of the source's format, where it may be of several; None: recognised.
         corrections: a CSV of decisions, as the report and FiftyOne save them: labels that somebody kept, or that are
             now what somebody chose, are not flagged, nor are those of the earlier run while they stay.
+        page: whether to make issues.html, the page to look at.
         watcher: follows the run.
 
     Raises:
@@ -112,7 +114,7 @@ def find_issues(
     decided = None if corrections is None else decided_labels(Path(corrections), data)
     with RunFolder.open(target.folder, prepared.identity, replace=again == "replace") as run:
         if run.done:
-            return replace(_brought_up_to_date(run, data, rule, decided, progress), was_done=True)
+            return replace(_brought_up_to_date(run, data, rule, decided, progress, page), was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         reading = reading_record(replace(choices, cache_dir=machine.cache_dir))
         run.save(source=str(data.location), reading=reading, images=dict(prepared.images))
@@ -132,12 +134,12 @@ def find_issues(
         if decided is not None:
             results = results.with_reviewed(decided)
         results = _compared(results, run.record.get("since"))
-        _save(results, run, data)
+        _save(results, run, data, page)
         return results
 
 
 def _brought_up_to_date(
-    run: RunFolder, data: Source, rule: FlagRule, decided: BoolArray | None, progress: RunProgress
+    run: RunFolder, data: Source, rule: FlagRule, decided: BoolArray | None, progress: RunProgress, page: bool
 ) -> RunResults:
     """Return the results of a finished run by this rule, with these labels reviewed; what differs is written again."""
     there = results = RunResults.load(run.path)
@@ -145,12 +147,12 @@ def _brought_up_to_date(
         results = results.with_reviewed(decided)
     if results.select == "posterior" and results.found.flag_for != str(rule):
         results = results.flagged_by(rule)
-    if results is there and there.has_its_table() and (run.path / PAGE).exists():
+    if results is there and there.has_its_table() and ((run.path / PAGE).exists() or not page):
         return results
     if not there.has_written_table() and (aside := there.put_table_aside()):
         progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
     results = _compared(results, run.record.get("since"))
-    _save(results, run, data)
+    _save(results, run, data, page)
     return results
 
 
@@ -167,8 +169,9 @@ def _compared(results: RunResults, since: str | None) -> RunResults:
     return replace(results, summary={**results.summary, "since": difference(before, results)})
 
 
-def _save(results: RunResults, run: RunFolder, data: Source) -> None:
-    write_page(run.path / PAGE, results, run.record, data)
+def _save(results: RunResults, run: RunFolder, data: Source, page: bool) -> None:
+    if page:
+        write_page(run.path / PAGE, results, run.record, data)
     results.save(run)
 
 
@@ -202,7 +205,11 @@ def _cross_validated(
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary={**run_summary.summary(issues, rounds, len(prepared.unreadable)), **copies},
+        summary={
+            **run_summary.summary(issues, rounds, len(prepared.unreadable)),
+            **copies,
+            "trained_on": run_summary.trained_on(prepared.identity),
+        },
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,

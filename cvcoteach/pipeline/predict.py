@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from cvcoteach._files import sweep_partials
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
-from cvcoteach.data.sources import has_labels, read_source, read_unlabelled
+from cvcoteach.data.sources import Choices, has_labels, read_source, read_unlabelled
 from cvcoteach.pipeline.prepare import load
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import numbers_of
@@ -46,6 +46,7 @@ def predict(
     label_column: str | None = None,
     path_pattern: str | None = None,
     split: str | None = None,
+    format: str | None = None,
     ignore_labels: bool = False,
     watcher: Watcher | None = None,
 ) -> Predictions:
@@ -61,7 +62,8 @@ def predict(
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
         path_pattern: File of a value {} in the path column, such as `images/{}.png`; None: the value itself.
-        split: Part of an .npz with several.
+        split: Part of a source with several.
+        format: Name of the source's format, where it may be of several; None: recognised.
         ignore_labels: Whether to treat the source as images without labels.
         watcher: Follows the reading.
 
@@ -73,11 +75,12 @@ def predict(
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=machine.trusted)
-    labelled = not ignore_labels and has_labels(source, label_column=label_column, split=split)
-    reading = {"path_column": path_column, "path_pattern": path_pattern, "split": split}
-    data = read_source(source, label_column=label_column, least_classes=1, **reading) if labelled else None
+    choices = Choices(path_column, None, path_pattern, split, format=format, cache_dir=machine.cache_dir)
+    named = replace(choices, label_column=label_column)
+    labelled = not ignore_labels and has_labels(source, named)
+    data = read_source(source, **asdict(named), least_classes=1) if labelled else None
     labels = None if data is None else numbers_of(data, loaded.class_names, f"{source} (--ignore-labels ignores it)")
-    data = data or read_unlabelled(source, **reading)
+    data = data or read_unlabelled(source, choices)
     for sentence in (f"{data.description}.", *data.notes):
         progress.note(sentence)
     wanted = loaded.images
@@ -106,7 +109,7 @@ def predict(
 def _check_output(output: Path, source: Path) -> None:
     """Raise InputError if no file can be written there, or if a file of another kind would be lost."""
     if output.is_dir():
-        raise InputError(f"{output} is a folder; --output takes a file.")
+        raise InputError(f"{output} is a folder; the output is a file.")
     if not output.absolute().parent.is_dir():
         raise InputError(f"{output.parent}, the folder for the predictions, does not exist; create it first.")
     if not output.exists():
@@ -118,4 +121,4 @@ def _check_output(output: Path, source: Path) -> None:
         header = []
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
     if not ours or output.resolve() == source.resolve():
-        raise InputError(f"{output} exists and holds no earlier predictions; name another --output.")
+        raise InputError(f"{output} exists and holds no earlier predictions; name another output.")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 TRAINING = "training"
 
+_LINES = 10
+"""Lines in a log for a training without folds, about."""
+
 
 class RunProgress:
     """Tells a watcher how far a run has come; its methods are what readers, extractors and trainers call back.
@@ -72,11 +75,15 @@ class RunProgress:
 
     def epoch(self, report: EpochReport) -> None:
         """Take in that an epoch has ended, of the trainings that run or of a training without folds."""
-        message = f"epoch {report.epoch} of {report.n_epochs}, {report.images_per_second:,.0f} images/s"
+        where, speed = f"epoch {report.epoch} of {report.n_epochs}", f"{report.images_per_second:,.0f} images/s"
         if not self._running:
-            finished = f"epoch {report.epoch} of {report.n_epochs}" if report.epoch == report.n_epochs else ""
-            self._watcher.progress(Progress(TRAINING, report.epoch, report.n_epochs, message, finished))
+            with_loss = f"{where}, loss {report.loss:.3g}"
+            step = max(1, report.n_epochs // _LINES)
+            finished = with_loss if report.epoch % step == 0 or report.epoch == report.n_epochs else ""
+            update = Progress(TRAINING, report.epoch, report.n_epochs, f"{with_loss}, {speed}", finished)
+            self._watcher.progress(update)
             return
+        message = f"{where}, {speed}"
         self._epoch, self._n_epochs = report.epoch, report.n_epochs
         self._tell_training(f"{self._where()}, {message}")
 

@@ -75,8 +75,10 @@ def retrain(
     source: str | Path | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    choices: Choices | None = None,
     corrections: str | Path | None = None,
     test: str | Path | None = None,
+    test_choices: Choices | None = None,
     exports: Sequence[str] = (),
     watcher: Watcher | None = None,
 ) -> RetrainedClassifier:
@@ -91,8 +93,10 @@ def retrain(
         source: The images of the run; None: where the run found them.
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
+        choices: How to read the images of the run, where that differs from how the run read them; None: as the run did.
         corrections: What people decided about labels, see `correct`.
         test: Images with right labels, as `read_source` takes them, to measure the classifier on.
+        test_choices: How to read these, columns aside; None: as they are recognised.
         exports: "onnx", "torch.export".
         watcher: Follows the run.
 
@@ -108,8 +112,11 @@ def retrain(
     if recipe.model.is_foreign:
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
     location = source or location_of(run, finished.record, f"with cvcoteach retrain SOURCE --run {run}")
-    named = Choices(path_column, label_column, cache_dir=machine.cache_dir)
-    images, test_images = _named_sources(location, test, named)
+    named, tested_as = (
+        replace(each or Choices(), path_column=path_column, label_column=label_column, cache_dir=machine.cache_dir)
+        for each in (choices, test_choices)
+    )
+    images, test_images = _named_sources(location, test, named, tested_as)
     images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
@@ -123,7 +130,8 @@ def retrain(
         progress.note(f"The run used features from a file, which holds no network; {str(recipe.model)!r} is trained.")
     tested = None
     if test_images is not None:
-        if test_images.location.resolve() == images.location.resolve():
+        same_part = test_images.choices.split == images.choices.split
+        if same_part and test_images.location.resolve() == images.location.resolve():
             progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
         tested = load_test_images(test_images, data, machine, progress)
     output = output or default_output(run)
@@ -166,20 +174,23 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[NamedSource, NamedSource | None]:
+def _named_sources(
+    source: Path, test: Path | None, named: Choices, tested: Choices
+) -> tuple[NamedSource, NamedSource | None]:
     """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
     if test is None:
         return NamedSource(source, named), None
-    there, unnamed = columns_of(test), Choices(cache_dir=named.cache_dir)
+    there, no_columns = columns_of(test), {"path_column": None, "label_column": None}
     if there is None:
-        return NamedSource(source, named), NamedSource(test, unnamed)
+        return NamedSource(source, named), NamedSource(test, replace(tested, **no_columns))
     if columns_of(source) is None:
-        return NamedSource(source, unnamed), NamedSource(test, named)
+        return NamedSource(source, replace(named, **no_columns)), NamedSource(test, tested)
     path_column, label_column = (
         column if column in there else None for column in (named.path_column, named.label_column)
     )
-    tested = replace(named, path_column=path_column, label_column=label_column)
-    return NamedSource(source, named), NamedSource(test, tested)
+    return NamedSource(source, named), NamedSource(
+        test, replace(tested, path_column=path_column, label_column=label_column)
+    )
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:

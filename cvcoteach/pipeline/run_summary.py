@@ -50,6 +50,17 @@ def confusions(issues: LabelIssues) -> list[dict[str, Any]]:
     ]
 
 
+def trained_on(identity: Mapping[str, Any]) -> str:
+    """Return what the models of a run learned from: "images", a "backbone" or its features, or "features" of a file.
+
+    identity: The run's, in run.json.
+    """
+    if "features_digest" in identity:
+        return "features"
+    model = str(identity.get("recipe", {}).get("model", ""))
+    return "backbone" if "backbone" in identity or model.startswith("backbone:") else "images"
+
+
 def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadable: int) -> dict[str, Any]:
     """Return the figures of a run, for people and machines: those of `issues.summary.figures`, and more.
 

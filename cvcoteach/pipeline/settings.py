@@ -34,7 +34,7 @@ class Settings:
     patience: int | None = None
     """Stop after so many epochs without improvement on a held-out 10 % of the fold; None: never."""
     features: Path | str | None = None
-    """A .npy file (n, d), one row per image, on which heads are trained instead of networks."""
+    """A .npy or .npz of features, on which heads are trained instead of networks; see `given_features`."""
     backbone: str | None = None
     """Network on whose frozen features heads are trained; see `training.backbones.load_backbone`."""
     finetune: bool = False

@@ -124,9 +124,9 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     mine = (work / "paths.csv").read_bytes()
     for source, output, sentence in (
         (loose, work / "paths.csv", "paths.csv exists and holds no earlier predictions"),
-        (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another --output"),
-        (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another --output"),
-        (loose, work, "is a folder; --output takes a file"),
+        (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another output"),
+        (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another output"),
+        (loose, work, "is a folder; the output is a file"),
         (work / "missing", work / "loose.csv", "missing does not exist"),
         (loose, work / "nowhere" / "p.csv", "nowhere, the folder for the predictions, does not exist"),
     ):

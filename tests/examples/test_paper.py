@@ -217,13 +217,8 @@ def test_the_estimate_counts_every_image_that_is_shown() -> None:
 
 def test_a_published_figure_stands_beside_every_measured_one() -> None:
     rounds = [{"round": r, "label_precision": 0.9, "label_recall": 0.8} for r in range(1, 5)]
-    result = {
-        "rounds": rounds,
-        "accuracy": {"test": {"1": 0.5}},
-        "images": 1000,
-        "epochs": [50, 200],
-        "noise_rate": 0.4,
-    }
+    found = {"accuracy": {"test": {"1": 0.5}}, "images": 1000, "epochs": [50, 200], "noise_rate": 0.4}
+    result = {"rounds": rounds, **found}
     shown = cifar10.table("symmetric 0.5", result)
     assert "| label precision, round 1 | 0.953 | 0.900 |" in shown
     assert "| label recall, round 4 | 0.900 | 0.800 |" in shown

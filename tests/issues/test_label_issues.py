@@ -266,3 +266,4 @@ def test_the_repr_is_one_short_line() -> None:
         f"LabelIssues({issues.n_issues} of {len(given)} labels flagged by 'posterior', 4 classes, "
         f"expected noise ratio {issues.noise_ratio:.3f})"
     )
+    assert repr(posterior_issues(*blind_data())).endswith("classes, no signal)")

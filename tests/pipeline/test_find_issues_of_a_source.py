@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -25,6 +24,10 @@ def test_paths_as_text_and_a_source_give_the_same_run(tmp_path: Path) -> None:
     settings = Settings(n_rounds=1, features=tmp_path / "features.npy")
     text = find_issues(str(tmp_path / "photos"), str(tmp_path / "text"), settings)
     assert text.folder == tmp_path / "text"
+    bare = find_issues(tmp_path / "photos", tmp_path / "bare", settings, page=False)
+    assert not (bare.folder / "issues.html").exists()
+    assert (bare.folder / "issues.csv").read_bytes() == (text.folder / "issues.csv").read_bytes()
+    assert find_issues(tmp_path / "photos", tmp_path / "bare", settings, page=False).was_done
     read = find_issues(replace(source, location=Path("my photos")), tmp_path / "read", settings)
     assert (read.folder / "issues.csv").read_bytes() == (text.folder / "issues.csv").read_bytes()
     assert "my photos" in (read.folder / "issues.html").read_text()
@@ -51,5 +54,7 @@ def test_a_dataset_of_hugging_face_is_a_source(tmp_path: Path, monkeypatch: pyte
     assert run.paths == tuple(f"dataset#{row}" for row in range(60))
     assert [run.class_names[label] for label in run.labels] == [images.CLASSES[label] for label in given]
     assert (tmp_path / "cache" / "unpacked").is_dir()
-    with pytest.raises(InputError, match="the source holds the splits train; take one"):
-        find_issues(datasets.DatasetDict({"train": dataset}))
+    parts = datasets.DatasetDict({"test": dataset.select(range(20)), "train": dataset.select(range(20, 60))})
+    both = find_issues(parts, tmp_path / "both", Settings(n_rounds=1, epochs=2), machine)
+    assert both.held_out.tolist() == [False] * 40 + [True] * 20
+    assert both.paths[40] == "dataset#test/0"

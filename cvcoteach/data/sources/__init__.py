@@ -5,6 +5,7 @@ from __future__ import annotations
 from cvcoteach.data.sources.hugging_face import is_dataset as is_dataset
 from cvcoteach.data.sources.hugging_face import read_dataset as read_dataset
 from cvcoteach.data.sources.npz import check_images as check_images
+from cvcoteach.data.sources.npz import open_npz as open_npz
 from cvcoteach.data.sources.registry import FORMATS as FORMATS
 from cvcoteach.data.sources.registry import columns_of as columns_of
 from cvcoteach.data.sources.registry import has_labels as has_labels

@@ -51,6 +51,7 @@ FORMAT = Format(
     lambda location, choices: True,
     frozenset(["split", "label_column"]),
     "cifar",
+    lambda location, choices: list(_parts(location)),
 )
 
 

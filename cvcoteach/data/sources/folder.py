@@ -7,11 +7,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cvcoteach._validation import InputError, lookalikes, order_names
+from cvcoteach.data.sources.joined import in_order
 from cvcoteach.data.sources.labels import describe
 from cvcoteach.data.sources.source import (
     IMAGE_SUFFIXES,
@@ -39,6 +41,8 @@ def read_folder(root: Path, choices: Choices) -> Source:
     Raises:
         InputError: for a folder of another layout, with the way out where the layout is known.
     """
+    if choices.split is not None:
+        return _read_split(root, choices)
     folders, files = _entries(root)
     if not folders:
         raise InputError(_without_folders(root, files))
@@ -97,19 +101,70 @@ def read_folder(root: Path, choices: Choices) -> Source:
 
 
 def read_unlabelled(root: Path, choices: Choices) -> Source:
-    """Return all images of a folder, at any depth."""
-    found = sorted(_images_below(root, "", Counter()))
+    """Return all images of a folder, or of one split in it, at any depth."""
+    split = "" if choices.split is None else _folder_of(root, choices)
+    found = sorted(_images_below(root, split, Counter()))
     if not found:
-        raise InputError(f"{root} holds no images.")
+        raise InputError(f"{root / split} holds no images.")
     return unlabelled(root, root, found)
 
 
 def has_labels(root: Path, choices: Choices) -> bool:
     """Return whether there are folders, which are the classes."""
-    return bool(_entries(root)[0])
+    return bool(_entries(root if choices.split is None else root / _folder_of(root, choices))[0])
 
 
-FORMAT = Format(Path.is_dir, read_folder, read_unlabelled, has_labels, frozenset(), name="folder")
+def splits_of(root: Path, choices: Choices) -> list[str]:
+    """Return the folders that are splits: called train, test and the like, with class folders of equal names in them.
+
+    Empty where there are none, and where other folders lie beside them.
+    """
+    nested = {name: _subfolders(root / name) for name in _entries(root)[0]}
+    named = [name for name in nested if _words(name) & SPLIT_WORDS]
+    splits = [name for name in named if nested[name]]
+    if not splits or len(named) < len(nested):
+        return []
+    often = Counter(inside for name in splits for inside in nested[name])
+    return in_order(splits) if len(splits) == 1 or max(often.values()) > 1 else []
+
+
+def _read_split(root: Path, choices: Choices) -> Source:
+    """Return the images of one split, named as seen from `root`."""
+    name = _folder_of(root, choices)
+    source = read_folder(root / name, replace(choices, split=None))
+    paths, files = ([f"{name}/{path}" for path in each] for each in (source.paths, source.file_names or source.paths))
+    shown = printable(paths)
+    flat = [each for each in splits_beside(root) if not _subfolders(root / each)]
+    notes = [f"{some(flat)} {'holds' if len(flat) == 1 else 'hold'} no class folders: left out."] if flat else []
+    return replace(
+        source,
+        location=root,
+        root=root,
+        paths=shown,
+        file_names=None if shown == tuple(files) else tuple(files),
+        description=source.description.removesuffix(printable_name(root / name)) + f"{printable_name(root)}/{name}",
+        notes=(*source.notes, *notes),
+    )
+
+
+def splits_beside(root: Path) -> list[str]:
+    """Return the folders that are called like splits."""
+    return [name for name in _entries(root)[0] if _words(name) & SPLIT_WORDS]
+
+
+def _folder_of(root: Path, choices: Choices) -> str:
+    """Return the folder of a split. Raises InputError where there is none."""
+    folders = _entries(root)[0]
+    found = next((name for name in folders if name.lower() == str(choices.split).lower()), None)
+    if found is None:
+        held = f"the folders {some(folders)}" if folders else "no folders"
+        raise InputError(f"--split is {choices.split!r}, but {root} holds {held}.")
+    return found
+
+
+FORMAT = Format(
+    Path.is_dir, read_folder, read_unlabelled, has_labels, frozenset(["split"]), name="folder", splits=splits_of
+)
 
 
 # -- what lies in it --

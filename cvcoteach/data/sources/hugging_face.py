@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.arrow import arrow_table
+from cvcoteach.data.sources.joined import in_order, read_splits
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -27,15 +28,21 @@ def recognises(location: Path) -> bool:
     return (location / _SPLITS).is_file() or ((location / _STATE).is_file() and (location / _INFO).is_file())
 
 
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits of a saved `DatasetDict`, none of a `Dataset`. Raises InputError for a broken one."""
+    if not (location / _SPLITS).is_file():
+        return []
+    splits = _json(location / _SPLITS).get("splits")
+    if not isinstance(splits, list) or not splits:
+        raise InputError(f"{location / _SPLITS} names no splits; save the dataset again.")
+    return [str(name) for name in splits]
+
+
 def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]]:
     """Return a dataset that was saved to disk, or one split of it, and notes. Raises InputError for a broken one."""
     notes: tuple[str, ...] = ()
     folder = location
-    if (location / _SPLITS).is_file():
-        splits = _json(location / _SPLITS).get("splits")
-        if not isinstance(splits, list) or not splits:
-            raise InputError(f"{location / _SPLITS} names no splits; save the dataset again.")
-        names = [str(name) for name in splits]
+    if names := splits_of(location, choices):
         name, notes = chosen_split(names, choices, location.name)
         folder = location / Path(name).name
     elif choices.split is not None:
@@ -72,11 +79,8 @@ def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]
 def table_of_dataset(dataset: Any) -> Table:
     """Return a `datasets.Dataset` as a table; its images are read as they are needed.
 
-    Raises InputError for a dict of splits and for a dataset without rows to ask for by number.
+    Raises InputError for a dataset without rows to ask for by number.
     """
-    if hasattr(dataset, "keys"):
-        names = ", ".join(map(str, dataset))
-        raise InputError(f"the source holds the splits {names}; take one: source[{next(iter(dataset), 'train')!r}].")
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "__len__"):
         raise InputError("the source is an iterable dataset; load it without streaming=True, or save it to disk.")
     plain = dataset.with_format("arrow")
@@ -96,8 +100,16 @@ def table_of_dataset(dataset: Any) -> Table:
 
 
 def read_dataset(dataset: Any, choices: Choices) -> Source:
-    """Return the images and labels of a `datasets.Dataset`. Errors as of `read_table`."""
-    return read_table(table_of_dataset(dataset), choices)
+    """Return the images and labels of a `datasets.Dataset`, or of all splits of a `DatasetDict`."""
+    if not hasattr(dataset, "keys"):
+        return read_table(table_of_dataset(dataset), choices)
+    names = [str(name) for name in dataset]
+    if choices.split is not None or len(names) == 1:
+        name, _ = chosen_split(names, choices, "the source")
+        return read_table(table_of_dataset(dataset[name]), replace(choices, split=None))
+    return read_splits(
+        in_order(names), lambda name: read_table(replace(table_of_dataset(dataset[name]), part=name), choices)
+    )
 
 
 def is_dataset(value: Any) -> bool:
@@ -108,7 +120,7 @@ def is_dataset(value: Any) -> bool:
 def read(location: Path, choices: Choices) -> Source:
     """Return the images and labels of a dataset saved to disk."""
     table, notes = open_saved(location, choices)
-    return read_table(table, choices).noted(*notes)
+    return read_table(table, replace(choices, split=None)).noted(*notes)
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
@@ -122,8 +134,9 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_saved(path, choices)[0], choices),
-    frozenset(["path_column", "label_column", "path_pattern", "group_column", "split"]),
+    OF_TABLES,
     "huggingface",
+    splits_of,
 )
 
 

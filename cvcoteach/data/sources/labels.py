@@ -21,6 +21,7 @@ from cvcoteach._validation import (
     whole_name,
 )
 from cvcoteach.data.sources.source import count
+from cvcoteach.data.splits import Names, as_splits
 
 # "none" is left out: it is a word, and a class of that name ("none of these") is common
 MISSING_WORDS = frozenset(["nan", "na", "n/a", "<na>", "null"])
@@ -129,10 +130,26 @@ def refuse_several_labels(values: npt.NDArray[Any], where: str) -> None:
     )
 
 
-def group_codes(values: pd.Series[Any], where: str, *, words_are_missing: bool = False) -> IntArray:
+class Groups(NamedTuple):
+    """Groups as numbers."""
+
+    codes: IntArray
+    """(n,) 0..G-1."""
+    names: tuple[str, ...]
+    """(G,) what stood there."""
+
+
+def group_codes(values: pd.Series[Any], where: str, *, words_are_missing: bool = False) -> Groups:
     """Return groups (n,) of any kind as numbers 0, 1, …. Raises InputError where one is missing."""
     refuse_missing(values, where, words_are_missing=words_are_missing)
-    return pd.factorize(values)[0].astype(np.int64)
+    codes, names = pd.factorize(values)
+    return Groups(codes.astype(np.int64), tuple([str(name) for name in names]))
+
+
+def split_names(values: pd.Series[Any], where: str, *, words_are_missing: bool = False) -> Names:
+    """Return names of splits as text, (n,). Raises InputError where one is missing."""
+    refuse_missing(values, where, words_are_missing=words_are_missing)
+    return as_splits(values.to_numpy(), len(values), name=where)
 
 
 def describe(n_images: int, n_classes: int, rest: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
-from cvcoteach.data.sources.source import Choices, Format, chosen_split
+from cvcoteach.data.sources.source import Choices, Format, UnlabelledError, chosen_split
 
 _IMAGES = re.compile(r"(.*?)[-_.]?images[-.]idx3-ubyte(\.gz)?")
 _UBYTE = 0x08
@@ -43,7 +43,7 @@ def load(location: Path, choices: Choices) -> Arrays:
     other = beside.with_name(beside.name.removesuffix(".gz") if beside.suffix == ".gz" else f"{beside.name}.gz")
     labels = next((each for each in (beside, other) if each.is_file()), None)
     if labels is None:
-        raise InputError(f"{file.name} has no labels beside it; it takes {beside.name} in the same folder.")
+        raise UnlabelledError(f"{file.name} has no labels beside it; it takes {beside.name} in the same folder.")
     return Arrays(read_idx(file, 3), read_idx(labels, 1), what=f"idx files {file.name} and {labels.name}", notes=notes)
 
 
@@ -76,6 +76,7 @@ FORMAT = Format(
     lambda location, choices: True,
     frozenset(["split"]),
     "mnist",
+    lambda location, choices: [_part(file.name) for file in _image_files(location)] if location.is_dir() else [],
 )
 
 

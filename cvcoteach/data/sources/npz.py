@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import InputError, near
-from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels
+from cvcoteach.data.sources.labels import Groups, describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
 
 Array = npt.NDArray[Any]
@@ -30,10 +30,10 @@ def read_npz(location: Path, choices: Choices) -> Source:
     Raises:
         InputError: for a file or arrays of another kind, and for labels that are missing.
     """
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         image_name, label_name, notes = _names(arrays, choices.split, location)
         images, labels = arrays.read(image_name), arrays.read(label_name)
-        groups = None if choices.group_column is None else arrays.read_groups(choices.group_column, len(images))
+        groups = None if choices.group_column is None else arrays.read_groups(choices, len(images))
     check_images(images, f"{image_name} in {location.name}")
     where = f"{label_name} in {location.name}"
     if labels.ndim == 2 and labels.shape == (len(images), 1):
@@ -69,13 +69,14 @@ def read_npz(location: Path, choices: Choices) -> Source:
             k,
             f"arrays {image_name} {_shape(images)} and {label_name} of {printable_name(location)}",
         ),
-        groups=groups,
+        groups=None if groups is None else groups.codes,
+        group_names=None if groups is None else groups.names,
     )
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
     """Return the images of an .npz, whether it holds labels or not."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         if "images" in arrays.names and choices.split is None:
             name = "images"
         else:
@@ -89,9 +90,17 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
     return unlabelled(location, location.parent, paths, images)
 
 
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits that have images and labels, as MedMNIST and Keras name them; none beside plain `images`."""
+    with open_npz(location) as arrays:
+        if any(set(pair) <= set(arrays.names) for pair in _PAIRS):
+            return []
+        return [name for name, kinds in _splits(arrays.names).items() if {"images", "labels"} <= kinds.keys()]
+
+
 def has_labels(location: Path, choices: Choices) -> bool:
     """Return whether there is an array of labels."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         return any(labels for _, labels in _pairs_of(arrays.names, choices.split))
 
 
@@ -102,6 +111,7 @@ FORMAT = Format(
     has_labels,
     frozenset(["split", "group_column"]),
     name="npz",
+    splits=splits_of,
 )
 
 
@@ -164,8 +174,14 @@ class _Arrays:
             raise InputError(f"{name} in {self._location.name} holds text that is not Unicode (half a character).")
         return np.asarray(array)
 
-    def read_groups(self, name: str, n: int) -> npt.NDArray[np.int64]:
-        """Return the groups of n images. Raises InputError where there is no such array, or a value is missing."""
+    def read_groups(self, choices: Choices, n: int) -> Groups:
+        """Return the groups of n images: the array that is named, or of a split that of its name, `train_patients`.
+
+        Raises InputError where there is no such array, or a value is missing.
+        """
+        name = str(choices.group_column)
+        of_split = f"{choices.split}_{name}"
+        name = of_split if choices.split is not None and of_split in self.names else name
         if name not in self.names:
             raise InputError(f"{self._location.name} has no array {name!r} (--group-column); {near(name, self.names)}")
         groups = self.read(name)
@@ -188,7 +204,8 @@ def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None
     )
 
 
-def _open(location: Path) -> _Arrays:
+def open_npz(location: Path) -> _Arrays:
+    """Return the arrays of an .npz, by name, read one by one in a `with`; nothing is unpickled. Raises InputError."""
     return _Arrays(location)
 
 

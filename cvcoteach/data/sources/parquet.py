@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.arrow import arrow_table
 from cvcoteach.data.sources.source import Choices, Format, Source
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
 
 SUFFIXES = frozenset([".parquet", ".pq"])
@@ -51,7 +51,7 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_parquet(path), choices),
-    frozenset(["path_column", "label_column", "path_pattern", "group_column"]),
+    OF_TABLES,
     "parquet",
 )
 

@@ -12,11 +12,10 @@ import pandas as pd
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Format
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
 
 LIST_SUFFIXES = frozenset([".txt", ".lst"])
 LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])
-_OF_TABLES = frozenset(["path_column", "label_column", "path_pattern", "group_column"])
 
 
 def frame_table(file: Path, frame: pd.DataFrame, notes: tuple[str, ...] = ()) -> Table:
@@ -76,7 +75,7 @@ def _format(name: str, suffixes: frozenset[str], opened: Any) -> Format:
         lambda path, choices: read_table(opened(path), choices),
         lambda path, choices: read_table_unlabelled(opened(path), choices),
         lambda path, choices: table_has_labels(opened(path), choices),
-        _OF_TABLES,
+        OF_TABLES,
         name,
     )
 

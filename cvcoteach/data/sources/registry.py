@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from cvcoteach._files import check_regular
@@ -11,6 +12,8 @@ from cvcoteach.data.pointers import check_content
 from cvcoteach.data.sources import (
     cifar,
     coco,
+    cvat,
+    datumaro,
     fiftyone_labels,
     folder,
     hugging_face,
@@ -21,8 +24,10 @@ from cvcoteach.data.sources import (
     parquet,
     records,
     text_table,
+    tfrecord,
     webdataset,
 )
+from cvcoteach.data.sources.joined import in_order, read_splits
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
 from cvcoteach.data.sources.source import Choices, Format, Source
@@ -32,9 +37,12 @@ FORMATS: tuple[Format, ...] = (
     fiftyone_labels.FORMAT,
     coco.FORMAT,
     label_studio.FORMAT,
+    datumaro.FORMAT,
+    cvat.FORMAT,
     mnist.FORMAT,
     cifar.FORMAT,
     webdataset.FORMAT,
+    tfrecord.FORMAT,
     records.LIST,
     records.LINES,
     text_table.FORMAT,
@@ -55,10 +63,12 @@ _OPTIONS = {
     "label_column": "--label-column",
     "path_pattern": "--path-pattern",
     "split": "--split",
+    "split_column": "--split-column",
     "group_column": "--group-column",
 }
 _OWNERS = {
-    "split": "a source of several parts, such as an .npz",
+    "split": "a source of several parts, such as a folder of train and test",
+    "split_column": "a table such as .csv",
     "label_column": "a table such as .csv",
     "group_column": "a table such as .csv",
 }
@@ -74,6 +84,7 @@ def read_source(
     group_column: str | None = None,
     format: str | None = None,
     cache_dir: str | Path | None = None,
+    split_column: str | None = None,
     least_classes: int = 2,
 ) -> Source:
     """Return the images and given labels of a source in any of the formats of docs/formats.md.
@@ -87,10 +98,11 @@ def read_source(
         path_column: column of image paths in a table.
         label_column: column of given labels in a table.
         path_pattern: how a value of the path column becomes a file, `{}` being the value: `images/{}.png`.
-        split: which part of a source that holds several.
+        split: the one split to read of a source that holds several; None: all of them, see `Source.splits`.
         group_column: column of groups, such as patients or videos, in a table, or array of them in an .npz.
         format: name of the format, where a source may be of several; see `FORMATS`.
         cache_dir: where images inside another file are unpacked; None: the environment's cache, else the user's.
+        split_column: column of a table that says of which split an image is.
         least_classes: how many classes there must be.
 
     Raises:
@@ -105,8 +117,9 @@ def read_source(
         group_column,
         format,
         None if cache_dir is None else Path(cache_dir),
+        split_column,
     )
-    result = _format_of(location, choices).read(location, choices)
+    result = _read(_format_of(location, choices), location, choices)
     if len(result.class_names) < least_classes:
         inside = location / result.class_names[0]
         hint = (
@@ -123,27 +136,29 @@ def read_source(
     return result
 
 
-def read_unlabelled(
-    source: str | Path,
-    *,
-    path_column: str | None = None,
-    path_pattern: str | None = None,
-    split: str | None = None,
-) -> Source:
+def _read(kind: Format, location: Path, choices: Choices) -> Source:
+    """Return all splits of a source, or the one that was named."""
+    names = in_order(kind.splits(location, choices)) if choices.split is None else []
+    if len(names) < 2:
+        return kind.read(location, replace(choices, split=names[0]) if names else choices)
+    return read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
+
+
+def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Source:
     """Return images without labels: of a folder, at any depth, of a table with a column of paths, of an .npz, or one.
 
     Raises:
         InputError: where there are none.
     """
     location = _located(source, "a folder of images, one image, a table or an .npz")
-    choices = Choices(path_column, None, path_pattern, split)
+    choices = choices or Choices()
     return _format_of(location, choices).read_unlabelled(location, choices)
 
 
-def has_labels(source: str | Path, *, label_column: str | None = None, split: str | None = None) -> bool:
+def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
     """Return whether a source holds labels to read: class folders, a second column, an array of labels."""
     location = _located(source, "a folder of images, one image, a table or an .npz")
-    choices = Choices(label_column=label_column, split=split)
+    choices = choices or Choices()
     return _format_of(location, choices).has_labels(location, choices)
 
 
@@ -215,6 +230,6 @@ def _way_out(location: Path) -> str:
         return " Unpack it, and name the folder."
     if suffix in (".npy",):
         return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
-    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".tfrecord", ".arrow", ".json", ".dat"):
+    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".arrow", ".json", ".dat"):
         return " Write the images as files with a .csv of paths and labels, or as arrays into an .npz."
     return ""

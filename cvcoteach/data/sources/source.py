@@ -14,9 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray
+from cvcoteach.data.splits import Names, is_train
 
 IMAGE_SUFFIXES = frozenset(
-    f".{kind}" for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
+    f".{kind}"
+    for kind in "avif bmp gif heic heif hif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
 )
 
 SPLIT_WORDS = frozenset(
@@ -49,6 +51,10 @@ class Source:
     """n file names, relative to `root` or absolute, where they differ from `paths`; None where they are the same."""
     groups: IntArray | None = None
     """(n,) group of each image, such as its patient or video, 0, 1, …; None where none are known."""
+    group_names: tuple[str, ...] | None = None
+    """What each group is called in the source; None where none are known."""
+    splits: Names | None = None
+    """(n,) name of the split of each image, such as train and test; None where there are none, or one was chosen."""
     other_columns: Callable[[], pd.DataFrame] | None = None
     """Loads the columns of a table (n rows) that are neither paths nor labels nor groups; None where there are none."""
 
@@ -80,6 +86,7 @@ class Source:
             array=None if self.array is None else self.array[rows],
             file_names=None if names is None else tuple([names[row] for row in rows.tolist()]),
             groups=None if self.groups is None else self.groups[rows],
+            splits=None if self.splits is None else self.splits[rows],
             other_columns=None if self.other_columns is None else partial(_rows_of, self.other_columns, rows),
         )
 
@@ -99,13 +106,23 @@ class Choices:
     path_pattern: str | None = None
     """How a value of the path column becomes a file, `{}` being the value: `images/{}.png`."""
     split: str | None = None
-    """Which part of an .npz with several: train, val, test."""
+    """The one split to read, such as train, val or test; None: all."""
     group_column: str | None = None
     """Column of groups in a table, or array of groups in an .npz: images of a group stay in one fold."""
     format: str | None = None
     """Name of the format, where a source may be of several."""
     cache_dir: Path | None = None
     """Where images inside another file are unpacked; None: the environment's cache, else the user's."""
+    split_column: str | None = None
+    """Column of a table that says of which split an image is."""
+
+
+class UnlabelledError(InputError):
+    """None of the images has a label: of one split of several that is no fault."""
+
+
+def _no_splits(location: Path, choices: Choices) -> Sequence[str]:
+    return ()
 
 
 class Format(NamedTuple):
@@ -123,19 +140,21 @@ class Format(NamedTuple):
     """The fields of `Choices` that mean something to it."""
     name: str = ""
     """What `--format` calls it."""
+    splits: Callable[[Path, Choices], Sequence[str]] = _no_splits
+    """The splits that it holds, each of which `read` takes as `Choices.split`; empty where there are none."""
 
 
 def chosen_split(names: Sequence[str], choices: Choices, where: str) -> tuple[str, tuple[str, ...]]:
-    """Return the part of a dataset to read, that named or train or else the first, and a note where others remain.
+    """Return the one split to read, that named or train or else the first, and a note where others remain.
 
-    Raises InputError for a part that is not there.
+    Raises InputError for a split that is not there.
     """
     if choices.split is not None:
         found = next((name for name in names if name.lower() == choices.split.lower()), None)
         if found is None:
             raise InputError(f"--split is {choices.split!r}, but {where} holds the splits {', '.join(names)}.")
         return found, ()
-    first = next((name for name in names if name.lower().startswith("tr")), names[0])
+    first = next((name for name in names if is_train(name)), names[0])
     if len(names) == 1:
         return first, ()
     return first, (f"{where} holds the splits {', '.join(names)}; {first} is read, --split names another.",)

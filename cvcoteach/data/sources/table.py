@@ -12,18 +12,21 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
-from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels
+from cvcoteach.data.sources.joined import describe_splits
+from cvcoteach.data.sources.labels import describe, encode, group_codes, one_hot, refuse_several_labels, split_names
 from cvcoteach.data.sources.paths import Found, find_files, names_files, note_on_repeats
 from cvcoteach.data.sources.source import (
     SPLIT_WORDS,
     Choices,
     Source,
+    UnlabelledError,
     count,
     printable_name,
     spread,
     unlabelled,
 )
 from cvcoteach.data.sources.unpacked import unpack
+from cvcoteach.data.splits import Names, is_train, rows_by_split
 
 PATH_COLUMNS = frozenset(
     ["path", "filepath", "file_path", "file", "filename", "file_name", "image", "image_path", "image_file", "img_path"]
@@ -32,6 +35,9 @@ LABEL_COLUMNS = frozenset(["label", "labels", "given_label", "class", "class_nam
 
 SPLIT_COLUMNS = frozenset(["split", "splits", "subset", "partition", "fold"])
 """Columns that say to which part of a dataset an image belongs."""
+
+OF_TABLES = frozenset(["path_column", "label_column", "path_pattern", "group_column", "split_column", "split"])
+"""The fields of `Choices` that mean something to a table."""
 
 _LOOKED_AT = 1000
 """Rows of a table in which a column is looked for."""
@@ -70,7 +76,8 @@ def read_table(table: Table, choices: Choices) -> Source:
     _check_columns(table, choices)
     path_column = choices.path_column or _find_path_column(table, choices)
     label_column = choices.label_column or _find_label_column(table, path_column, choices)
-    also = [choices.group_column] if choices.group_column is not None else []
+    split_column, together = _find_split_column(table, path_column, label_column, choices)
+    also = [column for column in (choices.group_column, split_column) if column is not None]
     if label_column is None:
         others = _others(table, path_column, choices)
         parts = _splits(table, others)
@@ -93,15 +100,23 @@ def read_table(table: Table, choices: Choices) -> Source:
     if not len(frame):
         raise InputError(f"{name} has columns, but no rows; it takes one row per image.")
     names = table.class_names.get(label_column or "", ())
-    unknown = _unknown(values, names)
+    unknown, wanted = _unknown(values, names), np.ones(len(frame), np.bool_)
+    splits = None if split_column is None else _splits_in(table, split_column, frame)
+    if choices.split is not None and splits is not None:
+        wanted = _of_split(splits, choices.split, f"{name}, column {split_column!r},")
+        unknown, splits = unknown & wanted, None
     unlabelled_rows: tuple[str, ...] = ()
-    known = np.flatnonzero(~unknown)
+    known = np.flatnonzero(wanted & ~unknown)
+    if len(known) < len(frame):
+        frame, values = frame.iloc[known].reset_index(drop=True), values.iloc[known].reset_index(drop=True)
+        splits = None if splits is None else splits[known]
     if unknown.any():
-        frame, values = frame[~unknown].reset_index(drop=True), values[~unknown].reset_index(drop=True)
         verb = "was" if unknown.sum() == 1 else "were"
         unlabelled_rows = (f"{count(int(unknown.sum()), 'row')} of {name} without a label (-1) {verb} left out.",)
         if not len(frame):
-            raise InputError(f"none of {len(unknown):,} {where} is known: all are -1; it takes one label per image.")
+            raise UnlabelledError(
+                f"none of {len(unknown):,} {where} is known: all are -1; it takes one label per image."
+            )
     paths, files, notes = _images_of(table, path_column, frame, choices, known)
     encoded = encode(_named(values, names, where), where, words_are_missing=table.words_are_missing)
     source = Source(
@@ -116,15 +131,14 @@ def read_table(table: Table, choices: Choices) -> Source:
     )
     if choices.group_column is not None:
         where = f"groups in the column {choices.group_column!r} of {name}"
-        codes = group_codes(frame[choices.group_column], where, words_are_missing=table.words_are_missing)
-        source = replace(source, groups=codes)
+        groups = group_codes(frame[choices.group_column], where, words_are_missing=table.words_are_missing)
+        source = replace(source, groups=groups.codes, group_names=groups.names)
     elif others := [name for name in _others(table, path_column, choices) if name != label_column and label_column]:
         source = replace(source, other_columns=partial(_rest, table, others, known))
-    parts = _splits(table, [column for column in _others(table, path_column, choices) if column != label_column])
-    if parts and label_column is not None:
-        together = (
-            f"the column {parts[0]!r} of {name} names parts of a dataset; images of all parts are judged together."
-        )
+    if splits is not None and len(sizes := rows_by_split(splits)) > 1:
+        told = describe_splits({each: len(rows) for each, rows in sizes.items()}, len(encoded.class_names), source)
+        source = replace(source, splits=splits, description=f"{told}, splits in the column {split_column}")
+    if together is not None:
         source = replace(source, notes=(*source.notes, together))
     return replace(source, notes=(*source.notes, *note_on_repeats(source)))
 
@@ -186,6 +200,7 @@ def _check_columns(table: Table, choices: Choices) -> None:
         ("--path-column", choices.path_column),
         ("--label-column", choices.label_column),
         ("--group-column", choices.group_column),
+        ("--split-column", choices.split_column),
     ):
         if column is not None and column not in table.columns:
             raise InputError(f"{table.file.name} has no column {column!r} ({option}); {near(column, table.columns)}")
@@ -206,7 +221,7 @@ def _find_path_column(table: Table, choices: Choices) -> str:
         return next(iter(table.images))
     if table.images:
         raise InputError(_say_which(table, "--path-column", "images"))
-    taken = (choices.label_column, choices.group_column)
+    taken = (choices.label_column, choices.group_column, choices.split_column)
     texts = [column for column, text in table.columns.items() if text and column not in taken]
     usual = [column for column in texts if _plain(column) in PATH_COLUMNS]
     # a value for each usual name may be enough; files are looked at all the same, which tell more than a name
@@ -221,7 +236,7 @@ def _find_path_column(table: Table, choices: Choices) -> str:
 
 def _others(table: Table, path_column: str, choices: Choices) -> list[str]:
     """Return the columns that may hold labels; pandas writes its index into one without a name."""
-    taken = (path_column, choices.group_column, *table.images)
+    taken = (path_column, choices.group_column, choices.split_column, *table.images)
     return [column for column in table.columns if column not in taken and _plain(column) not in ("", "unnamed: 0")]
 
 
@@ -251,6 +266,49 @@ def _splits(table: Table, columns: Sequence[str]) -> list[str]:
     return found + [
         column for column in texts if len(frame) and frame[column].astype(str).str.lower().isin(SPLIT_WORDS).all()
     ]
+
+
+def _find_split_column(
+    table: Table, path_column: str, label_column: str | None, choices: Choices
+) -> tuple[str | None, str | None]:
+    """Return the column of splits, and a note where one names parts of another kind, such as numbered folds.
+
+    A column that is not named counts where it says nothing but train, test and the like, and train among them.
+    """
+    if choices.split_column is not None:
+        return choices.split_column, None
+    others = [column for column in _others(table, path_column, choices) if column != label_column]
+    found = _splits(table, others)
+    for column in found:
+        values = table.load([column])[column].dropna().astype(str).str.strip().str.lower()
+        values = values[values != ""]
+        if len(values) and values.isin(SPLIT_WORDS).all() and values.map(is_train).any():
+            return column, None
+    if choices.split is not None:
+        raise InputError(
+            f"--split is {choices.split!r}, but no column of {table.file.name} says of which split an image is; "
+            "--split-column names it."
+        )
+    if not found or label_column is None:
+        return None, None
+    return None, (
+        f"the column {found[0]!r} of {table.file.name} names parts of a dataset; images of all parts are judged "
+        f"together (--split-column {found[0]} keeps them apart)."
+    )
+
+
+def _splits_in(table: Table, column: str, frame: pd.DataFrame) -> Names:
+    where = f"splits in the column {column!r} of {table.file.name}"
+    return split_names(frame[column], where, words_are_missing=table.words_are_missing)
+
+
+def _of_split(splits: Names, wanted: str, where: str) -> BoolArray:
+    """Return which images (n,) are of a split. Raises InputError where none is."""
+    found: BoolArray = np.char.lower(splits) == wanted.lower()
+    if not found.any():
+        names = ", ".join(np.unique(splits).tolist())
+        raise InputError(f"--split is {wanted!r}, but {where} holds the splits {names}.")
+    return found
 
 
 def _unknown(values: pd.Series[Any], names: Sequence[str]) -> BoolArray:

@@ -16,7 +16,7 @@ from pyarrow import csv
 from cvcoteach._csv import is_ours, unescaped_values
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
 
 SUFFIXES = frozenset([".csv", ".tsv"])
 _BLOCK = 2**20
@@ -117,7 +117,7 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_text_table(path), choices),
-    frozenset(["path_column", "label_column", "path_pattern", "group_column"]),
+    OF_TABLES,
     name="csv",
 )
 

@@ -99,7 +99,7 @@ def _check_held(table: pa.Table, file: Path, destination: Path) -> None:
         hugging_face = pa.types.is_struct(kind) and holds_images(kind) and kind.get_field_index("bytes") >= 0
         if hugging_face and pc.struct_field(table[name], "bytes").null_count:
             raise InputError(
-                f"some rows of {file.name} name files in place of holding images; name an --output beside it, not "
+                f"some rows of {file.name} name files in place of holding images; name an output beside it, not "
                 f"{destination}."
             )
 

@@ -50,7 +50,10 @@ def picture(rows: slice) -> np.ndarray:
 
 @pytest.mark.parametrize("write", [as_python_2, dumped])
 def test_batches_for_python_with_their_names(tmp_path: Path, write: Any) -> None:
-    source = read_source(ten(tmp_path / "cifar-10-batches-py", write))
+    everything = read_source(ten(tmp_path / "cifar-10-batches-py", write))
+    assert everything.splits is not None
+    assert everything.splits.tolist() == ["train"] * 5 * N + ["test"] * N
+    source = read_source(tmp_path / "cifar-10-batches-py", split="train")
     assert source.array is not None
     assert (source.array == picture(slice(0, 5 * N))).all()
     assert names(source) == [TEN[(i + k) % 10] for i in range(5) for k in range(N)]

@@ -81,7 +81,7 @@ def test_labels_of_one_column_and_one_hot_labels_are_labels(tmp_path: Path) -> N
         assert read_source(save(tmp_path, images=FITS, labels=labels)).labels.tolist() == [1, 0]
 
 
-def test_a_split_can_be_chosen_and_train_is_read_unless_it_is(tmp_path: Path) -> None:
+def test_all_splits_are_read_unless_one_is_chosen(tmp_path: Path) -> None:
     one, two = FITS, np.ones((3, 4, 4), np.uint8)
     for names in (
         ("train_images", "train_labels", "test_images", "test_labels"),
@@ -89,8 +89,12 @@ def test_a_split_can_be_chosen_and_train_is_read_unless_it_is(tmp_path: Path) ->
     ):
         arrays = dict(zip(names, (one, TWO[:, None], two, np.array([0, 1, 1])), strict=True))
         source = read_source(save(tmp_path, **arrays))
-        assert len(source) == 2
-        assert source.notes == ("x.npz holds the splits train, test; train is read, --split names another.",)
+        assert source.splits is not None
+        assert source.splits.tolist() == ["train", "train", "test", "test", "test"]
+        assert source.paths == ("x.npz#train/0", "x.npz#train/1", "x.npz#test/0", "x.npz#test/1", "x.npz#test/2")
+        assert source.array is not None
+        assert source.array.shape == (5, 4, 4)
+        assert source.labels[2:].tolist() == [0, 1, 1]
         test = read_source(save(tmp_path, **arrays), split="test")
         assert (len(test), test.notes) == (3, ())
         with pytest.raises(InputError, match=r"--split is 'dev', but x\.npz holds the splits train, test"):

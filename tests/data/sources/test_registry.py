@@ -47,9 +47,11 @@ def test_a_usual_file_of_another_kind_is_refused_with_the_way_out(tmp_path: Path
         read_source(touch(tmp_path, name) / name)
 
 
-def test_a_split_belongs_to_an_npz(tmp_path: Path) -> None:
+def test_a_split_belongs_to_a_source_of_several(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--split is 'train', but .* has no parts; that belongs to a"):
-        read_source(touch(tmp_path, "a/1.jpg", "b/2.jpg"), split="train")
+        read_source(touch(tmp_path, "labels.json", "a/1.jpg") / "labels.json", split="train", format="coco")
+    with pytest.raises(InputError, match=r"--split is 'train', but .* holds the folders a, b"):
+        read_source(touch(tmp_path / "classes", "a/1.jpg", "b/2.jpg"), split="train")
 
 
 def test_a_broken_name_gets_a_sentence(tmp_path: Path) -> None:

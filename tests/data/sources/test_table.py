@@ -173,15 +173,24 @@ def test_a_table_says_what_was_understood(pets: Path) -> None:
     assert source.description == "3 images, 2 classes, columns file and kind of photos.csv"
 
 
-def test_a_column_of_parts_is_no_label_and_is_noted(pets: Path) -> None:
-    for header, note in (
-        ("path,split,kind", "the column 'split' of t.csv"),
-        ("path,part,kind", "the column 'part' of"),
-    ):
-        rows = "a.png,train,cat\nb.png,train,dog\nc.png,test,cat\n"
-        source = read_source(write(pets / "t.csv", f"{header}\n{rows}"))
-        assert source.class_names == ("cat", "dog")
-        assert any(each.startswith(note) and "judged together" in each for each in source.notes)
+@pytest.mark.parametrize("header", ["path,split,kind", "path,part,kind"])
+def test_a_column_of_splits_is_no_label_and_keeps_them_apart(pets: Path, header: str) -> None:
+    source = read_source(write(pets / "t.csv", f"{header}\na.png,train,cat\nb.png,Train,dog\nc.png,test,cat\n"))
+    assert source.class_names == ("cat", "dog")
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train", "Train", "test"]
+    column = header.split(",")[1]
+    assert source.description.endswith(f"columns path and kind of t.csv, splits in the column {column}")
+
+
+def test_numbered_folds_are_judged_together_unless_they_are_named_as_splits(pets: Path) -> None:
+    table = write(pets / "t.csv", "path,fold,kind\na.png,1,cat\nb.png,1,dog\nc.png,2,cat\n")
+    together = read_source(table)
+    assert together.splits is None
+    assert any("'fold' of t.csv names parts" in note and "judged together" in note for note in together.notes)
+    apart = read_source(table, split_column="fold")
+    assert apart.splits is not None
+    assert apart.splits.tolist() == ["1", "1", "2"]
 
 
 def test_groups_of_a_table_are_numbered_and_stay_with_their_images(pets: Path) -> None:

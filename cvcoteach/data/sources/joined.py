@@ -1,0 +1,106 @@
+"""The splits of one source, each read by itself -> one source that knows which image is of which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cvcoteach._validation import InputError, lookalikes, order_names
+from cvcoteach.data.sources.source import Source, UnlabelledError, count
+from cvcoteach.data.splits import is_train
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Return names of splits, those called train first."""
+    return sorted(names, key=lambda name: (not is_train(name), name))
+
+
+def read_splits(names: Sequence[str], read: Callable[[str], Source]) -> Source:
+    """Return all splits of a source, those without any label being left out with a note.
+
+    Args:
+        names: Of the splits, in order.
+        read: Reads one by name.
+
+    Raises:
+        InputError: where a split cannot be read, or none has labels.
+    """
+    parts: dict[str, Source] = {}
+    notes = []
+    for name in names:
+        try:
+            parts[name] = read(name)
+        except UnlabelledError:
+            if name == names[-1] and not parts:
+                raise
+            notes.append(f"the split {name} has no labels and was left out.")
+    source = joined(parts) if len(parts) > 1 else next(iter(parts.values()))
+    return source.noted(*notes)
+
+
+def joined(parts: Mapping[str, Source]) -> Source:
+    """Return the images of all splits, in their order, with the classes of any of them.
+
+    Images in memory are named `data.npz#test/12`; files keep their names.
+
+    Args:
+        parts: Name of the split -> its images; of one source, two at least.
+
+    Raises:
+        InputError: where images in memory differ in height, width or channels.
+    """
+    sources = list(parts.values())
+    first = sources[0]
+    names = order_names(list(dict.fromkeys(name for source in sources for name in source.class_names)))
+    number = {name: k for k, name in enumerate(names)}
+    labels = [np.array([number[name] for name in each.class_names], np.int64)[each.labels] for each in sources]
+    arrays = [source.array for source in sources if source.array is not None]
+    if arrays and len({each.shape[1:] for each in arrays}) > 1:
+        sizes = ", ".join(
+            f"{name} {' × '.join(map(str, each.shape[1:]))}" for name, each in zip(parts, arrays, strict=True)
+        )
+        raise InputError(
+            f"the splits of {first.location.name} hold images of different sizes ({sizes}); --split reads one of them."
+        )
+    has_files = any(source.file_names is not None for source in sources)
+    notes = dict.fromkeys(note for source in sources for note in source.notes)
+    return replace(
+        first,
+        paths=tuple([_named(path, name) for name, each in parts.items() for path in each.paths]),
+        labels=np.concatenate(labels),
+        class_names=names,
+        array=np.concatenate(arrays) if arrays else None,
+        notes=(*notes, *[note for note in lookalikes(names) if note not in notes]),
+        description=describe_splits({name: len(source) for name, source in parts.items()}, len(names), first),
+        file_names=tuple([name for each in sources for name in each.file_names or each.paths]) if has_files else None,
+        **_groups(sources),
+        other_columns=None,
+        splits=np.repeat(list(parts), [len(source) for source in sources]),
+    )
+
+
+def describe_splits(sizes: Mapping[str, int], n_classes: int, first: Source) -> str:
+    """Return what was understood: "70 images (train 60, test 10), 3 classes, …", the rest being that of the first."""
+    each = ", ".join(f"{name} {n:,}" for name, n in sizes.items())
+    rest = first.description.split(", ", 2)[-1]
+    return f"{count(sum(sizes.values()), 'image')} ({each}), {count(n_classes, 'class', 'classes')}, {rest}"
+
+
+def _named(path: str, split: str) -> str:
+    """Return the name of an image; a number of a row says of which split."""
+    file, mark, row = path.rpartition("#")
+    return f"{file}#{split}/{row}" if mark and row.isdigit() else path
+
+
+def _groups(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the groups of all images; those of one name are the same group in each split."""
+    named = [(source.groups, source.group_names) for source in sources]
+    if any(codes is None or names is None for codes, names in named):
+        return {"groups": None, "group_names": None}
+    names = tuple(dict.fromkeys(name for _, own in named for name in own or ()))
+    number = {name: k for k, name in enumerate(names)}
+    codes = [np.array([number[name] for name in own or ()], np.int64)[codes] for codes, own in named]
+    return {"groups": np.concatenate(codes), "group_names": names}

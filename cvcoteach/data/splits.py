@@ -1,0 +1,87 @@
+"""Splits of a dataset, such as train and test: which one models learn from, and which are held out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cvcoteach._validation import BoolArray, InputError, IntArray, as_array
+
+Names = npt.NDArray[np.str_]
+
+
+def as_splits(splits: Any, n: int, *, name: str = "splits") -> Names:
+    """Return names of splits of any kind as text, (n,), without spaces around them.
+
+    Args:
+        splits: (n,) names or numbers, one per image.
+        n: number of images.
+        name: what they are called in messages.
+
+    Raises:
+        InputError: for another number of rows than images, and for a missing or empty value.
+    """
+    array = as_array(splits, name)
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {array.shape}; it takes one split per image, shape ({n},).")
+    if len(array) != n:
+        raise InputError(f"{name} has {len(array):,} rows, but labels has {n:,}; it takes one split for each image.")
+    codes, values = pd.factorize(array)
+    text = np.array([str(value).strip() for value in values], dtype=np.str_)
+    missing = np.flatnonzero(np.where(codes < 0, True, (text == "")[codes]) if len(text) else codes < 0)
+    if len(missing):
+        raise InputError(
+            f"{len(missing):,} of {n:,} {name} are missing, the first is {name}[{missing[0]}]; say of each image "
+            "whether it is of train, test or another split."
+        )
+    return np.asarray(text[codes])
+
+
+def is_train(name: str) -> bool:
+    """Return whether a split is called train, such as training_set, seg_train, trn or TrainVal."""
+    return any(word.startswith("train") or word in ("tr", "trn") for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[a-z]+", spaced.lower())
+
+
+def learned_split(names: Names) -> str:
+    """Return the split that models learn from, of the names (n,): train, or without one the largest.
+
+    One called test is taken for the largest only where there is no other.
+    """
+    found, counts = np.unique(names, return_counts=True)
+    size = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    train = [name for name in size if is_train(name)]
+    others = [name for name in size if not any(word.startswith("test") for word in _words(name))]
+    return max(train or others or size, key=lambda name: (size[name], name))
+
+
+def held_out(names: Names | None) -> BoolArray | None:
+    """Return the images (n,) that no model learns from, of the names of their splits; None where there are none.
+
+    All splits that are called train are learned from; see `learned_split` for where none is.
+    """
+    if names is None:
+        return None
+    values, codes = np.unique(names, return_inverse=True)
+    if len(values) < 2:
+        return None
+    learned = learned_split(names)
+    out = np.array([name != learned and not (is_train(learned) and is_train(name)) for name in values.tolist()])
+    return np.asarray(out[codes]) if out.any() else None
+
+
+def rows_by_split(names: Names) -> dict[str, IntArray]:
+    """Return the images of each split, ascending: the one learned from first, then by name."""
+    learned = learned_split(names)
+    found, codes = np.unique(names, return_inverse=True)
+    values = found.tolist()
+    order = sorted(range(len(values)), key=lambda k: (values[k] != learned, not is_train(values[k]), values[k]))
+    return {values[k]: np.flatnonzero(codes == k) for k in order}
