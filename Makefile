@@ -22,8 +22,9 @@ docs: .venv/tested  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'The documentation: build/site/index.html'
 
-pictures: .venv/tested  ## the pictures of the documentation, from a real run (a few minutes)
+pictures: .venv/tested  ## every picture of the documentation, from real runs (minutes; takes a Chromium)
 	PYTHONPATH=$(CURDIR) $(BIN)/python examples/pictures.py
+	CVCOTEACH_README_PICTURES=1 $(BIN)/python -m pytest -q tests/fiftyone/app/test_story.py -k browser
 
 fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a result or one sentence
 	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
