@@ -18,6 +18,15 @@ test: .venv/tested  ## every check: format, lint, types, import directions, test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs: .venv/tested  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'The documentation: build/site/index.html'
+
+pictures: .venv/tested  ## every picture of the documentation, from real runs (minutes; takes a Chromium)
+	PYTHONPATH=$(CURDIR) $(BIN)/python examples/pictures.py
+	CVCOTEACH_README_PICTURES=1 $(BIN)/python -m pytest -q tests/fiftyone/app/test_story.py -k browser
 
 fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a result or one sentence
 	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
@@ -47,4 +56,4 @@ format:  ## bring the code into its form
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-.PHONY: help venv demo test fuzz faults audit format
+.PHONY: help venv demo test docs pictures fuzz faults audit format

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -20,6 +21,7 @@ from scipy.io import savemat
 
 from cvcoteach._validation import InputError
 from tests.data.sources.test_cifar import TEN, as_python_2
+from tests.examples.conftest import EXAMPLES
 
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n01491361")
 """Of WebVision, in order of its numbers."""
@@ -112,6 +114,21 @@ def test_cifar10_is_read_from_its_batches_and_from_class_folders(tmp_path: Path)
     files, _ = layouts.read_cifar10(tmp_path / "files", tmp_path / "cache")
     assert (np.sort(files.labels) == np.sort(train.labels)).all()
     assert np.abs(files.images[files.labels == 3].mean(0) - train.images[train.labels == 3].mean(0)).mean() < 20
+
+
+def test_the_development_images_are_written_as_the_recipe_reads_them(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("benchmark_data", EXAMPLES / "benchmarks" / "data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    data = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = data
+    spec.loader.exec_module(data)
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    labels = np.array([1, 0, 1, 0])
+    data.write_folders(tmp_path / "images", data.Cifar10N(images[:4], images[4:], labels, labels, {}, ("cat", "dog")))
+    train, test = layouts.read_cifar10(tmp_path / "images", tmp_path / "cache")
+    assert (train.images == images[[1, 3, 0, 2]]).all()
+    assert (test.labels == [0, 0, 1, 1]).all()
 
 
 def test_webvision_is_the_first_classes_of_its_google_part(tmp_path: Path) -> None:
