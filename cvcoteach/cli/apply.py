@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--write", is_flag=True, help="Write the copy; without it, only say what would change.")
 @click.option("--allow-empty-classes", is_flag=True, help="Let a class lose all its images.")
 @click.option("--undo", type=options.PATH, metavar="RECORD", help="Take back the changes of DEST.changes.json instead.")
-@click.option("--source", type=options.PATH, help="Images of the run, if they have moved.")
+@click.option("--source", type=options.SOURCE, help="Images of the run, if they have moved.")
 @options.path_column
 @options.label_column
 @options.path_pattern
@@ -59,7 +59,7 @@ def apply(
     write: bool,
     allow_empty_classes: bool,
     undo: Path | None,
-    source: Path | None,
+    source: Path | str | None,
     path_column: str | None,
     label_column: str | None,
     path_pattern: str | None,

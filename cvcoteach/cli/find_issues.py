@@ -23,7 +23,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 
 
 @click.command("find-issues")
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
 @options.path_column
 @options.label_column
@@ -133,7 +133,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.as_json
 @options.quiet
 def find_issues(
-    source: Path,
+    source: Path | str,
     output: Path | None,
     path_column: str | None,
     label_column: str | None,

@@ -14,7 +14,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
 @click.command()
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option("--run", type=options.PATH, help="Run folder of find-issues, if SOURCE is the images instead.")
 @click.option(
     "-o", "--output", type=options.PATH, help="Folder of the classifier.  [default: NAME-model beside the run]"
@@ -27,7 +27,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @click.option(
     "--corrections", type=options.PATH, help="CSV with the columns path, action (accepted, kept, set, excluded), label."
 )
-@click.option("--test", type=options.PATH, help="Images with right labels on which to compare with plain training.")
+@click.option("--test", type=options.SOURCE, help="Images with right labels on which to compare with plain training.")
 @click.option("--test-split", metavar="NAME", help="Part of --test, where it has several.  [default: train]")
 @click.option("--test-format", metavar="NAME", help="Format of --test.  [default: recognised]")
 @click.option(
@@ -77,7 +77,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @options.as_json
 @options.quiet
 def retrain(
-    source: Path,
+    source: Path | str,
     run: Path | None,
     output: Path | None,
     path_column: str | None,
@@ -86,7 +86,7 @@ def retrain(
     split: str | None,
     format: str | None,
     corrections: Path | None,
-    test: Path | None,
+    test: Path | str | None,
     test_split: str | None,
     test_format: str | None,
     exports: tuple[str, ...],
