@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     "--corrections says. list: print what relabel would do as a corrections CSV.",
 )
 @click.option(
-    "-o", "--output", type=options.PATH, metavar="DEST", help="The copy: a folder, table or .npz that is not there yet."
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="DEST",
+    help="The copy: a folder or file that is not there yet, of the source's format.",
 )
 @click.option(
     "--min-probability",

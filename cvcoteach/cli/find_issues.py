@@ -151,7 +151,8 @@ def find_issues(
     """Find label issues in the images of SOURCE.
 
     SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, an .npz with the arrays
-    images and labels, or a dataset of Hugging Face, MNIST, CIFAR, WebDataset, Label Studio, COCO or FiftyOne.
+    images and labels, a dataset of Hugging Face, MNIST, CIFAR, WebDataset, TFRecord, Label Studio, CVAT, COCO, Datumaro
+    or FiftyOne, or the address of one, such as s3://bucket/photos.
     Results go to the run folder. If interrupted at any point, the same command resumes; after labels were fixed or
     images added, it goes on in a new folder beside the earlier one and says what has changed.
     """
