@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     "--corrections says. list: print what relabel would do as a corrections CSV.",
 )
 @click.option(
-    "-o", "--output", type=options.PATH, metavar="DEST", help="The copy: a folder, table or .npz that is not there yet."
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="DEST",
+    help="The copy: a folder or file that is not there yet, of the source's format.",
 )
 @click.option(
     "--min-probability",
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     help="Change images of splits that models did not learn from, such as test, too; without it only reviews do.",
 )
 @click.option("--undo", type=options.PATH, metavar="RECORD", help="Take back the changes of DEST.changes.json instead.")
-@click.option("--source", type=options.PATH, help="Images of the run, if they have moved.")
+@click.option("--source", type=options.SOURCE, help="Images of the run, if they have moved.")
 @options.path_column
 @options.label_column
 @options.path_pattern
@@ -66,7 +70,7 @@ def apply(
     allow_empty_classes: bool,
     held_out: bool,
     undo: Path | None,
-    source: Path | None,
+    source: Path | str | None,
     path_column: str | None,
     label_column: str | None,
     path_pattern: str | None,

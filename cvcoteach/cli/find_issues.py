@@ -29,7 +29,7 @@ _FIRST = (
 
 
 @click.command("find-issues", cls=Grouped, first=_FIRST)
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
 @options.path_column
 @options.label_column
@@ -144,7 +144,7 @@ _FIRST = (
 @options.as_json
 @options.quiet
 def find_issues(
-    source: Path,
+    source: Path | str,
     output: Path | None,
     path_column: str | None,
     label_column: str | None,
@@ -163,7 +163,8 @@ def find_issues(
     """Find label issues in the images of SOURCE.
 
     SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, an .npz with the arrays
-    images and labels, or a dataset of Hugging Face, MNIST, CIFAR, WebDataset, Label Studio, COCO or FiftyOne.
+    images and labels, a dataset of Hugging Face, MNIST, CIFAR, WebDataset, TFRecord, Label Studio, CVAT, COCO, Datumaro
+    or FiftyOne, or the address of one, such as s3://bucket/photos.
     Results go to the run folder. If interrupted at any point, the same command resumes; after labels were fixed or
     images added, it goes on in a new folder beside the earlier one and says what has changed.
     """

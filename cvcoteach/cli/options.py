@@ -19,6 +19,18 @@ Command = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
 
+
+class _SourceType(click.Path):
+    """A path, or an address such as `s3://bucket/photos`, which stays text: a path has no two slashes together."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path or an address."""
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
+SOURCE = _SourceType(path_type=Path)
+"""Images, wherever they are."""
+
 path_column = click.option(
     "--path-column", metavar="NAME", help="Column of image paths in a table.  [default: auto-detected]"
 )

@@ -15,7 +15,7 @@ from cvcoteach.pipeline.settings import Machine
 
 @click.command(cls=Grouped, first=("output", "path_column", "label_column", "quiet"))
 @click.argument("model", type=options.PATH)
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option(
     "-o", "--output", type=options.PATH, help="CSV to write.  [default: NAME-predictions.csv, NAME being SOURCE's]"
 )
@@ -29,7 +29,7 @@ from cvcoteach.pipeline.settings import Machine
 @options.quiet
 def predict(
     model: Path,
-    source: Path,
+    source: Path | str,
     output: Path | None,
     machine: Machine,
     quiet: bool,

@@ -15,7 +15,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
 @click.command(cls=Grouped, first="run output corrections test model epochs noise_rate exports device quiet".split())
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option("--run", type=options.PATH, help="Run folder of find-issues, if SOURCE is the images instead.")
 @click.option(
     "-o", "--output", type=options.PATH, help="Folder of the classifier.  [default: NAME-model beside the run]"
@@ -30,7 +30,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 )
 @click.option(
     "--test",
-    type=options.PATH,
+    type=options.SOURCE,
     metavar="IMAGES|SPLIT",
     help="Images with right labels on which to compare with plain training, or a split that the run held out.",
 )
@@ -83,7 +83,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @options.as_json
 @options.quiet
 def retrain(
-    source: Path,
+    source: Path | str,
     run: Path | None,
     output: Path | None,
     path_column: str | None,
@@ -92,7 +92,7 @@ def retrain(
     split: str | None,
     format: str | None,
     corrections: Path | None,
-    test: Path | None,
+    test: Path | str | None,
     test_split: str | None,
     test_format: str | None,
     exports: tuple[str, ...],

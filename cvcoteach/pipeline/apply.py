@@ -20,7 +20,7 @@ from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.data.sources import read_source
-from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_in_copy, write_copy
+from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_in_copy, replace_copy, write_copy
 from cvcoteach.data.writers.columns import pattern_from
 from cvcoteach.data.writers.folder import bring_back, move, place_in
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
@@ -90,7 +90,9 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
         if _id_of(record) == content["id"]:  # else another call is at work on the same
             record.unlink(missing_ok=True)
         raise
-    write_json(record, {**content, "state": "done", "copy_digest": fingerprint(destination)})
+    write_json(
+        record, {**content, "state": "done", "copy_digest": fingerprint(destination, of_names=content["folders"])}
+    )
     pattern = pattern_from(copy, destination)
     notes = () if pattern is None else (f"The copy is read with --path-pattern {pattern!r}.",)
     return Written(destination, record, notes)
@@ -139,9 +141,9 @@ def plan_text(plan: Plan, written: bool) -> str:
 def undo(record: Path, *, dry_run: bool = False) -> Undone:
     """Take back every change of a corrected copy: labels as they were, excluded images back in.
 
-    In a folder, files that were moved or replaced since are left alone. A table or an .npz is written again from its
-    source; it must not have changed since, nor the source. A copy whose record was not finished, because apply was
-    killed then, is taken back as well, since copies appear as a whole; whether a file changed since is not known then.
+    In class folders, files that were moved or replaced since are left alone. A copy of another format is written again
+    from its source; it must not have changed since, nor the source. A copy whose record was not finished, because apply
+    was killed then, is taken back as well, since copies appear as a whole; whether it changed since is not known then.
 
     Args:
         record: What `write` left beside the copy.
@@ -157,7 +159,7 @@ def undo(record: Path, *, dry_run: bool = False) -> Undone:
     destination = record.with_name(record.name.removesuffix(RECORD))
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         raise InputError(f"{destination}, the copy that {record.name} is about, is not there.")
-    if destination.is_dir():
+    if content.get("folders", destination.is_dir()):
         done, left = _undo_in_folder(content, destination, dry_run)
     else:
         done, left = _undo_file(content, destination, dry_run), 0
@@ -187,7 +189,7 @@ def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -
 def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int:
     source, choices = Path(content["source"]), choices_in(content["reading"], record_of(destination))
     for file, digest, what in ((destination, "copy_digest", "copy"), (source, "source_digest", "source")):
-        if not file.is_file():
+        if not file.exists():
             raise InputError(f"{file}, the {what} of the record, is not there; nothing was changed.")
         finished = digest in content or content["state"] != "writing"  # else the copy had just appeared
         if finished and fingerprint(file) != content.get(digest):
@@ -195,7 +197,7 @@ def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int
     if not dry_run:
         data = read_source(source, **asdict(choices))
         whole = Copy(data, choices, data.labels, np.ones(len(data), np.bool_))
-        write_copy(whole, destination, lambda done, to_do: None)
+        replace_copy(whole, destination)
     return len(content["changes"])
 
 
@@ -226,7 +228,8 @@ def _record(plan: Plan, destination: Path) -> dict[str, Any]:
         "min_probability": settings.min_probability,
         "corrections": None if settings.corrections is None else str(settings.corrections.absolute()),
         "summary": plan.summary,
-        "source_digest": fingerprint(copy.source.location) if copy.source.location.is_file() else None,
+        "folders": names is not None,
+        "source_digest": fingerprint(copy.source.location) if names is None else None,
         "changes": changes,
     }
 

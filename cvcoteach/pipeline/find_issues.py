@@ -18,7 +18,7 @@ from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
 from cvcoteach.data.copies import contradictions
-from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
+from cvcoteach.data.sources import Choices, Source, at_hand, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
@@ -62,8 +62,9 @@ def find_issues(
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
     Args:
-        source: a folder of class folders, a table, an .npz or another of the formats of `read_source`; a Hugging Face
-            `Dataset`; or a `Source`, whose `location` is what the run's record and page call it.
+        source: a folder of class folders, a table, an .npz or another of the formats of `read_source`; the address of
+            one (`s3://…`), of which the run's record names the copy in the cache; a Hugging Face `Dataset`; or a
+            `Source`, whose `location` is what the run's record and page call it.
         output: created, or continued where it holds an unfinished run of the same images, labels and settings.
             None: `<name>-issues` in the current folder; where that holds a run of the same settings, but labels were
             fixed or images added since, `<name>-issues-2`, then -3, ….
@@ -91,7 +92,8 @@ def find_issues(
         InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
-    given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
+    given = at_hand(source, machine.cache_dir) if isinstance(source, str) else source
+    rule = settings.flag_rule
     incv = settings.cross_validation
     choices = Choices(path_column, label_column, path_pattern, split, group_column, format, split_column=split_column)
     if is_dataset(given):

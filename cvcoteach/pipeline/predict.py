@@ -13,7 +13,7 @@ from cvcoteach._files import sweep_partials
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
-from cvcoteach.data.sources import Choices, has_labels, read_source, read_unlabelled
+from cvcoteach.data.sources import Choices, at_hand, has_labels, read_source, read_unlabelled
 from cvcoteach.pipeline.prepare import load
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import numbers_of
@@ -71,7 +71,7 @@ def predict(
         InputError: Anything does not fit, such as labels that the model does not know.
     """
     machine, progress = machine or Machine(), RunProgress(watcher)
-    model, source = Path(model), Path(source)
+    model, source = Path(model), at_hand(source, machine.cache_dir)
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=machine.trusted)

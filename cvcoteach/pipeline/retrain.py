@@ -16,7 +16,7 @@ from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import check_export, export_model, load_model, save_model
 from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
-from cvcoteach.data.sources import Choices, columns_of
+from cvcoteach.data.sources import Choices, at_hand, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.progress import RunProgress
@@ -104,8 +104,9 @@ def retrain(
     Raises:
         InputError: Anything does not fit; existing files stay.
     """
-    run, (output, source, corrections, test) = Path(run), map(_path, (output, source, corrections, test))
     settings, machine, progress = settings or RetrainSettings(), machine or Machine(), RunProgress(watcher)
+    run, output, corrections = Path(run), _path(output), _path(corrections)
+    source, test = (None if each is None else at_hand(each, machine.cache_dir) for each in (source, test))
     for kind in exports:
         check_export(kind)  # before anything is trained
     finished = FinishedRun.read(run)

@@ -78,7 +78,7 @@ def test_a_copy_whose_record_was_not_finished_is_taken_back(
     class KilledError(BaseException):
         pass
 
-    def killed(file: Path) -> str:
+    def killed(file: Path, **_: object) -> str:
         if file.name == name:
             raise KilledError
         return fingerprint(file)

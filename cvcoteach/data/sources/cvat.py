@@ -99,8 +99,13 @@ def images_in(file: Path) -> list[Image]:
     return found.images
 
 
-def parsed(file: Path, start: Callable[[str, dict[str, str]], None], end: Callable[[str], None] | None = None) -> None:
-    """Call `start` and `end` for the elements of an XML file whose root is that of CVAT.
+def parsed(
+    file: Path,
+    start: Callable[[str, dict[str, str]], None],
+    end: Callable[[str], None],
+    at: Callable[[int], None] = lambda place: None,
+) -> None:
+    """Call `start` and `end` for the elements of an XML file whose root is that of CVAT, and `at` before with the byte.
 
     A document type, which could define entities that name files or grow without end, is refused.
 
@@ -115,13 +120,14 @@ def parsed(file: Path, start: Callable[[str, dict[str, str]], None], end: Callab
         if not depth and name != _ROOT:
             raise InputError(f"{file.name} is no XML of CVAT: it begins with <{name}>, not with <{_ROOT}>.")
         depth += 1
+        at(parser.CurrentByteIndex)
         start(name, attributes)
 
     def closed(name: str) -> None:
         nonlocal depth
         depth -= 1
-        if end is not None:
-            end(name)
+        at(parser.CurrentByteIndex)
+        end(name)
 
     def refused(*_: object) -> None:
         raise InputError(f"{file.name} defines a document type, which CVAT does not write; it is not read.")

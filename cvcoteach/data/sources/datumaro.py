@@ -92,7 +92,14 @@ def _image_of(item: dict[str, Any], file: Path) -> str:
     for place in (os.path.join(folder, file.stem, path), os.path.join(folder, path), path):
         if (file.parent / place).is_file():
             return place
+    for subset in _folders(file.parent / folder):  # of a copy under another name
+        if (file.parent / folder / subset / path).is_file():
+            return os.path.join(folder, subset, path)
     return os.path.join(folder, file.stem, path)
+
+
+def _folders(place: Path) -> list[str]:
+    return sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
 
 
 def read(location: Path, choices: Choices) -> Source:

@@ -29,7 +29,7 @@ _BUFFER = 2**20
 _BLOCK = tarfile.BLOCKSIZE
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     """What a shard says about one image."""
 
     name: str
@@ -38,6 +38,10 @@ class _Sample(NamedTuple):
     """What lies beside it, by what follows the first dot of its name: `cls` -> b"3"."""
     part: str
     """Where it lies in the shard; see `part_of`."""
+    shard: str
+    """Name of the shard."""
+    key: str
+    """Its name in the shard up to the first dot, folders and all."""
 
 
 class _Member(NamedTuple):
@@ -67,7 +71,7 @@ def read(location: Path, choices: Choices) -> Source:
     """
     shards = _found(location)
     samples, files = _found_in(location, shards, choices)
-    key, values = _labels(samples, choices.label_column, location)
+    key, values = labels_of(samples, choices.label_column, location)
     encoded = encode(pd.Series(values), f"labels {key!r} of {location.name}")
     codes, names = None, None
     if choices.group_column is not None:
@@ -101,7 +105,7 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
 def has_labels(location: Path, choices: Choices) -> bool:
     """Return whether the first samples have a label."""
     try:
-        _labels(_walked(_found(location)[:1]), choices.label_column, location)
+        labels_of(_walked(_found(location)[:1]), choices.label_column, location)
     except InputError:
         return False
     return True
@@ -194,11 +198,15 @@ def _usual(plain: IO[bytes], offset: int) -> tarfile.TarInfo | None:
 
 def _member(entry: tarfile.TarInfo, archive: tarfile.TarFile, plain: IO[bytes] | None) -> Iterator[_Member]:
     """Yield an entry, unless it is no file of a sample."""
-    folder, name = os.path.split(entry.name)
-    if entry.isfile() and not entry.issparse() and not name.startswith((".", "__")):
-        stem, _, extension = name.partition(".")
-        content = partial(_content, archive, plain, entry)
-        yield _Member(os.path.join(folder, stem), extension.lower(), entry, content)
+    if entry.isfile() and not entry.issparse() and not os.path.basename(entry.name).startswith((".", "__")):
+        yield _Member(*key_and_extension(entry.name), entry, partial(_content, archive, plain, entry))
+
+
+def key_and_extension(name: str) -> tuple[str, str]:
+    """Return a name in a shard up to the first dot of its last part, and what follows that, in lower case."""
+    folder, last = os.path.split(name)
+    stem, _, extension = last.partition(".")
+    return os.path.join(folder, stem), extension.lower()
 
 
 def _content(archive: tarfile.TarFile, plain: IO[bytes] | None, entry: tarfile.TarInfo) -> bytes:
@@ -214,7 +222,7 @@ def _is_image(extension: str) -> bool:
     return f".{extension.rpartition('.')[2]}" in IMAGE_SUFFIXES
 
 
-def _walk(shards: list[Path], samples: list[_Sample], *, images: bool) -> Iterator[bytes]:
+def _walk(shards: list[Path], samples: list[Sample], *, images: bool) -> Iterator[bytes]:
     """Fill `samples` with all that have an image, in order; yield the images, if these are wanted."""
     for shard in shards:
         name = printable_name(shard)
@@ -229,7 +237,7 @@ def _walk(shards: list[Path], samples: list[_Sample], *, images: bool) -> Iterat
                 seen.add(key)
                 # its texts may come after the image: they land in the same dict
                 part = part_of(str(shard), entry.offset_data, entry.size)
-                samples.append(_Sample(f"{name}/{entry.name}", texts.setdefault(key, {}), part))
+                samples.append(Sample(f"{name}/{entry.name}", texts.setdefault(key, {}), part, shard.name, key))
                 if images:
                     yield content()
             elif entry.size <= _LARGEST_TEXT:
@@ -238,14 +246,20 @@ def _walk(shards: list[Path], samples: list[_Sample], *, images: bool) -> Iterat
         raise InputError(f"{shards[0].name} holds no images; it takes samples such as 000012.jpg and 000012.cls.")
 
 
-def _walked(shards: list[Path]) -> list[_Sample]:
-    samples: list[_Sample] = []
+def samples_of(location: Path) -> tuple[list[Path], list[Sample]]:
+    """Return the shards of a path and all samples that have an image, in order. Errors as of `read`."""
+    shards = _found(location)
+    return shards, _walked(shards)
+
+
+def _walked(shards: list[Path]) -> list[Sample]:
+    samples: list[Sample] = []
     for _ in _walk(shards, samples, images=False):
         pass
     return samples
 
 
-def _found_in(location: Path, shards: list[Path], choices: Choices) -> tuple[list[_Sample], list[str]]:
+def _found_in(location: Path, shards: list[Path], choices: Choices) -> tuple[list[Sample], list[str]]:
     """Return all samples, and where the image of each is: in its shard, or in the cache where shards are packed."""
     if all(map(_is_plain, shards)):
         samples = _walked(shards)
@@ -255,7 +269,7 @@ def _found_in(location: Path, shards: list[Path], choices: Choices) -> tuple[lis
     return samples or _walked(shards), list(files)
 
 
-def _labels(samples: list[_Sample], wanted: str | None, location: Path) -> tuple[str, list[Any]]:
+def labels_of(samples: list[Sample], wanted: str | None, location: Path) -> tuple[str, list[Any]]:
     """Return where the labels are, and the label of each sample. Raises InputError where one has none."""
     if wanted is None:
         first = samples[0]
@@ -276,7 +290,7 @@ def _labels(samples: list[_Sample], wanted: str | None, location: Path) -> tuple
     return wanted, values
 
 
-def _value(sample: _Sample, key: str) -> Any:
+def _value(sample: Sample, key: str) -> Any:
     """Return what lies beside an image under an extension, or in a field of its .json; None for nothing."""
     text = sample.texts.get(key.lower())
     if text is not None and key.lower() != "json":

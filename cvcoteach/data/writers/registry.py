@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
-from cvcoteach.data.writers import folder, npz, parquet, text_table
+from cvcoteach.data.writers import (
+    annotation_json,
+    cifar,
+    cvat,
+    folder,
+    hugging_face,
+    idx,
+    lines,
+    npz,
+    parquet,
+    text_table,
+    webdataset,
+)
 from cvcoteach.data.writers.copy import Copy
 
 
@@ -25,9 +38,20 @@ class Writer(NamedTuple):
     """Write the copy, as a whole or not at all; the last argument is called with the images done and to do."""
 
 
-WRITERS: tuple[Writer, ...] = tuple(
-    [Writer(module.recognises, module.check, module.write) for module in (folder, text_table, parquet, npz)]
+_MODULES = (
+    hugging_face,
+    webdataset,
+    idx,
+    cifar,
+    npz,
+    parquet,
+    text_table,
+    lines,
+    annotation_json,
+    cvat,
+    folder,  # last: other folders may look like one of class folders
 )
+WRITERS: tuple[Writer, ...] = tuple([Writer(module.recognises, module.check, module.write) for module in _MODULES])
 
 
 def check_destination(copy: Copy, destination: Path) -> None:
@@ -58,24 +82,42 @@ def write_copy(copy: Copy, destination: Path, on_image: Callable[[int, int], Non
     _writer_of(copy.source).write(copy, destination, on_image)
 
 
+def replace_copy(copy: Copy, destination: Path) -> None:
+    """Write a copy again in place of one that is there, file or folder; it changes as a whole or not at all.
+
+    Errors as of `write_copy`.
+    """
+    writer = _writer_of(copy.source)
+    if not destination.is_dir():
+        writer.write(copy, destination, lambda done, to_do: None)
+        return
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
+        writer.write(copy, Path(folder) / "new", lambda done, to_do: None)
+        os.replace(destination, Path(folder) / "old")
+        os.replace(Path(folder) / "new", destination)
+
+
 def names_in_copy(copy: Copy) -> list[str] | None:
-    """Return the n names of the files in a copy that is a folder, relative to it; None for a table or an .npz."""
-    return folder.names_in_copy(copy) if folder.recognises(copy.source) else None
+    """Return the n names of the files in a copy of class folders, relative to it; None for all other formats."""
+    return folder.names_in_copy(copy) if _writer_of(copy.source).write is folder.write else None
 
 
-def fingerprint(file: Path) -> str:
-    """Return a fingerprint of the content of a file, or of the names and sizes of all files in a folder."""
+def fingerprint(path: Path, *, of_names: bool = False) -> str:
+    """Return a fingerprint of the content of a file, or of all files in a folder.
+
+    of_names: whether names and sizes stand for the content of the files in a folder, which may be millions of images.
+    """
     result = hashlib.blake2b(digest_size=16)
-    if file.is_dir():
-        for where, folders, names in os.walk(file):
-            folders.sort()
-            for name in sorted(names):
-                path = os.path.join(where, name)
-                result.update(os.fsencode(f"{os.path.relpath(path, file)}\0{os.path.getsize(path)}\0"))
-    else:
-        with open(file, "rb") as opened:
-            for block in iter(lambda: opened.read(2**20), b""):
-                result.update(block)
+    files = [path]
+    if path.is_dir():
+        files = sorted(Path(where, name) for where, _, names in os.walk(path) for name in names)
+    for file in files:
+        if file != path:
+            result.update(os.fsencode(f"{file.relative_to(path)}\0{file.stat().st_size}\0"))
+        if file == path or not of_names:
+            with open(file, "rb") as opened:
+                for block in iter(lambda: opened.read(2**20), b""):
+                    result.update(block)
     return result.hexdigest()
 
 
@@ -84,5 +126,6 @@ def _writer_of(source: Source) -> Writer:
         if writer.recognises(source):
             return writer
     raise InputError(
-        f"{source.location.name} is of a format that cannot be written; --action list says what would change."
+        f"{source.location.name} is of a format that cannot be written; --action list gives the changes as a CSV, "
+        "which retrain takes as --corrections."
     )
