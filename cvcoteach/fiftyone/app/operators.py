@@ -291,6 +291,13 @@ def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
     yield ctx.ops.notify(message, variant="success")
 
 
+def panel_beside_grid() -> Any:
+    """Return the layout with which `fo.launch_app(..., spaces=…)` opens the panel beside the grid."""
+    grid = fo.Space(children=[fo.Panel(type="Samples", pinned=True)], orientation="horizontal")
+    panel = fo.Space(children=[fo.Panel(type=PANEL)], orientation="horizontal")
+    return fo.Space(children=[grid, panel], orientation="horizontal")
+
+
 def _open_panel(ctx: Any) -> Iterator[Any]:
     """Open the panel, and refresh those that are open already."""
     yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
