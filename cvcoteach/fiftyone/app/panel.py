@@ -20,6 +20,7 @@ from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, revie
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work.edits import catch_up
 from cvcoteach.fiftyone.work.figures import Headline, headline, spot_checks
 
 CARDS = 8
@@ -184,7 +185,7 @@ class LabelIssuesPanel(foo.Panel):
         panel = types.Object()
         try:
             results = _run(ctx)
-            corrections.settle(ctx.dataset, results)
+            catch_up(ctx.dataset, results)
             done = browse.reviews(ctx.dataset, results)
             show = self._modal if ctx.current_sample else self._grid
             show(panel, ctx, results, done)

@@ -16,7 +16,8 @@ from cvcoteach.crossval.kfold import stratified_parts
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import EXCLUDED
 from cvcoteach.fiftyone.store.labelled import check_vector_field, left_out, stack_vectors
-from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work import browse
+from cvcoteach.fiftyone.work.edits import catch_up
 
 if TYPE_CHECKING:
     from cvcoteach.coteaching.estimator import CoTeaching
@@ -90,7 +91,7 @@ def retrain(
     from cvcoteach.coteaching.estimator import CoTeaching
 
     results = runs.load(samples._dataset, brain_key)
-    corrections.settle(samples._dataset, results)
+    catch_up(samples._dataset, results)
     folder = check_output(output, embeddings_field)
     data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
     noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.has_signal else None
