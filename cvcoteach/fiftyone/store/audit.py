@@ -173,6 +173,10 @@ class Audit:
         query = {"action": action["_id"], "void": False}
         return [link["sample_id"] for link in self._links.find(query, {"sample_id": 1})]
 
+    def n_known(self, links: Sequence[ObjectId]) -> int:
+        """Count those of the links that are on record."""
+        return int(self._links.count_documents({**self._run, "_id": {"$in": list(links)}}))
+
     def edited_samples(self) -> list[ObjectId]:
         """Return the samples of which an edit by other means is on record."""
         edits = [action["_id"] for action in self._actions.find({**self._run, "what": EDIT}, {"_id": 1})]

@@ -20,7 +20,15 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.audit import UNDO, Document, name_of
 from cvcoteach.fiftyone.store.fields import ACCEPTED, EXCLUDED, KEPT, SET, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
-from cvcoteach.fiftyone.work.actions import CHANGED_ELSEWHERE, Action, audit_of, change_of, chunks, read_samples
+from cvcoteach.fiftyone.work.actions import (
+    CARRIED,
+    CHANGED_ELSEWHERE,
+    Action,
+    audit_of,
+    change_of,
+    chunks,
+    read_samples,
+)
 from cvcoteach.fiftyone.work.actions import settle as settle
 from cvcoteach.fiftyone.work.edits import catch_up, edited
 
@@ -140,6 +148,11 @@ def undo_corrections(
         skipped.update(done.left_alone)
         if done.ids:
             return replace(done, left_alone=skipped)
+    if not skipped and _corrected_elsewhere(dataset, results):
+        raise InputError(
+            "there is no correction to take back: those on the samples were made in the dataset that this one was "
+            "cloned or imported from, and can be taken back there."
+        )
     raise InputError(_why_not_undone(skipped) if skipped else "there is no correction to take back.")
 
 
@@ -216,6 +229,14 @@ def _take_back(doing: Action, ids: Sequence[ObjectId], action: Document | None) 
     if action is not None:
         doing.took_back(action)
     return Correction(UNDO, tuple(doing.ids), doing.left_alone) if found else None
+
+
+def _corrected_elsewhere(dataset: Any, results: FindLabelIssuesResults) -> bool:
+    """Return whether samples carry corrections that are not on record of this dataset."""
+    suggested = results.fields.suggested
+    samples = dataset._sample_collection.find({f"{suggested}.{CARRIED}": {"$ne": None}}, {f"{suggested}.{CARRIED}": 1})
+    carried = [sample[suggested][CARRIED] for sample in samples]
+    return audit_of(dataset, results).n_known(carried) < len(carried)
 
 
 def _why_not_undone(left_alone: Mapping[str, int]) -> str:

@@ -76,10 +76,12 @@ def _record(dataset: Any, results: FindLabelIssuesResults, ids: list[ObjectId]) 
         for sample in actions.read_samples(dataset, chunk, names):
             link, label = standing.get(sample["_id"]), sample.get(label_field)
             (judged,) = results.given([str(sample["_id"])])
+            carried = (sample.get(fields.suggested) or {}).get(CARRIED)
+            if link is None and carried is not None and not lengths.get(sample["_id"]):
+                continue  # corrected in the dataset that this one was cloned or imported from
             before = link["new"] if link is not None else {**(label or {}), "label": judged}
             if name_of(label) in ("", name_of(before)):
                 continue
-            carried = (sample.get(fields.suggested) or {}).get(CARRIED)
             change = Change(
                 sample["_id"], sample["filepath"], before, label, sample[fields.review], SET, carried, noticed=True
             )
