@@ -12,10 +12,12 @@ import fiftyone.operators.types as types
 
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app import retrain_form
+from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
 from cvcoteach.fiftyone.app.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.app.params import given
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
+from cvcoteach.fiftyone.app.report import ReportLabelIssues
 from cvcoteach.fiftyone.app.reviewing import (
     AcceptSuggestions,
     ApplyMarks,
@@ -349,7 +351,9 @@ OPERATORS = (
     ExcludeSamples,
     UndoCorrections,
     ApplyMarks,
+    AcceptProbable,
     ReviewAndMoveOn,
     RetrainCoteaching,
     ExportCorrected,
+    ReportLabelIssues,
 )

@@ -49,10 +49,9 @@ class BeforeAndAfter:
         kept = f" The model is in {self.folder}." if self.folder else ""
         if self.without_file:
             kept = f" {left_out(self.without_file, 'whose file is missing')}{kept}"
-        return (
-            f"Accuracy {self.accuracy_before:.1%} before, {self.accuracy_after:.1%} after, "
-            f"on {self.n_test:,} samples that were not trained on.{kept}"
-        )
+        after = f"Accuracy {self.accuracy_after:.1%} after (Co-teaching on the corrected labels)"
+        before = f"{self.accuracy_before:.1%} before (plain training on the labels as they were given)"
+        return f"{after}, {before}, on {self.n_test:,} samples that were not trained on.{kept}"
 
 
 def retrain(

@@ -112,14 +112,18 @@ def is_page(file: Path) -> bool:
         return opened.read(15).lower() in (b"", b"<!doctype html>")
 
 
-def write_page(file: Path, results: RunResults, record: Mapping[str, Any], source: Source) -> None:
+def write_page(
+    file: Path, results: RunResults, record: Mapping[str, Any], source: Source, reviews: Reviews | None = None
+) -> None:
     """Write the page of a run that has just finished.
 
-    record: the content of its run.json; source: the images that the run judged, in its order.
+    record: the content of its run.json; source: the images that the run judged, in its order; reviews: what people
+    decided since.
 
     Raises InputError where the disk is full.
     """
-    text = _page(results, content_of(results, record), listed(results), source, PICTURES, None)
+    shown = listed(results, reviewed=None if reviews is None else reviews.decided)
+    text = _page(results, content_of(results, record, reviews), shown, source, PICTURES, reviews)
     with replacing(file) as out:
         out.write(text.encode("utf-8", "replace"))
 
