@@ -58,6 +58,10 @@ class LabelIssues:
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
     splits: npt.NDArray[np.str_] | None = None
     """(n,) name of the split of each image, such as train or test; None where there are none."""
+    n_annotators: IntArray | None = None
+    """(n,) how many annotators labelled each image; None where nobody said who did."""
+    agreement: FloatArray | None = None
+    """(n,) share of them that gave the label, in [0, 1]; None likewise."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
@@ -197,7 +201,8 @@ class LabelIssues:
         """One row an image: the four columns of cleanlab's `CleanLearning.find_label_issues`, then ours.
 
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
-        suggested_prob (float64), given_class, suggested_class (categories, by name); of several splits also split.
+        suggested_prob (float64), given_class, suggested_class (categories, by name); of several splits also split, of
+        several annotators n_annotators and agreement.
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
@@ -216,6 +221,8 @@ class LabelIssues:
         )
         if self.splits is not None:
             frame["split"] = self.splits.astype(object)
+        if self.n_annotators is not None:
+            frame["n_annotators"], frame["agreement"] = self.n_annotators, self.agreement
         return frame
 
     def by_split(self) -> pd.DataFrame:

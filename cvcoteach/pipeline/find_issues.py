@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._csv import write_csv
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
@@ -21,6 +22,7 @@ from cvcoteach.data.copies import contradictions
 from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
+from cvcoteach.pipeline.annotators import ANNOTATORS, consensus, figures
 from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
 from cvcoteach.pipeline.learned import folds_of, lone_images, n_learned
 from cvcoteach.pipeline.page.report import PAGE, write_page
@@ -53,6 +55,8 @@ def find_issues(
     groups: npt.ArrayLike | None = None,
     split_column: str | None = None,
     splits: npt.ArrayLike | None = None,
+    annotator_column: str | None = None,
+    annotator_columns: str | None = None,
     again: Again = "continue",
     format: str | None = None,
     corrections: str | Path | None = None,
@@ -78,6 +82,8 @@ def find_issues(
         groups: (n,) the same as values of any kind, in the order of the source.
         split_column: column of splits in a table; None: one that says nothing but train, test and the like.
         splits: (n,) the same as names, in the order of the source.
+        annotator_column: column of who gave a label, in a table with a row per image and annotator.
+        annotator_columns: columns of labels, one per annotator, with commas between their names.
         again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
             labels or settings that is in the folder.
         format: name of the source's format, where it may be of several; None: recognised.
@@ -91,7 +97,17 @@ def find_issues(
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
     given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
     incv = settings.cross_validation
-    choices = Choices(path_column, label_column, path_pattern, split, group_column, format, split_column=split_column)
+    choices = Choices(
+        path_column,
+        label_column,
+        path_pattern,
+        split,
+        group_column,
+        format,
+        split_column=split_column,
+        annotator_column=annotator_column,
+        annotator_columns=annotator_columns,
+    )
     if is_dataset(given):
         given = read_dataset(given, replace(choices, cache_dir=machine.cache_dir))
         progress.note(f"{given.description}.")
@@ -101,6 +117,8 @@ def find_issues(
         progress.note(sentence)
     if incv.select == "posterior" and incv.remove_ratio != "auto":
         progress.note("ignored with select posterior, which drops nothing for good: remove_ratio.")
+    if incv.select == "agreement" and data.annotations is not None:
+        progress.note("ignored with select agreement, which looks at one label per image: who gave each.")
     if incv.select == "agreement" and rule != FlagRule():
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
@@ -190,14 +208,21 @@ def _cross_validated(
         finished=run.folds,
         on_fold=clock.fold,
     )
-    issues, rounds = result.issues(data.class_names, rule), run_summary.round_figures(result)
-    posterior = result.posterior
+    rounds, together = run_summary.round_figures(result), None
+    if data.annotations is not None and result.select == "posterior":
+        together = consensus(data.annotations, result.posterior)
+        result = replace(result, posterior=together.posterior)
+        write_csv(run.path / ANNOTATORS, together.table, float_format="%.4f")
+    issues, posterior = result.issues(data.class_names, rule), result.posterior
+    if together is not None:
+        issues = replace(issues, n_annotators=together.per_image, agreement=together.agreement)
     everyone = np.arange(len(data))
     first = everyone if prepared.first_copy is None else prepared.first_copy
     copies = {
         "n_duplicates": int((first != everyone).sum()),
         "n_contradictions": int(contradictions(data.labels, first).sum()),
     }
+    annotators = {} if together is None else figures(together)
     return RunResults(
         folder=run.path,
         source=run.record["source"],
@@ -208,7 +233,7 @@ def _cross_validated(
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary={**run_summary.summary(issues, rounds, len(prepared.unreadable)), **copies},
+        summary={**run_summary.summary(issues, rounds, len(prepared.unreadable)), **copies, **annotators},
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,

@@ -215,7 +215,8 @@ class RunResults:
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
         ("selected": the models of the last round learned from it; "held out": of another split than the one learned
-        from), `round` which of them scored it last. `split` is there where the source has several.
+        from), `round` which of them scored it last. `split` is there where the source has several, and
+        `n_annotators` and the share of them that gave the label, `agreement`, where there are several.
         `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
         copy has another label.
         """
@@ -240,6 +241,8 @@ class RunResults:
         )
         if issues.splits is not None:
             table["split"] = issues.splits.astype(object)
+        if issues.n_annotators is not None:
+            table["n_annotators"], table["agreement"] = issues.n_annotators, issues.agreement
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
     def has_written_table(self) -> bool:
@@ -277,9 +280,11 @@ class RunResults:
         """
         write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
-        found = self.found
+        found, n = self.found, len(self.labels)
         if found.splits is None:
-            found = replace(found, splits=np.full(len(self.labels), ""))
+            found = replace(found, splits=np.full(n, ""))
+        if found.n_annotators is None:
+            found = replace(found, n_annotators=np.zeros(n, np.int64), agreement=np.ones(n))
         of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
@@ -298,6 +303,8 @@ class RunResults:
         arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
         of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES if name != "splits"}
         of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
+        if not arrays["n_annotators"].any():
+            of_issues |= {"n_annotators": None, "agreement": None}
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,

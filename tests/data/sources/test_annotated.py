@@ -107,5 +107,5 @@ def test_labels_that_differ_are_refused_with_the_way_out(pets: Path) -> None:
 
 
 def test_annotators_belong_to_a_table(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--annotator-column is 'who', but .* is not a table"):
+    with pytest.raises(InputError, match=r"--annotator-column is 'who', but .* is not a table"):
         read_source(touch(tmp_path, "a/1.png", "b/2.png"), annotator_column="who")
