@@ -20,6 +20,9 @@ from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
+NOT_SAVED = ("annotators", "index")
+"""Fields that stay in memory."""
+
 _FORMAT = "cvcoteach.LabelIssues"
 _VERSION = 2
 _OLDEST = 1
@@ -62,6 +65,8 @@ class LabelIssues:
     """(n,) how many annotators labelled each image; None where nobody said who did."""
     agreement: FloatArray | None = None
     """(n,) share of them that gave the label, in [0, 1]; None likewise."""
+    annotators: pd.DataFrame | None = None
+    """A row per annotator, the least reliable first: annotator, n_labels, agreement, quality. Not saved."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
@@ -374,7 +379,7 @@ def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ..
 
 
 def _values(issues: LabelIssues) -> dict[str, Any]:
-    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name != "index"}
+    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name not in NOT_SAVED}
 
 
 def _round_rows(matrix: FloatArray, totals: IntArray) -> IntArray:

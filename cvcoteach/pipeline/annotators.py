@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach._validation import FloatArray, InputError, IntArray, is_whole, near
 from cvcoteach.data.annotations import Annotations
+from cvcoteach.data.sources.annotated import by_columns
 from cvcoteach.data.sources.source import spread
 from cvcoteach.noise_model.consensus import seen_in_images, with_annotators
 from cvcoteach.noise_model.posterior import Posterior
@@ -46,10 +47,15 @@ def consensus(annotations: Annotations, posterior: Posterior) -> Consensus:
         annotations: Of n images.
         posterior: Of the label that most annotators gave each image.
 
+    Raises:
+        InputError: A label lies beyond the classes.
+
     References:
         Goh, Tkachenko, Mueller, CROWDLAB, NeurIPS 2022 Human in the Loop Workshop.
     """
     labels, k = posterior.labels, posterior.pred_probs.shape[1]
+    if annotations.label.max() >= k:
+        raise InputError(f"labels go up to {annotations.label.max()}, but there are {k} classes, 0 to {k - 1}.")
     quality = _crowdlab(annotations, seen_in_images(posterior))
     counts = np.bincount(annotations.annotator, minlength=len(annotations.annotators))
     known = ~np.isnan(quality)
@@ -74,6 +80,41 @@ def consensus(annotations: Annotations, posterior: Posterior) -> Consensus:
         annotations.agreement(labels),
         annotations.per_image(),
     )
+
+
+class Several(NamedTuple):
+    """Labels by several annotators, in memory."""
+
+    labels: Any
+    """(n,) what most gave: numbers, or names."""
+    class_names: Sequence[str] | None
+    """(K,), or None where labels are numbers and nobody named them."""
+    annotations: Annotations
+    """With the numbers of these classes."""
+
+
+def several(labels: Any, class_names: Sequence[str] | None) -> Several:
+    """Return what most annotators gave, of labels (n, A), a column each; NaN or None where one gave none.
+
+    Raises InputError where an image has no label, no image has two, and for names that `class_names` lacks.
+    """
+    frame = pd.DataFrame(labels).convert_dtypes()  # whole numbers beside NaN are no floats
+    frame = frame.set_axis([str(column) for column in frame.columns], axis="columns").reset_index(drop=True)
+    found = by_columns(frame, list(frame.columns), "labels", words=False)
+    absent = np.setdiff1d(np.arange(len(frame)), found.rows)
+    if len(absent):
+        raise InputError(f"labels[{absent[0]}] has no label by any annotator; leave such images out.")
+    names = found.encoded.class_names
+    if all(map(is_whole, names)) and (class_names is None or not set(names) <= set(map(str, class_names))):
+        numbers = np.array([int(name) for name in names])
+        return Several(numbers[found.encoded.labels], class_names, found.annotations.relabelled(numbers))
+    wanted = tuple(names if class_names is None else map(str, class_names))
+    unknown = [name for name in names if name not in wanted]
+    if unknown:
+        raise InputError(f"labels hold the class {unknown[0]!r}, which class_names lacks; {near(unknown[0], wanted)}")
+    numbers = np.array([wanted.index(name) for name in names])
+    given = np.array(names, dtype=object)[found.encoded.labels]
+    return Several(given, wanted, found.annotations.relabelled(numbers))
 
 
 def figures(found: Consensus) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.pipeline.annotators import consensus, several
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
@@ -102,7 +103,9 @@ def label_issues(
     """Find label issues: all that `find_label_issues` knows, in one object.
 
     Args:
-        labels: (n,) class numbers 0..K-1, or names; `LabelIssues.to_frame` has the index of a pandas Series.
+        labels: (n,) class numbers 0..K-1, or names; `LabelIssues.to_frame` has the index of a pandas Series. With a
+            column per annotator (n, A), NaN or None where one gave none, the label is what most gave, each annotator
+            is weighed by how good CROWDLAB finds them (`LabelIssues.annotators`), and quality is that of the consensus.
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
         images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset, on which networks are trained, fold by
             fold;
@@ -132,7 +135,15 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress, groups, splits)
+    given, together, annotations = labels, None, None
+    if getattr(labels, "ndim", 1) == 2:
+        given, class_names, annotations = several(labels, class_names)
+        if class_names is None and evidence.kind != "pred_probs":
+            class_names = tuple(map(str, range(int(annotations.label.max()) + 1)))
+    found = flagged(given, evidence, settings, class_names, progress, groups, splits)
+    if annotations is not None and filter_by == "posterior":
+        together = consensus(annotations, found.posterior)
+        found = found._replace(posterior=together.posterior, flags=flags_of(together.posterior, settings.flag_rule))
     issues = issues_of(
         found.posterior,
         class_names=found.class_names,
@@ -141,7 +152,11 @@ def label_issues(
         rule=settings.flag_rule,
     )
     issues = replace(issues, splits=found.splits)
-    return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
+    if isinstance(labels, pd.Series | pd.DataFrame):
+        issues = replace(issues, index=labels.index)
+    if together is None:
+        return issues
+    return replace(issues, n_annotators=together.per_image, agreement=together.agreement, annotators=together.table)
 
 
 def flagged(

@@ -20,7 +20,7 @@ from cvcoteach.crossval.incv import Select
 from cvcoteach.data.copies import contradictions
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
-from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
 from cvcoteach.issues.summary import figures
 from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.result_arrays import read_result_arrays
@@ -50,7 +50,7 @@ _COLUMNS = (
     "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
     "set", "round",
 )  # fmt: skip
-_OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name != "index"])
+_OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name not in NOT_SAVED])
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +126,18 @@ class RunResults:
         """(n,) images of other splits than the one learned from, such as test: only judged."""
         out = held_out(self.found.splits)
         return np.zeros(len(self.labels), np.bool_) if out is None else out
+
+    def annotators(self) -> pd.DataFrame:
+        """Return a row per annotator, the least reliable first: annotator, n_labels, agreement, quality.
+
+        Raises InputError where the labels came without annotators.
+        """
+        file = self.folder / "annotators.csv"
+        if self.found.n_annotators is None or not file.is_file():
+            raise InputError(f"{self.folder} knows of no annotators; find-issues takes them with --annotator-column.")
+        table = pd.read_csv(file, dtype={"annotator": str}, keep_default_na=False)
+        table["annotator"] = unescaped_values(table["annotator"])
+        return table
 
     @property
     def contradiction(self) -> BoolArray:
