@@ -18,7 +18,6 @@ from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
-from cvcoteach.data.copies import contradictions
 from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
@@ -214,14 +213,12 @@ def _cross_validated(
         result = replace(result, posterior=together.posterior)
         write_csv(run.path / ANNOTATORS, together.table, float_format="%.4f")
     issues, posterior = result.issues(data.class_names, rule), result.posterior
-    if together is not None:
-        issues = replace(issues, n_annotators=together.per_image, agreement=together.agreement)
     everyone = np.arange(len(data))
     first = everyone if prepared.first_copy is None else prepared.first_copy
-    copies = {
-        "n_duplicates": int((first != everyone).sum()),
-        "n_contradictions": int(contradictions(data.labels, first).sum()),
-    }
+    issues = replace(issues, duplicate_of=np.where(first != everyone, first, -1))
+    if together is not None:
+        issues = replace(issues, n_annotators=together.per_image, agreement=together.agreement)
+    copies = {"n_duplicates": int((first != everyone).sum()), "n_contradictions": int(issues.contradiction.sum())}
     annotators = {} if together is None else figures(together)
     return RunResults(
         folder=run.path,
@@ -237,7 +234,6 @@ def _cross_validated(
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,
-        duplicate_of=np.where(first != everyone, first, -1),
         reviewed=np.zeros(len(data), np.bool_),
         found=issues,
     )

@@ -80,6 +80,8 @@ class Flagged(NamedTuple):
     """(K,), or None where nobody named them."""
     splits: Names | None = None
     """(n,) name of the split of each image, or None."""
+    first_copy: IntArray | None = None
+    """(n,) the first image with the same content, its own where there is none; None where nothing is known of any."""
 
 
 def label_issues(
@@ -152,6 +154,9 @@ def label_issues(
         rule=settings.flag_rule,
     )
     issues = replace(issues, splits=found.splits)
+    if found.first_copy is not None:
+        copies = np.where(found.first_copy == np.arange(len(found.first_copy)), -1, found.first_copy)
+        issues = replace(issues, duplicate_of=copies)
     if isinstance(labels, pd.Series | pd.DataFrame):
         issues = replace(issues, index=labels.index)
     if together is None:
@@ -187,7 +192,10 @@ def flagged(
     if isinstance(n_rows, int):
         check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
-    found = _with_copies(found, evidence, max(rounds.folds(len(y))))
+    first = None if evidence.kind == "trainer" else first_copies(evidence.value)
+    if first is not None and not copies_tell(first, max(rounds.folds(len(y)))):
+        first = None
+    found = joined(found, first)
     parts = None if splits is None else as_splits(splits, len(y))
     out = held_out(parts)
     learned = slice(None) if out is None else ~out
@@ -196,15 +204,7 @@ def flagged(
         shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])))
         result = rounds.run(trainer, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
-    return Flagged(result.posterior, flags, names, parts)
-
-
-def _with_copies(groups: IntArray | None, evidence: Evidence, n_folds: int) -> IntArray | None:
-    """Return the groups with exact copies joined, as the command does."""
-    if evidence.kind == "trainer":
-        return groups
-    first = first_copies(evidence.value)
-    return joined(groups, first) if copies_tell(first, n_folds) else groups
+    return Flagged(result.posterior, flags, names, parts, first)
 
 
 def _by_pred_probs(

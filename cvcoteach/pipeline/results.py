@@ -17,7 +17,6 @@ from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
 from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
-from cvcoteach.data.copies import contradictions
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
@@ -43,7 +42,6 @@ _IN_ARRAYS = (
     "round",
     "alternative",
     "alternative_prob",
-    "duplicate_of",
     "reviewed",
 )
 _COLUMNS = (
@@ -83,8 +81,6 @@ class RunResults:
     """(n,) the most probable true class other than the given one."""
     alternative_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
-    duplicate_of: IntArray
-    """(n,) the first image with the same pixels or features; -1 where there is none before it."""
     reviewed: BoolArray
     """(n,) labels that a person has kept or chosen: right, so of quality 1 and never flagged."""
     found: LabelIssues
@@ -140,10 +136,15 @@ class RunResults:
         return table
 
     @property
+    def duplicate_of(self) -> IntArray:
+        """(n,) the first image with the same pixels or features; -1 where there is none before it."""
+        found = self.found.duplicate_of
+        return np.full(len(self.labels), -1) if found is None else found
+
+    @property
     def contradiction(self) -> BoolArray:
         """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
-        everyone = np.arange(len(self.labels))
-        return contradictions(self.labels, np.where(self.duplicate_of < 0, everyone, self.duplicate_of))
+        return self.found.contradiction
 
     @property
     def likely(self) -> IntArray:
@@ -297,6 +298,7 @@ class RunResults:
             found = replace(found, splits=np.full(n, ""))
         if found.n_annotators is None:
             found = replace(found, n_annotators=np.zeros(n, np.int64), agreement=np.ones(n))
+        found = replace(found, duplicate_of=self.duplicate_of)
         of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
