@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ def finished_run(
     probs = (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
     posterior = fit_posterior(source.labels, probs)
     issues = issues_of(posterior, class_names=source.class_names, rule=FlagRule())
+    issues = replace(issues, duplicate_of=duplicate_of)
     rounds = ({**ROUND, "scored": n, "selected": n - issues.n_issues, "candidate": issues.n_issues},)
     with RunFolder.open(folder, {"seed": 0, "select": "posterior"}) as run:
         run.save(source=str(source.location), reading=asdict(choices or Choices()), images={"count": n})
@@ -58,7 +59,6 @@ def finished_run(
             unreadable={},
             alternative=posterior.alternative,
             alternative_prob=posterior.alternative_prob,
-            duplicate_of=np.full(n, -1) if duplicate_of is None else duplicate_of,
             reviewed=np.zeros(n, np.bool_) if reviewed is None else reviewed,
             found=issues,
         )

@@ -89,6 +89,8 @@ class INCVIssueManager(IssueManager):
             ["is_incv_issue", self.issue_score_key, "incv_suggestion"], axis="columns"
         )
         self.issues["incv_suggestion"] = self.issues["incv_suggestion"].astype(object)
+        if found.contradiction.any():
+            self.issues["incv_contradiction"] = found.contradiction
         self.summary = self.make_summary(
             score=1 - found.noise_ratio if found.has_signal else float(found.label_quality.mean())
         )
@@ -107,5 +109,6 @@ class INCVIssueManager(IssueManager):
             "transition": found.transition.tolist(),
             "has_signal": found.has_signal,
             "note": found.note,
+            "num_contradictions": int(found.contradiction.sum()),
             **({} if found.splits is None else {"splits": found.by_split().to_dict("records")}),
         }

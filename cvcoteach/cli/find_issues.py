@@ -36,6 +36,8 @@ _FIRST = (
 @options.path_pattern
 @options.split
 @options.split_column
+@options.annotator_column
+@options.annotator_columns
 @options.group_column
 @options.source_format
 @click.option(
@@ -151,6 +153,8 @@ def find_issues(
     path_pattern: str | None,
     split: str | None,
     split_column: str | None,
+    annotator_column: str | None,
+    annotator_columns: str | None,
     group_column: str | None,
     corrections: Path | None,
     again: Literal["fresh", "replace"] | None,
@@ -183,6 +187,8 @@ def find_issues(
             path_pattern=path_pattern,
             split=split,
             split_column=split_column,
+            annotator_column=annotator_column,
+            annotator_columns=annotator_columns,
             group_column=group_column,
             again=again or "continue",
             corrections=corrections,
@@ -208,6 +214,8 @@ def find_issues(
         say(f"Next: cvcoteach retrain {results.folder} trains a classifier")
     if results.summary.get("n_contradictions"):
         say("Copies of one image with different labels come first in issues.csv.")
+    if "annotators" in results.summary:
+        say(f"Every annotator: {results.folder}/annotators.csv")
     if results.unreadable:
         left_out = counted(len(results.unreadable), "unreadable image")
         say(f"Left out: {left_out}, listed in {results.folder}/unreadable.csv")

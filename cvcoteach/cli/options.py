@@ -61,6 +61,16 @@ group_column = click.option(
     metavar="NAME",
     help="Column of groups, such as patients or videos: no model judges an image of a group that it trained on.",
 )
+annotator_column = click.option(
+    "--annotator-column",
+    metavar="NAME",
+    help="Column of who gave a label, in a table with a row per image and annotator: each counts by how good it is.",
+)
+annotator_columns = click.option(
+    "--annotator-columns",
+    metavar="A,B,…",
+    help="Columns of labels, one per annotator; some may be empty.",
+)
 learning_rate = click.option(
     "--learning-rate", type=float, metavar="RATE", help="Peak learning rate.  [default: the preset's]"
 )

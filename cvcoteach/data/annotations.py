@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -48,6 +48,10 @@ class Annotations:
         """Return the share (n,) of the annotators of each image that gave the label, in [0, 1]."""
         same = np.bincount(self.image, self.label == labels[self.image], minlength=self.n_images)
         return same / np.maximum(self.per_image(), 1)
+
+    def relabelled(self, numbers: IntArray) -> Annotations:
+        """Return the same with other numbers (K,) for the classes."""
+        return replace(self, label=numbers[self.label])
 
     def subset(self, rows: IntArray) -> Annotations:
         """Return the annotations of some images, (m,) indices, each once."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,15 +13,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, counted
+from cvcoteach.data.copies import contradictions
 from cvcoteach.data.splits import rows_by_split
+from cvcoteach.issues import issues_file
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import BEYOND_JUDGMENT, FEW_RIGHT, PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.issues.strangers import MARKED
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 
-_FORMAT = "cvcoteach.LabelIssues"
-_VERSION = 2
-_OLDEST = 1
+NOT_SAVED = ("annotators", "index")
+"""Fields that stay in memory."""
+
 _AT_RISK = 1 / 3
 _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
@@ -64,6 +64,14 @@ class LabelIssues:
     """(n,) probability that the image belongs to none of the classes, in [0, 1]; None without features to tell by."""
     splits: npt.NDArray[np.str_] | None = None
     """(n,) name of the split of each image, such as train or test; None where there are none."""
+    n_annotators: IntArray | None = None
+    """(n,) how many annotators labelled each image; None where nobody said who did."""
+    agreement: FloatArray | None = None
+    """(n,) share of them that gave the label, in [0, 1]; None likewise."""
+    duplicate_of: IntArray | None = None
+    """(n,) the first image with the same content, -1 where there is none before it; None where nobody looked."""
+    annotators: pd.DataFrame | None = None
+    """A row per annotator, the least reliable first: annotator, n_labels, agreement, quality. Not saved."""
     index: pd.Index[Any] | None = None
     """(n,) index of the labels, where they came as a pandas Series: that of `to_frame`. Not saved."""
 
@@ -139,8 +147,27 @@ class LabelIssues:
 
     @property
     def noise_ratio(self) -> float:
-        """Expected share of wrong labels, in [0, 1]; NaN without a signal."""
-        return float(self.wrong.mean()) if self.has_signal else float("nan")
+        """Expected share of wrong labels, in [0, 1], exact copies together counted once; NaN without a signal."""
+        return float(np.average(self.wrong, weights=self._weights)) if self.has_signal else float("nan")
+
+    @property
+    def _first_copy(self) -> IntArray:
+        """(n,) the first image with the same content, which is its own where there is none."""
+        everyone = np.arange(len(self.labels))
+        return everyone if self.duplicate_of is None else np.where(self.duplicate_of < 0, everyone, self.duplicate_of)
+
+    @property
+    def _weights(self) -> FloatArray | None:
+        """(n,) one over the number of copies of each image, itself counted; None where there are none."""
+        if self.duplicate_of is None or (self.duplicate_of < 0).all():
+            return None
+        first = self._first_copy
+        return np.asarray(1 / np.bincount(first, minlength=len(first))[first])
+
+    @property
+    def contradiction(self) -> BoolArray:
+        """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
+        return contradictions(self.labels, self._first_copy)
 
     @property
     def noise_ratio_per_class(self) -> FloatArray:
@@ -197,17 +224,23 @@ class LabelIssues:
         return np.arange(self.n_classes)
 
     def subset(self, which: IntArray) -> LabelIssues:
-        """Return what is known about some labels, (m,) indices; noise model and class names stay those of all."""
+        """Return what is known about some labels, (m,) indices; noise model and class names stay those of all.
+
+        Which of them are copies is forgotten.
+        """
         of_labels: dict[str, Any] = {
             name: value[which]
             for name, value in _values(self).items()
-            if isinstance(value, np.ndarray) and name not in ("transition", "prior", "overlaps")
+            if isinstance(value, np.ndarray) and name not in ("transition", "prior", "overlaps", "duplicate_of")
         }
-        return replace(self, **of_labels, index=None if self.index is None else self.index[which])
+        return replace(self, **of_labels, duplicate_of=None, index=None if self.index is None else self.index[which])
 
     def worst_first(self, *, flagged_only: bool = True) -> IntArray:
-        """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images."""
-        order = np.argsort(self.label_quality, kind="stable")
+        """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images.
+
+        Contradictions come first, whatever the model says.
+        """
+        order = np.lexsort((self.label_quality, ~self.contradiction))
         return order[self.is_label_issue[order]] if flagged_only else order
 
     def confusions(self) -> pd.DataFrame:
@@ -238,7 +271,8 @@ class LabelIssues:
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
         suggested_prob (float64), given_class, suggested_class (categories, by name), overlap (category: a class that
         the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by); of several
-        splits also split.
+        splits also split, of several annotators n_annotators and agreement; where there are exact copies, duplicate_of
+        (position of the first one, -1 for none before it) and contradiction (bool).
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
@@ -259,6 +293,10 @@ class LabelIssues:
         )
         if self.splits is not None:
             frame["split"] = self.splits.astype(object)
+        if self.n_annotators is not None:
+            frame["n_annotators"], frame["agreement"] = self.n_annotators, self.agreement
+        if self._weights is not None:
+            frame["duplicate_of"], frame["contradiction"] = self.duplicate_of, self.contradiction
         return frame
 
     def by_split(self) -> pd.DataFrame:
@@ -268,7 +306,7 @@ class LabelIssues:
         [0, 1]; NaN without a signal).
         """
         rows = {} if self.splits is None else rows_by_split(self.splits)
-        wrong = self.wrong
+        wrong, weights = self.wrong, self._weights
         return pd.DataFrame(
             [
                 (
@@ -276,7 +314,9 @@ class LabelIssues:
                     len(which),
                     int(self.is_label_issue[which].sum()),
                     int((wrong[which] > PROBABLY_WRONG).sum()) if self.has_signal else 0,
-                    float(wrong[which].mean()) if self.has_signal else float("nan"),
+                    float(np.average(wrong[which], weights=None if weights is None else weights[which]))
+                    if self.has_signal
+                    else float("nan"),
                 )
                 for name, which in rows.items()
             ],
@@ -285,43 +325,13 @@ class LabelIssues:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, at `path` as given; a reader sees the old file or the new one."""
-        path = Path(path)
-        arrays = {name: value for name, value in _values(self).items() if isinstance(value, np.ndarray)}
-        plain = {name: value for name, value in _values(self).items() if name not in arrays}
-        header = json.dumps({"format": _FORMAT, "version": _VERSION, **plain}).encode()
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        try:
-            with open(partial, "xb") as file:
-                np.savez_compressed(file, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        issues_file.write(Path(path), _values(self))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LabelIssues:
         """Read what `save` wrote. Raises InputError for any other file, FileNotFoundError for none."""
-        other = InputError(f"{path} is no file written by LabelIssues.save.")
-        try:
-            # opened here: numpy leaves a file open that it cannot read
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-                arrays = dict(content)
-        except OSError:
-            raise
-        except Exception as error:  # whatever a foreign file makes numpy or zipfile say
-            raise other from error
-        header = json.loads(arrays.pop("header", np.frombuffer(b"{}", np.uint8)).tobytes())
-        if header.pop("format", None) != _FORMAT:
-            raise other
-        version = header.pop("version")
-        if not _OLDEST <= version <= _VERSION:
-            raise InputError(
-                f"{path} was written in format {version}; this version of cvcoteach reads {_OLDEST} to {_VERSION}."
-            )
-        if version == 1:
-            header["has_signal"] = header.pop("fits")
-        return LabelIssues(**arrays, **{**header, "class_names": tuple(header["class_names"])})
+        values = issues_file.read(path)
+        return LabelIssues(**{**values, "class_names": tuple(values["class_names"])})
 
 
 def posterior_issues(
@@ -412,7 +422,7 @@ def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ..
 
 
 def _values(issues: LabelIssues) -> dict[str, Any]:
-    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name != "index"}
+    return {field.name: getattr(issues, field.name) for field in fields(issues) if field.name not in NOT_SAVED}
 
 
 def _round_rows(matrix: FloatArray, totals: IntArray) -> IntArray:

@@ -63,6 +63,13 @@ def record_of(destination: Path) -> Path:
 def check(plan: Plan, destination: Path) -> None:
     """Raise InputError where the copy cannot be written there."""
     check_destination(plan.copy, destination)
+    source = plan.copy.source
+    of_table = plan.copy.choices.split is not None and source.array is None and source.location.is_file()
+    if of_table and destination.parent.resolve() != source.root.resolve():
+        raise InputError(
+            f"{source.location.name} keeps the rows of its other splits, which name files beside it: name an "
+            f"--output in {source.root}."
+        )
     record = record_of(destination)
     if record.exists() and _read(record)["state"] != "writing":
         raise InputError(f"{record} already exists, the record of another copy; delete it or name another output.")

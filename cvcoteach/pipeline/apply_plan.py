@@ -133,6 +133,11 @@ def plan(
     )
     named = as_in_run(finished.results.folder, finished.record, location, choices)
     data = read_source(location, **asdict(named))
+    if data.annotations is not None and settings.action != "list":
+        raise InputError(
+            f"{location.name} holds the labels of several annotators, which are no one's to change; --action list says "
+            "what the consensus would become."
+        )
     rows, notes = _rows(data, finished, location)
     decisions = _decide(finished, settings, data)
     label_of = _numbers_in(data, finished)

@@ -25,7 +25,7 @@ Again = Literal["continue", "fresh", "replace"]
 AGAIN: tuple[Again, ...] = get_args(Again)
 
 _NUMBERED = re.compile(r".*#([^#/]+/)?\d+")
-_NOT_OF_IMAGES = ("labels_digest", "groups_digest", "splits_digest")
+_NOT_OF_IMAGES = ("labels_digest", "groups_digest", "splits_digest", "annotations_digest")
 _NO_MATTER = ("flag_for", "min_probability", "cache_dir")
 
 

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._csv import write_csv
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
-from cvcoteach.data.copies import contradictions
 from cvcoteach.data.sources import Choices, Source, at_hand, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
+from cvcoteach.pipeline.annotators import ANNOTATORS, consensus, figures
 from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
 from cvcoteach.pipeline.learned import folds_of, lone_images, n_learned
 from cvcoteach.pipeline.page.report import PAGE, write_page
@@ -53,6 +54,8 @@ def find_issues(
     groups: npt.ArrayLike | None = None,
     split_column: str | None = None,
     splits: npt.ArrayLike | None = None,
+    annotator_column: str | None = None,
+    annotator_columns: str | None = None,
     again: Again = "continue",
     format: str | None = None,
     corrections: str | Path | None = None,
@@ -80,6 +83,8 @@ def find_issues(
         groups: (n,) the same as values of any kind, in the order of the source.
         split_column: column of splits in a table; None: one that says nothing but train, test and the like.
         splits: (n,) the same as names, in the order of the source.
+        annotator_column: column of who gave a label, in a table with a row per image and annotator.
+        annotator_columns: columns of labels, one per annotator, with commas between their names.
         again: "continue"; "fresh" to start over in a new folder; "replace" to overwrite the run of other images,
             labels or settings that is in the folder.
         format: name of the source's format, where it may be of several; None: recognised.
@@ -95,7 +100,17 @@ def find_issues(
     given = at_hand(source, machine.cache_dir) if isinstance(source, str) else source
     rule = settings.flag_rule
     incv = settings.cross_validation
-    choices = Choices(path_column, label_column, path_pattern, split, group_column, format, split_column=split_column)
+    choices = Choices(
+        path_column,
+        label_column,
+        path_pattern,
+        split,
+        group_column,
+        format,
+        split_column=split_column,
+        annotator_column=annotator_column,
+        annotator_columns=annotator_columns,
+    )
     if is_dataset(given):
         given = read_dataset(given, replace(choices, cache_dir=machine.cache_dir))
         progress.note(f"{given.description}.")
@@ -105,6 +120,8 @@ def find_issues(
         progress.note(sentence)
     if incv.select == "posterior" and incv.remove_ratio != "auto":
         progress.note("ignored with select posterior, which drops nothing for good: remove_ratio.")
+    if incv.select == "agreement" and data.annotations is not None:
+        progress.note("ignored with select agreement, which looks at one label per image: who gave each.")
     if incv.select == "agreement" and rule != FlagRule():
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
@@ -195,14 +212,19 @@ def _cross_validated(
         finished=run.folds,
         on_fold=clock.fold,
     )
-    issues, rounds = result.issues(data.class_names, rule), run_summary.round_figures(result)
-    posterior = result.posterior
+    rounds, together = run_summary.round_figures(result), None
+    if data.annotations is not None and result.select == "posterior":
+        together = consensus(data.annotations, result.posterior)
+        result = replace(result, posterior=together.posterior)
+        write_csv(run.path / ANNOTATORS, together.table, float_format="%.4f")
+    issues, posterior = result.issues(data.class_names, rule), result.posterior
     everyone = np.arange(len(data))
     first = everyone if prepared.first_copy is None else prepared.first_copy
-    copies = {
-        "n_duplicates": int((first != everyone).sum()),
-        "n_contradictions": int(contradictions(data.labels, first).sum()),
-    }
+    issues = replace(issues, duplicate_of=np.where(first != everyone, first, -1))
+    if together is not None:
+        issues = replace(issues, n_annotators=together.per_image, agreement=together.agreement)
+    copies = {"n_duplicates": int((first != everyone).sum()), "n_contradictions": int(issues.contradiction.sum())}
+    annotators = {} if together is None else figures(together)
     return RunResults(
         folder=run.path,
         source=run.record["source"],
@@ -216,12 +238,12 @@ def _cross_validated(
         summary={
             **run_summary.summary(issues, rounds, len(prepared.unreadable)),
             **copies,
+            **annotators,
             "trained_on": run_summary.trained_on(prepared.identity),
         },
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,
-        duplicate_of=np.where(first != everyone, first, -1),
         reviewed=np.zeros(len(data), np.bool_),
         found=issues,
     )

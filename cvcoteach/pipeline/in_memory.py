@@ -34,6 +34,7 @@ from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.pipeline.annotators import consensus, several
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
@@ -79,6 +80,8 @@ class Flagged(NamedTuple):
     """(K,), or None where nobody named them."""
     splits: Names | None = None
     """(n,) name of the split of each image, or None."""
+    first_copy: IntArray | None = None
+    """(n,) the first image with the same content, its own where there is none; None where nothing is known of any."""
 
 
 def label_issues(
@@ -102,7 +105,9 @@ def label_issues(
     """Find label issues: all that `find_label_issues` knows, in one object.
 
     Args:
-        labels: (n,) class numbers 0..K-1, or names; `LabelIssues.to_frame` has the index of a pandas Series.
+        labels: (n,) class numbers 0..K-1, or names; `LabelIssues.to_frame` has the index of a pandas Series. With a
+            column per annotator (n, A), NaN or None where one gave none, the label is what most gave, each annotator
+            is weighed by how good CROWDLAB finds them (`LabelIssues.annotators`), and quality is that of the consensus.
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
         images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset, on which networks are trained, fold by
             fold;
@@ -132,7 +137,15 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
-    found = flagged(labels, evidence, settings, class_names, progress, groups, splits)
+    given, together, annotations = labels, None, None
+    if getattr(labels, "ndim", 1) == 2:
+        given, class_names, annotations = several(labels, class_names)
+        if class_names is None and evidence.kind != "pred_probs":
+            class_names = tuple(map(str, range(int(annotations.label.max()) + 1)))
+    found = flagged(given, evidence, settings, class_names, progress, groups, splits)
+    if annotations is not None and filter_by == "posterior":
+        together = consensus(annotations, found.posterior)
+        found = found._replace(posterior=together.posterior, flags=flags_of(together.posterior, settings.flag_rule))
     issues = issues_of(
         found.posterior,
         class_names=found.class_names,
@@ -141,7 +154,14 @@ def label_issues(
         rule=settings.flag_rule,
     )
     issues = replace(issues, splits=found.splits)
-    return replace(issues, index=labels.index) if isinstance(labels, pd.Series) else issues
+    if found.first_copy is not None:
+        copies = np.where(found.first_copy == np.arange(len(found.first_copy)), -1, found.first_copy)
+        issues = replace(issues, duplicate_of=copies)
+    if isinstance(labels, pd.Series | pd.DataFrame):
+        issues = replace(issues, index=labels.index)
+    if together is None:
+        return issues
+    return replace(issues, n_annotators=together.per_image, agreement=together.agreement, annotators=together.table)
 
 
 def flagged(
@@ -172,7 +192,10 @@ def flagged(
     if isinstance(n_rows, int):
         check_rows(len(y), evidence.kind, n_rows)
     rounds = settings.cross_validation
-    found = _with_copies(found, evidence, max(rounds.folds(len(y))))
+    first = None if evidence.kind == "trainer" else first_copies(evidence.value)
+    if first is not None and not copies_tell(first, max(rounds.folds(len(y)))):
+        first = None
+    found = joined(found, first)
     parts = None if splits is None else as_splits(splits, len(y))
     out = held_out(parts)
     learned = slice(None) if out is None else ~out
@@ -181,15 +204,7 @@ def flagged(
         shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])))
         result = rounds.run(trainer, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
-    return Flagged(result.posterior, flags, names, parts)
-
-
-def _with_copies(groups: IntArray | None, evidence: Evidence, n_folds: int) -> IntArray | None:
-    """Return the groups with exact copies joined, as the command does."""
-    if evidence.kind == "trainer":
-        return groups
-    first = first_copies(evidence.value)
-    return joined(groups, first) if copies_tell(first, n_folds) else groups
+    return Flagged(result.posterior, flags, names, parts, first)
 
 
 def _by_pred_probs(

@@ -131,6 +131,9 @@ def prepare(
         prepared = replace(prepared, source=bound, first_copy=first_copy)
     kept = prepared.source
     identity: dict[str, Any] = {"select": incv.select, "folds": folds_of(incv, kept), "seed": incv.seed}
+    if kept.annotations is not None:
+        made = kept.annotations
+        identity |= {"annotations_digest": digest(made.image, made.annotator, made.label, *made.annotators)}
     if kept.splits is not None:
         identity |= {"splits_digest": digest("\0".join(kept.splits.tolist()))}
     if kept.groups is not None:

@@ -26,6 +26,8 @@ _FORMS = {
     "duplicate_of": ("row", "n"),
     "reviewed": ("b", "n"),
     "splits": ("U", "n"),
+    "n_annotators": ("i", "n"),
+    "agreement": ("f", "n"),
     "labels": ("class", "n"),
     "predicted": ("class", "n"),
     "label_quality": ("f", "n"),
@@ -45,7 +47,14 @@ _FORMS = {
 """Kind of value ("class": numbers of classes, "row": of images, or -1) and axes, n images and K classes, * any."""
 
 
-_ADDED: Mapping[str, Any] = {"duplicate_of": -1, "reviewed": False, "splits": "", "stranger": -1.0}
+_ADDED: Mapping[str, Any] = {
+    "duplicate_of": -1,
+    "reviewed": False,
+    "splits": "",
+    "n_annotators": 0,
+    "agreement": 1.0,
+    "stranger": -1.0,
+}
 """Arrays (n,) that runs of an earlier build lack, and what stands for them."""
 
 

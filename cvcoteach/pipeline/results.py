@@ -17,10 +17,9 @@ from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
 from cvcoteach._files import write_arrays
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
 from cvcoteach.crossval.incv import Select
-from cvcoteach.data.copies import contradictions
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
-from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
 from cvcoteach.issues.summary import figures
 from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.result_arrays import read_result_arrays
@@ -46,14 +45,13 @@ _IN_ARRAYS = (
     "round",
     "alternative",
     "alternative_prob",
-    "duplicate_of",
     "reviewed",
 )
 _COLUMNS = (
     "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
     "set", "round",
 )  # fmt: skip
-_OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name != "index"])
+_OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name not in NOT_SAVED])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +84,6 @@ class RunResults:
     """(n,) the most probable true class other than the given one."""
     alternative_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
-    duplicate_of: IntArray
-    """(n,) the first image with the same pixels or features; -1 where there is none before it."""
     reviewed: BoolArray
     """(n,) labels that a person has kept or chosen: right, so of quality 1 and never flagged."""
     found: LabelIssues
@@ -130,11 +126,28 @@ class RunResults:
         out = held_out(self.found.splits)
         return np.zeros(len(self.labels), np.bool_) if out is None else out
 
+    def annotators(self) -> pd.DataFrame:
+        """Return a row per annotator, the least reliable first: annotator, n_labels, agreement, quality.
+
+        Raises InputError where the labels came without annotators.
+        """
+        file = self.folder / "annotators.csv"
+        if self.found.n_annotators is None or not file.is_file():
+            raise InputError(f"{self.folder} knows of no annotators; find-issues takes them with --annotator-column.")
+        table = pd.read_csv(file, dtype={"annotator": str}, keep_default_na=False)
+        table["annotator"] = unescaped_values(table["annotator"])
+        return table
+
+    @property
+    def duplicate_of(self) -> IntArray:
+        """(n,) the first image with the same pixels or features; -1 where there is none before it."""
+        found = self.found.duplicate_of
+        return np.full(len(self.labels), -1) if found is None else found
+
     @property
     def contradiction(self) -> BoolArray:
         """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
-        everyone = np.arange(len(self.labels))
-        return contradictions(self.labels, np.where(self.duplicate_of < 0, everyone, self.duplicate_of))
+        return self.found.contradiction
 
     @property
     def likely(self) -> IntArray:
@@ -218,7 +231,8 @@ class RunResults:
         true class - of a flagged label always another than the given one - and `suggested_prob` its probability,
         `label_quality` the probability that the given label is right. `set` says where the rounds left the image
         ("selected": the models of the last round learned from it; "held out": of another split than the one learned
-        from), `round` which of them scored it last. `split` is there where the source has several.
+        from), `round` which of them scored it last. `split` is there where the source has several, and
+        `n_annotators` and the share of them that gave the label, `agreement`, where there are several.
         `overlap` names a class that the models cannot tell from the given one, `stranger` is the probability that the
         image belongs to none of the classes, empty without features to tell by.
         `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
@@ -247,6 +261,8 @@ class RunResults:
         )
         if issues.splits is not None:
             table["split"] = issues.splits.astype(object)
+        if issues.n_annotators is not None:
+            table["n_annotators"], table["agreement"] = issues.n_annotators, issues.agreement
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
     def has_written_table(self) -> bool:
@@ -284,11 +300,14 @@ class RunResults:
         """
         write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
         ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
-        found = self.found
+        found, n = self.found, len(self.labels)
         if found.splits is None:
-            found = replace(found, splits=np.full(len(self.labels), ""))
+            found = replace(found, splits=np.full(n, ""))
         if found.stranger is None:
-            found = replace(found, stranger=np.full(len(self.labels), _NOT_LOOKED_FOR))
+            found = replace(found, stranger=np.full(n, _NOT_LOOKED_FOR))
+        if found.n_annotators is None:
+            found = replace(found, n_annotators=np.zeros(n, np.int64), agreement=np.ones(n))
+        found = replace(found, duplicate_of=self.duplicate_of)
         of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
         write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
@@ -309,6 +328,8 @@ class RunResults:
         of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
         if (arrays["stranger"] == _NOT_LOOKED_FOR).any():
             of_issues["stranger"] = None
+        if not arrays["n_annotators"].any():
+            of_issues |= {"n_annotators": None, "agreement": None}
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,

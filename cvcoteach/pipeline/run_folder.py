@@ -28,7 +28,7 @@ FORMAT = 1
 
 Json = dict[str, Any]
 
-RESULTS = ("issues.csv", "issues.html", "probabilities.npz", "unreadable.csv")
+RESULTS = ("issues.csv", "issues.html", "probabilities.npz", "unreadable.csv", "annotators.csv")
 """Files of a finished run beside run.json and the folds."""
 
 _LOCK = ".lock"

@@ -9,6 +9,7 @@ from cvcoteach._validation import counted as counted
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures, sentences
+from cvcoteach.pipeline.annotators import sentence
 
 MOST_CONFUSIONS = 5
 """Pairs of classes in a summary."""
@@ -74,6 +75,8 @@ def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadab
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the short summary that `find-issues` ends with."""
     lines = sentences(summary)
+    if "annotators" in summary:
+        lines.append(sentence(summary))
     if summary["confusions"]:
         lines.append("Most often:")
         width = max(len(c["given"]) for c in summary["confusions"])

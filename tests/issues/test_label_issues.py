@@ -267,3 +267,36 @@ def test_the_repr_is_one_short_line() -> None:
         f"expected noise ratio {issues.noise_ratio:.3f})"
     )
     assert repr(posterior_issues(*blind_data())).endswith("classes, no signal)")
+
+
+def test_contradictions_come_first_and_copies_count_once(tmp_path):
+    labels = np.array([0, 1, 1, 0, 0, 1] * 100)
+    probs = np.where(labels[:, None] == np.arange(2), 0.95, 0.05)
+    issues = posterior_issues(labels, probs)
+    first = np.full(600, -1)
+    first[[7, 11]] = 3  # a copy of image 3, with the other label, twice
+    first[12] = 0  # and one of image 0, with the same
+    copied = replace(issues, duplicate_of=first)
+    assert np.flatnonzero(copied.contradiction).tolist() == [3, 7, 11]
+    assert set(copied.worst_first(flagged_only=False)[:3]) == {3, 7, 11}
+    frame = copied.to_frame()
+    assert frame["duplicate_of"].tolist() == first.tolist()
+    assert frame["contradiction"].sum() == 3
+    assert "contradiction" not in issues.to_frame()
+    alone = np.delete(np.arange(600), [3, 7, 11, 12])
+    together = issues.wrong[[3, 7, 11]].mean()
+    assert copied.noise_ratio == pytest.approx((issues.wrong[alone].sum() + together) / 597)
+    copied.save(tmp_path / "found")
+    assert (LabelIssues.load(tmp_path / "found").duplicate_of == first).all()
+
+
+def test_splits_survive_saving(tmp_path):
+    labels = np.array([0, 1, 1, 0, 0, 1] * 100)
+    probs = np.where(labels[:, None] == np.arange(2), 0.95, 0.05)
+    splits = np.where(np.arange(600) % 3, "train", "test")
+    issues = replace(posterior_issues(labels, probs), splits=splits)
+    issues.save(tmp_path / "found")
+    loaded = LabelIssues.load(tmp_path / "found")
+    assert (loaded.splits == splits).all()
+    assert loaded.by_split().equals(issues.by_split())
+    assert posterior_issues(labels, probs).by_split().empty

@@ -342,3 +342,19 @@ def test_a_name_that_looks_like_a_formula_is_listed_as_text_and_found_again(tmp_
     written = write(plan(second.folder, ApplySettings("relabel")), tmp_path / "shapes" / "fixed.csv")
     read = read_source(written.destination, label_column="given_label")
     assert [read.class_names[k] for k in read.labels] == [source.class_names[k] for k in true[order]]
+
+
+def test_one_split_of_a_table_is_copied_beside_it(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=180)
+    folder = read_source(tmp_path / "shapes")
+    table = pd.DataFrame({"path": folder.paths, "label": [folder.class_names[k] for k in folder.labels]})
+    table["split"] = np.where(np.arange(len(table)) % 3, "train", "test")
+    table.to_csv(folder.location / "t.csv", index=False)
+    named = Choices(split="train")
+    source = read_source(folder.location / "t.csv", split="train")
+    finished_run(tmp_path / "run", source, source.labels, choices=named)
+    planned = plan(tmp_path / "run", ApplySettings("relabel"))
+    with pytest.raises(InputError, match=r"t\.csv keeps the rows of its other splits, .*: name an --output in"):
+        check(planned, tmp_path / "elsewhere" / "fixed.csv")
+    written = write(planned, folder.location / "fixed.csv")
+    assert len(pd.read_csv(written.destination)) == len(table)

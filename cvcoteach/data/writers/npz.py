@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,19 +39,18 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
 
     Raises InputError where the file has changed since it was read.
     """
-    file, n = copy.source.location, len(copy.source)
+    file = copy.source.location
     with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as content:
         names = list(content.files)
-        label_name = _find_labels(names, content, copy)
-        part = _part_of(label_name)
-        arrays: dict[str, Array] = {}
-        for name in names:
-            array = content[name]
-            if name == label_name:
-                array = array[copy.donors]
-            if array.ndim and len(array) == n and _part_of(name) == part:
-                array = array[copy.kept]
-            arrays[name] = array
+        parts = [_Part.find(names, content, copy, split) for split in _splits_of(copy)]
+        # a class that one split lacks is written as in another
+        given = np.concatenate([content[part.labels] for part in parts])[copy.donors]
+        arrays: dict[str, Array] = {name: content[name] for name in names}
+        for part in parts:
+            arrays[part.labels] = given[part.rows].astype(arrays[part.labels].dtype)
+            for name, array in arrays.items():
+                if array.ndim and len(array) == len(part.rows) and _part_of(name) == _part_of(part.labels):
+                    arrays[name] = array[copy.kept[part.rows]]
     with zipfile.ZipFile(file) as archive:
         packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
     with replacing(destination) as out:
@@ -59,19 +58,36 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     on_image(int(copy.kept.sum()), int(copy.kept.sum()))
 
 
-def _find_labels(names: list[str], content: Any, copy: Copy) -> str:
-    """Return the array of labels: of the part that was asked for, holding what the source says."""
-    n, split = len(copy.source), copy.choices.split
-    usual = sorted(names, key=lambda name: not re.search(r"label|target|^y", name, re.IGNORECASE))
-    for name in usual:
-        if split is not None and _part_of(name) != split.lower():
-            continue
-        array = content[name]
-        if array.ndim in (1, 2) and len(array) == n and _says(array, copy.source):
-            return name
-    raise InputError(
-        f"no array of {copy.source.location.name} holds the labels as they were read; it has changed since."
-    )
+def _splits_of(copy: Copy) -> list[str | None]:
+    """Return the splits of the images in their order, or the one that was asked for."""
+    splits = copy.source.splits
+    return [copy.choices.split] if splits is None else list(dict.fromkeys(splits.tolist()))
+
+
+class _Part(NamedTuple):
+    """The images of one split."""
+
+    rows: IntArray
+    """(m,) of the source."""
+    labels: str
+    """The array of their labels."""
+
+    @classmethod
+    def find(cls, names: list[str], content: Any, copy: Copy, split: str | None) -> _Part:
+        """Return the array of labels: of the split that was asked for, holding what the source says."""
+        source = copy.source
+        rows = np.arange(len(source)) if source.splits is None else np.flatnonzero(source.splits == split)
+        source = source if source.splits is None else source.subset(rows)
+        usual = sorted(names, key=lambda name: not re.search(r"label|target|^y", name, re.IGNORECASE))
+        for name in usual:
+            if split is not None and _part_of(name) != split.lower():
+                continue
+            array = content[name]
+            if array.ndim in (1, 2) and len(array) == len(rows) and _says(array, source):
+                return cls(rows, name)
+        raise InputError(
+            f"no array of {source.location.name} holds the labels as they were read; it has changed since."
+        )
 
 
 def _says(array: Array, source: Source) -> bool:

@@ -111,6 +111,7 @@ class FindLabelIssuesOperator(_Long):
         groups = group_fields(ctx.dataset)
         if groups:
             form.choice("group_field", groups, "Groups, such as patients or videos, that stay in one fold")
+        form.choice("split_field", ("tags", *groups), "Splits: models learn from train alone, and judge the others")
         backbone = "Backbone whose features heads are trained on, such as torchvision:resnet18 or timm:MODEL"
         form.inputs.str("backbone", label=backbone, required=False)
         form.check(lambda: check_code(params), "code_problem")
@@ -138,6 +139,7 @@ class FindLabelIssuesOperator(_Long):
                 machine=Machine(trusted=allowed()),
                 embeddings_field=params.get("embeddings_field") or None,
                 group_field=params.get("group_field") or None,
+                split_field=params.get("split_field") or None,
                 filter_by=params.get("filter_by") or None,
                 overwrite=bool(params.get("overwrite")),
                 watcher=watcher,

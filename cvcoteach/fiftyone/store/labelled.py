@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from cvcoteach._validation import FEW_LABELS, BoolArray, InputError, IntArray
 from cvcoteach.crossval.groups import as_groups
+from cvcoteach.data.sources.source import SPLIT_WORDS
+from cvcoteach.data.splits import Names, as_splits
 from cvcoteach.fiftyone.store.fields import Ids, check_label_field
 
 FILES_LOOKED_FOR = 500
@@ -148,6 +150,28 @@ def read_groups(samples: Any, data: Labelled, field: str) -> IntArray:
             "samples without a group a value of their own."
         )
     return as_groups([str(value) for value in values], len(values), name=field)
+
+
+def read_splits(samples: Any, data: Labelled, field: str) -> Names:
+    """Return the name of the split (n,) of each labelled sample: the value of a field, or the tag that names a split.
+
+    Raises InputError for a field that does not exist or holds several values, and where a sample has none, or two.
+    """
+    if field != "tags":
+        check_group_field(samples, field)
+    by_id = dict(zip(*samples.values(["id", field]), strict=True))
+    values = [by_id[sample_id.decode()] for sample_id in data.ids]
+    if field == "tags":
+        named = [[tag for tag in tags or [] if tag.lower() in SPLIT_WORDS] for tags in values]
+        values = [tags[0] if len(tags) == 1 else None for tags in named]
+    missing = sum(value is None for value in values)
+    if missing:
+        what = "no tag, or several, such as train or test" if field == "tags" else f"no value in {field!r}"
+        raise InputError(
+            f"{_samples(missing)} of {len(values):,} {'has' if missing == 1 else 'have'} {what}; say of each sample "
+            "which split it is of."
+        )
+    return as_splits(np.array([str(value) for value in values], dtype=object), len(values), name=field)
 
 
 def check_group_field(samples: Any, field: str) -> None:

@@ -22,7 +22,7 @@ from cvcoteach._version import __version__
 from cvcoteach.data.sources import Source
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import now
-from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_groups, read_labels, read_vectors
+from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_groups, read_labels, read_splits, read_vectors
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.settings import Machine, Settings
@@ -45,6 +45,7 @@ def find_label_issues(
     machine: Machine | None = None,
     embeddings_field: str | None = None,
     group_field: str | None = None,
+    split_field: str | None = None,
     filter_by: Literal["posterior", "incv"] | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
@@ -62,6 +63,7 @@ def find_label_issues(
         embeddings_field: A field of vectors to train heads on, instead of networks on the images.
         group_field: A field of groups, such as patients or videos: no model judges an image of a group that it trained
             on.
+        split_field: A field of splits, or "tags" for tags such as train and test: models learn from train alone.
         filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV, as published, did
             not select (`settings.select` "agreement"); None: as the settings say.
         overwrite: Replace a run of the same key and label field.
@@ -91,6 +93,10 @@ def find_label_issues(
         groups = read_groups(samples, data, group_field)
         source = replace(source, groups=groups)
         vectors.append(groups)
+    if split_field is not None:
+        splits = read_splits(samples, data, split_field)
+        source = replace(source, splits=splits)
+        vectors.append(np.unique(splits, return_inverse=True)[1])
 
     identity = digest(np.array(data.paths), data.labels, *vectors, repr(settings), label_field, __version__)
     with _work_folder(dataset, identity) as folder:
@@ -106,6 +112,8 @@ def find_label_issues(
         extra = {"embeddings_field": embeddings_field}
         if group_field is not None:
             extra["group_field"] = group_field
+        if split_field is not None:
+            extra["split_field"] = split_field
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
         config = FindLabelIssuesConfig(label_field, "incv", shown | extra | {"filter_by": issues.filter_by})
         info = {"notes": keeping.notes, "summary": outcome.summary, "as_of": as_of}

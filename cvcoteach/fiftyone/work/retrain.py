@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cvcoteach._progress import OnProgress, Progress
 from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.crossval.kfold import stratified_parts
+from cvcoteach.data.splits import held_out
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import EXCLUDED
 from cvcoteach.fiftyone.store.labelled import check_vector_field, left_out, stack_vectors
@@ -74,7 +75,8 @@ def retrain(
         samples: A dataset or view; of it, what the run judged.
         brain_key: The run; the newest if None.
         test_tag: Samples with this tag are measured on, by their current labels, and not trained on; without it a
-            fifth of the trusted samples is held out.
+            fifth of the trusted samples is held out. Splits that the run held out are never trained on, and measured
+            on without a tag.
         embeddings_field: Train heads on these vectors instead of networks on the images.
         output: A new folder for the model; only with networks on images.
         epochs: Of each training; chosen by the number of images if None.
@@ -184,12 +186,16 @@ class _Samples:
         tagged = np.array([tag is not None and tag in (tags[i] or []) for i in kept], np.bool_)
         if tag is not None and not tagged.any():
             raise InputError(f"no sample of the run has the tag {tag!r}.")
-        if tag is None:
+        out = held_out(issues.splits)
+        only_judged = np.zeros(len(kept), np.bool_) if out is None else out[rows]
+        if tag is None and only_judged.any():
+            tagged = only_judged
+        elif tag is None:
             numbers = np.unique(now, return_inverse=True)[1].astype(np.int64)
             parts = stratified_parts(numbers[trusted], _HELD_OUT, np.random.default_rng(seed))
             tagged[np.flatnonzero(trusted)[parts == 0]] = True
         given = np.array(issues.class_names)[issues.labels[rows]]
-        train, test = np.flatnonzero(~tagged), np.flatnonzero(tagged)
+        train, test = np.flatnonzero(~tagged & ~only_judged), np.flatnonzero(tagged)
         _check(now, trusted, train, test, tag)
         return cls(x, given, now, trusted, train, test, int((usable & ~there).sum()))
 

@@ -15,6 +15,7 @@ from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.issues.precision_recall import Interval
 from cvcoteach.issues.reviews import ReviewSample, review_sample
 from cvcoteach.issues.summary import sentences
+from cvcoteach.pipeline.annotators import sentence as annotator_sentence
 from cvcoteach.pipeline.page.reviews import Reviews
 from cvcoteach.pipeline.results import RunResults
 
@@ -81,7 +82,10 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
         "folder": str(results.folder),
         "source": results.source,
         "summary": dict(results.summary),
-        "sentences": sentences(results.summary),
+        "sentences": [
+            *sentences(results.summary),
+            *([annotator_sentence(results.summary)] if "annotators" in results.summary else []),
+        ],
         "note": "" if results.found.has_signal else results.found.note,
         "confusions": results.found.confusions().head(MOST_PAIRS).round(4).to_dict("records"),
         "classes": classes(results).to_dict("records"),

@@ -222,6 +222,23 @@ def test_an_npz_keeps_its_other_arrays(tmp_path: Path) -> None:
             assert content["mean"].shape == (3,)
 
 
+def test_an_npz_of_splits_keeps_them(tmp_path: Path) -> None:
+    images, _, given = dataset(60, 0.1)
+    parts = {"train_images": images[:40], "train_labels": given[:40, None], "train_ids": np.arange(40)}
+    parts |= {"test_images": images[40:], "test_labels": given[40:, None], "test_ids": np.arange(20)}
+    np.savez(tmp_path / "parts.npz", **parts)
+    copy = copy_of(read_source(tmp_path / "parts.npz"))
+    read = written(copy, tmp_path / "fixed.npz")
+    assert labels_of(read) == expected(copy)
+    assert read.splits is not None
+    assert copy.source.splits is not None
+    assert read.splits.tolist() == copy.source.splits[copy.kept].tolist()
+    np.testing.assert_array_equal(read.array, images[copy.kept])
+    with np.load(tmp_path / "fixed.npz") as content:
+        assert content["test_ids"].tolist() == np.arange(20)[copy.kept[40:]].tolist()
+        assert content["train_labels"].shape == (int(copy.kept[:40].sum()), 1)
+
+
 def test_a_source_that_changed_meanwhile_is_not_written(folder: Source, tmp_path: Path) -> None:
     file = folder.location / "labels.csv"
     table_of(folder).to_csv(file, index=False)

@@ -19,6 +19,7 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.labelled import read_labels
 from cvcoteach.fiftyone.work.find import find_label_issues, source_of
+from cvcoteach.fiftyone.work.retrain import retrain
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.head_trainer import HeadTrainer
 
@@ -239,6 +240,39 @@ def test_samples_of_a_group_stay_in_one_fold(noisy: Any, monkeypatch: pytest.Mon
     for fold in seen:
         assert not np.intersect1d(group[fold.train_idx], group[fold.eval_idx]).size
     assert noisy.dataset.get_brain_info("label_issues").config.settings["group_field"] == "patient"
+
+
+@pytest.mark.slow
+def test_no_model_learns_from_test_and_retraining_does_not_either(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_embeddings(noisy)
+    noisy.dataset.select(noisy.ids[::4]).tag_samples("test")
+    noisy.dataset.exclude(noisy.ids[::4]).tag_samples("train")
+    seen: list[Any] = []
+    train = HeadTrainer.fit_predict_many
+
+    def watched(trainer: HeadTrainer, folds: Any) -> Any:
+        seen.extend(folds)
+        return train(trainer, folds)
+
+    monkeypatch.setattr(HeadTrainer, "fit_predict_many", watched)
+    options = {"settings": QUICK, "embeddings_field": "embedding", "split_field": "tags"}
+    results = find_label_issues(noisy.dataset, "ground_truth", **options)
+    splits = results.issues.splits
+    assert splits is not None
+    assert (splits == "test").sum() == 15
+    for fold in seen:
+        assert (splits[fold.train_idx] == "train").all()
+        assert np.isin(np.flatnonzero(splits == "test"), fold.eval_idx).all()
+    again = runs.load(noisy.dataset)
+    assert (again.issues.splits == splits).all()
+    done = retrain(noisy.dataset, embeddings_field="embedding", epochs=1)
+    assert (done.n_train, done.n_test) == (45, 15)
+
+
+def test_samples_of_no_split_are_refused(noisy: Any) -> None:
+    noisy.dataset.limit(59).tag_samples("train")
+    with pytest.raises(InputError, match="1 sample of 60 has no tag, or several, such as train or test"):
+        find_label_issues(noisy.dataset, "ground_truth", split_field="tags")
 
 
 def test_groups_that_do_not_fit_are_refused(noisy: Any) -> None:
