@@ -10,11 +10,11 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._memory import check_memory
 from cvcoteach._validation import (
     BoolArray,
     InputError,
     IntArray,
-    PredProbs,
     as_count,
     as_labels,
     check_at_least,
@@ -29,6 +29,7 @@ from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, latest, mean_of, rows_of
 
 Select = Literal["posterior", "agreement"]
 SELECT: tuple[Select, ...] = get_args(Select)
@@ -44,7 +45,7 @@ class Round:
 
     scored: IntArray
     """(m,) indices of the images that the round scored, ascending: all, or the candidates ("agreement")."""
-    pred_probs: PredProbs
+    pred_probs: Answer
     """(m, K) their probabilities, by models that did not train on them."""
     kept: IntArray
     """Indices that joined S."""
@@ -68,9 +69,9 @@ class CrossValResult:
 
     labels: IntArray
     """(n,) given labels."""
-    pred_probs: PredProbs
+    pred_probs: Answer
     """(n, K) out-of-sample probabilities: the mean of the rounds ("posterior", without round 1 where there are more),
-    or of the last round that scored the image ("agreement")."""
+    or of the last round that scored the image ("agreement"). `TopProbs` for more than 2,000 classes."""
     last_round: IntArray
     """(n,) the last round that scored the image, from 1."""
     rounds: tuple[Round, ...]
@@ -239,20 +240,23 @@ class IterativeCV:
         found = None if groups is None else as_groups(groups, len(y))
         folds = self.folds(n_units(len(y), found))
         check_enough_images(len(y), max(folds), found)
-        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold, found)
+        if k <= MANY_CLASSES:
+            check_memory(4.0 * len(y) * k * (len(folds) + 1), f"the probabilities of {len(y):,} images")
+        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold, found, y)
         return self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
 
     def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         everything = np.arange(len(labels))
         folds = self.folds(n_units(len(labels), scorer.groups))
         learned, selected = labels, np.ones(len(labels), np.bool_)
-        answers: list[PredProbs] = []
+        answers: list[Answer] = []
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
             parts = parts_of_round(labels, n_folds, self.seed, number, scorer.groups)
             probs = scorer.score_all(number, parts, learned, selected)
             answers.append(probs)
-            posterior = fit_posterior(labels, _evidence(answers))
+            evidence = _evidence(answers, labels)
+            posterior = fit_posterior(labels, evidence)
             before = selected
             if number < len(folds):
                 # so many of each class that there are two per part to learn it from
@@ -273,7 +277,7 @@ class IterativeCV:
             )
         return CrossValResult(
             labels=labels,
-            pred_probs=_evidence(answers),
+            pred_probs=evidence,
             last_round=np.full(len(labels), len(rounds)),
             rounds=tuple(rounds),
             select=self.select,
@@ -284,7 +288,8 @@ class IterativeCV:
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         n = len(labels)
         selected, candidate = np.zeros(n, np.bool_), np.ones(n, np.bool_)
-        pred_probs, last_round = np.zeros((n, scorer.n_classes), np.float32), np.zeros(n, np.int64)
+        last_round = np.zeros(n, np.int64)
+        answers: list[tuple[IntArray, Answer]] = []
         ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
         rounds: list[Round] = []
         for number, n_folds in enumerate(self.folds(n_units(n, scorer.groups)), start=1):
@@ -294,7 +299,7 @@ class IterativeCV:
                 break
             parts = np.full(n, -1)
             parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number, groups)
-            probs = scorer.score_candidates(number, parts, labels, selected)[scored]
+            probs = rows_of(scorer.score_candidates(number, parts, labels, selected), scored)
             agreement, noise_rate = _agreement(labels[scored], probs)
             if ratio is None:  # round 1 decides for all
                 ratio = min(MAX_REMOVE_RATIO, noise_rate / (1 - noise_rate)) if noise_rate < 1 else MAX_REMOVE_RATIO
@@ -302,7 +307,8 @@ class IterativeCV:
             selected, candidate = selected.copy(), candidate.copy()
             selected[scored[kept]] = True
             candidate[scored[kept]] = candidate[scored[dropped]] = False
-            pred_probs[scored], last_round[scored] = probs, number
+            answers.append((scored, probs))
+            last_round[scored] = number
             rounds.append(
                 Round(
                     scored=scored,
@@ -319,7 +325,7 @@ class IterativeCV:
         assert ratio is not None  # there are images for round 1
         return CrossValResult(
             labels=labels,
-            pred_probs=pred_probs,
+            pred_probs=latest(answers),
             last_round=last_round,
             rounds=tuple(rounds),
             select=self.select,
@@ -328,13 +334,12 @@ class IterativeCV:
         )
 
 
-def _evidence(rounds: Sequence[PredProbs]) -> PredProbs:
+def _evidence(rounds: Sequence[Answer], labels: IntArray) -> Answer:
     """Return the mean (n, K) of the rounds (n, K) whose models learned from a selection; round 1 while it is alone."""
-    mean: PredProbs = np.mean(rounds[1:] or rounds, axis=0, dtype=np.float32)
-    return mean
+    return mean_of(rounds[1:] or rounds, labels)
 
 
-def _agreement(labels: IntArray, pred_probs: PredProbs) -> tuple[float, float]:
+def _agreement(labels: IntArray, pred_probs: Answer) -> tuple[float, float]:
     """Return the share of images whose prediction is the given label, and the noise rate ε̂ that explains it."""
     predicted, k = pred_probs.argmax(axis=1), pred_probs.shape[1]
     share = float((predicted == labels).mean())

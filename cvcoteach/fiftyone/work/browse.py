@@ -10,11 +10,13 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.staleness import n_removed
+from cvcoteach.issues.label_issues import pairs_counted
 
 QUALITY_BINS = 20
 
@@ -97,13 +99,11 @@ def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | N
     return results.ids[rows[0]].decode() if len(rows) else None
 
 
-def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64]:
-    """Count flagged labels by given class (row) and suggested class (column), (K, K)."""
+def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64] | csr_array:
+    """Count flagged labels by given class (row) and suggested class (column), (K, K), as `pairs_counted`."""
     issues = results.issues
-    k = issues.n_classes
     flagged = issues.is_label_issue
-    pairs = issues.labels[flagged] * k + issues.suggested[flagged]
-    return np.bincount(pairs, minlength=k * k).reshape(k, k)
+    return pairs_counted(issues.labels[flagged], issues.suggested[flagged], issues.n_classes)
 
 
 def quality_histogram(results: FindLabelIssuesResults) -> tuple[IntArray, IntArray]:
