@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from cvcoteach._files import folder_written_whole, written_whole
+from cvcoteach._files import folder_written_whole, sweep_partials, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.writers.copy import Copy
@@ -119,6 +119,7 @@ def bring_back(file: Path, root: Path, name: str) -> bool:
         return False
     try:
         there.parent.mkdir(parents=True, exist_ok=True)
+        sweep_partials(there.parent, there.name)  # of an undo that was killed
         with written_whole(there) as opened, open(file, "rb") as read:
             shutil.copyfileobj(read, opened, 2**20)
         shutil.copystat(file, there)

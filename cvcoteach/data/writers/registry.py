@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +57,27 @@ def write_copy(copy: Copy, destination: Path, on_image: Callable[[int, int], Non
     except OSError as error:
         raise InputError(f"{destination.parent} could not be created: {error.strerror}.") from error
     _writer_of(copy.source).write(copy, destination, on_image)
+
+
+def is_copy(copy: Copy, file: Path) -> bool:
+    """Return whether a folder or file is what `write_copy` makes; it is written again beside it to see that.
+
+    Raises InputError as `write_copy` does.
+    """
+    again = file.with_name(f".again-{file.name}")
+    _remove(again)
+    try:
+        _writer_of(copy.source).write(copy, again, lambda done, to_do: None)
+        return fingerprint(again) == fingerprint(file)
+    finally:
+        _remove(again)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def names_in_copy(copy: Copy) -> list[str] | None:
