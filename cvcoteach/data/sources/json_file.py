@@ -102,6 +102,6 @@ def beside(file: Path, path: str) -> str:
     for start in range(len(parts)):
         end = "/".join(parts[start:])
         for folder in ("", *folders_beside(file)):
-            if (file.parent / folder / end).is_file():
+            if os.path.isfile(file.parent / folder / end):  # False for a name that no file can have
                 return os.path.join(folder, end)
     return path

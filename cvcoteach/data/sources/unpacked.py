@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from cvcoteach._files import PARTIAL, digest
+from cvcoteach._files import PARTIAL, check_regular, digest
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.sources.source import Choices
@@ -23,8 +23,10 @@ _DONE = "unpacked.json"
 
 
 def stamp_of(files: Iterable[Path]) -> str:
-    """Return what tells whether files have changed: their names, sizes and times."""
+    """Return what tells whether files have changed: their names, sizes and times. Raises InputError for a pipe."""
     stats = [(file, file.stat()) for file in files]
+    for file, _ in stats:
+        check_regular(file)
     return digest(*[f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats])
 
 
@@ -48,9 +50,11 @@ def unpack(
     try:
         base.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(base / f".{folder.name}.lock"):
-            if not (folder / _DONE).exists():
-                _write(base, folder, {"location": str(location), "part": part}, images())
-        n = int(json.loads((folder / _DONE).read_text(encoding="utf-8"))["n_images"])
+            n = _unpacked(folder)
+            if n is None:
+                for left in base.glob(f".{folder.name}.*{PARTIAL}"):  # of calls that were killed
+                    shutil.rmtree(left, ignore_errors=True)
+                n = _write(base, folder, {"location": str(location), "part": part}, images())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise InputError(
@@ -60,23 +64,38 @@ def unpack(
     return [str(folder / _place(row)) for row in range(n)]
 
 
-def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[bytes]) -> None:
-    """Write all images into `folder`, as a whole or not at all; images of an earlier state of the same go."""
+def _unpacked(folder: Path) -> int | None:
+    """Return how many images a folder holds; None where it is absent, or damaged: it is made again then."""
+    try:
+        done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        n, n_bytes = done["n_images"], done["n_bytes"]
+        sizes = [(folder / _place(row)).stat().st_size for row in range(n)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return len(sizes) if sum(sizes) == n_bytes else None
+
+
+def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[bytes]) -> int:
+    """Write all images into `folder`, as a whole or not at all; images of an earlier state of the same go.
+
+    Returns how many there are.
+    """
     partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{folder.name}.", suffix=PARTIAL))
     try:
-        n = 0
+        n = n_bytes = 0
         for row, image in enumerate(images):
             if row % _IN_FOLDER == 0:
                 (partial / _place(row)).parent.mkdir()
             (partial / _place(row)).write_bytes(image)
-            n = row + 1
-        (partial / _DONE).write_text(json.dumps({**origin, "n_images": n}), encoding="utf-8")
+            n, n_bytes = row + 1, n_bytes + len(image)
+        (partial / _DONE).write_text(json.dumps({**origin, "n_images": n, "n_bytes": n_bytes}), encoding="utf-8")
         # datasets in memory may share a name, and another run may be reading the other one
         for other in base.iterdir() if os.path.exists(origin["location"]) else ():
             if not other.name.startswith(".") and _origin_of(other) == origin:
                 shutil.rmtree(other, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
+        return n
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.labels import describe, encode, group_codes
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source, count, printable_name, unlabelled
@@ -21,6 +22,8 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _LABEL_KEYS = ("label", "cls", "class", "class_name", "target", "category")
 _LARGEST_TEXT = 2**20
 """Bytes of a label or a JSON."""
+_LARGEST_IMAGE = 2**30
+"""Bytes of an image; a packed shard of a few megabytes may claim to hold more."""
 
 
 class _Sample(NamedTuple):
@@ -143,6 +146,10 @@ def _walk(shards: list[Path], samples: list[_Sample], *, images: bool) -> Iterat
                         f"{shard.name} holds several images of the sample {key!r}; it takes one image per sample."
                     )
                 seen.add(key)
+                if entry.size > _LARGEST_IMAGE:
+                    raise InputError(
+                        f"{entry.name} in {shard.name} takes {in_bytes(entry.size)}, too much for an image."
+                    )
                 # its texts may come after the image: they land in the same dict
                 samples.append(_Sample(f"{name}/{entry.name}", texts.setdefault(key, {})))
                 if images:
@@ -197,7 +204,7 @@ def _value(sample: _Sample, key: str) -> Any:
         return None
     try:
         found = json.loads(sample.texts["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the .json of {sample.name} cannot be read ({error}).") from None
     value = found.get(key) if isinstance(found, dict) else None
     if isinstance(value, list | dict):
