@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,6 +29,8 @@ labels down to `LEAST_FLAGGED`; in between, the bound falls linearly.
 The posterior takes some of the model's own errors for label errors. Where few labels are wrong these errors are many,
 and they have low probabilities. (Chosen on draws 100-104 of examples/benchmarks/small_sure.py.)
 """
+
+_BLOCK = 1 << 16
 
 GOAL = 0.9
 """Expected precision or recall of flags for "precision" or "recall"."""
@@ -89,7 +93,15 @@ def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
     """Flag labels by their posterior, (n,); none where there is no signal. rule: None for the best expected F1."""
     if not posterior.has_signal:
         return np.zeros(len(posterior.labels), np.bool_)
-    return (rule or FlagRule()).flags(posterior.wrong, posterior.labels)
+    rule = rule or FlagRule()
+    if rule != FlagRule():
+        return rule.flags(posterior.wrong, posterior.labels)
+    noise_rate = float(posterior.wrong.mean())
+    ordered = posterior.wrong  # an array of its own
+    ordered.sort()
+    least = _least_for_best_f1(ordered[::-1], noise_rate)
+    del ordered
+    return spare_rare_classes(posterior.wrong >= least, posterior.wrong, posterior.labels)
 
 
 def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) -> BoolArray:
@@ -130,10 +142,28 @@ def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
         Lipton, Elkan, Naryanaswamy, Optimal thresholding of classifiers to maximize F1 measure, ECML 2014.
     """
     w = np.asarray(wrong, dtype=np.float64)
-    ordered = np.sort(w)[::-1]
-    hits = np.cumsum(ordered)
-    best = int(np.argmax(hits / (np.arange(1, len(w) + 1) + hits[-1])))
-    return w >= max(float(ordered[best]), least_flagged(float(w.mean())))
+    return w >= _least_for_best_f1(np.sort(w)[::-1], float(w.mean()))
+
+
+def _least_for_best_f1(ordered: FloatArray, noise_rate: float) -> float:
+    """Return the least probability to flag, from all of them in falling order. It takes little memory of its own."""
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(ordered), _BLOCK)]
+
+    def hits() -> Iterator[FloatArray]:
+        before = 0.0
+        for rows in blocks:
+            block = np.cumsum(np.concatenate([[before], ordered[rows]]))[1:]
+            before = float(block[-1])
+            yield block
+
+    total = [float(block[-1]) for block in hits()][-1]
+    best, most = 0, -math.inf
+    for rows, block in zip(blocks, hits(), strict=True):
+        f1 = block / (np.arange(rows.start + 1, rows.start + len(block) + 1) + total)
+        place = int(np.argmax(f1))
+        if f1[place] > most:
+            best, most = rows.start + place, float(f1[place])
+    return max(float(ordered[best]), least_flagged(noise_rate))
 
 
 def least_flagged(noise_rate: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, counted
 from cvcoteach.data.copies import contradictions
@@ -20,11 +21,14 @@ from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import BEYOND_JUDGMENT, FEW_RIGHT, PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.issues.strangers import MARKED
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition, dense
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 
 NOT_SAVED = ("annotators", "index")
 """Fields that stay in memory."""
 
 _AT_RISK = 1 / 3
+_SPARSE = "transition_"
 _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
 
@@ -44,8 +48,8 @@ class LabelIssues:
     """(n,) the most probable true class; of a flagged label the most probable other than the given one."""
     suggested_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
-    transition: FloatArray
-    """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1."""
+    transition: Transition
+    """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1; a `SparseTransition` for more than 2,000 classes."""
     prior: FloatArray
     """(K,) P(true = i), sums to 1."""
     class_names: tuple[str, ...]
@@ -183,11 +187,12 @@ class LabelIssues:
     def confident_joint(self) -> IntArray:
         """(K, K) counts of given class (row) and true class (column), as cleanlab's argument of that name.
 
-        Each row sums to the images given that class. Meaningful where `has_signal`. The way into cleanlab's own tools:
+        Each row sums to the images given that class. Raises InputError where that takes more memory than there is.
+        Meaningful where `has_signal`. The way into cleanlab's own tools:
         `CleanLearning(clf, find_label_issues_kwargs={"confident_joint": issues.confident_joint})`.
         """
         counts = np.bincount(self.labels, minlength=self.n_classes)
-        joint = (self.prior[:, None] * self.transition).T
+        joint = (self.prior[:, None] * dense(self.transition)).T
         share = joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         return _round_rows(share * counts[:, None], counts)
 
@@ -325,13 +330,21 @@ class LabelIssues:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, at `path` as given; a reader sees the old file or the new one."""
-        issues_file.write(Path(path), _values(self))
+        values = _values(self)
+        if isinstance(self.transition, SparseTransition):
+            del values["transition"]
+            values |= {f"{_SPARSE}{name}": array for name, array in self.transition.arrays().items()}
+        issues_file.write(Path(path), values)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LabelIssues:
         """Read what `save` wrote. Raises InputError for any other file, FileNotFoundError for none."""
         values = issues_file.read(path)
-        return LabelIssues(**{**values, "class_names": tuple(values["class_names"])})
+        values["class_names"] = tuple(values["class_names"])
+        parts = {name.removeprefix(_SPARSE): values.pop(name) for name in [*values] if name.startswith(_SPARSE)}
+        if parts:
+            values["transition"] = SparseTransition.of_arrays(parts, len(values["class_names"]))
+        return LabelIssues(**values)
 
 
 def posterior_issues(
@@ -405,8 +418,18 @@ def sample_weights(issues: LabelIssues) -> FloatArray:
     """
     if not issues.has_signal:
         return np.ones(len(issues.labels))
-    kept = np.maximum(np.diag(issues.transition), _LEAST_KEPT)
+    kept = np.maximum(issues.transition.diagonal(), _LEAST_KEPT)
     return issues.label_quality / kept[issues.labels]
+
+
+def pairs_counted(rows: IntArray, columns: IntArray, n_classes: int) -> IntArray | csr_array:
+    """Count how often each pair of classes (m,), (m,) occurs, (K, K); sparse for more than 2,000 classes."""
+    if n_classes > MANY_CLASSES:
+        once = np.ones(len(rows), np.int64)
+        counts = csr_array((once, (rows, columns)), shape=(n_classes, n_classes))
+        counts.sum_duplicates()
+        return counts
+    return np.bincount(rows * n_classes + columns, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ...]:

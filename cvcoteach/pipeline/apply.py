@@ -20,7 +20,15 @@ from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.data.sources import read_source
-from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_in_copy, replace_copy, write_copy
+from cvcoteach.data.writers import (
+    Copy,
+    check_destination,
+    fingerprint,
+    is_copy,
+    names_in_copy,
+    replace_copy,
+    write_copy,
+)
 from cvcoteach.data.writers.columns import pattern_from
 from cvcoteach.data.writers.folder import bring_back, move, place_in
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
@@ -29,6 +37,7 @@ from cvcoteach.pipeline.run_summary import MOST_CONFUSIONS, counted
 
 RECORD = ".changes.json"
 _FORMAT = 1
+_OF_ONE_CALL = {"when", "id"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,9 @@ def record_of(destination: Path) -> Path:
 
 def check(plan: Plan, destination: Path) -> None:
     """Raise InputError where the copy cannot be written there."""
+    record = record_of(destination)
+    if _began(plan, destination) is not None:
+        return
     check_destination(plan.copy, destination)
     source = plan.copy.source
     of_table = plan.copy.choices.split is not None and source.array is None and source.location.is_file()
@@ -70,7 +82,6 @@ def check(plan: Plan, destination: Path) -> None:
             f"{source.location.name} keeps the rows of its other splits, which name files beside it: name an "
             f"--output in {source.root}."
         )
-    record = record_of(destination)
     if record.exists() and _read(record)["state"] != "writing":
         raise InputError(f"{record} already exists, the record of another copy; delete it or name another output.")
 
@@ -80,7 +91,8 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
 
     Args:
         plan: What changes.
-        destination: Must not exist; an empty folder is allowed for a folder.
+        destination: Must not exist; an empty folder is allowed for a folder, and a copy by the same plan whose call was
+            killed before its record was finished.
         watcher: Follows the copying.
 
     Raises:
@@ -89,6 +101,11 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
     check(plan, destination)
     record, copy = record_of(destination), plan.copy
     record.parent.mkdir(parents=True, exist_ok=True)
+    began = _began(plan, destination)
+    if began is not None:
+        if not is_copy(copy, destination):
+            raise InputError(f"{destination} already exists; name another --output.")
+        return _finished(plan, destination, began)
     content = _record(plan, destination)
     write_json(record, {**content, "state": "writing"})  # before the copy: a copy without a record could not be undone
     try:
@@ -97,12 +114,28 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
         if _id_of(record) == content["id"]:  # else another call is at work on the same
             record.unlink(missing_ok=True)
         raise
+    return _finished(plan, destination, content)
+
+
+def _finished(plan: Plan, destination: Path, content: dict[str, Any]) -> Written:
+    record = record_of(destination)
     write_json(
         record, {**content, "state": "done", "copy_digest": fingerprint(destination, of_names=content["folders"])}
     )
-    pattern = pattern_from(copy, destination)
+    pattern = pattern_from(plan.copy, destination)
     notes = () if pattern is None else (f"The copy is read with --path-pattern {pattern!r}.",)
     return Written(destination, record, notes)
+
+
+def _began(plan: Plan, destination: Path) -> dict[str, Any] | None:
+    """Return the record of a copy by this plan that appeared, but whose call was killed then; None for none."""
+    record = record_of(destination)
+    there = destination.is_file() or (destination.is_dir() and any(destination.iterdir()))
+    if not there or not record.exists():
+        return None
+    content, wanted = _read(record), json.loads(json.dumps(_record(plan, destination)))
+    same = {*content} == {*wanted} and all(content[name] == wanted[name] for name in {*wanted} - _OF_ONE_CALL)
+    return content if same and content["state"] == "writing" else None
 
 
 def write_list(plan: Plan, file: Path | None) -> str:
@@ -195,6 +228,11 @@ def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -
 
 def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int:
     source, choices = Path(content["source"]), choices_in(content["reading"], record_of(destination))
+    if destination.is_file() and source.is_file() and fingerprint(source) == content.get("source_digest"):
+        data = read_source(source, **asdict(choices))
+        whole = Copy(data, choices, data.labels, np.ones(len(data), np.bool_))
+        if fingerprint(destination) != content.get("copy_digest") and is_copy(whole, destination):
+            return len(content["changes"])  # by an undo that was interrupted
     for file, digest, what in ((destination, "copy_digest", "copy"), (source, "source_digest", "source")):
         if not file.exists():
             raise InputError(f"{file}, the {what} of the record, is not there; nothing was changed.")

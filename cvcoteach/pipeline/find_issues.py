@@ -229,7 +229,7 @@ def _cross_validated(
         folder=run.path,
         source=run.record["source"],
         paths=data.paths,
-        pred_probs=np.asarray(posterior.pred_probs),
+        pred_probs=posterior.pred_probs,
         pred_probs_round_1=result.rounds[0].pred_probs,
         selected=result.selected,
         candidate=result.candidate,

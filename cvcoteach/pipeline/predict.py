@@ -14,6 +14,7 @@ from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
 from cvcoteach.data.sources import Choices, at_hand, has_labels, read_source, read_unlabelled
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 from cvcoteach.pipeline.prepare import load
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import numbers_of
@@ -29,7 +30,10 @@ class Predictions:
     file: Path
     """The CSV."""
     table: pd.DataFrame
-    """One row per image: path, given_label (if any), predicted_label, probability, and p:NAME per class."""
+    """One row per image: path, given_label (if any), predicted_label, probability, and p:NAME per class.
+
+    Of more than 2,000 classes there are no columns p:NAME.
+    """
     accuracy: float | None
     """Share of readable images whose prediction is the given label, in [0, 1]; None without labels."""
     unreadable: int
@@ -94,7 +98,8 @@ def predict(
         columns["given_label"] = names[labels]
     columns["predicted_label"] = names[predicted]
     columns["probability"] = probs.max(axis=1)
-    columns |= {f"p:{name}": probs[:, k] for k, name in enumerate(loaded.class_names)}
+    if len(names) <= MANY_CLASSES:
+        columns |= {f"p:{name}": probs[:, k] for k, name in enumerate(loaded.class_names)}
     table = pd.DataFrame(columns)
     predictions = [name for name in table.columns if name not in ("path", "given_label")]
     table.loc[~images.readable, predictions] = np.nan

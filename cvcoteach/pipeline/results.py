@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
-from cvcoteach._files import write_arrays
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
 from cvcoteach.issues.summary import figures
+from cvcoteach.noise_model.top_probs import Answer
 from cvcoteach.pipeline.pictures import pictures_of
-from cvcoteach.pipeline.result_arrays import read_result_arrays
+from cvcoteach.pipeline.result_arrays import read_result_arrays, write_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_summary import confusions
 from cvcoteach.pipeline.settings import RULES
@@ -64,9 +63,10 @@ class RunResults:
     """Where the run found its images, or what its caller called them."""
     paths: tuple[str, ...]
     """n names of images, as in the source."""
-    pred_probs: PredProbs
-    """(n, K) out-of-sample probabilities from which everything else follows; of "agreement" those of round 1."""
-    pred_probs_round_1: PredProbs
+    pred_probs: Answer
+    """(n, K) out-of-sample probabilities from which everything else follows; of "agreement" those of round 1. Of more
+    than 2,000 classes they are `TopProbs`: `pred_probs[rows]` is an array."""
+    pred_probs_round_1: Answer
     """(n, K) those of round 1, whose models learned from all given labels."""
     selected: BoolArray
     """(n,) S: taken for right by the rounds; the models of the last one learned from it."""
@@ -299,7 +299,7 @@ class RunResults:
         Raises InputError where the disk is full or the folder cannot be written.
         """
         write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
-        ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
+        ours = {name: getattr(self, name) for name in _IN_ARRAYS}
         found, n = self.found, len(self.labels)
         if found.splits is None:
             found = replace(found, splits=np.full(n, ""))
@@ -308,8 +308,8 @@ class RunResults:
         if found.n_annotators is None:
             found = replace(found, n_annotators=np.zeros(n, np.int64), agreement=np.ones(n))
         found = replace(found, duplicate_of=self.duplicate_of)
-        of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
-        write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
+        of_issues = {name: getattr(found, name) for name in _OF_ISSUES}
+        write_result_arrays(run.path / ARRAYS, {"dropped": self.dropped, **ours, **of_issues})
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
 
     @staticmethod
@@ -356,8 +356,10 @@ def read_unreadable(folder: Path) -> dict[str, str]:
         return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
 
 
-def _plain(array: npt.NDArray[Any]) -> Any:
+def _plain(array: Any) -> Any:
     """Text, numbers and names as what they were before numpy had them; other arrays as they are."""
+    if not isinstance(array, np.ndarray):
+        return array
     if array.ndim == 0:
         return array.item()
     return tuple(array.tolist()) if array.dtype.kind == "U" else array

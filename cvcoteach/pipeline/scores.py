@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from cvcoteach._validation import IntArray, PredProbs
+from cvcoteach.issues.label_issues import pairs_counted
 
 TOP = 5
 
@@ -24,16 +26,16 @@ class Scores:
     """Share with the right class among the five most probable, in [0, 1]; None with five classes or fewer."""
     per_class: tuple[float, ...]
     """(K,) share of right predictions among the images of each class; NaN for a class without images."""
-    confusion: IntArray
-    """(K, K) number of images of class i that were predicted as j."""
+    confusion: IntArray | csr_array
+    """(K, K) number of images of class i that were predicted as j; sparse for more than 2,000 classes."""
 
 
 def score(pred_probs: PredProbs, labels: IntArray) -> Scores:
     """Return the scores of probabilities (n, K) for images of the classes `labels` (n,)."""
     n, k = pred_probs.shape
     predicted = pred_probs.argmax(axis=1)
-    confusion = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
-    right, counts = np.diag(confusion), confusion.sum(axis=1)
+    confusion = pairs_counted(labels, predicted, k)
+    right, counts = confusion.diagonal(), confusion.sum(axis=1)
     per_class = np.divide(right, counts, out=np.full(k, np.nan), where=counts > 0)
     top5 = None
     if k > TOP:
@@ -55,7 +57,12 @@ def per_class_table(ours: Scores, plain: Scores, class_names: Sequence[str]) -> 
 
 
 def confusion_table(scores: Scores, class_names: Sequence[str]) -> pd.DataFrame:
-    """Return one row per true class, one column per predicted class."""
+    """Return one row per true class, one column per predicted class; of a sparse confusion one row per pair."""
+    if isinstance(scores.confusion, csr_array):
+        true, predicted = scores.confusion.nonzero()
+        names = np.asarray(class_names, dtype=object)
+        pairs = {"predicted": names[predicted], "n_images": scores.confusion[true, predicted]}
+        return pd.DataFrame(pairs, index=pd.Index(names[true], name="true"))
     return pd.DataFrame(
         scores.confusion, index=pd.Index(class_names, name="true \\ predicted"), columns=list(class_names)
     )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.arrow import arrow_table
 from cvcoteach.data.sources.joined import in_order, read_splits
@@ -76,6 +77,10 @@ def opened_part(location: Path, choices: Choices) -> tuple[Saved, tuple[str, ...
         stamp = stamp_of(files)
     except OSError as error:
         raise InputError(f"{folder} lacks the file {error.filename}; save the dataset again.") from None
+    except ValueError as error:  # a name with a null byte
+        raise InputError(
+            f"{folder / _STATE} does not name the files of the dataset ({error}); save it again."
+        ) from None
     with _opened(files[0]) as reader:
         schema = reader.schema
     features = _json(folder / _INFO).get("features") if (folder / _INFO).is_file() else None
@@ -163,9 +168,10 @@ FORMAT = Format(
 
 
 def _json(file: Path) -> dict[str, Any]:
+    check_regular(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); save the dataset again.") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} is not what datasets writes; save the dataset again.")

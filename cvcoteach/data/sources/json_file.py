@@ -110,6 +110,6 @@ def beside(file: Path, path: str, subset: str = "") -> str:
                 if subset
                 else (os.path.join(folder, end),)
             ):
-                if (file.parent / place).is_file():
+                if os.path.isfile(file.parent / place):  # False for a name that no file can have
                     return place
     return path

@@ -28,6 +28,16 @@ def _is_label_studio(content: Any) -> bool:
 
 
 def open_label_studio(file: Path, choices: Choices) -> Table:
+    """Return the tasks of a JSON export as `_table` does. Raises InputError for one of another form too."""
+    try:
+        return _table(file, choices)
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{file.name} is not as Label Studio writes it ({type(error).__name__}: {error}).") from None
+
+
+def _table(file: Path, choices: Choices) -> Table:
     """Return the tasks of a JSON export: the choice that most annotators made; skipped annotations do not count.
 
     Raises:

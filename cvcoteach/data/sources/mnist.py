@@ -14,8 +14,10 @@ from typing import IO, cast
 
 import numpy as np
 
+from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
+from cvcoteach.data.sources.npz import ALWAYS_UNPACKED, MOST_UNPACKED
 from cvcoteach.data.sources.source import Choices, Format, UnlabelledError, chosen_split
 
 _IMAGES = re.compile(r"(.*?)[-_.]?images[-.]idx3-ubyte(\.gz)?")
@@ -72,6 +74,8 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
                 raise InputError(f"{file.name} is no idx file of {n_axes} axes of bytes; it begins with {head[:4]!r}.")
             shape = struct.unpack(f">{n_axes}I", head[4:])
             size = math.prod(shape)
+            if file.suffix == ".gz" and size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
+                raise InputError(f"{file.name} would take {in_bytes(size)} unpacked; unpack it with gunzip.")
             data = opened.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file} cannot be read ({error}).") from None

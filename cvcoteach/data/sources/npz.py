@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 _PAIRS = (("images", "labels"), ("image", "label"), ("x", "y"), ("X", "y"), ("data", "labels"), ("data", "target"))
 _SPLIT = re.compile(r"(?:(train|val|valid|test)_(images|labels)|(x|y)_(train|val|valid|test))", re.IGNORECASE)
 _SPLIT_ORDER = ("train", "val", "valid", "test")
-_ALWAYS_UNPACKED, _MOST_UNPACKED = 2**30, 200
+ALWAYS_UNPACKED, MOST_UNPACKED = 2**30, 200
 """Bytes that an array may always unpack to, and how many times its packed size otherwise; images take about ten."""
 
 
@@ -196,7 +196,7 @@ class _Arrays:
 def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Raise InputError for an array that a small file unpacks to gigabytes, as images hardly do."""
     packed = next((part for part in archive.infolist() if part.filename in (name, f"{name}.npy")), None)
-    if packed is None or packed.file_size <= max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed.compress_size):
+    if packed is None or packed.file_size <= max(ALWAYS_UNPACKED, MOST_UNPACKED * packed.compress_size):
         return
     raise InputError(
         f"{name} in {location.name} would unpack from {packed.compress_size / 1e6:.1f} MB to "

@@ -59,7 +59,7 @@ def open_lines(file: Path) -> Table:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"line {number} of {file.name} is no JSON ({error}).") from None
         if not isinstance(record, dict):
             raise InputError(f"line {number} of {file.name} is {line[:40]!r}; it takes an object per image.")

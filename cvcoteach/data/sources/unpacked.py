@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from cvcoteach._files import PARTIAL, DamagedError, digest, read_array, save_array
+from cvcoteach._files import PARTIAL, DamagedError, check_regular, digest, read_array, save_array
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.parts import part_of
@@ -25,8 +25,10 @@ _BUFFER = 2**22
 
 
 def stamp_of(files: Iterable[Path]) -> str:
-    """Return what tells whether files have changed: their names, sizes and times."""
+    """Return what tells whether files have changed: their names, sizes and times. Raises InputError for a pipe."""
     stats = [(file, file.stat()) for file in files]
+    for file, _ in stats:
+        check_regular(file)
     return digest(*[f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats])
 
 
@@ -52,6 +54,8 @@ def unpack(
         with filelock.FileLock(base / f".{folder.name}.lock"):
             ends = _ends_in(folder)
             if ends is None:
+                for left in base.glob(f".{folder.name}.*{PARTIAL}"):  # of calls that were killed
+                    shutil.rmtree(left, ignore_errors=True)
                 ends = _write(base, folder, {"location": str(location), "part": part}, images())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import pandas as pd
 
+from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.labels import describe, encode, group_codes
@@ -27,6 +28,8 @@ _LARGEST_TEXT = 2**20
 """Bytes of a label or a JSON."""
 _BUFFER = 2**20
 _BLOCK = tarfile.BLOCKSIZE
+_LARGEST_IMAGE = 2**30
+"""Bytes of an image; a packed shard of a few megabytes may claim to hold more."""
 
 
 class Sample(NamedTuple):
@@ -235,6 +238,10 @@ def _walk(shards: list[Path], samples: list[Sample], *, images: bool) -> Iterato
                         f"{shard.name} holds several images of the sample {key!r}; it takes one image per sample."
                     )
                 seen.add(key)
+                if entry.size > _LARGEST_IMAGE:
+                    raise InputError(
+                        f"{entry.name} in {shard.name} takes {in_bytes(entry.size)}, too much for an image."
+                    )
                 # its texts may come after the image: they land in the same dict
                 part = part_of(str(shard), entry.offset_data, entry.size)
                 samples.append(Sample(f"{name}/{entry.name}", texts.setdefault(key, {}), part, shard.name, key))
@@ -299,7 +306,7 @@ def _value(sample: Sample, key: str) -> Any:
         return None
     try:
         found = json.loads(sample.texts["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the .json of {sample.name} cannot be read ({error}).") from None
     value = found.get(key) if isinstance(found, dict) else None
     if isinstance(value, list | dict):

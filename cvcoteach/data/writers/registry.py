@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,27 @@ def replace_copy(copy: Copy, destination: Path) -> None:
         writer.write(copy, Path(folder) / "new", lambda done, to_do: None)
         os.replace(destination, Path(folder) / "old")
         os.replace(Path(folder) / "new", destination)
+
+
+def is_copy(copy: Copy, file: Path) -> bool:
+    """Return whether a folder or file is what `write_copy` makes; it is written again beside it to see that.
+
+    Raises InputError as `write_copy` does.
+    """
+    again = file.with_name(f".again-{file.name}")
+    _remove(again)
+    try:
+        _writer_of(copy.source).write(copy, again, lambda done, to_do: None)
+        return fingerprint(again) == fingerprint(file)
+    finally:
+        _remove(again)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def names_in_copy(copy: Copy) -> list[str] | None:

@@ -10,11 +10,13 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.fiftyone.store.fields import ACCEPTED, STATUSES, UNREVIEWED, object_ids
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.staleness import n_removed
+from cvcoteach.issues.label_issues import pairs_counted
 
 QUALITY_BINS = 20
 ANNOTATOR_NAMES = ("annotator", "annotated_by", "annotator_id", "labeler", "labeled_by", "rater", "worker", "worker_id")
@@ -154,12 +156,11 @@ def _next_in(
 def pairs(results: FindLabelIssuesResults, done: Reviews, most: int = 50) -> list[tuple[str, str, int]]:
     """Return given and suggested class and how many labels are left to review, of the pairs with most of these."""
     issues, left_ = results.issues, done.left(results)
-    counts = _pair_counts(issues.labels[left_], issues.suggested[left_], issues.n_classes)
-    order = np.argsort(-counts, axis=None, kind="stable")[:most]
-    rows, columns = np.unravel_index(order, counts.shape)
-    names = issues.class_names
-    found = zip(rows.tolist(), columns.tolist(), strict=True)
-    return [(names[row], names[column], int(counts[row, column])) for row, column in found if counts[row, column]]
+    pair, counts = np.unique(issues.labels[left_] * issues.n_classes + issues.suggested[left_], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    names, (rows, columns) = issues.class_names, np.divmod(pair[order], issues.n_classes)
+    found = zip(rows.tolist(), columns.tolist(), counts[order].tolist(), strict=True)
+    return [(names[row], names[column], count) for row, column, count in found]
 
 
 def annotators(dataset: Any, results: FindLabelIssuesResults) -> tuple[str | None, dict[str, int]]:
@@ -222,15 +223,11 @@ def with_flag(results: FindLabelIssuesResults, field: str) -> Any:
     return _view(results, mask)
 
 
-def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64]:
-    """Count flagged labels by given class (row) and suggested class (column), (K, K)."""
+def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64] | csr_array:
+    """Count flagged labels by given class (row) and suggested class (column), (K, K), as `pairs_counted`."""
     issues = results.issues
-    flags = issues.is_label_issue
-    return _pair_counts(issues.labels[flags], issues.suggested[flags], issues.n_classes)
-
-
-def _pair_counts(given: IntArray, suggested: IntArray, k: int) -> npt.NDArray[np.int64]:
-    return np.bincount(given * k + suggested, minlength=k * k).reshape(k, k)
+    flagged = issues.is_label_issue
+    return pairs_counted(issues.labels[flagged], issues.suggested[flagged], issues.n_classes)
 
 
 def quality_histogram(results: FindLabelIssuesResults) -> tuple[IntArray, IntArray]:

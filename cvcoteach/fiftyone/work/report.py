@@ -72,7 +72,6 @@ def write_report(dataset: Any, to: str, brain_key: str | None = None) -> Path:
         unreadable={},
         alternative=other,
         alternative_prob=np.where(issues.suggested != issues.labels, issues.suggested_prob, 0.0),
-        duplicate_of=np.full(n, -1, np.int64),
         reviewed=np.zeros(n, np.bool_),
         found=issues,
     )
