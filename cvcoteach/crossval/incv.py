@@ -270,11 +270,10 @@ class IterativeCV:
         posterior = result.posterior
         if names is not None and scorer.held_out is not None:
             probs = result.pred_probs if self.select == "posterior" else result.rounds[0].pred_probs
-            # of many classes, one model of the noise has to do for all splits
-            of_all = isinstance(probs, TopProbs)
-            posterior = (
-                fit_posterior(y, probs) if of_all else fit_by_split(y, probs, list(rows_by_split(names).values()))
-            )
+            if isinstance(probs, TopProbs):  # one model of the noise has to do for all splits
+                posterior = fit_posterior(y, probs)
+            else:
+                posterior = fit_by_split(y, probs, list(rows_by_split(names).values()))
         return replace(result, splits=names, posterior=_with_strangers(posterior, scorer))
 
     def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:

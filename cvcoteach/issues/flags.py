@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach.noise_model.affine import RARE
 from cvcoteach.noise_model.posterior import Posterior
 
 FlagFor = Literal["f1", "precision", "recall"]
@@ -36,7 +37,8 @@ GOAL = 0.9
 """Expected precision or recall of flags for "precision" or "recall"."""
 
 BEYOND_JUDGMENT = 3
-"""Labels of a class up to which nobody can tell right ones from wrong ones: models that score them saw two at most."""
+"""Labels of a class up to which nobody can tell right ones from wrong ones, where other classes have many more: models
+that score them saw two at most."""
 
 FEW_RIGHT, MOST_LOST = 100, 0.25
 """Of a class with fewer than 100 labels expected to be right, flags take at most a quarter of these: whoever accepts
@@ -107,7 +109,7 @@ def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
 def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) -> BoolArray:
     """Take flags back where they would take a rare class away, (n,).
 
-    A class with up to `BEYOND_JUDGMENT` labels keeps none. Of one with fewer than `FEW_RIGHT` labels expected to be
+    A class that is `beyond_judgment` keeps none. Of one with fewer than `FEW_RIGHT` labels expected to be
     right, the least doubtful lose their flags until at most `MOST_LOST` of these are flagged.
 
     Args:
@@ -116,8 +118,8 @@ def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) ->
         labels: (n,) given, 0..K-1.
     """
     right = 1 - wrong
-    counts, total = np.bincount(labels), np.bincount(labels, right)
-    result = flags & (counts[labels] > BEYOND_JUDGMENT)
+    total = np.bincount(labels, right)
+    result = flags & ~np.isin(labels, beyond_judgment(labels))
     rows = np.flatnonzero(result & (total[labels] < FEW_RIGHT))
     if not len(rows):
         return result
@@ -127,6 +129,12 @@ def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) ->
     before = np.repeat(lost[first] - right[rows[first]], np.diff(np.r_[first, len(rows)]))
     result[rows[lost - before > np.maximum(MOST_LOST * total[given], _LEAST_LOST)]] = False
     return result
+
+
+def beyond_judgment(labels: IntArray) -> IntArray:
+    """Return the classes with up to `BEYOND_JUDGMENT` labels, fewer than a quarter of the average class."""
+    counts = np.bincount(labels)
+    return np.flatnonzero((counts > 0) & (counts <= BEYOND_JUDGMENT) & (counts < RARE * counts[counts > 0].mean()))
 
 
 def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:

@@ -18,7 +18,7 @@ from cvcoteach.data.copies import contradictions
 from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues import issues_file
 from cvcoteach.issues.display import table_html
-from cvcoteach.issues.flags import BEYOND_JUDGMENT, FEW_RIGHT, PROBABLY_WRONG, FlagRule, flags_of
+from cvcoteach.issues.flags import FEW_RIGHT, PROBABLY_WRONG, FlagRule, beyond_judgment, flags_of
 from cvcoteach.issues.strangers import MARKED
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition, dense
@@ -220,9 +220,8 @@ class LabelIssues:
 
     @property
     def beyond_judgment(self) -> IntArray:
-        """Classes with so few labels that nobody can tell right ones from wrong ones (`BEYOND_JUDGMENT`)."""
-        counts = np.bincount(self.labels, minlength=self.n_classes)
-        return np.flatnonzero((counts > 0) & (counts <= BEYOND_JUDGMENT))
+        """Classes with so few labels that nobody can tell right ones from wrong ones."""
+        return beyond_judgment(self.labels)
 
     @property
     def _numbers(self) -> IntArray:

@@ -150,6 +150,14 @@ class RunResults:
         return self.found.contradiction
 
     @property
+    def has_copy(self) -> BoolArray:
+        """(n,) images that have an exact copy."""
+        copies = self.duplicate_of >= 0
+        result = copies.copy()
+        result[self.duplicate_of[copies]] = True
+        return result
+
+    @property
     def likely(self) -> IntArray:
         """(n,) the most probable true class, which of a flagged label may be the given one."""
         return np.where(self._given_is_likely, self.labels, self.alternative)
