@@ -25,6 +25,7 @@ from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.kfold import OutOfSampleScorer, check_enough_images, parts_of_round
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
+from cvcoteach.crossval.views import View, as_trainers, finished_of, fused
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
@@ -81,6 +82,8 @@ class CrossValResult:
     """r as used: images dropped for each one kept, at most; 0 for "posterior"."""
     posterior: Posterior
     """Of `pred_probs`; for "agreement" of those of round 1, which all come from models of the same kind."""
+    views: tuple[View, ...] = ()
+    """What each of several trainers said; none where there is a single one."""
 
     def _repr_html_(self) -> str:
         """Return a row per round, for notebooks."""
@@ -203,24 +206,27 @@ class IterativeCV:
 
     def run(
         self,
-        trainer: FoldTrainer,
+        trainer: FoldTrainer | Sequence[FoldTrainer],
         labels: npt.ArrayLike,
         *,
         n_classes: int | None = None,
         groups: npt.ArrayLike | None = None,
-        finished: Finished | None = None,
+        finished: Finished | Sequence[Finished] | None = None,
         on_fold: OnFold | None = None,
     ) -> CrossValResult:
         """Run all rounds; "agreement" ends early where the candidates run out.
 
         Args:
-            trainer: Trains and answers each fold.
+            trainer: Trains and answers each fold; or, for "posterior", several whose models err differently, such as
+                heads on features and networks from scratch. The probabilities of such views are fused
+                (`fuse_pred_probs`) round by round, and all learn from the same selection.
             labels: (n,) given labels, whole numbers 0..K-1.
             n_classes: K; None: the largest label + 1.
             groups: (n,) group of each image, of any kind, such as its patient or video: no model judges an image of a
                 group that it trained on. None: each image stands alone.
-            finished: Answers of earlier folds by `FoldKey`. Each new one lands there the moment it exists, and one that
-                is there is not trained again. The caller makes sure that they belong to the same run.
+            finished: Answers of earlier folds by `FoldKey`; a list of them for several trainers. Each new one lands
+                there the moment it exists, and one that is there is not trained again. The caller makes sure that they
+                belong to the same run.
             on_fold: Called before and after each training.
 
         Returns:
@@ -230,29 +236,37 @@ class IterativeCV:
             InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
                 answer is no probability; the folds finished by then are in `finished`.
         """
-        if not callable(getattr(trainer, "fit_predict", None)):
-            raise InputError(
-                f"trainer is a {type(trainer).__name__} without fit_predict; it takes a FoldTrainer, such as "
-                "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
-            )
         y, k = as_labels(labels, n_classes)
+        trainers = as_trainers(trainer, len(y))
+        if len(trainers) > 1 and self.select == "agreement":
+            raise InputError(
+                f"{len(trainers)} trainers are given, but select agreement is algorithm 1, which takes a single one."
+            )
         found = None if groups is None else as_groups(groups, len(y))
         folds = self.folds(n_units(len(y), found))
         check_enough_images(len(y), max(folds), found)
-        scorer = OutOfSampleScorer(trainer, k, len(folds), self.seed, finished, on_fold, found)
-        return self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
+        scorers = [
+            OutOfSampleScorer(each, k, len(folds), self.seed, there, on_fold, found, view)
+            for view, (each, there) in enumerate(
+                zip(trainers, finished_of(finished, len(trainers)), strict=True), start=1
+            )
+        ]
+        return self._by_agreement(scorers[0], y) if self.select == "agreement" else self._by_posterior(scorers, y)
 
-    def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
-        everything = np.arange(len(labels))
-        folds = self.folds(n_units(len(labels), scorer.groups))
+    def _by_posterior(self, scorers: Sequence[OutOfSampleScorer], labels: IntArray) -> CrossValResult:
+        everything, groups = np.arange(len(labels)), scorers[0].groups
+        folds = self.folds(n_units(len(labels), groups))
         learned, selected = labels, np.ones(len(labels), np.bool_)
-        answers: list[PredProbs] = []
+        answers: list[list[PredProbs]] = [[] for _ in scorers]  # of each view
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
-            parts = parts_of_round(labels, n_folds, self.seed, number, scorer.groups)
-            probs = scorer.score_all(number, parts, learned, selected)
-            answers.append(probs)
-            posterior = fit_posterior(labels, _evidence(answers))
+            parts = parts_of_round(labels, n_folds, self.seed, number, groups)
+            for scorer, of_view in zip(scorers, answers, strict=True):
+                of_view.append(scorer.score_all(number, parts, learned, selected))
+            probs, _ = fused(labels, [of_view[-1] for of_view in answers])
+            views = [_evidence(of_view) for of_view in answers]
+            evidence, weights = fused(labels, views)
+            posterior = fit_posterior(labels, evidence)
             before = selected
             if number < len(folds):
                 # so many of each class that there are two per part to learn it from
@@ -273,12 +287,13 @@ class IterativeCV:
             )
         return CrossValResult(
             labels=labels,
-            pred_probs=_evidence(answers),
+            pred_probs=evidence,
             last_round=np.full(len(labels), len(rounds)),
             rounds=tuple(rounds),
             select=self.select,
             remove_ratio=0.0,
             posterior=posterior,
+            views=tuple(map(View, views, weights.tolist())) if len(views) > 1 else (),
         )
 
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:

@@ -101,6 +101,8 @@ class OutOfSampleScorer:
     """Called before and after each training."""
     groups: IntArray | None = None
     """(n,) groups 0, 1, …; no model scores an image of a group that it trained on."""
+    view: int = 1
+    """Which of several trainers it is, from 1."""
 
     def score_all(self, number: int, parts: IntArray, learned: IntArray, selected: BoolArray) -> PredProbs:
         """Score all images by models of `selected`, each without one part.
@@ -159,6 +161,7 @@ class OutOfSampleScorer:
             n_rounds=self.n_rounds,
             finished=self.finished,
             on_fold=self.on_fold,
+            view=self.view,
         )
         total = np.zeros((len(learned), self.n_classes), np.float32)
         for key, answer in answers.items():

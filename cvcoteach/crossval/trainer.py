@@ -66,6 +66,8 @@ class FoldProgress:
     """Number of images to answer for."""
     state: Literal["start", "done", "kept"]
     """Before the training, after it, or its answer was there already."""
+    view: int = 1
+    """Which of several trainers, from 1."""
 
 
 Finished = MutableMapping[FoldKey, PredProbs]
@@ -87,6 +89,7 @@ def train_folds(
     n_rounds: int,
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
+    view: int = 1,
 ) -> dict[FoldKey, PredProbs]:
     """Train the folds of a round that are not in `finished`; a `BatchFoldTrainer` gets all folds at once.
 
@@ -97,6 +100,7 @@ def train_folds(
         n_rounds: Number of rounds of the run, for `on_fold`.
         finished: Answers by fold; each new one lands there the moment it exists.
         on_fold: Called before and after each training.
+        view: Which of several trainers it is, from 1.
 
     Returns:
         The answer of each fold, (len(eval_idx), K).
@@ -110,10 +114,11 @@ def train_folds(
     def tell(key: FoldKey, state: Literal["start", "done", "kept"]) -> None:
         if on_fold is not None:
             fold = folds[key]
-            on_fold(FoldProgress(key, n_rounds, len(folds), len(fold.train_idx), len(fold.eval_idx), state))
+            on_fold(FoldProgress(key, n_rounds, len(folds), len(fold.train_idx), len(fold.eval_idx), state, view))
 
     def checked(key: FoldKey, answer: npt.ArrayLike) -> PredProbs:
-        where = f"the trainer's answer for fold {key.fold} of round {key.round}"
+        whose = "the trainer's answer" if view == 1 else f"the answer of trainer {view}"
+        where = f"{whose} for fold {key.fold} of round {key.round}"
         return _as_answer(answer, (len(folds[key].eval_idx), n_classes), where)
 
     answers: dict[FoldKey, PredProbs] = {}
