@@ -36,7 +36,7 @@ TIME_FOR_A_SECOND_VIEW = 180.0
 """Seconds that networks from scratch may take beside heads on features."""
 
 _MEASURED_SECONDS = 2.0
-_ENLARGED, _STEP = 3, 32
+_ENLARGED, _STEP = 4, 32
 
 Load = Callable[..., Backbone]
 
@@ -112,7 +112,7 @@ def choose(look: Look, device: torch.device, *, size: int | None = None, load: L
 def features_size(side: int, own: int) -> int:
     """Return the size, pixels, that images of `side` are scaled to for a network that was trained on `own`.
 
-    Three times as large, but not beyond what the network was trained on.
+    Four times as large, but not beyond what the network was trained on.
     """
     return min(own, -(-_ENLARGED * side // _STEP) * _STEP)
 

@@ -77,10 +77,10 @@ def test_where_there_are_none_at_all_the_small_network_is_taken_and_what_to_inst
 
 
 def test_small_images_are_enlarged_but_not_beyond_what_the_network_knows() -> None:
-    assert [features_size(side, 224) for side in (32, 64, 75, 300)] == [96, 192, 224, 224]
+    assert [features_size(side, 224) for side in (32, 64, 75, 300)] == [128, 224, 224, 224]
     choice = choose(Look(400, 32), CPU, load=loaded)
     assert choice.backbone is not None
-    assert choice.backbone.size == 96
+    assert choice.backbone.size == 128
 
 
 def test_the_size_that_the_user_wants_is_taken() -> None:
