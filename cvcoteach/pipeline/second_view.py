@@ -41,7 +41,8 @@ def check_same_images(images: Images, n_kept: int) -> None:
     """Raise InputError where an image that has features cannot be read. n_kept: images that have features."""
     if int(images.readable.sum()) != n_kept:
         raise InputError(
-            f"{len(images.errors):,} of the images cannot be read; networks from scratch need every image that has features."
+            f"{len(images.errors):,} of the images cannot be read; networks from scratch need every image that has "
+            "features."
         )
 
 

@@ -131,7 +131,7 @@ def neighbours(standard: Floats, k: int) -> npt.NDArray[np.int64]:
 def margins(standard: Floats, given: Labels) -> npt.NDArray[np.float64]:
     """The margin (n,) of the given label inside training, averaged over the epochs of a linear head (AUM)."""
     torch.manual_seed(0)
-    x, y = torch.from_numpy(standard), torch.from_numpy(given)
+    x, y = torch.from_numpy(standard), torch.tensor(given)
     head = torch.nn.Linear(x.shape[1], K)
     torch.nn.init.zeros_(head.weight)
     optimizer, total = torch.optim.Adam(head.parameters(), lr=1e-3), np.zeros(len(given))
