@@ -19,6 +19,7 @@ _HOMES = {
     "find_label_issues": "cleanlab.filter",
     "fit_posterior": "noise_model.posterior",
     "FoldTrainer": "crossval.trainer",
+    "fuse_pred_probs": "crossval.views",
     "get_label_quality_scores": "cleanlab.filter",
     "HeadTrainer": "training.head_trainer",
     "how_many_reviews": "issues.reviews",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from cvcoteach.crossval.incv import IterativeCV as IterativeCV
     from cvcoteach.crossval.kfold import cross_validate as cross_validate
     from cvcoteach.crossval.trainer import FoldTrainer as FoldTrainer
+    from cvcoteach.crossval.views import fuse_pred_probs as fuse_pred_probs
     from cvcoteach.issues.label_issues import LabelIssues as LabelIssues
     from cvcoteach.issues.label_issues import sample_weights as sample_weights
     from cvcoteach.issues.precision_recall import expected_precision_recall as expected_precision_recall

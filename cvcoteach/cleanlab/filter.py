@@ -53,7 +53,8 @@ def find_label_issues(
     multi_label: bool = False,
     images: Any = None,
     features: npt.ArrayLike | None = None,
-    trainer: FoldTrainer | None = None,
+    trainer: FoldTrainer | Sequence[FoldTrainer] | None = None,
+    preset: str = "auto",
     class_names: Sequence[str] | None = None,
     n_rounds: int | None = None,
     n_folds: int | None = None,
@@ -90,9 +91,10 @@ def find_label_issues(
         n_jobs: as cleanlab's.
         verbose: as cleanlab's.
         multi_label: as cleanlab's.
-        images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset; networks are trained on them, fold by fold.
+        images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset: see `preset`.
         features: (n, d) embeddings; a linear head is trained on them.
-        trainer: anything with `fit_predict`, see `cvcoteach.FoldTrainer`.
+        trainer: anything with `fit_predict`, see `cvcoteach.FoldTrainer`; or several, whose probabilities are fused.
+        preset: how `images` are trained on: "auto", "fast" or "paper", see `label_issues`.
         class_names: (K,) name of each column of `pred_probs`, where labels are names.
         n_rounds: number of rounds; None: 3, for "incv" the paper's 4.
         n_folds: folds of every round; None: see `IterativeCV.folds`.
@@ -160,7 +162,7 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule)
+    settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule, preset)
     found = flagged(labels, evidence, settings, class_names, progress, groups, splits)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":

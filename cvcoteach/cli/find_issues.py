@@ -42,10 +42,11 @@ _FIRST = (
 @options.source_format
 @click.option(
     "--preset",
-    default="fast",
+    default="auto",
     show_default=True,
-    metavar="fast|paper|auto",
-    help="paper: INCV's published settings. auto: chosen for the images and this machine.",
+    metavar="auto|fast|paper",
+    help="auto: for photographs, heads on a pretrained network's features, otherwise a small network from scratch. "
+    "fast: that network for all images. paper: INCV's published settings.",
 )
 @click.option(
     "--model",
@@ -78,10 +79,16 @@ _FIRST = (
 @click.option(
     "--backbone",
     metavar="NAME|FILE",
-    help="Train heads on frozen features of torchvision:MODEL, timm:MODEL, package.module:function, a TorchScript or "
-    "torch.export file.",
+    help="Train heads on frozen features of torchvision:MODEL, timm:MODEL, package:efficientnet_lite0, "
+    "package.module:function, a TorchScript or torch.export file.",
 )
 @click.option("--finetune", is_flag=True, help="Train the --backbone itself in the folds.")
+@click.option(
+    "--also-from-scratch/--features-only",
+    default=None,
+    help="Judge by small networks from scratch too, beside heads on features, and fuse both.  [default: where preset "
+    "auto has time for it]",
+)
 @click.option("--head", default="linear", show_default=True, metavar="linear|mlp", help="Head to train on features.")
 @click.option(
     "--select",

@@ -26,6 +26,7 @@ from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.kfold import OutOfSampleScorer, parts_of_round
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
+from cvcoteach.crossval.views import View, as_trainers, check_views, finished_of, fused
 from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.display import table_html
 from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
@@ -88,6 +89,8 @@ class CrossValResult:
     """Of `pred_probs`; for "agreement" of those of round 1, which all come from models of the same kind."""
     splits: Names | None = None
     """(n,) name of the split of each image; None where there are none."""
+    views: tuple[View, ...] = ()
+    """What each of several trainers said; none where there is a single one."""
 
     def _repr_html_(self) -> str:
         """Return a row per round, for notebooks."""
@@ -220,19 +223,21 @@ class IterativeCV:
 
     def run(
         self,
-        trainer: FoldTrainer,
+        trainer: FoldTrainer | Sequence[FoldTrainer],
         labels: npt.ArrayLike,
         *,
         n_classes: int | None = None,
         groups: npt.ArrayLike | None = None,
         splits: npt.ArrayLike | None = None,
-        finished: Finished | None = None,
+        finished: Finished | Sequence[Finished] | None = None,
         on_fold: OnFold | None = None,
     ) -> CrossValResult:
         """Run all rounds; "agreement" ends early where the candidates run out.
 
         Args:
-            trainer: Trains and answers each fold.
+            trainer: Trains and answers each fold; or, for "posterior", several whose models err differently, such as
+                heads on features and networks from scratch. The probabilities of such views are fused
+                (`fuse_pred_probs`) round by round, and all learn from the same selection.
             labels: (n,) given labels, whole numbers 0..K-1.
             n_classes: K; None: the largest label + 1.
             groups: (n,) group of each image, of any kind, such as its patient or video: no model judges an image of a
@@ -240,8 +245,9 @@ class IterativeCV:
             splits: (n,) name of the split of each image, such as train and test: models learn from train alone, or from
                 the largest one where none is called so, and all of them judge the others, whose noise is estimated
                 apart.
-            finished: Answers of earlier folds by `FoldKey`. Each new one lands there the moment it exists, and one that
-                is there is not trained again. The caller makes sure that they belong to the same run.
+            finished: Answers of earlier folds by `FoldKey`; a list of them for several trainers. Each new one lands
+                there the moment it exists, and one that is there is not trained again. The caller makes sure that they
+                belong to the same run.
             on_fold: Called before and after each training.
 
         Returns:
@@ -251,22 +257,26 @@ class IterativeCV:
             InputError: For labels or groups that do not fit, classes of one image each, fewer images or groups than
                 folds, and a trainer whose answer is no probability; the folds finished by then are in `finished`.
         """
-        if not callable(getattr(trainer, "fit_predict", None)):
-            raise InputError(
-                f"trainer is a {type(trainer).__name__} without fit_predict; it takes a FoldTrainer, such as "
-                "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
-            )
         y, k = as_labels(labels, n_classes)
         check_classes_repeat(y)
+        trainers = as_trainers(trainer, len(y))
+        check_views(len(trainers), k, self.select)
         found = None if groups is None else as_groups(groups, len(y))
         names = None if splits is None else as_splits(splits, len(y))
-        scorer = OutOfSampleScorer(trainer, k, 1, self.seed, finished, on_fold, found, held_out(names), y)
-        folds = self.folds(scorer.n_units(len(y)))
-        scorer = replace(scorer, n_rounds=len(folds))
+        scorers = [
+            OutOfSampleScorer(each, k, 1, self.seed, there, on_fold, found, held_out(names), y, view)
+            for view, (each, there) in enumerate(
+                zip(trainers, finished_of(finished, len(trainers)), strict=True), start=1
+            )
+        ]
+        folds = self.folds(scorers[0].n_units(len(y)))
+        scorers = [replace(scorer, n_rounds=len(folds)) for scorer in scorers]
+        scorer = scorers[0]
         scorer.check_enough_images(len(y), max(folds))
         if k <= MANY_CLASSES:
-            check_memory(4.0 * len(y) * k * (len(folds) + 1), f"the probabilities of {len(y):,} images")
-        result = self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
+            n_arrays = (len(folds) + 1) * len(scorers)
+            check_memory(4.0 * len(y) * k * n_arrays, f"the probabilities of {len(y):,} images")
+        result = self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorers, y)
         posterior = result.posterior
         if names is not None and scorer.held_out is not None:
             probs = result.pred_probs if self.select == "posterior" else result.rounds[0].pred_probs
@@ -274,18 +284,22 @@ class IterativeCV:
                 posterior = fit_posterior(y, probs)
             else:
                 posterior = fit_by_split(y, probs, list(rows_by_split(names).values()))
-        return replace(result, splits=names, posterior=_with_strangers(posterior, scorer))
+        return replace(result, splits=names, posterior=_with_strangers(posterior, scorers))
 
-    def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
-        n, inside, learnable = len(labels), scorer.learned_from, scorer.learnable(len(labels))
-        folds = self.folds(scorer.n_units(n))
+    def _by_posterior(self, scorers: Sequence[OutOfSampleScorer], labels: IntArray) -> CrossValResult:
+        n, first = len(labels), scorers[0]
+        inside, learnable = first.learned_from, first.learnable(n)
+        folds = self.folds(first.n_units(n))
         learned, selected = labels, learnable
-        answers: list[Answer] = []
+        answers: list[list[Answer]] = [[] for _ in scorers]  # of each view
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
-            probs = scorer.score_all(number, scorer.parts(number, labels, n_folds), learned, selected)
-            answers.append(probs)
-            evidence = _evidence(answers, labels)
+            parts = first.parts(number, labels, n_folds)
+            for scorer, of_view in zip(scorers, answers, strict=True):
+                of_view.append(scorer.score_all(number, parts, learned, selected))
+            probs, _ = fused([of_view[-1] for of_view in answers], labels, inside)
+            views = [_evidence(of_view, labels) for of_view in answers]
+            evidence, weights = fused(views, labels, inside)
             posterior = fit_posterior(labels[inside], rows_of(evidence, inside))
             before = selected
             if number < len(folds):
@@ -314,6 +328,7 @@ class IterativeCV:
             select=self.select,
             remove_ratio=0.0,
             posterior=posterior,
+            views=tuple(map(View, map(np.asarray, views), weights.tolist())) if len(views) > 1 else (),
         )
 
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
@@ -368,14 +383,15 @@ class IterativeCV:
         )
 
 
-def _with_strangers(posterior: Posterior, scorer: OutOfSampleScorer) -> Posterior:
-    """Look for images that belong to no class, where there is a signal and the trainer has features (n, d)."""
-    features = getattr(scorer.trainer, "features", None)
+def _with_strangers(posterior: Posterior, scorers: Sequence[OutOfSampleScorer]) -> Posterior:
+    """Look for images that belong to no class, where there is a signal and a trainer has features (n, d)."""
     n = len(posterior.labels)
-    if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != n or not posterior.has_signal:
-        return posterior
-    typical = (posterior.pred_probs.argmax(axis=1) == posterior.labels) & (posterior.wrong < PROBABLY_WRONG)
-    return posterior.with_strangers(strangers(features, posterior.labels, typical, scorer.groups))
+    for scorer in scorers:
+        features = getattr(scorer.trainer, "features", None)
+        if isinstance(features, np.ndarray) and features.ndim == 2 and len(features) == n and posterior.has_signal:
+            typical = (posterior.pred_probs.argmax(axis=1) == posterior.labels) & (posterior.wrong < PROBABLY_WRONG)
+            return posterior.with_strangers(strangers(features, posterior.labels, typical, scorer.groups))
+    return posterior
 
 
 def _evidence(rounds: Sequence[Answer], labels: IntArray) -> Answer:

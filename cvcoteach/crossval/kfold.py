@@ -102,6 +102,8 @@ class OutOfSampleScorer:
     """(n,) images of other splits than the one learned from, such as test; None where there are none."""
     given: IntArray | None = None
     """(n,) given labels, which no model sees; with them probabilities of more than `MANY_CLASSES` are `TopProbs`."""
+    view: int = 1
+    """Which of several trainers it is, from 1."""
 
     @property
     def learned_from(self) -> IntArray | slice:
@@ -204,6 +206,7 @@ class OutOfSampleScorer:
             given=self.given,
             finished=self.finished,
             on_fold=self.on_fold,
+            view=self.view,
         )
         judged = [(folds[key].eval_idx, answer) for key, answer in answers.items()]
         mean = _MeanOfFolds(judged, np.sum(scored, axis=0, dtype=np.float32), self.n_classes)

@@ -73,6 +73,8 @@ class FoldProgress:
     """Number of images to answer for."""
     state: Literal["start", "done", "kept"]
     """Before the training, after it, or its answer was there already."""
+    view: int = 1
+    """Which of several trainers, from 1."""
 
 
 Finished = MutableMapping[FoldKey, Answer]
@@ -95,6 +97,7 @@ def train_folds(
     given: IntArray | None = None,
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
+    view: int = 1,
 ) -> dict[FoldKey, Answer]:
     """Train the folds of a round that are not in `finished`; a `BatchFoldTrainer` gets all folds at once.
 
@@ -107,6 +110,7 @@ def train_folds(
             kept as `TopProbs`.
         finished: Answers by fold; each new one lands there the moment it exists.
         on_fold: Called before and after each training.
+        view: Which of several trainers it is, from 1.
 
     Returns:
         The answer of each fold, (len(eval_idx), K).
@@ -120,10 +124,11 @@ def train_folds(
     def tell(key: FoldKey, state: Literal["start", "done", "kept"]) -> None:
         if on_fold is not None:
             fold = folds[key]
-            on_fold(FoldProgress(key, n_rounds, len(folds), len(fold.train_idx), len(fold.eval_idx), state))
+            on_fold(FoldProgress(key, n_rounds, len(folds), len(fold.train_idx), len(fold.eval_idx), state, view))
 
     def checked(key: FoldKey, answer: Any) -> Answer:
-        where = f"the trainer's answer for fold {key.fold} of round {key.round}"
+        whose = "the trainer's answer" if view == 1 else f"the answer of trainer {view}"
+        where = f"{whose} for fold {key.fold} of round {key.round}"
         shape = (len(folds[key].eval_idx), n_classes)
         if given is None or n_classes <= MANY_CLASSES:
             return _as_answer(answer, shape, where)

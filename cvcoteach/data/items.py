@@ -14,13 +14,15 @@ import pandas as pd
 from PIL import Image
 
 from cvcoteach._validation import InputError, as_array
+from cvcoteach.data.brightness import brightness_levels
 from cvcoteach.data.decode import as_pixels, squash
-from cvcoteach.data.images import LARGEST_SMALL_IMAGE, Images, load_images, size_for
+from cvcoteach.data.images import LARGEST_SMALL_IMAGE, Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import ORDINARY, Levels, Pixels, bytes_of, levels_of, merged, range_of
 from cvcoteach.data.sources import Source, check_images, spread, unlabelled
 
 Kind = Literal["features", "images", "paths", "dataset"]
 
+_LOOKED_AT = 16
 _COMPARED = 16
 """Items whose labels are compared with the dataset's `targets`."""
 
@@ -111,10 +113,35 @@ def load_any(
     return images if found is None else replace(images, levels=found)
 
 
-def pixels_of(X: Any, where: str = "X") -> Pixels:
-    """Return images as pixels (n, H, W, 1|3) uint8: arrays of them as they are, everything else by `images_of`."""
+def pixels_of(X: Any, where: str = "X", size: int | None = None) -> Pixels:
+    """Return images as pixels (n, H, W, 1|3) uint8: arrays of them as they are, everything else by `load_any`.
+
+    size: pixels a side; None: the images' own, 64 at most.
+    """
     if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim == 4 and X.shape[3] in (1, 3) and X.size:
         return X
+    X, kind = _imaged(X, where)
+    return load_any(X, kind, size=size, where=where).pixels
+
+
+def look_at(X: Any, where: str = "X") -> tuple[int, int, int]:
+    """Return the number of images, their height and width in pixels, and the levels of gray that one uses.
+
+    X and errors as of `pixels_of`.
+    """
+    X, kind = _imaged(X, where)
+    if kind == "dataset":
+        if not len(X):
+            raise InputError(f"{where} is an empty dataset; it takes one image per label.")
+        images = [_image(X[row], f"{where}[{row}]") for row in spread(len(X), _LOOKED_AT).tolist()]
+        gray = [len(np.unique(image[..., :3].mean(axis=2))) for image in images]
+        return len(X), int(np.median([min(image.shape[:2]) for image in images])), int(np.median(gray))
+    source = _source(X, where)
+    return len(source), natural_size(source), brightness_levels(source)
+
+
+def _imaged(X: Any, where: str) -> tuple[Any, Kind]:
+    """Return X and its kind, which is not features. Raises InputError for what is no images."""
     kind = kind_of(X)
     if kind == "features":
         array = as_array(X, where)
@@ -122,8 +149,8 @@ def pixels_of(X: Any, where: str = "X") -> Pixels:
             raise InputError(
                 f"{where} has shape {array.shape}; it takes images (n, H, W) or (n, H, W, C), paths, or a Dataset."
             )
-        X, kind = array, "images"
-    return load_any(X, kind, where=where).pixels
+        return array, "images"
+    return X, kind
 
 
 def _source(X: Any, where: str) -> Source:

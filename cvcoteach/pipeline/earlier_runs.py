@@ -117,6 +117,21 @@ def destination(
     return Destination(folder, unfinished=alike[-1].path)
 
 
+def chosen_before(
+    output: Path | None, default: Path, asked_for: Mapping[str, Any], again: Again
+) -> Mapping[str, Any] | None:
+    """Return what the preset "auto" chose for the newest run of the same settings; None where it chooses afresh.
+
+    The arguments are those of `destination`.
+    """
+    if again != "continue":
+        return None
+    for run in filter(None, map(_run_in, reversed(_series(output or default)))):
+        if run.record.get("asked") == asked_for and run.record.get("chosen"):
+            return dict(run.record["chosen"])
+    return None
+
+
 def changes(before: RunResults, data: Source) -> str:
     """Return what has changed, as the beginning of a sentence: "1 label changed, 2 images added"."""
     compared = _compare(before, data.paths, [data.class_names[k] for k in data.labels.tolist()])

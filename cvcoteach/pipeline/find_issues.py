@@ -17,12 +17,20 @@ from cvcoteach._progress import Watcher
 from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
-from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
+from cvcoteach.crossval.trainer import FoldProgress
 from cvcoteach.data.sources import Choices, Source, at_hand, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.annotators import ANNOTATORS, consensus, figures
-from cvcoteach.pipeline.earlier_runs import Again, asked, decided_labels, destination, difference, still_reviewed
+from cvcoteach.pipeline.earlier_runs import (
+    Again,
+    asked,
+    chosen_before,
+    decided_labels,
+    destination,
+    difference,
+    still_reviewed,
+)
 from cvcoteach.pipeline.learned import folds_of, lone_images, n_learned
 from cvcoteach.pipeline.page.report import PAGE, write_page
 from cvcoteach.pipeline.prepare import Prepared, prepare
@@ -30,6 +38,7 @@ from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_source import reading_record
+from cvcoteach.pipeline.second_view import VIEWS
 from cvcoteach.pipeline.settings import Machine, Settings
 
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
@@ -114,7 +123,10 @@ def find_issues(
     if is_dataset(given):
         given = read_dataset(given, replace(choices, cache_dir=machine.cache_dir))
         progress.note(f"{given.description}.")
-    prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups, splits=splits)
+    named, asked_for = Path(output) if output else None, asked(settings, choices)
+    default = default_output(given.location if isinstance(given, Source) else given)
+    before = chosen_before(named, default, asked_for, again) if settings.is_open else None
+    prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups, splits=splits, before=before)
     data = prepared.source
     for sentence in (*data.notes, *lone_images(data)):
         progress.note(sentence)
@@ -125,8 +137,7 @@ def find_issues(
     if incv.select == "agreement" and rule != FlagRule():
         progress.note("ignored with select agreement, which flags what it does not select: flag_for, min_probability.")
 
-    named = Path(output) if output else None
-    target = destination(named, default_output(data.location), prepared.identity, asked(settings, choices), again)
+    target = destination(named, default_output(data.location), prepared.identity, asked_for, again)
     changed = target.sentence(data)
     if changed is not None:
         progress.note(changed)
@@ -145,7 +156,8 @@ def find_issues(
         if prepared.n_groups is not None:
             run.save(groups={"count": prepared.n_groups, "column": group_column})
         run.save(
-            asked=asked(settings, choices),
+            asked=asked_for,
+            chosen=prepared.chosen,
             since=str(target.since.folder.absolute())
             if target.since and target.comparable
             else run.record.get("since"),
@@ -153,8 +165,9 @@ def find_issues(
         run.save(weights=_weights(settings), machine=_machine_record(), versions=_versions())
         clock = _Clock(run, progress)
         clock.record("reading", prepared.seconds_reading)
-        progress.plan(n_learned(data), folds_of(incv, data))
-        results = _cross_validated(prepared, prepared.make_trainer(run), incv, rule, clock)
+        views = 1 if prepared.make_second is None else 2
+        progress.plan(n_learned(data), folds_of(incv, data), view=views)
+        results = _cross_validated(prepared, incv, rule, clock)
         if decided is not None:
             results = results.with_reviewed(decided)
         results = _compared(results, run.record.get("since"))
@@ -199,17 +212,19 @@ def _save(results: RunResults, run: RunFolder, data: Source, page: bool) -> None
     results.save(run)
 
 
-def _cross_validated(
-    prepared: Prepared, trainer: FoldTrainer, incv: IterativeCV, rule: FlagRule, clock: _Clock
-) -> RunResults:
+def _cross_validated(prepared: Prepared, incv: IterativeCV, rule: FlagRule, clock: _Clock) -> RunResults:
     data, run = prepared.source, clock.run
+    trainers, finished = [prepared.make_trainer(run)], [run.folds]
+    if prepared.make_second is not None:
+        trainers.append(prepared.make_second(run))
+        finished.append(run.second_folds)
     result = incv.run(
-        trainer,
+        trainers,
         data.labels,
         n_classes=len(data.class_names),
         groups=data.groups,
         splits=data.splits,
-        finished=run.folds,
+        finished=finished,
         on_fold=clock.fold,
     )
     rounds, together = run_summary.round_figures(result), None
@@ -218,6 +233,7 @@ def _cross_validated(
         result = replace(result, posterior=together.posterior)
         write_csv(run.path / ANNOTATORS, together.table, float_format="%.4f")
     issues, posterior = result.issues(data.class_names, rule), result.posterior
+    views = run_summary.view_figures(result, VIEWS)
     everyone = np.arange(len(data))
     first = everyone if prepared.first_copy is None else prepared.first_copy
     issues = replace(issues, duplicate_of=np.where(first != everyone, first, -1))
@@ -239,6 +255,7 @@ def _cross_validated(
             **run_summary.summary(issues, rounds, len(prepared.unreadable)),
             **copies,
             **annotators,
+            **views,
             "trained_on": run_summary.trained_on(prepared.identity),
         },
         unreadable=prepared.unreadable,
@@ -266,7 +283,7 @@ class _Clock:
         elif event.state == "done":
             seconds = time.perf_counter() - self.started
             self.started = time.perf_counter()
-            name = f"round {event.key.round}, fold {event.key.fold}"
+            name = f"round {event.key.round}, fold {event.key.fold}" + (", second view" if event.view > 1 else "")
             self.record(name, seconds, n_train=event.n_train, n_eval=event.n_eval)
         self.progress.fold(event)
 

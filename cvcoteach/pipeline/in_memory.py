@@ -27,8 +27,8 @@ from cvcoteach._validation import (
 )
 from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.crossval.views import as_trainers
 from cvcoteach.data.copies import first_copies
-from cvcoteach.data.items import pixels_of
 from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
     kind: str
     """One of `KINDS`."""
     value: Any
-    """Probabilities (n, K), images of any kind (see `pixels_of`), features (n, d), or a `FoldTrainer`."""
+    """Probabilities (n, K), images of any kind (see `pixels_of`), features (n, d), or a `FoldTrainer` or several."""
 
     @classmethod
     def of(cls, sources: Mapping[str, Any]) -> Evidence:
@@ -64,9 +64,7 @@ class Evidence(NamedTuple):
         return given[0]
 
     def read(self) -> Evidence:
-        """Return the same with images as pixels (n, H, W, C) and features as an array (n, d)."""
-        if self.kind == "images":
-            return Evidence(self.kind, pixels_of(self.value, "images"))
+        """Return the same with features as an array (n, d)."""
         return Evidence(self.kind, as_array(self.value, "features")) if self.kind == "features" else self
 
 
@@ -90,7 +88,8 @@ def label_issues(
     *,
     images: Any = None,
     features: npt.ArrayLike | None = None,
-    trainer: FoldTrainer | None = None,
+    trainer: FoldTrainer | Sequence[FoldTrainer] | None = None,
+    preset: str = "auto",
     filter_by: str = "posterior",
     class_names: Sequence[str] | None = None,
     n_rounds: int | None = None,
@@ -109,10 +108,11 @@ def label_issues(
             column per annotator (n, A), NaN or None where one gave none, the label is what most gave, each annotator
             is weighed by how good CROWDLAB finds them (`LabelIssues.annotators`), and quality is that of the consensus.
         pred_probs: (n, K) out-of-sample probabilities. Instead of them one of
-        images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset, on which networks are trained, fold by
-            fold;
+        images: (n, H, W) or (n, H, W, C) pixels, paths, or a torch Dataset: see `preset`;
         features: (n, d) embeddings, on which linear heads are trained;
-        trainer: a `FoldTrainer`.
+        trainer: a `FoldTrainer`, or several, whose probabilities are fused (`IterativeCV.run`).
+        preset: of `images`: "auto" trains heads on a pretrained network's features of photographs, and otherwise small
+            networks from scratch, fold by fold; "fast" these in any case, "paper" those of the published settings.
         filter_by: "posterior" flags what is probably wrong. With anything to train on, the probabilities come from
             rounds of cross-validation whose models learn only from labels that are probably right, or corrected
             (`IterativeCV`). "incv" flags what the published Iterative Noisy Cross-Validation does not select; on
@@ -136,7 +136,8 @@ def label_issues(
         InputError: for what does not fit, and where not exactly one source is given.
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
-    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, FlagRule(flag_for, min_probability))
+    rule = FlagRule(flag_for, min_probability)
+    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, rule, preset)
     given, together, annotations = labels, None, None
     if getattr(labels, "ndim", 1) == 2:
         given, class_names, annotations = several(labels, class_names)
@@ -186,23 +187,21 @@ def flagged(
         _warn_of_lookalikes(names)
     found = None if groups is None else as_groups(groups, len(y))
     names = names or tuple(map(str, range(int(y.max()) + 1)))
-    evidence = evidence.read()
-    trainer = trainer_of(evidence, len(names))
-    n_rows = getattr(trainer, "n_images", None)
-    if isinstance(n_rows, int):
-        check_rows(len(y), evidence.kind, n_rows)
+    if settings.preset != "auto" and evidence.kind != "images":
+        raise InputError(f"preset is {settings.preset!r}, which is for images; leave it out with {evidence.kind}.")
     rounds = settings.cross_validation
-    first = None if evidence.kind == "trainer" else first_copies(evidence.value)
-    if first is not None and not copies_tell(first, max(rounds.folds(len(y)))):
-        first = None
-    found = joined(found, first)
     parts = None if splits is None else as_splits(splits, len(y))
     out = held_out(parts)
     learned = slice(None) if out is None else ~out
     with _shown(progress) as shown:
+        evidence, trainers = _trained_on(evidence.read(), len(names), settings, len(y), shown)
+        first = None if evidence.kind == "trainer" else first_copies(evidence.value)
+        if first is not None and not copies_tell(first, max(rounds.folds(len(y)))):
+            first = None
+        found = joined(found, first)
         n = len(y[learned])
-        shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])))
-        result = rounds.run(trainer, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
+        shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])), view=len(trainers))
+        result = rounds.run(trainers, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
     return Flagged(result.posterior, flags, names, parts, first)
 
@@ -243,23 +242,27 @@ def check_rule(filter_by: str) -> None:
         raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), RULES)}")
 
 
-def trainer_of(evidence: Evidence, n_classes: int) -> FoldTrainer:
-    """Return the trainer for pixels (n, H, W, C) or features (n, d), or the trainer that was given."""
+def _trained_on(
+    evidence: Evidence, n_classes: int, settings: InMemorySettings, n_labels: int, progress: RunProgress
+) -> tuple[Evidence, Sequence[FoldTrainer]]:
+    """Return the evidence, images as pixels (n, H, W, C), and the trainers for it, one for each view."""
     # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
+    trainers: Sequence[FoldTrainer]
     if evidence.kind == "images":
-        from cvcoteach.training.torch_trainer import TorchTrainer
+        from cvcoteach.pipeline.in_memory_images import trainers_for
 
-        return TorchTrainer(evidence.value, n_classes)
+        pixels, trainers = trainers_for(evidence.value, n_classes, settings, n_labels, progress)
+        return Evidence("images", pixels), trainers
     if evidence.kind == "features":
         from cvcoteach.training.head_trainer import HeadTrainer
 
-        return HeadTrainer(evidence.value, n_classes)
-    trainer: FoldTrainer = evidence.value
-    if not callable(getattr(trainer, "fit_predict", None)):
-        raise InputError(
-            f"trainer is a {type(trainer).__name__}; it takes an object with fit_predict, see FoldTrainer."
-        )
-    return trainer
+        trainers = (HeadTrainer(evidence.value, n_classes),)
+    else:
+        trainers = as_trainers(evidence.value, n_labels)
+    n_rows = getattr(trainers[0], "n_images", None)
+    if isinstance(n_rows, int):
+        check_rows(n_labels, evidence.kind, n_rows)
+    return evidence, trainers
 
 
 def _warn_of_lookalikes(names: Sequence[str] | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._files import digest
-from cvcoteach._progress import duration
-from cvcoteach._validation import InputError, IntArray, PredProbs, check_classes_repeat
+from cvcoteach._validation import InputError, IntArray, check_classes_repeat
 from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.splits import as_splits
+from cvcoteach.pipeline.automatic import as_chosen, decide, decided, seconds_to_train
 from cvcoteach.pipeline.copies import Content, bind_copies
 from cvcoteach.pipeline.given_features import given_features
 from cvcoteach.pipeline.learned import folds_of, n_learned, split_notes
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.second_view import OnRows, check_same_images, second_trainer
 from cvcoteach.pipeline.settings import Machine, Settings
-from cvcoteach.training.auto_preset import choose, seconds_to_extract
 from cvcoteach.training.backbones import Backbone, load_backbone
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import choose_device
@@ -62,19 +61,10 @@ class Prepared:
     """Number of groups that were named."""
     images: Mapping[str, Any] = field(default_factory=dict)
     """Number of all images, and the digest of their content where they were read."""
-
-
-@dataclass(frozen=True, eq=False)
-class _OnRows:
-    """A trainer for some rows of its images: image i of the run is row `rows[i]`."""
-
-    trainer: FoldTrainer
-    """For all rows."""
-    rows: IntArray
-    """(n,) rows of the run's images."""
-
-    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        return self.trainer.fit_predict(self.rows[train_idx], train_labels, self.rows[eval_idx], seed)
+    chosen: Mapping[str, Any] | None = None
+    """What the preset "auto" chose, for run.json; None where it had nothing to choose."""
+    make_second: Callable[[RunFolder], FoldTrainer] | None = None
+    """Returns the trainer of a second view; None where there is none."""
 
 
 def prepare(
@@ -86,6 +76,7 @@ def prepare(
     choices: Choices | None = None,
     groups: npt.ArrayLike | None = None,
     splits: npt.ArrayLike | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Read the source, decode its images, compute its features: whatever the settings need.
 
@@ -97,6 +88,7 @@ def prepare(
         choices: How to read the source.
         groups: (n,) group of each image, of any kind, in the order of the source; None: the source's own, if any.
         splits: (n,) name of the split of each image, in the order of the source; None: the source's own, if any.
+        before: What the preset "auto" chose for an earlier run, with which this one goes on; None: it chooses.
 
     Raises:
         InputError: Anything does not fit.
@@ -115,15 +107,21 @@ def prepare(
         data = replace(data, splits=as_splits(splits, len(data)))
     for sentence in split_notes(data):
         progress.note(sentence)
-    incv, backbone = settings.cross_validation, None
-    if settings.preset == "auto" and settings.features is None and settings.backbone is None:
-        settings, backbone = _automatic(data, settings, machine, progress)
+    incv, automatic, backbone = settings.cross_validation, None, None
+    if settings.is_open:
+        automatic = decided(data, settings, machine, before) if before else decide(data, settings, machine)
+        settings, backbone = automatic.settings, automatic.backbone
+        if automatic.note:
+            progress.note(automatic.note)
     if settings.features is not None:
         prepared = _with_features(data, settings, machine, progress)
     elif settings.backbone is not None and not settings.finetune:
         prepared = _with_backbone(data, settings, machine, progress, backbone)
     else:
-        prepared = _with_images(data, settings, machine, progress, backbone)
+        reason = automatic.reason if automatic else None
+        prepared = _with_images(data, settings, machine, progress, backbone, reason)
+    if settings.also_from_scratch:
+        prepared = _with_second_view(data, prepared, settings, machine, progress)
     named = prepared.source.groups
     prepared = replace(prepared, n_groups=None if named is None else n_units(len(named), named))
     if prepared.content is not None:
@@ -147,6 +145,7 @@ def prepare(
         identity=identity | prepared.identity | {"labels_digest": labels_digest, "paths_digest": paths_digest},
         seconds_reading=time.perf_counter() - started,
         images={"count": len(data), **prepared.images},
+        chosen=automatic.record if automatic else None,
     )
 
 
@@ -159,19 +158,14 @@ def _check(settings: Settings) -> None:
         raise InputError("finetune is set without a backbone; name the network to fine-tune with --backbone.")
     if settings.features is not None and settings.backbone is not None:
         raise InputError("features and backbone are both given; features come from only one of them.")
-
-
-def _automatic(
-    data: Source, settings: Settings, machine: Machine, progress: RunProgress
-) -> tuple[Settings, Backbone | None]:
-    if settings.model is not None:
-        raise InputError(f"model is {settings.model!r}, but preset auto chooses the model; leave one of them out.")
-    device = choose_device(machine.device)
-    load = partial(load_backbone, weights=settings.weights, trusted=machine.trusted)
-    choice = choose(len(data), natural_size(data), device, size=settings.image_size, load=load)
-    progress.note(f"preset auto takes {choice.reason}.")
-    name = choice.backbone.name if choice.backbone else None
-    return replace(settings, backbone=name, finetune=choice.finetune), choice.backbone
+    if settings.also_from_scratch and settings.selection == "agreement":
+        raise InputError("also_from_scratch is set, but select agreement is algorithm 1, which has a single view.")
+    by_features = settings.features is not None or (settings.backbone is not None and not settings.finetune)
+    if settings.also_from_scratch and not (by_features or settings.is_open):
+        raise InputError(
+            "also_from_scratch is set without features to train heads on; add --backbone or --features, or leave the "
+            "choice to the preset auto."
+        )
 
 
 def _with_features(data: Source, settings: Settings, machine: Machine, progress: RunProgress) -> Prepared:
@@ -196,7 +190,7 @@ def _heads(
         settings.head,
         device=machine.device,
         threads=machine.threads,
-        on_epoch=progress.epoch,
+        on_epoch=None if settings.also_from_scratch else progress.epoch,
     )
 
 
@@ -209,11 +203,6 @@ def _with_backbone(
     # smaller images are scaled up on the device, so that they stay small on disk
     size = min(natural_size(data), backbone.size)
     images = load(data, size, machine, progress)
-    if settings.preset == "auto":
-        seconds = seconds_to_extract(backbone, images.pixels, choose_device(machine.device))
-        progress.note(
-            f"the features of {len(data):,} images take about {duration(seconds)} unless they are in the cache."
-        )
     features: npt.NDArray[Any] = extracted(backbone, images, machine, progress)
     data, unreadable, readable = _readable(data, images)
     if readable is not None:
@@ -233,6 +222,23 @@ def _with_backbone(
         lambda run: trainer,
         content=Content(images.pixels, readable),
         images={"digest": images.content},
+    )
+
+
+def _with_second_view(
+    data: Source, prepared: Prepared, settings: Settings, machine: Machine, progress: RunProgress
+) -> Prepared:
+    images = load(data, size_for(data, None), machine, progress)
+    check_same_images(images, len(prepared.source))
+    second = {
+        "recipe": PRESETS["fast"].as_record(),
+        "image_size": images.pixels.shape[1],
+        "images_digest": images.content_key,
+    }
+    return replace(
+        prepared,
+        identity=prepared.identity | {"second_view": second},
+        make_second=second_trainer(images, len(data.class_names), machine, progress),
     )
 
 
@@ -276,7 +282,12 @@ def extracted(backbone: Backbone, images: Images, machine: Machine, progress: Ru
 
 
 def _with_images(
-    data: Source, settings: Settings, machine: Machine, progress: RunProgress, backbone: Backbone | None
+    data: Source,
+    settings: Settings,
+    machine: Machine,
+    progress: RunProgress,
+    backbone: Backbone | None,
+    reason: str | None,
 ) -> Prepared:
     recipe = _recipe(settings)
     models = ModelFactory(recipe.model, backbone, trusted=machine.trusted)
@@ -299,12 +310,10 @@ def _with_images(
         )
         if plan is None and not run.done:
             run.save(plan=asdict(trainer.plan))
-            if settings.preset == "auto" and trainer.plan.measured:
-                # each is on all images but one part, about
-                trainings = sum(n_folds - 1 for n_folds in folds_of(settings.cross_validation, data))
-                seconds = recipe.epochs * trainings * n_learned(data) / max(trainer.plan.measured.values())
-                progress.note(f"all trainings together take about {duration(seconds)}.")
-        return trainer if readable is None else _OnRows(trainer, readable)
+        if reason is not None and not run.done:
+            folds = folds_of(settings.cross_validation, data)
+            progress.note(as_chosen(reason, seconds_to_train(trainer, folds, n_learned(data))))
+        return trainer if readable is None else OnRows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
     content = Content(images.pixels, readable)

@@ -33,7 +33,7 @@ class RunProgress:
 
     def __init__(self, watcher: Watcher | None = None) -> None:
         self._watcher: Watcher = watcher or Silent()
-        self._n_images = 0
+        self._n_images, self._view = 0, 1
         self._rounds: list[int] = []  # folds of each round
         self._sizes: dict[FoldKey, int] = {}  # images that a fold trains on
         self._over: set[FoldKey] = set()
@@ -49,16 +49,22 @@ class RunProgress:
         """Take in how many images are decoded."""
         self._count("reading images", done, total, "")
 
-    def extracting(self, done: int, total: int, images_per_second: float) -> None:
+    def extracting(self, done: int, total: int, images_per_second: float | None = None) -> None:
         """Take in for how many images features are computed."""
-        self._count("computing features", done, total, f", {images_per_second:,.0f} images/s")
+        speed = "" if images_per_second is None else f", {images_per_second:,.0f} images/s"
+        self._count("computing features", done, total, speed)
 
-    def plan(self, n_images: int, folds: Sequence[int]) -> None:
-        """Say what is to be trained: on how many images, and how many folds each round has."""
-        self._n_images, self._rounds = n_images, list(folds)
+    def plan(self, n_images: int, folds: Sequence[int], view: int = 1) -> None:
+        """Say what is to be trained: on how many images, how many folds a round has, and by which view.
+
+        Trainings of other views are not shown: heads on features beside networks take no time.
+        """
+        self._n_images, self._rounds, self._view = n_images, list(folds), view
 
     def fold(self, event: FoldProgress) -> None:
         """Take in that a training begins or has ended, or was there already."""
+        if event.view != self._view:
+            return
         number, fold = event.key
         self._correct_plan(event)
         self._sizes[event.key] = event.n_train
@@ -161,7 +167,7 @@ class TimeLeft:
 
 
 class Bar:
-    """A watcher that shows one moving line with the time left; notes are not shown."""
+    """A watcher that shows notes, and one moving line with the time left."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -170,7 +176,9 @@ class Bar:
         self._left = TimeLeft()
 
     def note(self, sentence: str) -> None:
-        """Ignore it."""
+        """Write it above the line."""
+        self.close()
+        print(sentence, file=self._stream)
 
     def progress(self, update: Progress) -> None:
         """Move the line."""

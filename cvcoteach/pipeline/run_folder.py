@@ -41,6 +41,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "images": (dict,),
     "images.count": (int,),
     "weights": (str, NoneType),
+    "chosen": (dict, NoneType),
     "timings": (list,),
     "rounds": (list,),
     "summary": (dict,),
@@ -122,6 +123,7 @@ class RunFolder:
         self.path = path
         self.record = record
         self.folds = FoldFiles(path / "folds")
+        self.second_folds = FoldFiles(path / "folds" / "second")  # of a second view
         self._lock: filelock.BaseFileLock | None = None
 
     @classmethod
@@ -162,7 +164,7 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
         try:
-            for folder in (path, path / "folds"):
+            for folder in (path, path / "folds", path / "folds" / "second"):
                 sweep_partials(folder)
             run = cls(path, _read(file)) if file.exists() else None
             if run is not None and replace and run.record["identity"] != wanted:
@@ -201,8 +203,9 @@ class RunFolder:
         self.save(state="running")  # killed from here on, it is an unfinished run with fewer folds
         for name in RESULTS:
             (self.path / name).unlink(missing_ok=True)
-        for key in [*self.folds]:
-            del self.folds[key]
+        for folds in (self.folds, self.second_folds):
+            for key in [*folds]:
+                del folds[key]
 
     def needed(self, name: str) -> Any:
         """Return a field of run.json that a finished run has. Raises InputError where it is not there."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cvcoteach._validation import counted as counted
 from cvcoteach.crossval.incv import CrossValResult
+from cvcoteach.issues.flags import PROBABLY_WRONG
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures, sentences
+from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.pipeline.annotators import sentence
 
 MOST_CONFUSIONS = 5
@@ -58,6 +62,30 @@ def trained_on(identity: Mapping[str, Any]) -> str:
     return "backbone" if "backbone" in identity or model.startswith("backbone:") else "images"
 
 
+def view_figures(result: CrossValResult, names: Sequence[str]) -> dict[str, Any]:
+    """Return what each view contributed, nothing where there is a single one.
+
+    Of each of the `views`: its `name` and `weight`, how many labels are more probably wrong than right by it alone
+    (`n_probably_wrong`), and of how many of them all views together say the same (`n_confirmed`). `n_only_together`
+    counts labels that are probably wrong by all views together, but by none alone.
+    """
+    if not result.views:
+        return {}
+    posteriors = [fit_posterior(result.labels, view.pred_probs) for view in result.views]
+    alone = np.stack([(each.wrong > PROBABLY_WRONG) & each.has_signal for each in posteriors])
+    together = (result.posterior.wrong > PROBABLY_WRONG) & result.posterior.has_signal
+    views = [
+        {
+            "name": name,
+            "weight": round(view.weight, 4),
+            "n_probably_wrong": int(wrong.sum()),
+            "n_confirmed": int((wrong & together).sum()),
+        }
+        for name, view, wrong in zip(names, result.views, alone, strict=True)
+    ]
+    return {"views": views, "n_only_together": int((together & ~alone.any(axis=0)).sum())}
+
+
 def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadable: int) -> dict[str, Any]:
     """Return the figures of a run, for people and machines: those of `issues.summary.figures`, and more.
 
@@ -83,4 +111,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         lines += [
             f"  {c['given']:<{width}} looks like {c['suggested']}  ({c['count']:,})" for c in summary["confusions"]
         ]
+    for view in summary.get("views", ()):
+        lines.append(
+            f"View, {view['name']}: weight {view['weight']:.0%}; alone it finds {view['n_probably_wrong']:,} labels "
+            f"probably wrong, {view['n_confirmed']:,} of them confirmed together."
+        )
+    if "n_only_together" in summary:
+        lines.append(f"Found only by the views together: {counted(summary['n_only_together'], 'label')}.")
     return "\n".join(lines)

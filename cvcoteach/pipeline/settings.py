@@ -12,13 +12,16 @@ from cvcoteach.issues.flags import FlagFor, FlagRule
 RULES = ("posterior", "incv")
 """What may flag a label: its probability of being wrong, or that INCV did not select it."""
 
+_DECIDED = ("model", "weights", "epochs", "learning_rate", "flip", "patience", "features", "backbone")
+"""Settings that leave nothing for the preset "auto" to decide; beside them it is "fast"."""
+
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides the result of `find_issues`, beside the images and labels themselves."""
 
-    preset: str = "fast"
-    """"fast", "paper", or "auto": see `training.auto_preset.choose`."""
+    preset: str = "auto"
+    """"fast", "paper", or "auto": `training.auto_preset.choose` decides, unless a network or its training is set."""
     model: str | None = None
     """Network that is trained; None: the preset's."""
     weights: str | None = None
@@ -41,6 +44,9 @@ class Settings:
     """Train the backbone itself in the folds."""
     head: Literal["linear", "mlp"] = "linear"
     """Head that is trained on features."""
+    also_from_scratch: bool | None = None
+    """Train small networks from scratch beside heads on features, and fuse both; None: where the preset "auto" has time
+    for it."""
     select: Select | None = None
     """The rule by which rounds select, see `IterativeCV`; None: "posterior", with the preset "paper" "agreement"."""
     n_rounds: int | None = None
@@ -55,6 +61,11 @@ class Settings:
     """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
     min_probability: float | None = None
     """Flag every label that is wrong with at least this probability instead, in (0, 1]. Trains nothing again either."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the preset "auto" decides what is trained: no network, features or training is set."""
+        return self.preset == "auto" and not self.finetune and all(getattr(self, name) is None for name in _DECIDED)
 
     @property
     def flag_rule(self) -> FlagRule:
@@ -86,6 +97,8 @@ class InMemorySettings:
     """Of all splits and trainings."""
     flag_rule: FlagRule = field(default_factory=FlagRule)
     """Which labels "posterior" flags."""
+    preset: str = "auto"
+    """How images are trained on: "auto", "fast" or "paper", see `Settings`."""
 
     @property
     def cross_validation(self) -> IterativeCV:

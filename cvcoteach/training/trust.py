@@ -11,12 +11,13 @@ from contextlib import contextmanager
 
 from cvcoteach._validation import InputError
 
-_LIBRARIES = re.compile(r"(torchvision|timm):[\w.-]+")
-"""Models of torchvision and timm; timm also takes addresses on the web and folders, which hold another colon."""
+_LIBRARIES = re.compile(r"(torchvision|timm|package):[\w.-]+")
+"""Models of torchvision, timm and packages that hold weights; timm also takes addresses on the web and folders, which
+hold another colon."""
 
 
 def runs_code(backbone: str) -> bool:
-    """Return whether loading a backbone runs code from outside this package, torchvision and timm."""
+    """Return whether loading a backbone runs code from outside this package, torchvision, timm and `packaged`."""
     return _LIBRARIES.fullmatch(backbone) is None
 
 

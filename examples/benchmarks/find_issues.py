@@ -41,7 +41,10 @@ def main() -> None:
     data = load_cifar10n()
     given, true = data.given[args.labels], data.true_labels
     rows, rounds = [], []
-    for what, options in (("from scratch", []), ("features, linear head", ["--features", str(features)])):
+    for what, options in (
+        ("from scratch", ["--preset", "fast"]),
+        ("features, linear head", ["--features", str(features)]),
+    ):
         name = f"{args.labels}-{what.split()[0].strip(',')}"
         output = BUILD / f"run-{name}"
         command = ["-m", "cvcoteach", "find-issues", str(source), "--output", str(output), "--json", *options]

@@ -72,6 +72,8 @@ def measured(build: Path, source: Path, output: Path, more: tuple[str, ...]) -> 
             str(source),
             "--output",
             str(output),
+            "--preset",
+            "fast",
             *MACHINE,
             *more,
         ]

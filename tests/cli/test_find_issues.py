@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from cvcoteach.cli.main import main
-from cvcoteach.training.auto_preset import BACKBONES
 from cvcoteach.training.pretrained import Preprocessing
 from tests.images import CLASSES, class_folders, dataset
 
@@ -209,27 +208,12 @@ def trainable() -> nn.Module:
     return network
 
 
-def test_preset_auto_says_what_it_chose_and_why(tmp_path: Path) -> None:
-    class_folders(tmp_path / "shapes", n=210)
-    result = find_issues(
-        tmp_path / "shapes", "--preset", "auto", "--output", tmp_path / "run", "--epochs", 1, "--device", "cpu"
-    )
+def test_the_default_preset_says_what_it_chose_why_and_how_long_it_takes(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=60)
+    result = find_issues(tmp_path / "shapes", "--rounds", 1, "--output", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert "preset auto takes a small network from scratch, since the images have" in result.stderr
-    assert "all trainings together take about" in result.stderr
-
-
-def test_preset_auto_takes_a_backbone_for_larger_images_and_measures_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class_folders(tmp_path / "shapes")
-    monkeypatch.setattr("cvcoteach.training.auto_preset.SMALL_IMAGE", 4)
-    monkeypatch.setitem(BACKBONES, "cpu", f"{HERE}:stripes")
-    options = ("--preset", "auto", "--trust", f"{HERE}:stripes", "--output", tmp_path / "run", "--device", "cpu")
-    result = find_issues(tmp_path / "shapes", *options)
-    assert result.exit_code == 0, result.output
-    assert f"preset auto takes heads on frozen features of {HERE}:stripes, since there is no GPU" in result.stderr
-    assert "the features of 90 images take about 1 s" in result.stderr
+    (said,) = [line for line in result.stderr.splitlines() if "preset auto" in line]
+    assert "takes a small network from scratch, since the images have 12 pixels a side; that takes about" in said
 
 
 def test_the_rule_is_the_presets_or_what_is_asked_for(tmp_path: Path) -> None:
@@ -367,7 +351,6 @@ def test_a_class_with_a_single_image_is_named_and_the_rest_goes_on(tmp_path: Pat
             ["--backbone", "torchvision:resnet18", "--features", "a.npy"],
             "features and backbone are both given; features come from only one of them",
         ),
-        (["--preset", "auto", "--model", "small"], "model is 'small', but preset auto chooses the model"),
         (
             ["--model", "frozen:torchvision:resnet18@32", "--weights", "none"],
             "are trained with backbone torchvision:resnet18",

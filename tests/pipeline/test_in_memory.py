@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from cvcoteach import SklearnTrainer, find_label_issues, label_issues
 from cvcoteach._validation import InputError
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.pipeline import in_memory_images
+from cvcoteach.training.auto_preset import choose
+from cvcoteach.training.backbones import Backbone
+from tests.backbones import Colours, backbone_of
 from tests.fakes import clouds
 
 FEATURES, TRUE, GIVEN = clouds(120, 3, 0.1, seed=0)
@@ -156,3 +162,33 @@ def test_the_noise_of_each_split_is_told_from_probabilities_too() -> None:
     assert issues.by_split()["split"].tolist() == ["train", "test"]
     alone = label_issues(GIVEN[splits == "train"], PROBS[splits == "train"])
     assert np.allclose(issues.label_quality[splits == "train"], alone.label_quality)
+
+
+def test_photographs_are_judged_by_features_unless_another_preset_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loaded(name: str, size: int | None = None) -> Backbone:
+        return replace(backbone_of(Colours(), size or 8), name=name)
+
+    monkeypatch.setattr(in_memory_images, "choose", partial(choose, load=loaded))
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 120, (120, 40, 40, 3)).astype(np.uint8)
+    photos[np.arange(120), :, :, TRUE] += 100
+    found = label_issues(GIVEN, images=photos)
+    assert ((found.is_label_issue) == (GIVEN != TRUE)).mean() > 0.95
+    said = capsys.readouterr().err
+    assert "preset auto takes heads on features of torchvision:mobilenet_v3_large at 8 pixels, since the 120" in said
+    with pytest.raises(InputError, match="preset is 'fats'; did you mean fast"):
+        label_issues(GIVEN, images=photos, preset="fats")
+    with pytest.raises(InputError, match="preset is 'fast', which is for images; leave it out with features"):
+        find_label_issues(GIVEN, features=FEATURES, preset="fast")
+
+
+def test_several_trainers_are_views_of_the_same_images() -> None:
+    one, other = (SklearnTrainer(LogisticRegression(C=c), FEATURES, 3) for c in (0.01, 1.0))
+    both = label_issues(GIVEN, trainer=[one, other], progress=False)
+    assert ((both.is_label_issue) == (GIVEN != TRUE)).mean() > 0.9
+    mask = find_label_issues(GIVEN, trainer=[one, other], progress=False)
+    np.testing.assert_array_equal(mask, both.is_label_issue)
+    with pytest.raises(InputError, match="trainer is an empty list"):
+        label_issues(GIVEN, trainer=[], progress=False)

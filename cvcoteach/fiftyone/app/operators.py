@@ -104,7 +104,7 @@ class FindLabelIssuesOperator(_Long):
             ):
                 form.note(note, f"note_{number}")
         choose_key(form, ctx, label_field)
-        form.choice("preset", ("fast", "paper", "auto"), "Preset", default="fast")
+        form.choice("preset", ("auto", "fast", "paper"), "Preset", default="auto")
         vectors = vector_fields(ctx.dataset)
         if vectors:
             form.choice("embeddings_field", vectors, "Embeddings to train heads on, instead of networks on the images")
