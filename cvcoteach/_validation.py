@@ -29,6 +29,11 @@ class InputError(ValueError):
     """The input does not fit. The message is one sentence for the user."""
 
 
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: "1 image", "1,200 images"."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Return values as an array, without a copy where they are one.
 
@@ -136,7 +141,9 @@ def encode_labels(labels: Any, class_names: Sequence[str] | None = None) -> tupl
 def check_rows(n_labels: int, name: str, n_rows: int, *, labels: str = "labels") -> None:
     """Raise InputError unless there is one row of `name` for each of the `labels`."""
     if n_labels != n_rows:
-        raise InputError(f"{labels} has {n_labels:,} rows, but {name} has {n_rows:,}; it takes one label for each row.")
+        raise InputError(
+            f"{labels} has {counted(n_labels, 'row')}, but {name} has {n_rows:,}; it takes one label for each row."
+        )
 
 
 def refuse_missing(array: npt.NDArray[Any], labels: str = "labels") -> None:
@@ -146,6 +153,15 @@ def refuse_missing(array: npt.NDArray[Any], labels: str = "labels") -> None:
         raise InputError(
             f"{len(missing):,} of {len(array):,} labels are missing, the first is {labels}[{missing[0]}]; leave those "
             "rows out, of the images or features too."
+        )
+
+
+def check_classes_repeat(labels: IntArray) -> None:
+    """Raise InputError where each label (n,) is the only one of its class: no model can know what it judges."""
+    if len(labels) and np.bincount(labels).max() == 1:
+        raise InputError(
+            f"each of the {len(labels):,} images is the only one of its class; a model can judge a label only if it "
+            "has seen other images of the class."
         )
 
 
@@ -161,10 +177,12 @@ def check_columns(class_names: Sequence[str], n_columns: int, *, from_labels: bo
         return
     if from_labels:
         raise InputError(
-            f"labels holds {len(class_names)} different names, but pred_probs has {n_columns} columns; class_names "
-            "says which name each column belongs to."
+            f"labels holds {counted(len(class_names), 'different name')}, but pred_probs has "
+            f"{counted(n_columns, 'column')}; class_names says which name each column belongs to."
         )
-    raise InputError(f"class_names holds {len(class_names)} names, but pred_probs has {n_columns} columns.")
+    raise InputError(
+        f"class_names holds {counted(len(class_names), 'name')}, but pred_probs has {counted(n_columns, 'column')}."
+    )
 
 
 def is_whole(name: str) -> bool:

@@ -17,9 +17,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cvcoteach.fiftyone import install
-from cvcoteach.fiftyone.app.operators import PLUGIN
+from cvcoteach.fiftyone.app.operators import PLUGIN, panel_beside_grid
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, corrections, export
+from cvcoteach.fiftyone.work.sources import dataset_of_source
 
 
 def noisy_digits(folder: Path, share: float = 0.08) -> Path:
@@ -38,7 +39,7 @@ def noisy_digits(folder: Path, share: float = 0.08) -> Path:
 def main() -> None:
     """Read, find, look and correct, export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="one folder per class")
+    parser.add_argument("folder", type=Path, nargs="?", help="one folder per class, or any other source of find-issues")
     parser.add_argument("--backbone", help="train heads on its features, e.g. torchvision:resnet18")
     parser.add_argument("--export", type=Path, help="new folder for the corrected images")
     parser.add_argument("--no-app", action="store_true", help="accept every suggestion unseen")
@@ -47,11 +48,9 @@ def main() -> None:
         export.check_target("imagefolder", str(options.export))  # before anything is trained
 
     install.install(Path(fo.config.plugins_dir))
-    folder = (options.folder or Path(fo.config.default_dataset_dir) / "noisy-digits").resolve()
-    if not fo.dataset_exists(name := "-".join(folder.parts[1:])):
-        source = folder if options.folder else noisy_digits(folder)
-        fo.Dataset.from_dir(str(source), fo.types.ImageClassificationDirectoryTree, name=name).persistent = True
-    dataset = fo.load_dataset(name)
+    folder = options.folder or noisy_digits(Path(fo.config.default_dataset_dir) / "noisy-digits")
+    dataset = dataset_of_source(folder)  # stray files are passed over
+    print(*dataset.info["notes"], sep="\n")
 
     def call(name: str, **params: object) -> None:
         foo.execute_operator(f"{PLUGIN}/{name}", dataset=dataset, params=params)
@@ -65,9 +64,8 @@ def main() -> None:
         suggested, wrong = sample[results.fields.suggested].label, sample[results.fields.wrong]
         print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, {wrong:.0%} likely wrong")
 
-    if not options.no_app:
-        print("Open the panel “Label issues”; in a sample, a accepts, k keeps, e excludes, u undoes.")
-        fo.launch_app(dataset).wait()
+    if not options.no_app:  # worst first, the panel beside it; in a sample: a accepts, k keeps, e excludes, u undoes
+        fo.launch_app(dataset, view=left, spaces=panel_beside_grid()).wait()
     elif len(left):
         call("accept_suggestions", ids=left.values("id"))
     print(f"{len(corrections.history(dataset)):,} corrections are on record.")

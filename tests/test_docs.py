@@ -56,17 +56,24 @@ def test_the_page_of_the_command_line_shows_the_help_of_every_command_as_it_is()
     assert CLI.read_text() == cli_page(), f"run: python {SCRIPT}"
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "docs" / "python.md", ROOT / "docs" / "cleanlab.md"], ids=lambda page: page.name
+)
 def test_the_python_examples_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     runnable = [block for block in blocks if "import" in block]
     assert runnable
     for block in runnable:
         exec(compile(block, page.name, "exec"), {"__name__": "example"})
-    if page != README:
-        found = re.search(r"(\d+) suspect, (\d+) of them wrong", capsys.readouterr().out)
+    said = {
+        "python.md": (r"(\d+) suspect, (\d+) of them wrong", 95),
+        "cleanlab.md": (r"(\d+) flagged, (\d+) of the hundred", 75),
+    }
+    if page.name in said:
+        sentence, least = said[page.name]
+        found = re.search(sentence, capsys.readouterr().out)
         assert found
-        assert int(found[2]) > 95
+        assert int(found[2]) > least
 
 
 def test_the_notebook_runs_and_shows_what_it_ends_its_cells_with() -> None:
@@ -107,6 +114,48 @@ def test_the_page_on_the_house_names_every_room_and_module_of_the_root() -> None
 def test_every_link_to_a_file_of_the_project_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert sorted(re.findall(r"^::: cvcoteach\.(\w+)$", page, re.MULTILINE)) == cvcoteach.__all__
+
+
+def test_every_page_is_in_the_menu_and_every_menu_entry_is_a_page() -> None:
+    menu = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {file.name for file in (ROOT / "docs").glob("*.md")}
+    assert {page for page in menu if not page.startswith("project/")} == pages | {"index.md"}
+    for page in menu:
+        if page.startswith("project/"):
+            assert (ROOT / page.removeprefix("project/")).is_file(), page
+
+
+def test_pictures_are_small_and_each_is_shown() -> None:
+    shown = {
+        (page.parent / target).resolve()
+        for page in (ROOT / "docs").glob("*.md")
+        for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    there = set((ROOT / "docs" / "pictures").iterdir())
+    assert {picture for picture in shown if picture.parent.name == "pictures"} == there
+    for picture in there:
+        assert picture.stat().st_size < 100_000, picture.name
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    home = (tmp_path / "index.html").read_text()
+    assert 'href="find-issues.html"' in home
+    assert 'src="project/fiftyone_plugin/pictures/panel.png"' in home
+    assert (tmp_path / "project" / "fiftyone_plugin" / "pictures" / "panel.png").is_file()
+    for page in tmp_path.rglob("*.html"):
+        for fetched in re.findall(
+            r"<(?:script|img|link rel=.stylesheet.)[^>]+(?:src|href)=\"(https?:[^\"]+)", page.read_text()
+        ):
+            raise AssertionError(f"{page.name} fetches {fetched}")
 
 
 def modules() -> list[str]:

@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cvcoteach._validation import InputError, as_labels, check_rows, encode_labels, lookalikes, order_names
+from cvcoteach._validation import (
+    InputError,
+    as_labels,
+    check_rows,
+    counted,
+    encode_labels,
+    lookalikes,
+    order_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +94,10 @@ def test_lookalikes_are_one_note() -> None:
     assert lookalikes(["a", "A", "7", "07", "x y", "x_y", "one", "one "])[0].endswith(
         "and 1 more; write them alike if they are."
     )
+
+
+def test_one_is_singular_in_every_sentence() -> None:
+    assert [counted(n, "image") for n in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+    with pytest.raises(InputError, match="labels has 1 row, but features has 2"):
+        check_rows(1, "features", 2)

@@ -13,6 +13,7 @@ from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 from cvcoteach._validation import InputError, near
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.noise_model.sparse_transition import dense
 from cvcoteach.pipeline.in_memory import label_issues
 from cvcoteach.pipeline.settings import RULES
 from cvcoteach.training.sklearn_trainer import SklearnTrainer
@@ -87,7 +88,8 @@ class CleanLearning(_CleanLearning):
         self.num_classes = issues.n_classes
         counts = np.bincount(issues.labels, minlength=issues.n_classes)
         self.ps, self.py = counts / counts.sum(), issues.prior
-        self.noise_matrix = issues.transition.T
+        transition = dense(issues.transition)
+        self.noise_matrix = transition.T
         self.confident_joint = issues.confident_joint
-        joint = issues.prior[:, None] * issues.transition
+        joint = issues.prior[:, None] * transition
         self.inverse_noise_matrix = joint / np.maximum(joint.sum(axis=0), np.finfo(float).tiny)

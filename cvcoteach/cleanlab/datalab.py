@@ -18,6 +18,7 @@ from cvcoteach._validation import InputError, as_pred_probs, check_rows, near
 from cvcoteach.crossval.groups import as_groups
 from cvcoteach.data.splits import as_splits
 from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.noise_model.sparse_transition import SparseTransition
 from cvcoteach.pipeline.in_memory import KINDS, Evidence, check_rule, label_issues
 
 try:
@@ -97,7 +98,10 @@ class INCVIssueManager(IssueManager):
         self.info = self.collect_info(found)
 
     def collect_info(self, found: LabelIssues) -> dict[str, Any]:
-        """Return what Datalab keeps beside the columns, as plain lists, numbers and strings."""
+        """Return what Datalab keeps beside the columns, as plain lists, numbers and strings.
+
+        The transition is None where it is sparse.
+        """
         per_class = zip(found.class_names, found.noise_ratio_per_class.tolist(), strict=True)
         return {
             "filter_by": found.filter_by,
@@ -106,7 +110,7 @@ class INCVIssueManager(IssueManager):
             # a class without images has no ratio, and NaN is no JSON
             "noise_ratio_per_class": {name: None if np.isnan(ratio) else ratio for name, ratio in per_class},
             "confusions": found.confusions().to_dict("records"),
-            "transition": found.transition.tolist(),
+            "transition": None if isinstance(found.transition, SparseTransition) else found.transition.tolist(),
             "has_signal": found.has_signal,
             "note": found.note,
             "num_contradictions": int(found.contradiction.sum()),

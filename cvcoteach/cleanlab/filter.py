@@ -122,7 +122,7 @@ def find_label_issues(
     cleanlab_alone = images is None and features is None and trainer is None
     if cleanlab_alone and filter_by not in RULES and groups is None and splits is None:
         if filter_by is not None and filter_by not in CLEANLAB_FILTERS:
-            raise InputError(f"filter_by is {filter_by!r}; {near(str(filter_by), (*CLEANLAB_FILTERS, *RULES))}")
+            raise InputError(f"filter_by is {filter_by!r}; it takes {', '.join((*RULES, *CLEANLAB_FILTERS))}.")
         if flag_rule != FlagRule():
             raise InputError(
                 "flag_for and min_probability go with filter_by='posterior'; cleanlab's filters have none."

@@ -10,12 +10,13 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import plain, say
+from cvcoteach.cli.grouped import Grouped
 
 if TYPE_CHECKING:
     from cvcoteach.pipeline.apply_plan import Action, Plan
 
 
-@click.command()
+@click.command(cls=Grouped, first=("action", "output", "corrections", "min_probability", "write", "undo"))
 @click.argument("run", type=options.PATH, required=False)
 @click.option(
     "--action",
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     "--corrections says. list: print what relabel would do as a corrections CSV.",
 )
 @click.option(
-    "-o", "--output", type=options.PATH, metavar="DEST", help="The copy: a folder, table or .npz that is not there yet."
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="DEST",
+    help="The copy: a folder or file that is not there yet, of the source's format.",
 )
 @click.option(
     "--min-probability",
@@ -47,11 +52,12 @@ if TYPE_CHECKING:
     help="Change images of splits that models did not learn from, such as test, too; without it only reviews do.",
 )
 @click.option("--undo", type=options.PATH, metavar="RECORD", help="Take back the changes of DEST.changes.json instead.")
-@click.option("--source", type=options.PATH, help="Images of the run, if they have moved.")
+@click.option("--source", type=options.SOURCE, help="Images of the run, if they have moved.")
 @options.path_column
 @options.label_column
 @options.path_pattern
 @options.split
+@options.source_format
 @options.as_json
 @options.quiet
 def apply(
@@ -64,11 +70,12 @@ def apply(
     allow_empty_classes: bool,
     held_out: bool,
     undo: Path | None,
-    source: Path | None,
+    source: Path | str | None,
     path_column: str | None,
     label_column: str | None,
     path_pattern: str | None,
     split: str | None,
+    format: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -90,7 +97,9 @@ def apply(
     if action != "list" and output is None:
         raise click.UsageError("name the copy to write: --output DEST.")
     settings = ApplySettings(action, min_probability, corrections, allow_empty_classes, held_out)
-    choices = Choices(path_column=path_column, label_column=label_column, path_pattern=path_pattern, split=split)
+    choices = Choices(
+        path_column=path_column, label_column=label_column, path_pattern=path_pattern, split=split, format=format
+    )
     with options.shown(quiet) as display:
         planned = plan(run, settings, source=source, choices=choices)
         for sentence in planned.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import TextIO
@@ -33,7 +34,7 @@ class Display:
     def __init__(self, stream: TextIO) -> None:
         """Show a moving line if `stream` is a terminal, else one line per finished part."""
         self._stream = stream
-        self._bar = Bar(stream) if stream.isatty() else None
+        self._bar = Bar(stream) if stream.isatty() and _has_room(stream) else None
         self._left = TimeLeft()
         self._last_line = time.monotonic()
 
@@ -63,8 +64,19 @@ class Display:
         print(plain(line), file=self._stream, flush=True)
 
 
+def _has_room(stream: TextIO) -> bool:
+    """Return whether a terminal has a size; without one, as in some containers, a moving line is not drawn at all."""
+    try:
+        return min(os.get_terminal_size(stream.fileno())) > 0
+    except (OSError, ValueError):  # not a file: it draws what it is given
+        return True
+
+
 class Quiet(Display):
-    """Shows notes only."""
+    """Shows nothing."""
+
+    def note(self, sentence: str) -> None:
+        """Ignore it."""
 
     def progress(self, update: Progress) -> None:
         """Ignore it."""

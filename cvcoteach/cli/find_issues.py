@@ -10,6 +10,7 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine, Settings
 
 
@@ -22,8 +23,13 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
         raise click.BadParameter(f"{value!r} is not a number; it takes a number from 0 on, or 'auto'.") from None
 
 
-@click.command("find-issues")
-@click.argument("source", type=options.PATH)
+_FIRST = (
+    "output path_column label_column backbone features preset flag_for corrections device quiet"  # in this order
+).split()
+
+
+@click.command("find-issues", cls=Grouped, first=_FIRST)
+@click.argument("source", type=options.SOURCE)
 @click.option("-o", "--output", type=options.PATH, help="Run folder.  [default: NAME-issues, NAME being SOURCE's]")
 @options.path_column
 @options.label_column
@@ -63,7 +69,11 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
     help="Stop after this many epochs without improvement on a held-out 10 % of the fold.  [default: never]",
 )
 @click.option(
-    "--features", type=options.PATH, help="Train heads on the rows of this .npy (n, d), one per image, instead."
+    "--features",
+    type=options.PATH,
+    metavar="FILE",
+    help="Train heads on these features instead: a .npy (n, d), its rows in the order of cvcoteach list, or an .npz "
+    "with features and paths.",
 )
 @click.option(
     "--backbone",
@@ -136,7 +146,7 @@ def _number_or_auto(ctx: click.Context, param: click.Parameter, value: str) -> f
 @options.as_json
 @options.quiet
 def find_issues(
-    source: Path,
+    source: Path | str,
     output: Path | None,
     path_column: str | None,
     label_column: str | None,
@@ -157,7 +167,8 @@ def find_issues(
     """Find label issues in the images of SOURCE.
 
     SOURCE is a folder of class folders, a CSV or Parquet with a path and a label column, an .npz with the arrays
-    images and labels, or a dataset of Hugging Face, MNIST, CIFAR, WebDataset, Label Studio, COCO or FiftyOne.
+    images and labels, a dataset of Hugging Face, MNIST, CIFAR, WebDataset, TFRecord, Label Studio, CVAT, COCO, Datumaro
+    or FiftyOne, or the address of one, such as s3://bucket/photos.
     Results go to the run folder. If interrupted at any point, the same command resumes; after labels were fixed or
     images added, it goes on in a new folder beside the earlier one and says what has changed.
     """
@@ -196,7 +207,11 @@ def find_issues(
         say(difference_text(results.summary["since"]))
     say(f"\nResults: {results.folder}/issues.csv (every image, worst first)")
     say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
-    say(f"Next: cvcoteach apply {results.folder} --action list says what would change, --action relabel makes a copy")
+    if results.summary["n_issues"]:
+        actions = "--action list says what would change, --action relabel makes a copy"
+        say(f"Next: cvcoteach apply {results.folder} {actions}")
+    elif results.summary["has_signal"]:
+        say(f"Next: cvcoteach retrain {results.folder} trains a classifier")
     if results.summary.get("n_contradictions"):
         say("Copies of one image with different labels come first in issues.csv.")
     if "annotators" in results.summary:

@@ -16,6 +16,7 @@ from cvcoteach.cli.check import check
 from cvcoteach.cli.display import say
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
+from cvcoteach.cli.list_images import list_images
 from cvcoteach.cli.predict import predict
 from cvcoteach.cli.report import report
 from cvcoteach.cli.retrain import retrain
@@ -98,5 +99,5 @@ def main(ctx: click.Context) -> None:
         click.echo(_START)
 
 
-for command in (find_issues, report, check, apply, retrain, predict, fiftyone):
+for command in (find_issues, report, check, apply, retrain, predict, list_images, fiftyone):
     main.add_command(command)

@@ -19,6 +19,18 @@ Command = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
 
+
+class _SourceType(click.Path):
+    """A path, or an address such as `s3://bucket/photos`, which stays text: a path has no two slashes together."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path or an address."""
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
+SOURCE = _SourceType(path_type=Path)
+"""Images, wherever they are."""
+
 path_column = click.option(
     "--path-column", metavar="NAME", help="Column of image paths in a table.  [default: auto-detected]"
 )
@@ -71,7 +83,7 @@ seed = click.option(
     help="Random seed; on a CPU, the same seed gives the same result.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor notes.")
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -87,10 +99,10 @@ _THREADS = click.option(
 _PRECISION = click.option(
     "--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a short probe]"
 )
-_CACHE = click.option(
+cache_dir = click.option(
     "--cache-dir", type=PATH, help="Where decoded images and features are kept.  [default: the user's cache]"
 )
-_MEGAPIXELS = click.option(
+max_megapixels = click.option(
     "--max-megapixels",
     type=click.FloatRange(min=0, min_open=True),
     callback=_finite,
@@ -104,6 +116,11 @@ _TRUST = click.option(
     metavar="NAME|FILE",
     help="Let this code run: a package.module:function, or the code in a TorchScript or torch.export file; repeatable.",
 )
+
+
+def pixels(megapixels: float | None) -> int | None:
+    """Return a number of megapixels in pixels, None for None."""
+    return None if megapixels is None else max(1, round(megapixels * 1_000_000))
 
 
 def machine(*, precision: bool = True) -> Callable[[Command], Command]:
@@ -120,11 +137,11 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
             precision: str | None = None,
             **rest: Any,
         ) -> Any:
-            max_pixels = None if max_megapixels is None else max(1, round(max_megapixels * 1_000_000))
+            max_pixels = pixels(max_megapixels)
             return command(machine=Machine(device, threads, precision, cache_dir, max_pixels, trusted), **rest)
 
         result: Command = gathered
-        for option in (_TRUST, _MEGAPIXELS, _CACHE, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
+        for option in (_TRUST, max_megapixels, cache_dir, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
             result = option(result)
         return result
 
@@ -133,7 +150,7 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
 
 @contextmanager
 def shown(quiet: bool) -> Iterator[Display]:
-    """Give a watcher that shows progress on standard error, or notes only; leave no moving line behind."""
+    """Give a watcher that shows notes and progress on standard error, or nothing; leave no moving line behind."""
     display = Quiet(sys.stderr) if quiet else Display(sys.stderr)
     try:
         yield display

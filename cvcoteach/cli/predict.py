@@ -9,12 +9,13 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine
 
 
-@click.command()
+@click.command(cls=Grouped, first=("output", "path_column", "label_column", "quiet"))
 @click.argument("model", type=options.PATH)
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option(
     "-o", "--output", type=options.PATH, help="CSV to write.  [default: NAME-predictions.csv, NAME being SOURCE's]"
 )
@@ -22,12 +23,13 @@ from cvcoteach.pipeline.settings import Machine
 @options.label_column
 @options.path_pattern
 @options.split
+@options.source_format
 @click.option("--ignore-labels", is_flag=True, help="Treat SOURCE as images without labels.")
 @options.machine(precision=False)
 @options.quiet
 def predict(
     model: Path,
-    source: Path,
+    source: Path | str,
     output: Path | None,
     machine: Machine,
     quiet: bool,

@@ -58,17 +58,19 @@ def report(
     """
     from cvcoteach._files import replacing
     from cvcoteach._validation import InputError
-    from cvcoteach.pipeline.page.report import PAGE, ReportSettings
+    from cvcoteach.pipeline.page.report import PAGE, ReportSettings, is_page
     from cvcoteach.pipeline.page.report import report as make
 
     if format_ != "html" and (html is not None or open_):
         raise click.UsageError("--html and --open go with --format html.")
+    file = html or run / PAGE
+    if html is not None and html.is_file() and not is_page(html):
+        raise InputError(f"{html} exists and is not a web page; name another file.")
     with options.shown(quiet) as display:
         text = make(run, ReportSettings(format_, pictures, blind, corrections), display)
     if format_ != "html":
         click.echo(plain(text), nl=False)
         return
-    file = html or run / PAGE
     if file.is_dir() or not file.parent.is_dir():
         raise InputError(f"{file} cannot be written; --html takes a file in a folder that exists.")
     with replacing(file) as out:

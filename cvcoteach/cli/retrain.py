@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +11,44 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import say
+from cvcoteach.cli.grouped import Grouped
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 
 
-@click.command()
-@click.argument("source", type=options.PATH)
+@click.command(cls=Grouped, first="run output corrections test model epochs noise_rate exports device quiet".split())
+@click.argument("source", type=options.SOURCE)
 @click.option("--run", type=options.PATH, help="Run folder of find-issues, if SOURCE is the images instead.")
 @click.option(
     "-o", "--output", type=options.PATH, help="Folder of the classifier.  [default: NAME-model beside the run]"
 )
 @options.path_column
 @options.label_column
+@options.path_pattern
+@options.split
+@options.source_format
 @click.option(
     "--corrections", type=options.PATH, help="CSV with the columns path, action (accepted, kept, set, excluded), label."
 )
 @click.option(
     "--test",
-    type=options.PATH,
+    type=options.SOURCE,
     metavar="IMAGES|SPLIT",
-    help="Images with right labels on which to compare with plain training, or a split that the run held out.",
+    help="Images with right labels on which to compare with plain training, with and without what is flagged; or a "
+    "split that the run held out.",
 )
+@click.option("--test-split", metavar="NAME", help="Part of --test, where it has several.  [default: train]")
+@click.option("--test-format", metavar="NAME", help="Format of --test.  [default: recognised]")
 @click.option(
     "--mode",
-    default="incv",
-    show_default=True,
-    type=click.Choice(["incv", "correct", "vanilla"]),
-    help="What joins the clean images later: INCV's candidates; all others under corrected labels; or everything from "
-    "the start.",
+    type=click.Choice(["posterior", "incv", "correct", "vanilla", "paper"]),
+    help="posterior: every image, as the classes that the run takes it for. By Co-teaching: incv, what is not flagged, "
+    "later with the flagged; correct, with these under corrected labels; vanilla, everything from the start; paper, "
+    "what INCV selected by agreement, to the letter.  [default: posterior for heads on features, else incv]",
 )
 @click.option(
     "--select",
     type=click.Choice(["flags", "agreement"]),
-    help="What counts as clean: what the run does not flag, or the paper's selection.  [default: flags]",
+    help="What Co-teaching takes for clean: what the run does not flag, or the paper's selection.  [default: flags]",
 )
 @click.option(
     "--preset", default="fast", show_default=True, metavar="fast|paper", help="paper: INCV's published settings."
@@ -77,24 +84,30 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @options.as_json
 @options.quiet
 def retrain(
-    source: Path,
+    source: Path | str,
     run: Path | None,
     output: Path | None,
     path_column: str | None,
     label_column: str | None,
+    path_pattern: str | None,
+    split: str | None,
+    format: str | None,
     corrections: Path | None,
-    test: Path | None,
+    test: Path | str | None,
+    test_split: str | None,
+    test_format: str | None,
     exports: tuple[str, ...],
     machine: Machine,
     as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train a classifier that withstands the remaining label noise, by Co-teaching.
+    """Train a classifier that withstands the remaining label noise.
 
     SOURCE is a run folder of find-issues; with --run, the images of that run, if they have moved. If interrupted at any
     point, the same command resumes from the last epoch.
     """
+    from cvcoteach.data.sources import Choices
     from cvcoteach.pipeline.retrain import retrain as carry_out
     from cvcoteach.pipeline.run_summary import counted
     from cvcoteach.pipeline.scores import comparison_text, figures
@@ -108,23 +121,37 @@ def retrain(
             source=source if run else None,
             path_column=path_column,
             label_column=label_column,
+            choices=Choices(path_pattern=path_pattern, split=split, format=format),
             corrections=corrections,
             test=test,
+            test_choices=Choices(split=test_split, format=test_format),
             exports=exports,
             watcher=display,
         )
     if result.was_done:
         display.note(f"{result.folder} holds this classifier already; it was not trained again.")
-    both = None if result.scores is None or result.plain_scores is None else (result.scores, result.plain_scores)
     if as_json:
-        test_figures = figures(*both) if both else None
-        say(json.dumps({"folder": str(result.folder), **result.summary, "test": test_figures}))
+        test_figures = None if result.compared is None else figures(result.compared)
+        calibration = None if result.calibration is None else asdict(result.calibration)
+        say(
+            json.dumps(
+                {"folder": str(result.folder), **result.summary, "calibration": calibration, "test": test_figures}
+            )
+        )
         return
-    last = result.history[-1]
-    clean, candidates = counted(result.summary["selected"], "image"), counted(result.summary["candidate"], "candidate")
-    say(f"Trained on {clean} taken for clean and {candidates}; the two networks agree on {last.agreement:.1%}.")
-    if both:
-        say(comparison_text(*both, result.class_names))
+    images = counted(result.summary["selected"], "image")
+    if result.summary["mode"] != "posterior":
+        images += f" taken for clean and {counted(result.summary['candidate'], 'candidate')}"
+    say(f"Trained on {images}; the two networks agree on {result.history[-1].agreement:.1%}.")
+    if result.compared is not None:
+        say(comparison_text(result.compared, result.class_names))
+    elif result.calibration is not None:
+        known = result.calibration
+        say(
+            f"An estimate, since no --test was given: {known.accuracy:.1%} of its predictions are right "
+            f"({known.low:.1%} to {known.high:.1%}), by {known.n_images:,} held-out images whose classes are known by "
+            "the run's posterior only."
+        )
     say(f"\nClassifier: {result.folder} (model.safetensors, model.json, history.csv)")
     for file in result.exported:
         say(f"Exported: {file}")

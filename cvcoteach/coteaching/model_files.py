@@ -6,6 +6,7 @@ import copy
 import importlib
 import io
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from cvcoteach.training.trust import check_trusted
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 _MOST_NETWORKS = 100
+_TINY = 1e-12
 EXPORTS = {"onnx": "model.onnx", "torch.export": "model.pt2"}
 
 
@@ -77,6 +79,8 @@ class Model:
     """What it takes."""
     mirror: bool
     """Whether predictions are averaged over an image and its mirror image."""
+    temperature: float = 1.0
+    """What the logarithms of averaged probabilities are divided by, above 0."""
 
     def predict_proba(self, pixels: npt.NDArray[np.uint8], plan: ComputePlan) -> PredProbs:
         """Return class probabilities (n, K) of images (n, size, size, channels)."""
@@ -86,7 +90,7 @@ class Model:
         if not len(rows):
             return np.zeros((0, len(self.class_names)), np.float32)
         source = ImageBatches(DeviceImages(pixels, plan), self.images.scaling)
-        return predict(networks, source, rows, mirror=self.mirror)
+        return tempered(predict(networks, source, rows, mirror=self.mirror), self.temperature)
 
 
 def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Mapping[str, Any] | None = None) -> None:
@@ -106,6 +110,7 @@ def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Map
             "mirror": model.mirror,
             "levels": images.levels.as_json(),
         },
+        "temperature": model.temperature,
         **(about or {}),
     }
     write_json(folder / ABOUT, content)
@@ -134,7 +139,9 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
         scaling = Scaling(tuple(map(float, before["mean"])), tuple(map(float, before["std"])))
         levels = Levels.from_json(before.get("levels", []))
         images = ImageFormat(int(before["size"]), int(before["channels"]), scaling, levels)
-        mirror = bool(before["mirror"])
+        mirror, temperature = bool(before["mirror"]), float(content.get("temperature", 1.0))
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"its temperature is {temperature}, and takes a number above 0")
         classes = tuple(map(str, content["classes"]))
         if isinstance(content["classes"], str) or not 2 <= len(set(classes)) == len(classes):
             raise ValueError("it takes a list of two classes or more, each once")
@@ -153,7 +160,16 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
     models = ModelFactory(spec, trusted=trusted)
     networks = [models.build(len(classes), images.channels) for _ in range(n_networks)]
     load_weights(folder / WEIGHTS, networks, len(classes))
-    return Model(networks, spec, classes, images, mirror)
+    return Model(networks, spec, classes, images, mirror, temperature)
+
+
+def tempered(probs: PredProbs, temperature: float) -> PredProbs:
+    """Return the softmax (n, K) of the logarithms of probabilities (n, K), divided by the temperature."""
+    if temperature == 1:
+        return probs
+    logs = torch.from_numpy(probs).clamp_min(_TINY).log() / temperature
+    result: PredProbs = logs.softmax(dim=1).numpy()
+    return result
 
 
 def save_weights(file: Path, networks: Sequence[nn.Module]) -> None:
@@ -206,7 +222,7 @@ class Whole(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.networks = nn.ModuleList(model.networks)
-        self._mirror = model.mirror
+        self._mirror, self._temperature = model.mirror, model.temperature
         # its own tensors: `normalise` caches them, and an exporter's tensors have no values
         scaling = model.images.scaling
         mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
@@ -218,7 +234,8 @@ class Whole(nn.Module):
         inputs = torch.addcmul(self.offset, images.to(torch.float32), self.factor).permute(0, 3, 1, 2)
         views = [inputs, inputs.flip(3)] if self._mirror else [inputs]
         answers = [logits_of(network(view)).softmax(dim=1) for network in self.networks for view in views]
-        return torch.stack(answers).mean(dim=0)
+        mean = torch.stack(answers).mean(dim=0)
+        return mean if self._temperature == 1 else (mean.clamp_min(_TINY).log() / self._temperature).softmax(dim=1)
 
 
 def export_model(model: Model, folder: Path, kind: str) -> Path:

@@ -16,3 +16,5 @@ HEAD_RECIPE = Recipe(
     epochs=12, batch_size=128, optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, shift=0, flip=False, tta=False
 )
 """For heads with one hidden layer on features."""
+SOFT_HEAD_RECIPE = replace(HEAD_RECIPE, hidden=0.3)
+"""For the same heads where they learn soft labels, which hidden features teach more than hard ones."""

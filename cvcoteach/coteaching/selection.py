@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from cvcoteach._validation import BoolArray, FloatArray, IntArray
+from cvcoteach._validation import BoolArray, FloatArray, IntArray, PredProbs
 from cvcoteach.coteaching.curriculum import (
     PUBLISHED_PACE,
     Curriculum,
@@ -35,6 +35,8 @@ class Selection:
     """(n,) probability that each label is wrong, in [0, 1]; None: not known."""
     weights: FloatArray | None = None
     """(n,) weight of each label, in [0, 1]; None: all 1."""
+    soft: PredProbs | None = None
+    """(n, K) what each image of S is learned as, in place of its label and without leaving any out; None: its label."""
     as_published: bool = False
     """Whether the noise left in S is the paper's; see `incv_curriculum`."""
 
@@ -52,6 +54,8 @@ class Selection:
 
     def curriculum(self, n_classes: int, epochs: int, *, pace: Pace = PUBLISHED_PACE) -> Curriculum:
         """Return what is trained on in so many epochs, and how much of it is kept; see `incv_curriculum`."""
+        if self.soft is not None:  # doubt is in the labels, so none is left out
+            return Curriculum(np.flatnonzero(self.selected), np.arange(0), 0.0, 0.0, 0, pace.ramp_in(epochs))
         if self.selected.all():  # nothing was sorted out, so all of ε̂ is left
             return vanilla_curriculum(len(self.labels), self.noise_rate, epochs, pace=pace)
         return incv_curriculum(
@@ -85,6 +89,17 @@ def selection_after(found: CrossValResult, *, noise_rate: float | None = None) -
         noise_rate = found.rounds[-1].noise_rate if wrong is None else float(wrong.mean())
     flags = found.flags
     return Selection(found.labels, ~flags, flags, noise_rate, wrong)
+
+
+def softened(selection: Selection, posterior: PredProbs) -> Selection:
+    """Return the selection of everything, each image learned as the classes that the posterior takes it for.
+
+    Args:
+        selection: Its labels and noise rate are kept.
+        posterior: (n, K) probability of each true class, rows sum to 1; see `label_posterior`.
+    """
+    everything = Selection.of_everything(selection.labels, selection.noise_rate)
+    return replace(everything, wrong=selection.wrong, soft=posterior.astype(np.float32, copy=False))
 
 
 def corrected(selection: Selection, suggested: IntArray, suggested_prob: FloatArray) -> Selection:

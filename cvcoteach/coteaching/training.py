@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cvcoteach._validation import FloatArray, InputError, IntArray
+from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
 from cvcoteach.coteaching.curriculum import PUBLISHED_PACE, Curriculum, Pace, mixed
 from cvcoteach.coteaching.losses import Exchange
 from cvcoteach.coteaching.selection import Selection
@@ -53,7 +53,7 @@ class CoTraining:
         self,
         networks: Sequence[nn.Module],
         source: BatchSource,
-        targets: IntArray,
+        targets: IntArray | PredProbs,
         curriculum: Curriculum,
         recipe: Recipe,
         *,
@@ -65,15 +65,17 @@ class CoTraining:
         Args:
             networks: Two, of different initialisation, on the device of the source's plan.
             source: The images or features that the curriculum's rows count.
-            targets: (m,) classes of `curriculum.rows`.
+            targets: (m,) classes of `curriculum.rows`, or (m, K) their probabilities.
             curriculum: Of the recipe's epochs.
             recipe: With `flip` decided.
             weights: (m,) in [0, 1], of the losses of `curriculum.rows`; None: all 1.
             seed: Decides order, augmentation and dropout.
 
         Raises:
-            InputError: The batches are so small that the keep rate leaves less than one image.
+            InputError: The batches are so small that the keep rate leaves less than one image, or all weights are 0.
         """
+        if weights is not None and not (np.asarray(weights) > 0).any():
+            raise InputError(f"all {len(weights):,} weights are 0, so there is nothing to train on.")
         self.recipe, self.source = recipe, source
         self.history: list[Epoch] = []
         self._curriculum = curriculum
@@ -161,12 +163,12 @@ class CoTeachingTask:
         Raises:
             InputError: The batches are so small that nothing would be kept of them.
         """
-        rows, weights = self.curriculum.rows, self.selection.weights
+        rows, weights, soft = self.curriculum.rows, self.selection.weights, self.selection.soft
         networks = two_networks(lambda seed: self.inputs.network(self.n_classes, seed), plan, self.seed)
         return CoTraining(
             networks,
             self.inputs.batches(plan, self.curriculum.selected),
-            self.selection.labels[rows],
+            self.selection.labels[rows] if soft is None else soft[rows],
             self.curriculum,
             self.recipe,
             weights=None if weights is None else weights[rows],

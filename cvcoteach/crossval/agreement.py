@@ -64,15 +64,15 @@ def observed_concentration(labels: IntArray, predictions: IntArray, n_classes: i
     least = 1 / (n_classes - 1)
     if n_classes == 2:
         return 1.0
-    confusion = np.bincount(labels * n_classes + predictions, minlength=n_classes**2).astype(np.float64)
-    confusion = confusion.reshape(n_classes, n_classes)
-    np.fill_diagonal(confusion, 0)
-    totals = confusion.sum(axis=1)
+    differ = np.flatnonzero(labels != predictions)
+    cells, counts = np.unique(labels[differ] * n_classes + predictions[differ], return_counts=True)
+    rows = cells // n_classes
+    totals = np.bincount(rows, counts, minlength=n_classes)
     pairs = totals * (totals - 1)
     if pairs.sum() == 0:
         return least
     # P(two disagreements of a row fall in the same cell), without the bias of squaring small counts
-    seen = (confusion * (confusion - 1)).sum(axis=1) / np.maximum(pairs, 1)
+    seen = np.bincount(rows, counts * (counts - 1), minlength=n_classes) / np.maximum(pairs, 1)
     mean = float((seen * totals).sum() / totals.sum())
     if least >= 0.5:  # K = 3: symmetric noise fills both cells, and the two patterns look alike
         return least

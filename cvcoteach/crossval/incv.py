@@ -10,14 +10,15 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._memory import check_memory
 from cvcoteach._validation import (
     BoolArray,
     InputError,
     IntArray,
-    PredProbs,
     as_count,
     as_labels,
     check_at_least,
+    check_classes_repeat,
     near,
 )
 from cvcoteach.crossval import agreement as agreement_theory
@@ -27,10 +28,12 @@ from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_le
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
 from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.display import table_html
-from cvcoteach.issues.flags import FlagRule, flags_of
+from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
 from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.issues.strangers import strangers
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, TopProbs, latest, mean_of, rows_of
 
 Select = Literal["posterior", "agreement"]
 SELECT: tuple[Select, ...] = get_args(Select)
@@ -46,7 +49,7 @@ class Round:
 
     scored: IntArray
     """(m,) indices of the images that the round scored, ascending: all, or the candidates ("agreement")."""
-    pred_probs: PredProbs
+    pred_probs: Answer
     """(m, K) their probabilities, by models that did not train on them."""
     kept: IntArray
     """Indices that joined S."""
@@ -70,9 +73,9 @@ class CrossValResult:
 
     labels: IntArray
     """(n,) given labels."""
-    pred_probs: PredProbs
+    pred_probs: Answer
     """(n, K) out-of-sample probabilities: the mean of the rounds ("posterior", without round 1 where there are more),
-    or of the last round that scored the image ("agreement")."""
+    or of the last round that scored the image ("agreement"). `TopProbs` for more than 2,000 classes."""
     last_round: IntArray
     """(n,) the last round that scored the image, from 1."""
     rounds: tuple[Round, ...]
@@ -245,8 +248,8 @@ class IterativeCV:
             What every round saw and decided, and the probabilities and the posterior that follow.
 
         Raises:
-            InputError: For labels or groups that do not fit, fewer images or groups than folds, and a trainer whose
-                answer is no probability; the folds finished by then are in `finished`.
+            InputError: For labels or groups that do not fit, classes of one image each, fewer images or groups than
+                folds, and a trainer whose answer is no probability; the folds finished by then are in `finished`.
         """
         if not callable(getattr(trainer, "fit_predict", None)):
             raise InputError(
@@ -254,28 +257,36 @@ class IterativeCV:
                 "TorchTrainer, HeadTrainer or SklearnTrainer(estimator, X)."
             )
         y, k = as_labels(labels, n_classes)
+        check_classes_repeat(y)
         found = None if groups is None else as_groups(groups, len(y))
         names = None if splits is None else as_splits(splits, len(y))
-        scorer = OutOfSampleScorer(trainer, k, 1, self.seed, finished, on_fold, found, held_out(names))
+        scorer = OutOfSampleScorer(trainer, k, 1, self.seed, finished, on_fold, found, held_out(names), y)
         folds = self.folds(scorer.n_units(len(y)))
         scorer = replace(scorer, n_rounds=len(folds))
         scorer.check_enough_images(len(y), max(folds))
+        if k <= MANY_CLASSES:
+            check_memory(4.0 * len(y) * k * (len(folds) + 1), f"the probabilities of {len(y):,} images")
         result = self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorer, y)
-        if names is None or scorer.held_out is None:
-            return replace(result, splits=names)
-        probs = result.pred_probs if self.select == "posterior" else result.rounds[0].pred_probs
-        return replace(result, splits=names, posterior=fit_by_split(y, probs, list(rows_by_split(names).values())))
+        posterior = result.posterior
+        if names is not None and scorer.held_out is not None:
+            probs = result.pred_probs if self.select == "posterior" else result.rounds[0].pred_probs
+            if isinstance(probs, TopProbs):  # one model of the noise has to do for all splits
+                posterior = fit_posterior(y, probs)
+            else:
+                posterior = fit_by_split(y, probs, list(rows_by_split(names).values()))
+        return replace(result, splits=names, posterior=_with_strangers(posterior, scorer))
 
     def _by_posterior(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         n, inside, learnable = len(labels), scorer.learned_from, scorer.learnable(len(labels))
         folds = self.folds(scorer.n_units(n))
         learned, selected = labels, learnable
-        answers: list[PredProbs] = []
+        answers: list[Answer] = []
         rounds: list[Round] = []
         for number, n_folds in enumerate(folds, start=1):
             probs = scorer.score_all(number, scorer.parts(number, labels, n_folds), learned, selected)
             answers.append(probs)
-            posterior = fit_posterior(labels[inside], _evidence(answers)[inside])
+            evidence = _evidence(answers, labels)
+            posterior = fit_posterior(labels[inside], rows_of(evidence, inside))
             before = selected
             if number < len(folds):
                 # so many of each class that there are two per part to learn it from
@@ -297,7 +308,7 @@ class IterativeCV:
             )
         return CrossValResult(
             labels=labels,
-            pred_probs=_evidence(answers),
+            pred_probs=evidence,
             last_round=np.full(n, len(rounds)),
             rounds=tuple(rounds),
             select=self.select,
@@ -308,7 +319,8 @@ class IterativeCV:
     def _by_agreement(self, scorer: OutOfSampleScorer, labels: IntArray) -> CrossValResult:
         n = len(labels)
         selected, candidate = np.zeros(n, np.bool_), scorer.learnable(n)
-        pred_probs, last_round = np.zeros((n, scorer.n_classes), np.float32), np.zeros(n, np.int64)
+        last_round = np.zeros(n, np.int64)
+        answers: list[tuple[IntArray, Answer]] = []
         ratio = None if self.remove_ratio == "auto" else float(self.remove_ratio)
         rounds: list[Round] = []
         for number, n_folds in enumerate(self.folds(scorer.n_units(n)), start=1):
@@ -319,7 +331,7 @@ class IterativeCV:
             parts = np.full(n, -1)
             parts[scored] = parts_of_round(labels[scored], n_folds, self.seed, number, groups)
             answer = scorer.score_candidates(number, parts, labels, selected)
-            probs = answer[scored]
+            probs = rows_of(answer, scored)
             agreement, noise_rate = _agreement(labels[scored], probs)
             if ratio is None:  # round 1 decides for all
                 ratio = min(MAX_REMOVE_RATIO, noise_rate / (1 - noise_rate)) if noise_rate < 1 else MAX_REMOVE_RATIO
@@ -328,12 +340,13 @@ class IterativeCV:
             selected[scored[kept]] = True
             candidate[scored[kept]] = candidate[scored[dropped]] = False
             # what is held out is judged in every round, unless its group lies in S meanwhile
-            judged = scored if scorer.held_out is None else np.flatnonzero(answer.any(axis=1))
-            pred_probs[judged], last_round[judged] = answer[judged], number
+            judged = scored if scorer.held_out is None else np.flatnonzero(answer.max(axis=1) > 0)
+            answers.append((judged, rows_of(answer, judged)))
+            last_round[judged] = number
             rounds.append(
                 Round(
                     scored=judged,
-                    pred_probs=answer[judged],
+                    pred_probs=answers[-1][1],
                     kept=scored[kept],
                     dropped=scored[dropped],
                     agreement=agreement,
@@ -346,7 +359,7 @@ class IterativeCV:
         assert ratio is not None  # there are images for round 1
         return CrossValResult(
             labels=labels,
-            pred_probs=pred_probs,
+            pred_probs=latest(answers),
             last_round=last_round,
             rounds=tuple(rounds),
             select=self.select,
@@ -355,13 +368,22 @@ class IterativeCV:
         )
 
 
-def _evidence(rounds: Sequence[PredProbs]) -> PredProbs:
+def _with_strangers(posterior: Posterior, scorer: OutOfSampleScorer) -> Posterior:
+    """Look for images that belong to no class, where there is a signal and the trainer has features (n, d)."""
+    features = getattr(scorer.trainer, "features", None)
+    n = len(posterior.labels)
+    if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != n or not posterior.has_signal:
+        return posterior
+    typical = (posterior.pred_probs.argmax(axis=1) == posterior.labels) & (posterior.wrong < PROBABLY_WRONG)
+    return posterior.with_strangers(strangers(features, posterior.labels, typical, scorer.groups))
+
+
+def _evidence(rounds: Sequence[Answer], labels: IntArray) -> Answer:
     """Return the mean (n, K) of the rounds (n, K) whose models learned from a selection; round 1 while it is alone."""
-    mean: PredProbs = np.mean(rounds[1:] or rounds, axis=0, dtype=np.float32)
-    return mean
+    return mean_of(rounds[1:] or rounds, labels)
 
 
-def _agreement(labels: IntArray, pred_probs: PredProbs) -> tuple[float, float]:
+def _agreement(labels: IntArray, pred_probs: Answer) -> tuple[float, float]:
     """Return the share of images whose prediction is the given label, and the noise rate ε̂ that explains it."""
     predicted, k = pred_probs.argmax(axis=1), pred_probs.shape[1]
     share = float((predicted == labels).mean())

@@ -12,6 +12,7 @@ from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as
 from cvcoteach.crossval.groups import as_groups, grouped_parts, members, n_units
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
 from cvcoteach.data.splits import as_splits, held_out
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, top_probs
 
 
 def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -> IntArray:
@@ -76,7 +77,7 @@ def cross_validate(
     out = None if splits is None else held_out(as_splits(splits, len(y)))
     scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold, found, out)
     scorer.check_enough_images(len(y), n_folds)
-    return scorer.score_all(1, scorer.parts(1, y, n_folds), y, scorer.learnable(len(y)))
+    return np.asarray(scorer.score_all(1, scorer.parts(1, y, n_folds), y, scorer.learnable(len(y))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,8 @@ class OutOfSampleScorer:
     """(n,) groups 0, 1, …; no model scores an image of a group that it trained on."""
     held_out: BoolArray | None = None
     """(n,) images of other splits than the one learned from, such as test; None where there are none."""
+    given: IntArray | None = None
+    """(n,) given labels, which no model sees; with them probabilities of more than `MANY_CLASSES` are `TopProbs`."""
 
     @property
     def learned_from(self) -> IntArray | slice:
@@ -131,7 +134,7 @@ class OutOfSampleScorer:
         parts[rows] = parts_of_round(labels[rows], n_folds, self.seed, number, groups)
         return parts
 
-    def score_all(self, number: int, parts: IntArray, learned: IntArray, selected: BoolArray) -> PredProbs:
+    def score_all(self, number: int, parts: IntArray, learned: IntArray, selected: BoolArray) -> Answer:
         """Score all images by models of `selected`, each without one part.
 
         A selected image, or one whose group holds a selected image, is scored by the model that left its part out, any
@@ -151,7 +154,7 @@ class OutOfSampleScorer:
         scored = [unseen | (parts == part) for part in range(len(trained_on))]
         return self._mean(number, learned, trained_on, self._with_held_out(scored, trained_on))
 
-    def score_candidates(self, number: int, parts: IntArray, labels: IntArray, selected: BoolArray) -> PredProbs:
+    def score_candidates(self, number: int, parts: IntArray, labels: IntArray, selected: BoolArray) -> Answer:
         """Score the candidates, and what is held out, by models of `selected` and of all candidates but one part.
 
         Images of `selected` whose group holds a candidate of that part are left out with it.
@@ -187,7 +190,7 @@ class OutOfSampleScorer:
 
     def _mean(
         self, number: int, learned: IntArray, trained_on: Sequence[BoolArray], scored: Sequence[BoolArray]
-    ) -> PredProbs:
+    ) -> Answer:
         folds = {}
         for fold, (train, evaluate) in enumerate(zip(trained_on, scored, strict=True), start=1):
             rows = np.flatnonzero(train)
@@ -198,12 +201,36 @@ class OutOfSampleScorer:
             folds,
             self.n_classes,
             n_rounds=self.n_rounds,
+            given=self.given,
             finished=self.finished,
             on_fold=self.on_fold,
         )
-        total = np.zeros((len(learned), self.n_classes), np.float32)
-        for key, answer in answers.items():
-            total[folds[key].eval_idx] += answer
-        times = np.sum(scored, axis=0, dtype=np.float32)
-        total /= np.maximum(times, 1)[:, None]
+        judged = [(folds[key].eval_idx, answer) for key, answer in answers.items()]
+        mean = _MeanOfFolds(judged, np.sum(scored, axis=0, dtype=np.float32), self.n_classes)
+        if self.given is not None and self.n_classes > MANY_CLASSES:
+            return top_probs(mean, self.given)
+        return mean[slice(0, len(learned))]
+
+
+@dataclass(frozen=True, eq=False)
+class _MeanOfFolds:
+    """The mean of the answers for each image, computed as it is read."""
+
+    judged: Sequence[tuple[IntArray, Answer]]
+    """Indices of the images of each fold, ascending, and their probabilities."""
+    times: npt.NDArray[np.float32]
+    """(n,) how many folds judged each image; where none did, the mean is 0."""
+    n_classes: int
+    """K."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.times), self.n_classes
+
+    def __getitem__(self, rows: slice) -> PredProbs:
+        total = np.zeros((rows.stop - rows.start, self.n_classes), np.float32)
+        for images, answer in self.judged:
+            first, end = np.searchsorted(images, (rows.start, rows.stop))
+            total[images[first:end] - rows.start] += answer[first:end]
+        total /= np.maximum(self.times[rows], 1)[:, None]
         return total

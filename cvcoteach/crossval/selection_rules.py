@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cvcoteach._validation import BoolArray, FloatArray, IntArray, PredProbs
+from cvcoteach._validation import BoolArray, FloatArray, IntArray
 from cvcoteach.issues.flags import PROBABLY_WRONG
 from cvcoteach.noise_model.posterior import Posterior
+from cvcoteach.noise_model.top_probs import Answer, probs_at, rows_of
 
 MOSTLY_WRONG = 0.5
 """Above this share of wrong labels, those that are probably right are too few to learn from, and others are corrected.
@@ -19,7 +20,7 @@ Chosen on symmetric noise of 80 %: at .5, the wrong labels that remain in S spoi
 """
 
 
-def keep_and_drop(labels: IntArray, pred_probs: PredProbs, remove_ratio: float) -> tuple[IntArray, IntArray]:
+def keep_and_drop(labels: IntArray, pred_probs: Answer, remove_ratio: float) -> tuple[IntArray, IntArray]:
     """Apply INCV's rule to one held-out part: what joins S, what is dropped (algorithm 1, steps 3 and 4).
 
     Args:
@@ -34,18 +35,18 @@ def keep_and_drop(labels: IntArray, pred_probs: PredProbs, remove_ratio: float) 
     agrees = pred_probs.argmax(axis=1) == labels
     n_drop = round(min(remove_ratio * int(agrees.sum()), len(labels)))
     # -log is monotone: least probability of the given label first. Counted from the front: order[-0:] is everything
-    worst = np.argsort(pred_probs[np.arange(len(labels)), labels], kind="stable")[:n_drop]
+    worst = np.argsort(probs_at(pred_probs, labels), kind="stable")[:n_drop]
     return np.flatnonzero(agrees), np.sort(worst[~agrees[worst]])
 
 
 def keep_and_drop_by_part(
-    labels: IntArray, pred_probs: PredProbs, parts: IntArray, remove_ratio: float
+    labels: IntArray, pred_probs: Answer, parts: IntArray, remove_ratio: float
 ) -> tuple[IntArray, IntArray]:
     """Apply `keep_and_drop` to each of the parts (m,); return positions 0..m-1, ascending."""
     kept, dropped = [], []
     for part in range(int(parts.max()) + 1):
         held_out = np.flatnonzero(parts == part)
-        keep, drop = keep_and_drop(labels[held_out], pred_probs[held_out], remove_ratio)
+        keep, drop = keep_and_drop(labels[held_out], rows_of(pred_probs, held_out), remove_ratio)
         kept.append(held_out[keep])
         dropped.append(held_out[drop])
     return np.sort(np.concatenate(kept)), np.sort(np.concatenate(dropped))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import InputError, IntArray, PredProbs, as_pred_probs
+from cvcoteach._validation import InputError, IntArray, PredProbs, as_pred_probs, counted
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, Rows, TopProbs, top_probs
 
 
 class FoldTrainer(Protocol):
@@ -21,6 +22,9 @@ class FoldTrainer(Protocol):
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """Train afresh on `train_idx` with `train_labels` (m,); return the probabilities of `eval_idx`, (e, K)."""
         ...
+
+    # A trainer on features may show them as an attribute `features`, an array (n, d): images that belong to none of the
+    # classes are told by them.
 
 
 class Fold(NamedTuple):
@@ -36,8 +40,11 @@ class Fold(NamedTuple):
 class BatchFoldTrainer(FoldTrainer, Protocol):
     """A trainer that gains by training all folds of a round at once."""
 
-    def fit_predict_many(self, folds: Sequence[Fold]) -> Sequence[PredProbs]:
-        """Answer as `fit_predict`, once per fold. A fold's answer may depend on its neighbours by rounding only."""
+    def fit_predict_many(self, folds: Sequence[Fold]) -> Sequence[PredProbs | Rows]:
+        """Answer as `fit_predict`, once per fold. A fold's answer may depend on its neighbours by rounding only.
+
+        Of thousands of classes an answer may be computed as its rows are read (`Rows`).
+        """
         ...
 
 
@@ -68,7 +75,7 @@ class FoldProgress:
     """Before the training, after it, or its answer was there already."""
 
 
-Finished = MutableMapping[FoldKey, PredProbs]
+Finished = MutableMapping[FoldKey, Answer]
 """Answers by fold, (len(eval_idx), K)."""
 
 OnFold = Callable[[FoldProgress], None]
@@ -85,9 +92,10 @@ def train_folds(
     n_classes: int,
     *,
     n_rounds: int,
+    given: IntArray | None = None,
     finished: Finished | None = None,
     on_fold: OnFold | None = None,
-) -> dict[FoldKey, PredProbs]:
+) -> dict[FoldKey, Answer]:
     """Train the folds of a round that are not in `finished`; a `BatchFoldTrainer` gets all folds at once.
 
     Args:
@@ -95,6 +103,8 @@ def train_folds(
         folds: What each training gets.
         n_classes: K.
         n_rounds: Number of rounds of the run, for `on_fold`.
+        given: (n,) labels given to all images, which no trainer sees; with them answers of more than `MANY_CLASSES` are
+            kept as `TopProbs`.
         finished: Answers by fold; each new one lands there the moment it exists.
         on_fold: Called before and after each training.
 
@@ -112,11 +122,18 @@ def train_folds(
             fold = folds[key]
             on_fold(FoldProgress(key, n_rounds, len(folds), len(fold.train_idx), len(fold.eval_idx), state))
 
-    def checked(key: FoldKey, answer: npt.ArrayLike) -> PredProbs:
+    def checked(key: FoldKey, answer: Any) -> Answer:
         where = f"the trainer's answer for fold {key.fold} of round {key.round}"
-        return _as_answer(answer, (len(folds[key].eval_idx), n_classes), where)
+        shape = (len(folds[key].eval_idx), n_classes)
+        if given is None or n_classes <= MANY_CLASSES:
+            return _as_answer(answer, shape, where)
+        if isinstance(answer, TopProbs) and answer.shape == shape:
+            return answer
+        if getattr(answer, "shape", None) != shape:
+            answer = _as_answer(answer, shape, where)
+        return top_probs(_Checked(answer, where), given[folds[key].eval_idx])
 
-    answers: dict[FoldKey, PredProbs] = {}
+    answers: dict[FoldKey, Answer] = {}
     # all or none: a batch of fewer folds could differ by rounding from the unbroken run's
     if isinstance(trainer, BatchFoldTrainer) and not all(key in finished for key in folds):
         for key in folds:
@@ -125,7 +142,7 @@ def train_folds(
         if len(batch) != len(folds):
             number = next(iter(folds)).round
             raise InputError(
-                f"the trainer gave {len(batch)} answers in round {number}; {len(folds)} folds need one each."
+                f"the trainer gave {counted(len(batch), 'answer')} in round {number}; {len(folds)} folds need one each."
             )
         for key, answer in zip(folds, batch, strict=True):
             answers[key] = finished[key] = checked(key, answer)
@@ -140,6 +157,22 @@ def train_folds(
         answers[key] = finished[key] = checked(key, trainer.fit_predict(*fold))
         tell(key, "done")
     return answers
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An answer that is checked as it is read."""
+
+    answer: Rows
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.answer.shape
+
+    def __getitem__(self, rows: slice) -> PredProbs:
+        block = self.answer[rows]
+        return _as_answer(block, (rows.stop - rows.start, self.shape[1]), self.where)
 
 
 def _as_answer(answer: npt.ArrayLike, shape: tuple[int, int], where: str) -> PredProbs:

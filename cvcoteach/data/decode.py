@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from cvcoteach._files import open_regular
 from cvcoteach._validation import IntArray
+from cvcoteach.data.heif import is_heif, register
 from cvcoteach.data.levels import Kind, Levels, Pixels, Range, levels_of, merged, range_of, to_unit
+from cvcoteach.data.parts import Reader, statuses
 from cvcoteach.data.pointers import stand_in
 
 # what Pillow logs is said by the exception that follows; a program that wants its log still gets it
@@ -44,6 +44,8 @@ UNSETTLED = -1
 TICK = 2_000_000_000
 """Nanoseconds. File times are this coarse at worst (FAT): a second write within them may leave no trace."""
 
+_DIGEST = 16
+"""Bytes of a digest."""
 _INODE = 2**63 - 1
 """Inodes are unsigned; the lower 63 bits distinguish files just as well."""
 
@@ -51,8 +53,8 @@ _DEEP_MODES = frozenset(["I", "F", "I;16", "I;16L", "I;16B", "I;16N"])
 """Modes of grey images with more than 8 bits."""
 
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""Of Pillow's formats, those that are read; others it hands to programs of the system."""
+FORMATS = ("JPEG", "PNG", "AVIF", "BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP")
+"""Of Pillow's formats, those that are read, the usual ones first; others it hands to programs of the system."""
 
 MAX_PIXELS = 2**28
 """Pixels of the largest image that is read unless the user allows more: 1 GiB in memory, in colour."""
@@ -135,26 +137,19 @@ class Decoded(NamedTuple):
 
 def stat_files(files: Sequence[str]) -> list[tuple[int, int, int, int]]:
     """Return size, mtime, ctime and inode of each file; all -1 where there is no file."""
-    result = []
-    for file in files:
-        try:
-            status = os.stat(file)
-        except (OSError, ValueError):
-            result.append((-1, -1, -1, -1))
-        else:
-            result.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INODE))
-    return result
+    return [(*status[:3], status.inode & _INODE if status.size >= 0 else -1) for status in statuses(list(files))]
 
 
 def digest_chunk(files: Sequence[str], rows: IntArray) -> Done:
     """Hash the content of `files`, which are the `rows` of a source; nothing is decoded."""
-    records = np.zeros(len(files), RECORD)
-    for i, file in enumerate(files):
-        try:
-            _read(file, records[i : i + 1])
-        except (OSError, ValueError):
-            continue  # decoding meets it again, and says why
-    return Done(rows, records, {})
+    seen = _Seen(len(files))
+    with Reader() as reader:
+        for i, file in enumerate(files):
+            try:
+                seen.read(reader, file, i)
+            except (OSError, ValueError):
+                continue  # decoding meets it again, and says why
+    return Done(rows, seen.records(), {})
 
 
 def decode_chunk(files: Sequence[str], rows: IntArray, target: Target, decoding: Decoding) -> Done:
@@ -198,14 +193,15 @@ def decode_files(
 def decode_each(files: Sequence[str], decoding: Decoding) -> Decoded:
     """Decode files one after the other, until one does not fit the decoding."""
     pixels = np.zeros((len(files), decoding.size, decoding.size, decoding.channels), np.uint8)
-    records = np.zeros(len(files), RECORD)
+    seen, readable = _Seen(len(files)), np.zeros(len(files), np.bool_)
     errors: dict[int, str] = {}
+    misfit: Misfit | None = None
     ranges: list[Mapping[Kind, Range]] = []
-    with warnings.catch_warnings(), pixel_limit(decoding.max_pixels):
+    with warnings.catch_warnings(), pixel_limit(decoding.max_pixels), Reader() as reader:
         warnings.simplefilter("ignore")  # of a picture's oddities; what cannot be read is an exception
         for i, file in enumerate(files):
             try:
-                image = _opened(_read(file, records[i : i + 1], decoding.max_bytes), decoding)
+                image = _opened(seen.read(reader, file, i, decoding.max_bytes), decoding)
                 found = _range_of(image, decoding)
                 levels = decoding.levels
                 if levels is None:
@@ -214,12 +210,15 @@ def decode_each(files: Sequence[str], decoding: Decoding) -> Decoded:
                 square = _finish(image, decoding.size, levels)
                 coloured = decoding.only_grey and not _is_grey(square)
                 if coloured or not (decoding.may_clip or levels.hold(found)):
-                    return Decoded(pixels, records, errors, Misfit(coloured, found), merged(ranges))
+                    misfit = Misfit(coloured, found)
+                    break
                 pixels[i] = as_pixels(square, decoding.channels)
-                records[i]["readable"] = True
+                readable[i] = True
             except Exception as error:  # a broken file makes a decoder raise anything at all
                 errors[i] = reason(error)
-    return Decoded(pixels, records, errors, None, merged(ranges))
+    records = seen.records()
+    records["readable"] = readable
+    return Decoded(pixels, records, errors, misfit, merged(ranges))
 
 
 @contextmanager
@@ -246,10 +245,21 @@ def to_square(data: bytes, size: int, levels: Levels | None = None) -> Image.Ima
     return _finish(image, size, levels_of(_range_of(image, decoding)) if levels is None else levels)
 
 
+def open_image(file: IO[bytes]) -> Image.Image:
+    """Return an image of which no more than the head is read. Raises whatever Pillow does, and ValueError for HEIC."""
+    head = file.read(64)
+    file.seek(0)
+    if not is_heif(head):
+        return Image.open(file, formats=FORMATS)
+    if not register():
+        raise ValueError("it is HEIC, which takes the package pillow-heif: pip install 'cvcoteach[heif]'")
+    return Image.open(file, formats=("HEIF",))
+
+
 def _opened(data: bytes, decoding: Decoding) -> Image.Image:
     """Return an image, decoded. Raises whatever Pillow does, and ValueError for one that is too large."""
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = open_image(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise ValueError(
             f"it has more than the {2 * decoding.max_pixels:,} pixels that are allowed; --max-megapixels raises that"
@@ -352,19 +362,34 @@ def as_pixels(image: Image.Image, channels: int) -> Pixels:
     return values[..., None] if values.ndim == 2 else values
 
 
-def _read(file: str, record: Records, max_bytes: int = _LEAST_BYTES) -> bytes:
-    """Return the content of a file; its stat and digest go into `record` (1,), its name does not."""
-    with open_regular(file) as opened:
-        status = os.fstat(opened.fileno())  # before reading: what changes meanwhile looks changed later
-        if status.st_size > max_bytes:
-            raise ValueError(f"the file has {status.st_size / 1e9:.1f} GB; --max-megapixels raises what is allowed")
-        data = opened.read()
-    record["size"], record["ctime"], record["inode"] = status.st_size, status.st_ctime_ns, status.st_ino & _INODE
-    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > TICK
-    record["mtime"] = status.st_mtime_ns if settled else UNSETTLED
-    record["digest"] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
-    if not data:
-        raise ValueError("the file is empty")
-    if found := stand_in(data):
-        raise ValueError(f"it is {found}")
-    return data
+class _Seen:
+    """Status and digest of n files, as they were read."""
+
+    def __init__(self, n: int) -> None:
+        self._numbers: list[Sequence[int]] = [(0, 0, 0, 0)] * n
+        self._digests = [bytes(_DIGEST)] * n
+
+    def read(self, reader: Reader, file: str, i: int, max_bytes: int = _LEAST_BYTES) -> bytes:
+        """Return the content of the i-th file. Raises OSError and ValueError for one that holds no image."""
+        data, status = reader.read(
+            file, max_bytes
+        )  # its status is from before: what changes meanwhile changes it later
+        settled = time.time_ns() - max(status.mtime, status.ctime) > TICK
+        self._numbers[i] = (
+            status.size, status.mtime if settled else UNSETTLED, status.ctime, status.inode & _INODE
+        )  # fmt: skip
+        self._digests[i] = hashlib.blake2b(data, digest_size=_DIGEST).digest()
+        if not data:
+            raise ValueError("the file is empty")
+        if found := stand_in(data):
+            raise ValueError(f"it is {found}")
+        return data
+
+    def records(self) -> Records:
+        """Return what was seen, (n,), zeros for a file that was not; names and `readable` are left open."""
+        records = np.zeros(len(self._numbers), RECORD)
+        numbers = np.array(self._numbers, np.int64).reshape(-1, 4)
+        for column, field in enumerate(("size", "mtime", "ctime", "inode")):
+            records[field] = numbers[:, column]
+        records["digest"] = np.frombuffer(b"".join(self._digests), "<u8").reshape(-1, 2)
+        return records

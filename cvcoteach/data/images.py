@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from cvcoteach._files import FULL, in_bytes, open_regular
+from cvcoteach._files import FULL, in_bytes
 from cvcoteach._validation import BoolArray, InputError, IntArray, check_at_least
 from cvcoteach.data.arrays import decode_array
 from cvcoteach.data.cache import Build, Decoded, SourceCache, content_digest, key_of, path_hashes
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.decode import (
-    FORMATS,
     MAX_PIXELS,
     RECORD,
     Decoding,
@@ -35,10 +33,12 @@ from cvcoteach.data.decode import (
     decode_each,
     decode_files,
     digest_chunk,
+    open_image,
     pixel_limit,
     stat_files,
 )
 from cvcoteach.data.levels import ORDINARY, Levels, Pixels, levels_of, merged
+from cvcoteach.data.parts import opened
 from cvcoteach.data.sources import Source, spread
 from cvcoteach.data.workers import cpu_count, in_processes
 
@@ -163,7 +163,7 @@ def natural_size(source: Source, sample: int = 256) -> int:
         warnings.simplefilter("ignore")
         for row in rows:
             try:
-                with open_regular(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
+                with opened(source.files[row]) as file, open_image(file) as image:
                     sides.append(min(image.size))
             except Exception:  # a broken file makes a decoder raise anything; loading says what
                 continue

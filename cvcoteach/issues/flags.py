@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach.noise_model.affine import RARE
 from cvcoteach.noise_model.posterior import Posterior
 
 FlagFor = Literal["f1", "precision", "recall"]
@@ -28,8 +31,19 @@ The posterior takes some of the model's own errors for label errors. Where few l
 and they have low probabilities. (Chosen on draws 100-104 of examples/benchmarks/small_sure.py.)
 """
 
+_BLOCK = 1 << 16
+
 GOAL = 0.9
 """Expected precision or recall of flags for "precision" or "recall"."""
+
+BEYOND_JUDGMENT = 3
+"""Labels of a class up to which nobody can tell right ones from wrong ones, where other classes have many more: models
+that score them saw two at most."""
+
+FEW_RIGHT, MOST_LOST = 100, 0.25
+"""Of a class with fewer than 100 labels expected to be right, flags take at most a quarter of these: whoever accepts
+all of them must not lose the class. (Chosen on draws 10-14 of examples/benchmarks/rare_classes.py.)"""
+_LEAST_LOST = 0.5  # expected right labels: of a class whose labels are all wrong, all are flagged
 
 
 @dataclass(frozen=True)
@@ -57,23 +71,70 @@ class FlagRule:
         """Return the rule's name, as `LabelIssues.flag_for` has it."""
         return self.flag_for if self.min_probability is None else f"probability {self.min_probability:g}"
 
-    def flags(self, wrong: npt.ArrayLike) -> BoolArray:
-        """Flag labels, (n,). wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated."""
+    def flags(self, wrong: npt.ArrayLike, labels: IntArray | None = None) -> BoolArray:
+        """Flag labels, (n,).
+
+        Args:
+            wrong: (n,) probabilities that each label is wrong, in [0, 1], calibrated.
+            labels: (n,) given, 0..K-1: rare classes are spared then (`spare_rare_classes`), unless the rule is a
+                minimum probability.
+        """
         w = np.asarray(wrong, dtype=np.float64)
         if not w.size:
             return np.zeros(0, np.bool_)
         if self.min_probability is not None:
             return w >= self.min_probability
         if self.flag_for == "f1":
-            return flags_of_best_f1(w)
-        return _flags_of_precision(w) if self.flag_for == "precision" else _flags_of_recall(w)
+            flags = flags_of_best_f1(w)
+        else:
+            flags = _flags_of_precision(w) if self.flag_for == "precision" else _flags_of_recall(w)
+        return flags if labels is None else spare_rare_classes(flags, w, labels)
 
 
 def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
     """Flag labels by their posterior, (n,); none where there is no signal. rule: None for the best expected F1."""
     if not posterior.has_signal:
         return np.zeros(len(posterior.labels), np.bool_)
-    return (rule or FlagRule()).flags(posterior.wrong)
+    rule = rule or FlagRule()
+    if rule != FlagRule():
+        return rule.flags(posterior.wrong, posterior.labels)
+    noise_rate = float(posterior.wrong.mean())
+    ordered = posterior.wrong  # an array of its own
+    ordered.sort()
+    least = _least_for_best_f1(ordered[::-1], noise_rate)
+    del ordered
+    return spare_rare_classes(posterior.wrong >= least, posterior.wrong, posterior.labels)
+
+
+def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) -> BoolArray:
+    """Take flags back where they would take a rare class away, (n,).
+
+    A class that is `beyond_judgment` keeps none. Of one with fewer than `FEW_RIGHT` labels expected to be
+    right, the least doubtful lose their flags until at most `MOST_LOST` of these are flagged.
+
+    Args:
+        flags: (n,).
+        wrong: (n,) probabilities that each label is wrong, in [0, 1].
+        labels: (n,) given, 0..K-1.
+    """
+    right = 1 - wrong
+    total = np.bincount(labels, right)
+    result = flags & ~np.isin(labels, beyond_judgment(labels))
+    rows = np.flatnonzero(result & (total[labels] < FEW_RIGHT))
+    if not len(rows):
+        return result
+    rows = rows[np.lexsort((-wrong[rows], labels[rows]))]
+    given, lost = labels[rows], np.cumsum(right[rows])
+    first = np.flatnonzero(np.r_[True, given[1:] != given[:-1]])
+    before = np.repeat(lost[first] - right[rows[first]], np.diff(np.r_[first, len(rows)]))
+    result[rows[lost - before > np.maximum(MOST_LOST * total[given], _LEAST_LOST)]] = False
+    return result
+
+
+def beyond_judgment(labels: IntArray) -> IntArray:
+    """Return the classes with up to `BEYOND_JUDGMENT` labels, fewer than a quarter of the average class."""
+    counts = np.bincount(labels)
+    return np.flatnonzero((counts > 0) & (counts <= BEYOND_JUDGMENT) & (counts < RARE * counts[counts > 0].mean()))
 
 
 def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
@@ -89,10 +150,28 @@ def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
         Lipton, Elkan, Naryanaswamy, Optimal thresholding of classifiers to maximize F1 measure, ECML 2014.
     """
     w = np.asarray(wrong, dtype=np.float64)
-    ordered = np.sort(w)[::-1]
-    hits = np.cumsum(ordered)
-    best = int(np.argmax(hits / (np.arange(1, len(w) + 1) + hits[-1])))
-    return w >= max(float(ordered[best]), least_flagged(float(w.mean())))
+    return w >= _least_for_best_f1(np.sort(w)[::-1], float(w.mean()))
+
+
+def _least_for_best_f1(ordered: FloatArray, noise_rate: float) -> float:
+    """Return the least probability to flag, from all of them in falling order. It takes little memory of its own."""
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(ordered), _BLOCK)]
+
+    def hits() -> Iterator[FloatArray]:
+        before = 0.0
+        for rows in blocks:
+            block = np.cumsum(np.concatenate([[before], ordered[rows]]))[1:]
+            before = float(block[-1])
+            yield block
+
+    total = [float(block[-1]) for block in hits()][-1]
+    best, most = 0, -math.inf
+    for rows, block in zip(blocks, hits(), strict=True):
+        f1 = block / (np.arange(rows.start + 1, rows.start + len(block) + 1) + total)
+        place = int(np.argmax(f1))
+        if f1[place] > most:
+            best, most = rows.start + place, float(f1[place])
+    return max(float(ordered[best]), least_flagged(noise_rate))
 
 
 def least_flagged(noise_rate: float) -> float:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import csr_array
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, counted
 from cvcoteach.data.copies import contradictions
 from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues import issues_file
 from cvcoteach.issues.display import table_html
-from cvcoteach.issues.flags import PROBABLY_WRONG, FlagRule, flags_of
+from cvcoteach.issues.flags import FEW_RIGHT, PROBABLY_WRONG, FlagRule, beyond_judgment, flags_of
+from cvcoteach.issues.strangers import MARKED
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition, dense
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 
 NOT_SAVED = ("annotators", "index")
 """Fields that stay in memory."""
 
+_AT_RISK = 1 / 3
+_SPARSE = "transition_"
 _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
 
 
@@ -42,8 +48,8 @@ class LabelIssues:
     """(n,) the most probable true class; of a flagged label the most probable other than the given one."""
     suggested_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
-    transition: FloatArray
-    """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1."""
+    transition: Transition
+    """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1; a `SparseTransition` for more than 2,000 classes."""
     prior: FloatArray
     """(K,) P(true = i), sums to 1."""
     class_names: tuple[str, ...]
@@ -56,6 +62,10 @@ class LabelIssues:
     """One sentence on how the probabilities were read."""
     flag_for: str = ""
     """Goal of the posterior's flags, as `FlagRule` names it; empty for flags of another rule."""
+    overlaps: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    """(m, 2) pairs of classes that the models cannot tell apart: a label of one counts as right where the other is."""
+    stranger: FloatArray | None = None
+    """(n,) probability that the image belongs to none of the classes, in [0, 1]; None without features to tell by."""
     splits: npt.NDArray[np.str_] | None = None
     """(n,) name of the split of each image, such as train or test; None where there are none."""
     n_annotators: IntArray | None = None
@@ -75,9 +85,10 @@ class LabelIssues:
         return self.has_signal
 
     def __repr__(self) -> str:
+        noise = f"expected noise ratio {self.noise_ratio:.3f}" if self.has_signal else "no signal"
         return (
             f"LabelIssues({self.n_issues:,} of {len(self.labels):,} labels flagged by {self.filter_by!r}, "
-            f"{self.n_classes} classes, expected noise ratio {self.noise_ratio:.3f})"
+            f"{self.n_classes} classes, {noise})"
         )
 
     def _repr_html_(self) -> str:
@@ -106,7 +117,7 @@ class LabelIssues:
             for i in rows.tolist()
         ]
         noise = f", expected noise rate {self.noise_ratio:.1%}" if self.has_signal else f". {self.note}"
-        title = f"{self.n_issues:,} of {len(self.labels):,} labels flagged, {self.n_classes:,} classes{noise}"
+        title = f"{self.n_issues:,} of {counted(len(self.labels), 'label')} flagged, {self.n_classes:,} classes{noise}"
         return table_html(title, ("image", "given", "suggested", "label quality", "flagged"), cells, pictures)
 
     def shown_first(self, most: int) -> IntArray:
@@ -176,13 +187,45 @@ class LabelIssues:
     def confident_joint(self) -> IntArray:
         """(K, K) counts of given class (row) and true class (column), as cleanlab's argument of that name.
 
-        Each row sums to the images given that class. Meaningful where `has_signal`. The way into cleanlab's own tools:
+        Each row sums to the images given that class. Raises InputError where that takes more memory than there is.
+        Meaningful where `has_signal`. The way into cleanlab's own tools:
         `CleanLearning(clf, find_label_issues_kwargs={"confident_joint": issues.confident_joint})`.
         """
         counts = np.bincount(self.labels, minlength=self.n_classes)
-        joint = (self.prior[:, None] * self.transition).T
+        joint = (self.prior[:, None] * dense(self.transition)).T
         share = joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         return _round_rows(share * counts[:, None], counts)
+
+    @property
+    def is_stranger(self) -> BoolArray:
+        """(n,) images that probably belong to none of the classes; exclude them before relabeling others."""
+        return np.zeros(len(self.labels), np.bool_) if self.stranger is None else self.stranger > MARKED
+
+    @property
+    def overlaps_with(self) -> IntArray:
+        """(K,) for each class one that it overlaps with, -1 where there is none."""
+        result = np.full(self.n_classes, -1)
+        result[self.overlaps[:, 1]] = self.overlaps[:, 0]
+        result[self.overlaps[:, 0]] = self.overlaps[:, 1]
+        return result
+
+    @property
+    def at_risk(self) -> IntArray:
+        """Classes that fixing labels may wipe out: few labels are right, and more than a third are expected wrong."""
+        if not self.has_signal:
+            return np.empty(0, np.int64)
+        right = np.bincount(self.labels, self.label_quality, minlength=self.n_classes)
+        rate = np.nan_to_num(self.noise_ratio_per_class)
+        return np.flatnonzero((right < FEW_RIGHT) & (rate > _AT_RISK) & ~np.isin(self._numbers, self.beyond_judgment))
+
+    @property
+    def beyond_judgment(self) -> IntArray:
+        """Classes with so few labels that nobody can tell right ones from wrong ones."""
+        return beyond_judgment(self.labels)
+
+    @property
+    def _numbers(self) -> IntArray:
+        return np.arange(self.n_classes)
 
     def subset(self, which: IntArray) -> LabelIssues:
         """Return what is known about some labels, (m,) indices; noise model and class names stay those of all.
@@ -192,7 +235,7 @@ class LabelIssues:
         of_labels: dict[str, Any] = {
             name: value[which]
             for name, value in _values(self).items()
-            if isinstance(value, np.ndarray) and name not in ("transition", "prior", "duplicate_of")
+            if isinstance(value, np.ndarray) and name not in ("transition", "prior", "overlaps", "duplicate_of")
         }
         return replace(self, **of_labels, duplicate_of=None, index=None if self.index is None else self.index[which])
 
@@ -230,9 +273,10 @@ class LabelIssues:
         """One row an image: the four columns of cleanlab's `CleanLearning.find_label_issues`, then ours.
 
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
-        suggested_prob (float64), given_class, suggested_class (categories, by name); of several splits also split, of
-        several annotators n_annotators and agreement; where there are exact copies, duplicate_of (position of the first
-        one, -1 for none before it) and contradiction (bool).
+        suggested_prob (float64), given_class, suggested_class (categories, by name), overlap (category: a class that
+        the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by); of several
+        splits also split, of several annotators n_annotators and agreement; where there are exact copies, duplicate_of
+        (position of the first one, -1 for none before it) and contradiction (bool).
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
@@ -246,6 +290,8 @@ class LabelIssues:
                 "suggested_prob": self.suggested_prob,
                 "given_class": pd.Categorical.from_codes(self.labels, names),
                 "suggested_class": pd.Categorical.from_codes(self.suggested, names),
+                "overlap": pd.Categorical.from_codes(self.overlaps_with[self.labels], names),
+                "stranger": np.nan if self.stranger is None else self.stranger,
             },
             index=self.index,
         )
@@ -283,13 +329,21 @@ class LabelIssues:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, at `path` as given; a reader sees the old file or the new one."""
-        issues_file.write(Path(path), _values(self))
+        values = _values(self)
+        if isinstance(self.transition, SparseTransition):
+            del values["transition"]
+            values |= {f"{_SPARSE}{name}": array for name, array in self.transition.arrays().items()}
+        issues_file.write(Path(path), values)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LabelIssues:
         """Read what `save` wrote. Raises InputError for any other file, FileNotFoundError for none."""
         values = issues_file.read(path)
-        return LabelIssues(**{**values, "class_names": tuple(values["class_names"])})
+        values["class_names"] = tuple(values["class_names"])
+        parts = {name.removeprefix(_SPARSE): values.pop(name) for name in [*values] if name.startswith(_SPARSE)}
+        if parts:
+            values["transition"] = SparseTransition.of_arrays(parts, len(values["class_names"]))
+        return LabelIssues(**values)
 
 
 def posterior_issues(
@@ -349,6 +403,8 @@ def issues_of(
         has_signal=posterior.has_signal,
         note=posterior.note,
         flag_for=str(rule) if filter_by == "posterior" else "",
+        overlaps=posterior.overlaps,
+        stranger=posterior.stranger,
     )
 
 
@@ -361,8 +417,18 @@ def sample_weights(issues: LabelIssues) -> FloatArray:
     """
     if not issues.has_signal:
         return np.ones(len(issues.labels))
-    kept = np.maximum(np.diag(issues.transition), _LEAST_KEPT)
+    kept = np.maximum(issues.transition.diagonal(), _LEAST_KEPT)
     return issues.label_quality / kept[issues.labels]
+
+
+def pairs_counted(rows: IntArray, columns: IntArray, n_classes: int) -> IntArray | csr_array:
+    """Count how often each pair of classes (m,), (m,) occurs, (K, K); sparse for more than 2,000 classes."""
+    if n_classes > MANY_CLASSES:
+        once = np.ones(len(rows), np.int64)
+        counts = csr_array((once, (rows, columns)), shape=(n_classes, n_classes))
+        counts.sum_duplicates()
+        return counts
+    return np.bincount(rows * n_classes + columns, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _checked_names(names: Sequence[str] | None, n_classes: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, counted, near
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import WIDE, Interval, Readout, check_level, interval_around
 
@@ -121,7 +121,7 @@ def measured_precision_recall(
         if interval is not None and interval.width > WIDE:
             notes.append(
                 f"{name} lies anywhere from {interval.low:.0%} to {interval.high:.0%}; "
-                f"{len(reviewed)} reviews are few, four times as many about halve that."
+                f"{counted(len(reviewed), 'review is', 'reviews are')} few, four times as many about halve that."
             )
     return Readout(precision, recall, issues.n_issues, len(reviewed), " ".join(notes))
 

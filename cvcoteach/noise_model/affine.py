@@ -21,6 +21,14 @@ _LOGIT_SCALE = 3.0  # of T, for L-BFGS: rare confusions have small gradients
 RIDGE, RIDGE_PER_ROW = 5.0, 1e-3
 """Weight of the ridge that draws c towards the probabilities as they came, in images: five, or .001 of the rows."""
 
+RARE, COMMON, RARE_IMAGES = 0.25, 0.5, 20.0
+"""A class given to fewer labels than a quarter of the average gets 20 images that were labeled right and 20 labeled at
+random as a prior of its row of T; from half the average on it gets none.
+
+Without them the likelihood uses up the hidden class of a rare one to describe a common one better. (Chosen on draws
+10-14 of examples/benchmarks/rare_classes.py.)
+"""
+
 _STEPS_TRIED, _STEPS = 40, 80
 _TINY32 = np.float32(1e-30)
 
@@ -159,7 +167,8 @@ class _Likelihood:
         self.weight32 = self.weight.astype(np.float32)
         self.identity = np.eye(self.k, len(x))
         # one image's worth, half of it on the diagonal: keeps T defined where a class never occurs
-        self.prior = (np.eye(self.k) + 1 / self.k) / 2 / self.total
+        images = 0.5 + RARE_IMAGES * rarity(targets @ weight)
+        self.prior = images[:, None] * (np.eye(self.k) + 1 / self.k) / self.total
 
     def start(self, transition: FloatArray | None) -> FloatArray:
         """Return the parameters of c = p with that transition; None for a model without noise."""
@@ -220,6 +229,11 @@ class _Likelihood:
             loss -= float((self.prior * np.log(np.maximum(mixing, TINY))).sum())
             gradient.append(_LOGIT_SCALE * (counts.sum(axis=1, keepdims=True) * mixing - counts).ravel())
         return loss, np.concatenate(gradient)
+
+
+def rarity(counts: FloatArray) -> FloatArray:
+    """Return 1 for classes with at most a quarter of the average count, (K,), 0 from half of it on, linear between."""
+    return np.clip((COMMON - counts / max(counts.mean(), TINY)) / (COMMON - RARE), 0, 1)
 
 
 def soft_names(mixing: FloatArray) -> FloatArray:

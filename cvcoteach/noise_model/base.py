@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.noise_model.sparse_transition import Transition
 
 Probs = npt.NDArray[np.floating]
 
@@ -46,8 +47,8 @@ class NoiseModel(Protocol):
         """
         ...
 
-    def transition(self) -> FloatArray:
-        """Return T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
+    def transition(self) -> Transition:
+        """Return T[i, j] = P(given = j | true = i), (K, K), rows sum to 1; sparse for many classes."""
         ...
 
     def prior(self) -> FloatArray:
@@ -64,6 +65,20 @@ def chunks(n: int, n_classes: int) -> Iterator[slice]:
     size = max(1, _CHUNK_VALUES // n_classes)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def two_best(posterior: FloatArray, labels: IntArray) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
+    """Return the most probable class of each row, and the most probable but the given one, with their probabilities.
+
+    Args:
+        posterior: (m, K), changed in place.
+        labels: (m,) given.
+    """
+    each = np.arange(len(posterior))
+    best, prob = posterior.argmax(axis=1), posterior.max(axis=1)
+    posterior[each, labels] = -1
+    other = posterior.argmax(axis=1)
+    return best, prob, other, posterior[each, other]
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> None:

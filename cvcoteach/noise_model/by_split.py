@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model.base import TINY, NoiseModel, Probs, chunks
+from cvcoteach.noise_model.overlap import count_as_one, overlap_groups
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.noise_model.scaled import fit_scaled
 
@@ -56,6 +57,7 @@ def fit_by_split(labels: IntArray, probs: Probs, parts: Sequence[IntArray]) -> P
     first = fit_posterior(labels[parts[0]], probs[parts[0]])
     quality = np.empty(len(labels))
     quality[parts[0]] = first.label_quality
+    group = overlap_groups(first.overlaps, probs.shape[1])
     models: list[tuple[IntArray, NoiseModel]] = [(parts[0], first.model)]
     with threadpool_limits(1):  # as in `fit_posterior`
         for part in parts[1:]:
@@ -64,5 +66,8 @@ def fit_by_split(labels: IntArray, probs: Probs, parts: Sequence[IntArray]) -> P
             for chunk in chunks(len(part), probs.shape[1]):
                 rows = part[chunk]
                 posterior = model.posterior(labels[rows], probs[rows].clip(0, 1))
+                count_as_one(posterior, labels[rows], group)
                 quality[rows] = posterior[np.arange(len(rows)), labels[rows]]
-    return PosteriorBySplit(labels, probs, quality.clip(0, 1), first.signal, first.model, tuple(models))
+    return PosteriorBySplit(
+        labels, probs, quality.clip(0, 1), first.signal, first.model, tuple(models), overlaps=first.overlaps
+    )

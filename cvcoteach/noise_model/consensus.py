@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model.base import TINY, chunks
 from cvcoteach.noise_model.posterior import Posterior
+from cvcoteach.noise_model.sparse_transition import Transition
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class ConsensusPosterior(Posterior):
     """(n, K) sum of the log-odds of the annotators that gave each class."""
 
     @property
-    def transition(self) -> FloatArray:
+    def transition(self) -> Transition:
         """(K, K) T[i, j] = P(consensus = j | true = i), rows sum to 1."""
         return self.base.transition
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model.base import TINY, Probs
+from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +28,13 @@ class NoSignalModel:
         result = probs.astype(np.float64)
         return result / np.maximum(result.sum(axis=1, keepdims=True), TINY)
 
-    def transition(self) -> FloatArray:
+    def transition(self) -> Transition:
         """Return (K, K) the identity."""
-        return np.eye(len(self.frequency))
+        k = len(self.frequency)
+        if k > MANY_CLASSES:
+            nothing = np.zeros(0)
+            return SparseTransition(np.ones(k), np.zeros(k), np.array(1.0), nothing.astype(np.int64), nothing)
+        return np.eye(k)
 
     def prior(self) -> FloatArray:
         """Return (K,) frequencies of the given labels."""

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model.base import TINY, NoiseModel, Probs, chunks
+from cvcoteach.noise_model.sparse_transition import dense
 
 _UNIFORM = 0.1
 """Share of uniform noise among the wrong labels: what another split lacks may happen here."""
@@ -34,7 +35,7 @@ class ScaledNoiseModel:
 
     @cached_property
     def _transition(self) -> FloatArray:
-        return _scaled(self.base.transition(), self.factor)
+        return _scaled(dense(self.base.transition()), self.factor)
 
     def posterior(self, labels: IntArray, probs: Probs) -> FloatArray:
         """Return P(true = k | image, given label), (m, K), rows sum to 1."""
@@ -75,7 +76,7 @@ def fit_scaled(base: NoiseModel, labels: IntArray, probs: Probs) -> ScaledNoiseM
     rows = slice(None, None, max(1, -(-n // _ROWS), -(-n * k // _VALUES)))
     labels, probs = labels[rows], probs[rows].clip(0, 1)
     shown = np.concatenate([base.before_label(probs[part]) for part in chunks(*probs.shape)])
-    transition = base.transition()
+    transition = dense(base.transition())
 
     def cost(log_factor: float) -> float:
         explained = np.einsum("ik,ki->i", shown, _scaled(transition, float(np.exp(log_factor)))[:, labels])

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvcoteach._validation import IntArray
-from cvcoteach.noise_model.base import Probs
+from cvcoteach._validation import IntArray, counted
+from cvcoteach.noise_model.base import Probs, chunks
+from cvcoteach.noise_model.top_probs import TopProbs
 
 _FLOOR = 1e-3
 _LEAST_SHARE = 0.01
@@ -72,9 +73,9 @@ class Signal:
             )
         if self._too_weak:
             return (
-                f"with {self.n_per_class:.0f} images per class, a mean confidence of {self.confidence:.0%} and a "
-                f"chance-corrected agreement of {self.agreement:.0%}, wrong labels cannot be told from images that are "
-                "difficult for the models"
+                f"with {counted(round(self.n_per_class), 'image')} per class, a mean confidence of "
+                f"{self.confidence:.0%} and a chance-corrected agreement of {self.agreement:.0%}, "
+                "wrong labels cannot be told from images that are difficult for the models"
             )
         return ""
 
@@ -88,7 +89,7 @@ class Signal:
         return weak and self.evidence < _LEAST_EVIDENCE
 
 
-def signal_of(labels: IntArray, probs: Probs) -> Signal:
+def signal_of(labels: IntArray, probs: Probs | TopProbs) -> Signal:
     """Compare each label's log-probability with that of a label drawn from all given ones.
 
     Shuffled labels, features of pure noise and identical rows have an expected difference of 0 (or slightly less: a
@@ -104,19 +105,23 @@ def signal_of(labels: IntArray, probs: Probs) -> Signal:
     """
     n, k = probs.shape
     rows = slice(None, None, max(1, -(-n // _ROWS), -(-n * k // _VALUES)))
-    labels, probs = labels[rows], probs[rows]
+    labels, some = labels[rows], probs[rows]
     m = len(labels)
     counts = np.bincount(labels, minlength=k)
     frequency, n_per_class = counts / m, n / int(np.count_nonzero(counts))
-    logs = np.log(np.maximum(probs, _FLOOR, dtype=np.float64))
-    chance = logs @ frequency
-    gain = logs[np.arange(m), labels] - chance
-    most = float((logs.max(axis=1) - chance).mean())
+    gain, above, likeliest = np.empty(m), np.empty(m), np.empty(m, np.int64)
+    for part in chunks(m, k):
+        logs = np.maximum(some[part], _FLOOR, dtype=np.float64)
+        np.log(logs, out=logs)
+        chance = logs @ frequency
+        gain[part] = logs[np.arange(len(logs)), labels[part]] - chance
+        above[part] = logs.max(axis=1) - chance
+        likeliest[part] = logs.argmax(axis=1)
+    most = float(above.mean())
     mean = float(gain.mean())
     if most < 1e-9 or m < 2:
         return Signal(0.0, 0.0, n, n_per_class, agreement=0.0)
     error = float(gain.std(ddof=1)) / np.sqrt(m)
-    likeliest = logs.argmax(axis=1)
     expected = float(frequency @ np.bincount(likeliest, minlength=k)) / m
     agreement = (float((likeliest == labels).mean()) - expected) / max(1 - expected, 1e-12)
     return Signal(mean / most, float(mean / max(error, 1e-12)), n, n_per_class, agreement)

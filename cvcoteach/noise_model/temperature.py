@@ -11,7 +11,11 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from cvcoteach._validation import FloatArray, IntArray
-from cvcoteach.noise_model.base import Probs
+from cvcoteach.noise_model.base import Probs, chunks, two_best
+from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, TopProbs
+
+Best = tuple[IntArray, FloatArray, IntArray, FloatArray]
 
 N_LIKELY = 16
 """Classes that matter in a row: the most probable ones, besides the given."""
@@ -23,6 +27,7 @@ _LEAST_NOISE = 0.01  # without any, every given label would be certain, and none
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 _MAX_ROUNDS = 30
 _CONVERGED = 1e-5  # nats per image
+_BLOCK = 1024  # rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +52,19 @@ class Likely:
         return Likely(self.classes[rows], self.logs[rows], self.others[rows], self.n_others[rows])
 
     @staticmethod
-    def of(labels: IntArray, probs: Probs) -> Likely:
+    def of(labels: IntArray, probs: Probs | TopProbs) -> Likely:
         """Return the `N_LIKELY` most probable classes of each row of (n, K), and the given one."""
         n, k = probs.shape
         m = min(N_LIKELY, k)
         rows = np.arange(n)[:, None]
-        top = np.argpartition(probs, k - m, axis=1)[:, k - m :] if m < k else np.broadcast_to(np.arange(k), (n, k))
-        classes = np.concatenate([np.sort(top, axis=1), labels[:, None]], axis=1)
-        values = probs[rows, classes].astype(np.float64)
+        if isinstance(probs, TopProbs):
+            top = np.sort(np.argpartition(probs.values, -m, axis=1)[:, -m:], axis=1)
+            classes = np.concatenate([probs.classes[rows, top], labels[:, None]], axis=1)
+            values = np.concatenate([probs.values[rows, top], probs.at(labels)[:, None]], axis=1).astype(np.float64)
+        else:
+            top = np.argpartition(probs, k - m, axis=1)[:, k - m :] if m < k else np.broadcast_to(np.arange(k), (n, k))
+            classes = np.concatenate([np.sort(top, axis=1), labels[:, None]], axis=1)
+            values = probs[rows, classes].astype(np.float64)
         highest = values.max(axis=1)
         floor = _FLOOR * highest
         logs = np.log(np.maximum(values, floor[:, None]) / highest[:, None])
@@ -98,9 +108,12 @@ class TemperatureModel:
     strength: float
     """Images that the smooth transition counts for, per class."""
 
-    def transition(self) -> FloatArray:
+    def transition(self) -> Transition:
         """Return T[i, j] = P(given = j | true = i), (K, K), rows sum to 1."""
         k = len(self.totals)
+        if k > MANY_CLASSES:
+            base, own = self.strength * self.noise * self.frequency, np.array(self.strength * (1 - self.noise))
+            return SparseTransition(1 / (self.totals + self.strength), base, own, self.pairs, self.counts)
         result = np.tile(self.strength * self.noise * self.frequency, (k, 1))
         result[np.diag_indices(k)] += self.strength * (1 - self.noise)
         result.ravel()[self.pairs] += self.counts
@@ -121,6 +134,23 @@ class TemperatureModel:
         result[rows, likely.classes[:, :-1]] = found[:, :-1]
         result[rows[:, 0], labels] = found[:, -1]
         return result
+
+    def two_best(self, labels: IntArray, probs: Probs | TopProbs) -> Best:
+        """Return what `base.two_best` does of the posterior of rows that were fitted, without its (m, K) numbers."""
+        likely = Likely.of(labels, probs)
+        found = self.likely_posterior(likely)
+        classes, n_classes = likely.classes.astype(np.int64), len(self.totals)
+        others = np.maximum(1 - found.sum(axis=1), 0) / np.maximum(likely.n_others, 1)
+        found[:, :-1][classes[:, :-1] == labels[:, None]] = -1  # the last column has it
+        best, prob = _first_best(classes, found, n_classes)
+        found[:, -1] = -1
+        other, other_prob = _first_best(classes, found, n_classes)
+        rare = np.flatnonzero((likely.n_others > 0) & (others >= other_prob))
+        for part in chunks(len(rare), n_classes):  # a class that is not among the likely ones: of equal ones the first
+            some = rare[part]
+            whole = two_best(self.posterior(labels[some], probs[some]), labels[some])
+            best[some], prob[some], other[some], other_prob[some] = whole
+        return best, prob, other, other_prob
 
     def before_label(self, probs: Probs) -> FloatArray:
         """Return P(true = k | image), (m, K): the temperature-scaled probabilities."""
@@ -147,6 +177,12 @@ class TemperatureModel:
         for _ in range(3):  # to the fixed point: what an image says of T must not confirm the image
             own, _ = _posterior(self, likely, c, counts, own)
         return own
+
+
+def _first_best(classes: IntArray, values: FloatArray, n_classes: int) -> tuple[IntArray, FloatArray]:
+    """Return the class with the largest value in each row, of equal ones the smallest number, and the value."""
+    largest = values.max(axis=1)
+    return np.where(values == largest[:, None], classes, n_classes).min(axis=1), largest
 
 
 def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
@@ -176,10 +212,12 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
     log_inverse, log_noise = best_of(itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6])))
     inverse, noise = np.exp(log_inverse), float(np.clip(np.exp(log_noise), _LEAST_NOISE, 1))
 
-    c = _tempered(likely, inverse)
-    cell = likely.classes.astype(np.int64) * n_classes + likely.labels[:, None]
-    pairs, at = np.unique(cell, return_inverse=True)
-    at = at.reshape(cell.shape)
+    pairs, at = _numbered(likely.classes.astype(np.int64) * n_classes + likely.labels[:, None])
+    blocks = [slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)]
+    c: FloatArray = np.empty(at.shape)
+    for rows in blocks:
+        c[rows] = _tempered(likely[rows], inverse)
+    likelihood: FloatArray = np.empty(n)
     best, best_value = None, -np.inf
     for strength in _STRENGTHS:
         counts: FloatArray = np.zeros(len(pairs))
@@ -188,7 +226,8 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
         value = -np.inf
         for _ in range(_MAX_ROUNDS):
             model = TemperatureModel(1 / inverse, noise, frequency, pairs, counts, totals, strength)
-            own, likelihood = _posterior(model, likely, c, counts[at], own)
+            for rows in blocks:
+                own[rows], likelihood[rows] = _posterior(model, likely[rows], c[rows], counts[at[rows]], own[rows])
             last, value = value, float(np.log(likelihood).mean())
             if value < last + _CONVERGED:
                 break
@@ -198,6 +237,23 @@ def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
             best, best_value = model, value
     assert best is not None
     return best
+
+
+def _numbered(cells: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the different numbers among cells (n, m), ascending, and the place of each cell among them, (n, m).
+
+    `numpy.unique` does the same in twice the memory. `cells` is overwritten.
+    """
+    flat = cells.ravel()
+    order = np.argsort(flat)
+    ordered = flat[order]
+    new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    numbers = ordered[new]
+    np.cumsum(new, out=ordered)
+    ordered -= 1
+    flat[order] = ordered
+    return numbers, cells
 
 
 def _tempered(likely: Likely, inverse: float) -> FloatArray:

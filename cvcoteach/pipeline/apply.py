@@ -20,7 +20,15 @@ from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
 from cvcoteach.data.sources import read_source
-from cvcoteach.data.writers import Copy, check_destination, fingerprint, names_in_copy, write_copy
+from cvcoteach.data.writers import (
+    Copy,
+    check_destination,
+    fingerprint,
+    is_copy,
+    names_in_copy,
+    replace_copy,
+    write_copy,
+)
 from cvcoteach.data.writers.columns import pattern_from
 from cvcoteach.data.writers.folder import bring_back, move, place_in
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
@@ -29,6 +37,7 @@ from cvcoteach.pipeline.run_summary import MOST_CONFUSIONS, counted
 
 RECORD = ".changes.json"
 _FORMAT = 1
+_OF_ONE_CALL = {"when", "id"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,9 @@ def record_of(destination: Path) -> Path:
 
 def check(plan: Plan, destination: Path) -> None:
     """Raise InputError where the copy cannot be written there."""
+    record = record_of(destination)
+    if _began(plan, destination) is not None:
+        return
     check_destination(plan.copy, destination)
     source = plan.copy.source
     of_table = plan.copy.choices.split is not None and source.array is None and source.location.is_file()
@@ -70,9 +82,8 @@ def check(plan: Plan, destination: Path) -> None:
             f"{source.location.name} keeps the rows of its other splits, which name files beside it: name an "
             f"--output in {source.root}."
         )
-    record = record_of(destination)
     if record.exists() and _read(record)["state"] != "writing":
-        raise InputError(f"{record} already exists, the record of another copy; delete it or name another --output.")
+        raise InputError(f"{record} already exists, the record of another copy; delete it or name another output.")
 
 
 def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Written:
@@ -80,7 +91,8 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
 
     Args:
         plan: What changes.
-        destination: Must not exist; an empty folder is allowed for a folder.
+        destination: Must not exist; an empty folder is allowed for a folder, and a copy by the same plan whose call was
+            killed before its record was finished.
         watcher: Follows the copying.
 
     Raises:
@@ -89,6 +101,11 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
     check(plan, destination)
     record, copy = record_of(destination), plan.copy
     record.parent.mkdir(parents=True, exist_ok=True)
+    began = _began(plan, destination)
+    if began is not None:
+        if not is_copy(copy, destination):
+            raise InputError(f"{destination} already exists; name another --output.")
+        return _finished(plan, destination, began)
     content = _record(plan, destination)
     write_json(record, {**content, "state": "writing"})  # before the copy: a copy without a record could not be undone
     try:
@@ -97,10 +114,28 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
         if _id_of(record) == content["id"]:  # else another call is at work on the same
             record.unlink(missing_ok=True)
         raise
-    write_json(record, {**content, "state": "done", "copy_digest": fingerprint(destination)})
-    pattern = pattern_from(copy, destination)
+    return _finished(plan, destination, content)
+
+
+def _finished(plan: Plan, destination: Path, content: dict[str, Any]) -> Written:
+    record = record_of(destination)
+    write_json(
+        record, {**content, "state": "done", "copy_digest": fingerprint(destination, of_names=content["folders"])}
+    )
+    pattern = pattern_from(plan.copy, destination)
     notes = () if pattern is None else (f"The copy is read with --path-pattern {pattern!r}.",)
     return Written(destination, record, notes)
+
+
+def _began(plan: Plan, destination: Path) -> dict[str, Any] | None:
+    """Return the record of a copy by this plan that appeared, but whose call was killed then; None for none."""
+    record = record_of(destination)
+    there = destination.is_file() or (destination.is_dir() and any(destination.iterdir()))
+    if not there or not record.exists():
+        return None
+    content, wanted = _read(record), json.loads(json.dumps(_record(plan, destination)))
+    same = {*content} == {*wanted} and all(content[name] == wanted[name] for name in {*wanted} - _OF_ONE_CALL)
+    return content if same and content["state"] == "writing" else None
 
 
 def write_list(plan: Plan, file: Path | None) -> str:
@@ -111,7 +146,7 @@ def write_list(plan: Plan, file: Path | None) -> str:
     table = plan.corrections()
     if file is not None:
         if file.exists():
-            raise InputError(f"{file} already exists; name another --output.")
+            raise InputError(f"{file} already exists; name another output.")
         write_csv(file, table)
     return csv_text(table)
 
@@ -146,9 +181,9 @@ def plan_text(plan: Plan, written: bool) -> str:
 def undo(record: Path, *, dry_run: bool = False) -> Undone:
     """Take back every change of a corrected copy: labels as they were, excluded images back in.
 
-    In a folder, files that were moved or replaced since are left alone. A table or an .npz is written again from its
-    source; it must not have changed since, nor the source. A copy whose record was not finished, because apply was
-    killed then, is taken back as well, since copies appear as a whole; whether a file changed since is not known then.
+    In class folders, files that were moved or replaced since are left alone. A copy of another format is written again
+    from its source; it must not have changed since, nor the source. A copy whose record was not finished, because apply
+    was killed then, is taken back as well, since copies appear as a whole; whether it changed since is not known then.
 
     Args:
         record: What `write` left beside the copy.
@@ -164,7 +199,7 @@ def undo(record: Path, *, dry_run: bool = False) -> Undone:
     destination = record.with_name(record.name.removesuffix(RECORD))
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         raise InputError(f"{destination}, the copy that {record.name} is about, is not there.")
-    if destination.is_dir():
+    if content.get("folders", destination.is_dir()):
         done, left = _undo_in_folder(content, destination, dry_run)
     else:
         done, left = _undo_file(content, destination, dry_run), 0
@@ -193,8 +228,13 @@ def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -
 
 def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int:
     source, choices = Path(content["source"]), choices_in(content["reading"], record_of(destination))
+    if destination.is_file() and source.is_file() and fingerprint(source) == content.get("source_digest"):
+        data = read_source(source, **asdict(choices))
+        whole = Copy(data, choices, data.labels, np.ones(len(data), np.bool_))
+        if fingerprint(destination) != content.get("copy_digest") and is_copy(whole, destination):
+            return len(content["changes"])  # by an undo that was interrupted
     for file, digest, what in ((destination, "copy_digest", "copy"), (source, "source_digest", "source")):
-        if not file.is_file():
+        if not file.exists():
             raise InputError(f"{file}, the {what} of the record, is not there; nothing was changed.")
         finished = digest in content or content["state"] != "writing"  # else the copy had just appeared
         if finished and fingerprint(file) != content.get(digest):
@@ -202,7 +242,7 @@ def _undo_file(content: dict[str, Any], destination: Path, dry_run: bool) -> int
     if not dry_run:
         data = read_source(source, **asdict(choices))
         whole = Copy(data, choices, data.labels, np.ones(len(data), np.bool_))
-        write_copy(whole, destination, lambda done, to_do: None)
+        replace_copy(whole, destination)
     return len(content["changes"])
 
 
@@ -233,7 +273,8 @@ def _record(plan: Plan, destination: Path) -> dict[str, Any]:
         "min_probability": settings.min_probability,
         "corrections": None if settings.corrections is None else str(settings.corrections.absolute()),
         "summary": plan.summary,
-        "source_digest": fingerprint(copy.source.location) if copy.source.location.is_file() else None,
+        "folders": names is not None,
+        "source_digest": fingerprint(copy.source.location) if names is None else None,
         "changes": changes,
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
-from cvcoteach.data.sources import Choices, Source, read_source
+from cvcoteach.data.sources import Choices, Source, at_hand, read_source
 from cvcoteach.data.writers import Copy
 from cvcoteach.issues.corrections import Corrected, Judged, correct
 from cvcoteach.pipeline.finished_run import FinishedRun
@@ -112,7 +112,7 @@ class Plan:
 
 
 def plan(
-    run: str | Path, settings: ApplySettings, *, source: Path | None = None, choices: Choices | None = None
+    run: str | Path, settings: ApplySettings, *, source: str | Path | None = None, choices: Choices | None = None
 ) -> Plan:
     """Return what would change, from a finished run and what people decided.
 
@@ -126,7 +126,11 @@ def plan(
         InputError: Anything does not fit: the run, its images, the corrections; or a class would lose all its images.
     """
     finished = FinishedRun.read(Path(run))
-    location = source or location_of(finished.results.folder, finished.record, "with --source")
+    location = (
+        location_of(finished.results.folder, finished.record, "with --source")
+        if source is None
+        else at_hand(source, None if choices is None else choices.cache_dir)
+    )
     named = as_in_run(finished.results.folder, finished.record, location, choices)
     data = read_source(location, **asdict(named))
     if data.annotations is not None and settings.action != "list":

@@ -1,4 +1,4 @@
-"""From a retraining set to classifiers: the pair by Co-teaching, and a plain network to compare it with."""
+"""From a retraining set to classifiers: the pair that is kept, and plain networks to compare it with."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from cvcoteach._validation import IntArray
+from cvcoteach.coteaching.calibration import Calibration, calibrate
 from cvcoteach.coteaching.curriculum import Curriculum
 from cvcoteach.coteaching.model_files import ImageFormat, Model, load_weights, save_weights
-from cvcoteach.coteaching.training import CoTeachingTask, Epoch
+from cvcoteach.coteaching.training import CoTeachingTask, CoTraining, Epoch
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import RetrainingSet
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -21,12 +23,12 @@ from cvcoteach.training.batches import BatchSource, ImageBatches
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import set_threads
-from cvcoteach.training.loop import Training
+from cvcoteach.training.loop import Training, predict
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.recipe import Recipe
 
-CHECKPOINT, PLAIN_CHECKPOINT, PLAIN_WEIGHTS = "checkpoint.pt", "plain.checkpoint.pt", "plain.safetensors"
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,23 +36,34 @@ class ClassifierTraining:
     """Trains classifiers in a folder, where a killed training resumes from its last epoch."""
 
     folder: Path
-    """Holds checkpoints and the plain network's weights."""
+    """Holds checkpoints and the plain networks' weights."""
     data: RetrainingSet
     """n images or features, with their labels."""
     task: CoTeachingTask
     """What the pair is trained on, and how; of the same images."""
     plan: ComputePlan
-    """How both trainings are computed."""
+    """How all trainings are computed."""
 
-    def pair(self, progress: RunProgress) -> tuple[Model, list[Epoch]]:
-        """Train two networks by Co-teaching.
+    def pair(self, progress: RunProgress) -> tuple[Model, list[Epoch], Calibration | None]:
+        """Train the two networks of the task, and calibrate them on the images that were held out, if there are any.
 
         Raises:
             InputError: A loss is not finite.
         """
         training = self.task.start(self.plan)
         run_to_end(training, self.folder / CHECKPOINT, progress.epoch)
-        return self._classifier(training.networks, training.source), training.history
+        classifier, calibration = self._classifier(training.networks, training.source), self._calibration(training)
+        if calibration is not None:
+            classifier = replace(classifier, temperature=calibration.temperature)
+        return classifier, training.history, calibration
+
+    def _calibration(self, training: CoTraining) -> Calibration | None:
+        """Return what the held-out images say about trained networks; None without any."""
+        selection, posterior, rows = self.task.selection, self.data.estimates.posterior, self.data.held_out
+        if posterior is None or not len(rows) or (selection.selected | selection.candidate)[rows].any():
+            return None
+        mirror = self.task.recipe.mirrors_predictions
+        return calibrate(predict(training.networks, training.source, rows, mirror=mirror), posterior[rows])
 
     def plain(self, progress: RunProgress) -> Model:
         """Train one network on all given labels, with as many image passes; once trained, it is kept in the folder.
@@ -58,21 +71,39 @@ class ClassifierTraining:
         Raises:
             InputError: A loss is not finite, or the weights in the folder do not fit.
         """
-        task, data, file = self.task, self.data, self.folder / PLAIN_WEIGHTS
-        rows = np.arange(len(data))
+        rows = np.arange(len(self.data))
+        return self._single("plain", rows, self.data.given, f"all {len(rows):,} given labels", progress)
+
+    def left_out(self, progress: RunProgress) -> Model | None:
+        """Train one network on what counts as clean alone, likewise; return None if a class has no such image.
+
+        Raises:
+            InputError: As `plain`.
+        """
+        data, corrected = self.data, self.data.corrected
+        rows = np.flatnonzero(corrected.selected)
+        if (np.bincount(corrected.labels[rows], minlength=len(data.class_names)) == 0).any():
+            progress.note(
+                "A class has no image that counts as clean; no network is compared that learns from those alone."
+            )
+            return None
+        return self._single("left-out", rows, corrected.labels[rows], f"the {len(rows):,} not flagged", progress)
+
+    def _single(self, name: str, rows: IntArray, labels: IntArray, what: str, progress: RunProgress) -> Model:
+        task, file, checkpoint = self.task, self.folder / f"{name}.safetensors", self.folder / f"{name}.checkpoint.pt"
         source = task.inputs.batches(self.plan, rows)
         network = task.inputs.network(task.n_classes, task.seed)
         if file.exists():
             load_weights(file, [network], task.n_classes)
-            (self.folder / PLAIN_CHECKPOINT).unlink(missing_ok=True)  # of a call that was killed before it could
+            checkpoint.unlink(missing_ok=True)  # of a call that was killed before it could
             return self._classifier([network], source)
-        recipe = plain_recipe(task.recipe, task.curriculum, len(data))
-        progress.note(f"For comparison: one plain network on all {len(data):,} given labels, {epochs_of(recipe)}.")
+        recipe = plain_recipe(task.recipe, task.curriculum, len(rows))
+        progress.note(f"For comparison: one plain network on {what}, {epochs_of(recipe)}.")
         network = self.plan.placed(network)
-        training = Training([network], source, rows, data.given, recipe, seed=task.seed)
-        run_to_end(training, self.folder / PLAIN_CHECKPOINT, progress.epoch)
+        training = Training([network], source, rows, labels, recipe, seed=task.seed)
+        run_to_end(training, checkpoint, progress.epoch)
         save_weights(file, [network])
-        (self.folder / PLAIN_CHECKPOINT).unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
         return self._classifier([network], source)
 
     def _classifier(self, networks: Sequence[nn.Module], source: BatchSource) -> Model:

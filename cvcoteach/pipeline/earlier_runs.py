@@ -187,7 +187,7 @@ def decided_labels(file: Path, data: Source) -> BoolArray:
         for row in rows:
             result[row] = label is None or label == data.class_names[data.labels[row]]
     if decided and not n_found:
-        raise InputError(f"none of the {len(decided):,} images in {file.name} is in {data.location.name}.")
+        raise InputError(f"none of the {count(len(decided), 'image')} in {file.name} is in {data.location.name}.")
     return result
 
 

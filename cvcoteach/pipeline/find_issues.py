@@ -18,7 +18,7 @@ from cvcoteach._validation import BoolArray, InputError
 from cvcoteach._version import __version__
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldProgress, FoldTrainer
-from cvcoteach.data.sources import Choices, Source, is_dataset, read_dataset
+from cvcoteach.data.sources import Choices, Source, at_hand, is_dataset, read_dataset
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.annotators import ANNOTATORS, consensus, figures
@@ -59,13 +59,15 @@ def find_issues(
     again: Again = "continue",
     format: str | None = None,
     corrections: str | Path | None = None,
+    page: bool = True,
     watcher: Watcher | None = None,
 ) -> RunResults:
     """Find label issues in the images of `source`; the results are in the folder `output`.
 
     Args:
-        source: a folder of class folders, a table, an .npz or another of the formats of `read_source`; a Hugging Face
-            `Dataset`; or a `Source`, whose `location` is what the run's record and page call it.
+        source: a folder of class folders, a table, an .npz or another of the formats of `read_source`; the address of
+            one (`s3://…`), of which the run's record names the copy in the cache; a Hugging Face `Dataset`; or a
+            `Source`, whose `location` is what the run's record and page call it.
         output: created, or continued where it holds an unfinished run of the same images, labels and settings.
             None: `<name>-issues` in the current folder; where that holds a run of the same settings, but labels were
             fixed or images added since, `<name>-issues-2`, then -3, ….
@@ -88,13 +90,15 @@ def find_issues(
         format: name of the source's format, where it may be of several; None: recognised.
         corrections: a CSV of decisions, as the report and FiftyOne save them: labels that somebody kept, or that are
             now what somebody chose, are not flagged, nor are those of the earlier run while they stay.
+        page: whether to make issues.html, the page to look at.
         watcher: follows the run.
 
     Raises:
         InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
-    given, rule = Path(source) if isinstance(source, str) else source, settings.flag_rule
+    given = at_hand(source, machine.cache_dir) if isinstance(source, str) else source
+    rule = settings.flag_rule
     incv = settings.cross_validation
     choices = Choices(
         path_column,
@@ -134,7 +138,7 @@ def find_issues(
     decided = None if corrections is None else decided_labels(Path(corrections), data)
     with RunFolder.open(target.folder, prepared.identity, replace=again == "replace") as run:
         if run.done:
-            return replace(_brought_up_to_date(run, data, rule, decided, progress), was_done=True)
+            return replace(_brought_up_to_date(run, data, rule, decided, progress, page), was_done=True)
         write_unreadable(run.path, prepared.unreadable)
         reading = reading_record(replace(choices, cache_dir=machine.cache_dir))
         run.save(source=str(data.location), reading=reading, images=dict(prepared.images))
@@ -154,12 +158,12 @@ def find_issues(
         if decided is not None:
             results = results.with_reviewed(decided)
         results = _compared(results, run.record.get("since"))
-        _save(results, run, data)
+        _save(results, run, data, page)
         return results
 
 
 def _brought_up_to_date(
-    run: RunFolder, data: Source, rule: FlagRule, decided: BoolArray | None, progress: RunProgress
+    run: RunFolder, data: Source, rule: FlagRule, decided: BoolArray | None, progress: RunProgress, page: bool
 ) -> RunResults:
     """Return the results of a finished run by this rule, with these labels reviewed; what differs is written again."""
     there = results = RunResults.load(run.path)
@@ -167,12 +171,12 @@ def _brought_up_to_date(
         results = results.with_reviewed(decided)
     if results.select == "posterior" and results.found.flag_for != str(rule):
         results = results.flagged_by(rule)
-    if results is there and there.has_its_table() and (run.path / PAGE).exists():
+    if results is there and there.has_its_table() and ((run.path / PAGE).exists() or not page):
         return results
     if not there.has_written_table() and (aside := there.put_table_aside()):
         progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
     results = _compared(results, run.record.get("since"))
-    _save(results, run, data)
+    _save(results, run, data, page)
     return results
 
 
@@ -189,8 +193,9 @@ def _compared(results: RunResults, since: str | None) -> RunResults:
     return replace(results, summary={**results.summary, "since": difference(before, results)})
 
 
-def _save(results: RunResults, run: RunFolder, data: Source) -> None:
-    write_page(run.path / PAGE, results, run.record, data)
+def _save(results: RunResults, run: RunFolder, data: Source, page: bool) -> None:
+    if page:
+        write_page(run.path / PAGE, results, run.record, data)
     results.save(run)
 
 
@@ -225,13 +230,18 @@ def _cross_validated(
         folder=run.path,
         source=run.record["source"],
         paths=data.paths,
-        pred_probs=np.asarray(posterior.pred_probs),
+        pred_probs=posterior.pred_probs,
         pred_probs_round_1=result.rounds[0].pred_probs,
         selected=result.selected,
         candidate=result.candidate,
         round=result.last_round,
         rounds=tuple(rounds),
-        summary={**run_summary.summary(issues, rounds, len(prepared.unreadable)), **copies, **annotators},
+        summary={
+            **run_summary.summary(issues, rounds, len(prepared.unreadable)),
+            **copies,
+            **annotators,
+            "trained_on": run_summary.trained_on(prepared.identity),
+        },
         unreadable=prepared.unreadable,
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from cvcoteach._files import sweep_partials
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
-from cvcoteach.data.sources import has_labels, read_source, read_unlabelled
+from cvcoteach.data.sources import Choices, at_hand, has_labels, read_source, read_unlabelled
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 from cvcoteach.pipeline.prepare import load
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import numbers_of
@@ -29,7 +30,10 @@ class Predictions:
     file: Path
     """The CSV."""
     table: pd.DataFrame
-    """One row per image: path, given_label (if any), predicted_label, probability, and p:NAME per class."""
+    """One row per image: path, given_label (if any), predicted_label, probability, and p:NAME per class.
+
+    Of more than 2,000 classes there are no columns p:NAME.
+    """
     accuracy: float | None
     """Share of readable images whose prediction is the given label, in [0, 1]; None without labels."""
     unreadable: int
@@ -46,6 +50,7 @@ def predict(
     label_column: str | None = None,
     path_pattern: str | None = None,
     split: str | None = None,
+    format: str | None = None,
     ignore_labels: bool = False,
     watcher: Watcher | None = None,
 ) -> Predictions:
@@ -61,7 +66,8 @@ def predict(
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
         path_pattern: File of a value {} in the path column, such as `images/{}.png`; None: the value itself.
-        split: Part of an .npz with several.
+        split: Part of a source with several.
+        format: Name of the source's format, where it may be of several; None: recognised.
         ignore_labels: Whether to treat the source as images without labels.
         watcher: Follows the reading.
 
@@ -69,15 +75,16 @@ def predict(
         InputError: Anything does not fit, such as labels that the model does not know.
     """
     machine, progress = machine or Machine(), RunProgress(watcher)
-    model, source = Path(model), Path(source)
+    model, source = Path(model), at_hand(source, machine.cache_dir)
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
     _check_output(output, source)
     loaded = load_model(model, trusted=machine.trusted)
-    labelled = not ignore_labels and has_labels(source, label_column=label_column, split=split)
-    reading = {"path_column": path_column, "path_pattern": path_pattern, "split": split}
-    data = read_source(source, label_column=label_column, least_classes=1, **reading) if labelled else None
+    choices = Choices(path_column, None, path_pattern, split, format=format, cache_dir=machine.cache_dir)
+    named = replace(choices, label_column=label_column)
+    labelled = not ignore_labels and has_labels(source, named)
+    data = read_source(source, **asdict(named), least_classes=1) if labelled else None
     labels = None if data is None else numbers_of(data, loaded.class_names, f"{source} (--ignore-labels ignores it)")
-    data = data or read_unlabelled(source, **reading)
+    data = data or read_unlabelled(source, choices)
     for sentence in (f"{data.description}.", *data.notes):
         progress.note(sentence)
     wanted = loaded.images
@@ -91,7 +98,8 @@ def predict(
         columns["given_label"] = names[labels]
     columns["predicted_label"] = names[predicted]
     columns["probability"] = probs.max(axis=1)
-    columns |= {f"p:{name}": probs[:, k] for k, name in enumerate(loaded.class_names)}
+    if len(names) <= MANY_CLASSES:
+        columns |= {f"p:{name}": probs[:, k] for k, name in enumerate(loaded.class_names)}
     table = pd.DataFrame(columns)
     predictions = [name for name in table.columns if name not in ("path", "given_label")]
     table.loc[~images.readable, predictions] = np.nan
@@ -106,7 +114,7 @@ def predict(
 def _check_output(output: Path, source: Path) -> None:
     """Raise InputError if no file can be written there, or if a file of another kind would be lost."""
     if output.is_dir():
-        raise InputError(f"{output} is a folder; --output takes a file.")
+        raise InputError(f"{output} is a folder; the output is a file.")
     if not output.absolute().parent.is_dir():
         raise InputError(f"{output.parent}, the folder for the predictions, does not exist; create it first.")
     if not output.exists():
@@ -118,4 +126,4 @@ def _check_output(output: Path, source: Path) -> None:
         header = []
     ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
     if not ours or output.resolve() == source.resolve():
-        raise InputError(f"{output} exists and holds no earlier predictions; name another --output.")
+        raise InputError(f"{output} exists and holds no earlier predictions; name another output.")

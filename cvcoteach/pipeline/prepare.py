@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cvcoteach._files import digest
 from cvcoteach._progress import duration
-from cvcoteach._validation import InputError, IntArray, PredProbs
+from cvcoteach._validation import InputError, IntArray, PredProbs, check_classes_repeat
 from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
@@ -22,6 +22,7 @@ from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.splits import as_splits
 from cvcoteach.pipeline.copies import Content, bind_copies
+from cvcoteach.pipeline.given_features import given_features
 from cvcoteach.pipeline.learned import folds_of, n_learned, split_notes
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -31,7 +32,7 @@ from cvcoteach.training.backbones import Backbone, load_backbone
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import choose_device
 from cvcoteach.training.extraction import extract_features
-from cvcoteach.training.head_trainer import HeadTrainer, load_features
+from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.presets import FINETUNE, PRESETS
@@ -107,6 +108,7 @@ def prepare(
     if not isinstance(data, Source):
         data = read_source(data, **asdict(replace(choices or Choices(), cache_dir=machine.cache_dir)))
         progress.note(f"{data.description}.")
+    check_classes_repeat(data.labels)
     if groups is not None:
         data = replace(data, groups=as_groups(groups, len(data)))
     if splits is not None:
@@ -174,15 +176,12 @@ def _automatic(
 
 def _with_features(data: Source, settings: Settings, machine: Machine, progress: RunProgress) -> Prepared:
     assert settings.features is not None
-    features = load_features(settings.features)
-    if len(features) != len(data.labels):
-        raise InputError(
-            f"{settings.features} has {len(features):,} rows, but the source has {len(data.labels):,} images; "
-            "it takes one row per image, in the order of the source."
-        )
+    given = given_features(settings.features, data, progress, machine.max_pixels)
+    data, features = given.source, given.features
+    _check_classes(data)
     trainer = _heads(features, data, settings, machine, progress)
     identity = {"head": settings.head, "features_digest": digest(features)}
-    return Prepared(data, {}, identity, lambda run: trainer, content=Content(features))
+    return Prepared(data, given.unreadable, identity, lambda run: trainer, content=Content(features))
 
 
 def _heads(
@@ -319,11 +318,15 @@ def _readable(data: Source, images: Images) -> tuple[Source, dict[str, str], Int
         return data, unreadable, None
     rows = np.flatnonzero(images.readable)
     data = data.subset(rows)
+    _check_classes(data)
+    return data, unreadable, rows
+
+
+def _check_classes(data: Source) -> None:
     if len(np.unique(data.labels)) < 2:
         raise InputError(
             f"{data.root} has readable images of a single class; a label can only be wrong if there is a second one."
         )
-    return data, unreadable, rows
 
 
 def _recipe(settings: Settings) -> Recipe:

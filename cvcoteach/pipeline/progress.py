@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 TRAINING = "training"
 
+_HALF_LIFE, _LEAST_HALF_LIFE = 0.5, 30.0
+"""Age of what was done at which it counts half for the time left: as a share of the time so far, and in seconds."""
+
+_LINES = 10
+"""Lines in a log for a training without folds, about."""
+
 
 class RunProgress:
     """Tells a watcher how far a run has come; its methods are what readers, extractors and trainers call back.
@@ -72,11 +78,15 @@ class RunProgress:
 
     def epoch(self, report: EpochReport) -> None:
         """Take in that an epoch has ended, of the trainings that run or of a training without folds."""
-        message = f"epoch {report.epoch} of {report.n_epochs}, {report.images_per_second:,.0f} images/s"
+        where, speed = f"epoch {report.epoch} of {report.n_epochs}", f"{report.images_per_second:,.0f} images/s"
         if not self._running:
-            finished = f"epoch {report.epoch} of {report.n_epochs}" if report.epoch == report.n_epochs else ""
-            self._watcher.progress(Progress(TRAINING, report.epoch, report.n_epochs, message, finished))
+            with_loss = f"{where}, loss {report.loss:.3g}"
+            step = max(1, report.n_epochs // _LINES)
+            finished = with_loss if report.epoch % step == 0 or report.epoch == report.n_epochs else ""
+            update = Progress(TRAINING, report.epoch, report.n_epochs, f"{with_loss}, {speed}", finished)
+            self._watcher.progress(update)
             return
+        message = f"{where}, {speed}"
         self._epoch, self._n_epochs = report.epoch, report.n_epochs
         self._tell_training(f"{self._where()}, {message}")
 
@@ -121,21 +131,32 @@ class RunProgress:
 
 
 class TimeLeft:
-    """Estimates the time left of a stage, from what was done since it was first heard of."""
+    """Estimates the time left of a stage, from what was done since it was first heard of; lately counts most.
+
+    What was done counts half as much once it is half as old as the stage, so that a slow start or a machine that others
+    use for a while is soon forgotten.
+    """
 
     def __init__(self) -> None:
         self._stage = ""
-        self._began = self._first = self._last = 0.0
+        self._began = self._last = 0.0
+        self._done = self._seconds = self._units = 0.0
 
     def after(self, update: Progress) -> str:
         """Return ", about 3 min 20 s left", or nothing where that is not known or not worth a word."""
-        if update.stage != self._stage or update.done < self._last:
-            self._stage, self._began, self._first = update.stage, time.monotonic(), update.done
-        self._last = update.done
-        done = update.done - self._first
-        if done <= 0:
+        now = time.monotonic()
+        if update.stage != self._stage or update.done < self._done:
+            self._stage, self._began = update.stage, now
+            self._seconds = self._units = 0.0
+        else:
+            passed = now - self._last
+            weight = 0.5 ** (passed / max(_LEAST_HALF_LIFE, _HALF_LIFE * (now - self._began)))
+            self._seconds = self._seconds * weight + passed
+            self._units = self._units * weight + update.done - self._done
+        self._last, self._done = now, update.done
+        if self._units <= 0:
             return ""
-        left = (time.monotonic() - self._began) / done * (update.total - update.done)
+        left = self._seconds / self._units * (update.total - update.done)
         return f", about {duration(left)} left" if left >= 1 else ""
 
 
@@ -153,7 +174,8 @@ class Bar:
 
     def progress(self, update: Progress) -> None:
         """Move the line."""
-        text = f"{update.stage}: {update.message}{self._left.after(update)}"
+        # the end of the line is what a narrow terminal cuts off
+        text = f"{update.stage}{self._left.after(update)}: {update.message}"
         if self._bar is not None and (update.stage != self._stage or update.done < self._bar.n):
             self.close()
         if self._bar is None:

@@ -10,25 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
-from cvcoteach._files import write_arrays
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval.incv import Select
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
 from cvcoteach.issues.summary import figures
+from cvcoteach.noise_model.top_probs import Answer
 from cvcoteach.pipeline.pictures import pictures_of
-from cvcoteach.pipeline.result_arrays import read_result_arrays
+from cvcoteach.pipeline.result_arrays import read_result_arrays, write_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_summary import confusions
 from cvcoteach.pipeline.settings import RULES
 
 _FLOATS = "%.6f"
 ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
+
+_NOT_LOOKED_FOR = -1.0
+"""Stands for the probability of a stranger where there were no features to tell by."""
 
 _IN_NOTEBOOK = 10
 """Images that a notebook shows of a run."""
@@ -61,9 +63,10 @@ class RunResults:
     """Where the run found its images, or what its caller called them."""
     paths: tuple[str, ...]
     """n names of images, as in the source."""
-    pred_probs: PredProbs
-    """(n, K) out-of-sample probabilities from which everything else follows; of "agreement" those of round 1."""
-    pred_probs_round_1: PredProbs
+    pred_probs: Answer
+    """(n, K) out-of-sample probabilities from which everything else follows; of "agreement" those of round 1. Of more
+    than 2,000 classes they are `TopProbs`: `pred_probs[rows]` is an array."""
+    pred_probs_round_1: Answer
     """(n, K) those of round 1, whose models learned from all given labels."""
     selected: BoolArray
     """(n,) S: taken for right by the rounds; the models of the last one learned from it."""
@@ -147,6 +150,14 @@ class RunResults:
         return self.found.contradiction
 
     @property
+    def has_copy(self) -> BoolArray:
+        """(n,) images that have an exact copy."""
+        copies = self.duplicate_of >= 0
+        result = copies.copy()
+        result[self.duplicate_of[copies]] = True
+        return result
+
+    @property
     def likely(self) -> IntArray:
         """(n,) the most probable true class, which of a flagged label may be the given one."""
         return np.where(self._given_is_likely, self.labels, self.alternative)
@@ -203,7 +214,7 @@ class RunResults:
         return replace(self, reviewed=reviewed, found=found, summary={**self.summary, **figures_})
 
     def _flagged_by(self, rule: FlagRule) -> LabelIssues:
-        flags = rule.flags(self.found.wrong) & self.found.has_signal & ~self.reviewed
+        flags = rule.flags(self.found.wrong, self.labels) & self.found.has_signal & ~self.reviewed
         return replace(self._with_flags(flags), filter_by="posterior", flag_for=str(rule))
 
     def _with_flags(self, flags: BoolArray) -> LabelIssues:
@@ -230,6 +241,8 @@ class RunResults:
         ("selected": the models of the last round learned from it; "held out": of another split than the one learned
         from), `round` which of them scored it last. `split` is there where the source has several, and
         `n_annotators` and the share of them that gave the label, `agreement`, where there are several.
+        `overlap` names a class that the models cannot tell from the given one, `stranger` is the probability that the
+        image belongs to none of the classes, empty without features to tell by.
         `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
         copy has another label.
         """
@@ -250,6 +263,8 @@ class RunResults:
                 "round": self.round,
                 "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
                 "contradiction": self.contradiction,
+                "overlap": np.append(names, "")[issues.overlaps_with[issues.labels]],
+                "stranger": "" if issues.stranger is None else issues.stranger,
             }
         )
         if issues.splits is not None:
@@ -292,15 +307,17 @@ class RunResults:
         Raises InputError where the disk is full or the folder cannot be written.
         """
         write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
-        ours = {name: np.asarray(getattr(self, name)) for name in _IN_ARRAYS}
+        ours = {name: getattr(self, name) for name in _IN_ARRAYS}
         found, n = self.found, len(self.labels)
         if found.splits is None:
             found = replace(found, splits=np.full(n, ""))
+        if found.stranger is None:
+            found = replace(found, stranger=np.full(n, _NOT_LOOKED_FOR))
         if found.n_annotators is None:
             found = replace(found, n_annotators=np.zeros(n, np.int64), agreement=np.ones(n))
         found = replace(found, duplicate_of=self.duplicate_of)
-        of_issues = {name: np.asarray(getattr(found, name)) for name in _OF_ISSUES}
-        write_arrays(run.path / ARRAYS, dropped=self.dropped, **ours, **of_issues)
+        of_issues = {name: getattr(found, name) for name in _OF_ISSUES}
+        write_result_arrays(run.path / ARRAYS, {"dropped": self.dropped, **ours, **of_issues})
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
 
     @staticmethod
@@ -319,6 +336,8 @@ class RunResults:
         of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
         if (arrays["duplicate_of"] < 0).all():
             of_issues["duplicate_of"] = None
+        if (arrays["stranger"] == _NOT_LOOKED_FOR).any():
+            of_issues["stranger"] = None
         if not arrays["n_annotators"].any():
             of_issues |= {"n_annotators": None, "agreement": None}
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
@@ -347,8 +366,10 @@ def read_unreadable(folder: Path) -> dict[str, str]:
         return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
 
 
-def _plain(array: npt.NDArray[Any]) -> Any:
+def _plain(array: Any) -> Any:
     """Text, numbers and names as what they were before numpy had them; other arrays as they are."""
+    if not isinstance(array, np.ndarray):
+        return array
     if array.ndim == 0:
         return array.item()
     return tuple(array.tolist()) if array.dtype.kind == "U" else array

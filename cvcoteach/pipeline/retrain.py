@@ -1,37 +1,40 @@
-"""Retrain a classifier on a finished run: corrections, Co-teaching, and what they bring on test images."""
+"""Retrain a classifier on a finished run: corrections, what is learned, and what that brings on test images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._csv import write_csv
 from cvcoteach._files import digest
 from cvcoteach._progress import Watcher
-from cvcoteach._validation import InputError
-from cvcoteach.coteaching.model_files import check_export, export_model, load_model, save_model
+from cvcoteach._validation import InputError, IntArray, PredProbs
+from cvcoteach.coteaching.calibration import Calibration
+from cvcoteach.coteaching.model_files import Model, check_export, export_model, load_model, save_model
+from cvcoteach.coteaching.presets import SOFT_HEAD_RECIPE
 from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
-from cvcoteach.data.sources import Choices, columns_of
+from cvcoteach.data.sources import Choices, at_hand, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retrain_recipe import recipe_of
+from cvcoteach.pipeline.retrain_selection import mode_of, selection_of
 from cvcoteach.pipeline.retraining_set import (
     NamedSource,
     RetrainingSet,
     RetrainRequest,
     load_test_images,
     read_retraining_set,
-    selection_of,
 )
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_source import as_in_run, location_of
-from cvcoteach.pipeline.scores import Scores, confusion_table, figures, per_class_table, score
+from cvcoteach.pipeline.scores import Comparison, Scores, confusion_table, figures, per_class_table, score
 from cvcoteach.pipeline.settings import Machine, RetrainSettings
 from cvcoteach.training.trust import check_trusted
 
@@ -48,10 +51,10 @@ class RetrainedClassifier:
     """One record per epoch."""
     summary: dict[str, Any]
     """What was trained on, and how; as in run.json."""
-    scores: Scores | None
-    """On the test images; None without any."""
-    plain_scores: Scores | None
-    """Of a plain network on the same images under the given labels, uncorrected, with as many image passes."""
+    compared: Comparison | None
+    """Its scores on the test images, beside those of plain networks; None without any."""
+    calibration: Calibration | None
+    """What held-out images say about it; None where none were held out."""
     exported: tuple[Path, ...]
     """Files of exported networks."""
     class_names: tuple[str, ...]
@@ -75,12 +78,14 @@ def retrain(
     source: str | Path | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    choices: Choices | None = None,
     corrections: str | Path | None = None,
     test: str | Path | None = None,
+    test_choices: Choices | None = None,
     exports: Sequence[str] = (),
     watcher: Watcher | None = None,
 ) -> RetrainedClassifier:
-    """Retrain by Co-teaching on what a run selected, and save the classifier in a folder.
+    """Retrain on what a run found about its labels, and save the classifier in a folder.
 
     Args:
         run: The folder of a finished find-issues.
@@ -91,17 +96,20 @@ def retrain(
         source: The images of the run; None: where the run found them.
         path_column: Column of image paths in a table; None: auto-detected.
         label_column: Column of labels in a table; None: auto-detected.
+        choices: How to read the images of the run, where that differs from how the run read them; None: as the run did.
         corrections: What people decided about labels, see `correct`.
         test: Images with right labels, as `read_source` takes them, to measure the classifier on; or the name of a
             split that the run held out, with the labels it has now.
+        test_choices: How to read images of `test`, columns aside; None: as they are recognised.
         exports: "onnx", "torch.export".
         watcher: Follows the run.
 
     Raises:
         InputError: Anything does not fit; existing files stay.
     """
-    run, (output, source, corrections, test) = Path(run), map(_path, (output, source, corrections, test))
     settings, machine, progress = settings or RetrainSettings(), machine or Machine(), RunProgress(watcher)
+    run, output, corrections = Path(run), _path(output), _path(corrections)
+    source, test = (None if each is None else at_hand(each, machine.cache_dir) for each in (source, test))
     for kind in exports:
         check_export(kind)  # before anything is trained
     finished = FinishedRun.read(run)
@@ -109,25 +117,33 @@ def retrain(
     if recipe.model.is_foreign:
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
     location = source or location_of(run, finished.record, f"with cvcoteach retrain SOURCE --run {run}")
-    named = Choices(path_column, label_column, cache_dir=machine.cache_dir)
+    named, tested_as = (
+        replace(each or Choices(), path_column=path_column, label_column=label_column, cache_dir=machine.cache_dir)
+        for each in (choices, test_choices)
+    )
     split = _held_out_split(finished, test)
-    images, test_images = _named_sources(location, test if split is None else None, named)
+    images, test_images = _named_sources(location, test if split is None else None, named, tested_as)
     images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
     if split is not None:
         test_images = replace(images, choices=replace(images.choices, split=split))
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
+    if data.frozen is not None and mode_of(data, settings) == "posterior":
+        recipe = replace(recipe, hidden=SOFT_HEAD_RECIPE.hidden)
     selection = selection_of(data, settings, finished.noise_rate)
     if settings.epochs is None:
         recipe = with_epochs(recipe, selection)
     curriculum = selection.curriculum(n_classes, recipe.epochs)
     task = CoTeachingTask(data.inputs, selection, n_classes, recipe, curriculum, settings.seed)
+    if data.frozen is not None and mode_of(data, settings) != settings.training_mode:
+        progress.note("The run cannot tell which labels are wrong, so they are learned as they are, by Co-teaching.")
     if "features_digest" in finished.identity:
         progress.note(f"The run used features from a file, which holds no network; {str(recipe.model)!r} is trained.")
     tested = None
     if test_images is not None:
-        if split is None and test_images.location.resolve() == images.location.resolve():
+        same_part = test_images.choices.split == images.choices.split
+        if split is None and same_part and test_images.location.resolve() == images.location.resolve():
             progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
         tested = load_test_images(test_images, data, machine, progress)
     output = output or default_output(run)
@@ -142,24 +158,22 @@ def retrain(
             progress.note(_opening(data, task))
             if (folder.path / CHECKPOINT).exists():
                 progress.note("Resuming from the last finished epoch.")
-            model, history = training.pair(progress)
+            model, history, calibration = training.pair(progress)
             summary = _summary(settings, data, task)
-            save_model(folder.path, model, about={"trained": summary})
+            estimate = None if calibration is None else asdict(calibration)
+            save_model(folder.path, model, about={"trained": summary, "calibration": estimate})
             _write_history(folder.path / _HISTORY, history)
-            folder.save(state="done", summary=summary, run=str(run))
+            folder.save(state="done", summary=summary, calibration=estimate, run=str(run))
         (folder.path / CHECKPOINT).unlink(missing_ok=True)
-        scores = plain_scores = None
-        if tested is not None:
-            pixels, truth = tested
-            scores = score(model.predict_proba(pixels, training.plan), truth)
-            plain_scores = score(training.plain(progress).predict_proba(pixels, training.plan), truth)
-            _write_scores(folder, scores, plain_scores, data.class_names)
+        compared = None if tested is None else _compared(model, training, tested, progress)
+        if compared is not None:
+            _write_scores(folder, compared, data.class_names)
         return RetrainedClassifier(
             folder=folder.path,
             history=_read_history(folder.path / _HISTORY),
             summary=folder.record["summary"],
-            scores=scores,
-            plain_scores=plain_scores,
+            compared=compared,
+            calibration=_calibration_of(folder.record),
             exported=tuple([export_model(model, folder.path, kind) for kind in exports]),
             class_names=data.class_names,
             was_done=was_done,
@@ -180,20 +194,23 @@ def _held_out_split(run: FinishedRun, test: Path | None) -> str | None:
     return str(test)
 
 
-def _named_sources(source: Path, test: Path | None, named: Choices) -> tuple[NamedSource, NamedSource | None]:
+def _named_sources(
+    source: Path, test: Path | None, named: Choices, tested: Choices
+) -> tuple[NamedSource, NamedSource | None]:
     """Return the source and the test with the named columns: of both tables if the test has them, else of the table."""
     if test is None:
         return NamedSource(source, named), None
-    there, unnamed = columns_of(test), Choices(cache_dir=named.cache_dir)
+    there, no_columns = columns_of(test), {"path_column": None, "label_column": None}
     if there is None:
-        return NamedSource(source, named), NamedSource(test, unnamed)
+        return NamedSource(source, named), NamedSource(test, replace(tested, **no_columns))
     if columns_of(source) is None:
-        return NamedSource(source, unnamed), NamedSource(test, named)
+        return NamedSource(source, replace(named, **no_columns)), NamedSource(test, tested)
     path_column, label_column = (
         column if column in there else None for column in (named.path_column, named.label_column)
     )
-    tested = replace(named, path_column=path_column, label_column=label_column)
-    return NamedSource(source, named), NamedSource(test, tested)
+    return NamedSource(source, named), NamedSource(
+        test, replace(tested, path_column=path_column, label_column=label_column)
+    )
 
 
 def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:
@@ -201,23 +218,28 @@ def _identity(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTa
     curriculum = task.curriculum
     left_out = np.array([curriculum.noise_rate, curriculum.mixed_noise_rate])
     return {
-        "mode": settings.mode,
+        "mode": mode_of(data, settings),
         "recipe": task.recipe.as_record(),
         "seed": settings.seed,
         "noise_rate": settings.noise_rate,
         "image_size": data.images.size,
         "trained_images_digest": digest("\0".join(data.paths)),
-        "corrected_labels_digest": digest(task.selection.labels, *data.class_names),
+        "corrected_labels_digest": digest(_learned(task), *data.class_names),
         "selected_images_digest": digest(curriculum.selected, curriculum.candidate, left_out),
         "images_digest": data.images.content_key,
     }
+
+
+def _learned(task: CoTeachingTask) -> IntArray | PredProbs:
+    """Return what each image is learned as: its label (n,), or its probabilities (n, K)."""
+    return task.selection.labels if task.selection.soft is None else task.selection.soft
 
 
 def _summary(settings: RetrainSettings, data: RetrainingSet, task: CoTeachingTask) -> dict[str, Any]:
     """Return what was trained on, and how, for people and machines."""
     curriculum = task.curriculum
     return {
-        "mode": settings.mode,
+        "mode": mode_of(data, settings),
         "seed": settings.seed,
         "recipe": task.recipe.as_record(),
         "selected": len(curriculum.selected),
@@ -239,6 +261,8 @@ def _opening(data: RetrainingSet, task: CoTeachingTask) -> str:
     reviewed = f" ({n_reviewed:,} reviewed)" if n_reviewed else ""
     joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
     taken = "" if s == len(data) else " taken for clean"
+    if task.selection.soft is not None:
+        taken = ", each as the classes that the run takes it for"
     what = "Two networks"
     if data.frozen is not None:
         name = data.frozen.backbone.name
@@ -255,8 +279,31 @@ def _read_history(file: Path) -> tuple[Epoch, ...]:
     return tuple([Epoch(**{str(name): value for name, value in row.items()}) for row in rows])
 
 
-def _write_scores(folder: RunFolder, ours: Scores, plain: Scores, class_names: Sequence[str]) -> None:
-    write_csv(folder.path / "per_class.csv", per_class_table(ours, plain, class_names), float_format="%.4f")
-    for name, scores in (("confusion.csv", ours), ("confusion_plain.csv", plain)):
+def _compared(
+    model: Model, training: ClassifierTraining, tested: tuple[npt.NDArray[np.uint8], IntArray], progress: RunProgress
+) -> Comparison:
+    """Return the scores of the classifier and of plain networks, which are trained first, on test images."""
+    pixels, truth = tested
+
+    def scores_of(classifier: Model) -> Scores:
+        return score(classifier.predict_proba(pixels, training.plan), truth)
+
+    left_out = training.left_out(progress)
+    return Comparison(
+        scores_of(model), scores_of(training.plain(progress)), None if left_out is None else scores_of(left_out)
+    )
+
+
+def _calibration_of(record: Mapping[str, Any]) -> Calibration | None:
+    """Return the calibration that the record of a classifier holds; None where it has none."""
+    return None if record.get("calibration") is None else Calibration(**record["calibration"])
+
+
+def _write_scores(folder: RunFolder, compared: Comparison, class_names: Sequence[str]) -> None:
+    write_csv(folder.path / "per_class.csv", per_class_table(compared, class_names), float_format="%.4f")
+    named = {"confusion.csv": compared.ours, "confusion_plain.csv": compared.plain}
+    if compared.left_out is not None:
+        named["confusion_left_out.csv"] = compared.left_out
+    for name, scores in named.items():
         write_csv(folder.path / name, confusion_table(scores, class_names), index=True)
-    folder.save(test=figures(ours, plain))
+    folder.save(test=figures(compared))

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import FloatArray, InputError, IntArray, near
-from cvcoteach.coteaching.curriculum import check_noise_rate
-from cvcoteach.coteaching.selection import Selection, corrected
+from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach.coteaching.calibration import calibration_rows
 from cvcoteach.data.images import Images, natural_size, size_for
 from cvcoteach.data.levels import ORDINARY, Levels
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.corrections import Corrected, Judged, correct
+from cvcoteach.noise_model.posterior import label_posterior
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.prepare import extracted, load
 from cvcoteach.pipeline.progress import RunProgress
@@ -84,6 +84,8 @@ class Estimates:
     """(n,) most probable class."""
     suggested_prob: FloatArray
     """(n,) its probability, in [0, 1]."""
+    posterior: PredProbs | None = None
+    """(n, K) probability of each true class, rows sum to 1, a reviewed label being certain; None: not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +118,8 @@ class RetrainingSet:
     """Of the images that the classifier takes."""
     frozen: FrozenBackbone | None = None
     """What computed the features, if `inputs` holds features."""
+    held_out: IntArray = field(default_factory=lambda: np.arange(0))
+    """Which of the n to calibrate on and not to train on, but for modes "vanilla" and "paper"; ascending."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -158,16 +162,20 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     wrong = request.run.wrong if flags_decide else None
     if wrong is not None:
         wrong = np.where(reviewed.reviewed, 0.0, wrong)[kept]
+    posterior = None if wrong is None else _posterior(request.run, reviewed)[kept]
     inputs, frozen_backbone = _inputs(models, images, rows[kept], machine, progress)
+    # a copy, or another image of its group, that is trained on would give the answer away
+    alone = ~results.has_copy[kept] & ("groups" not in request.run.record) & (posterior is not None)
     return RetrainingSet(
         paths=tuple([results.paths[i] for i in kept]),
         inputs=inputs,
         given=results.labels[kept],
         corrected=_subset(reviewed, kept),
-        estimates=Estimates(wrong, results.likely[kept], results.likely_prob[kept]),
+        estimates=Estimates(wrong, results.likely[kept], results.likely_prob[kept], posterior),
         class_names=results.class_names,
         images=ImageProperties(size, int(images.pixels.shape[3]), images.content_key, images.levels),
         frozen=frozen_backbone,
+        held_out=calibration_rows(reviewed.labels[kept], np.flatnonzero(alone), request.settings.seed),
     )
 
 
@@ -216,6 +224,16 @@ def _corrected(request: RetrainRequest, root: Path, before: Corrected) -> Correc
         return before
     judged = Judged(run.paths, root.absolute(), run.labels, run.issues().suggested, run.class_names)
     return correct(request.corrections, judged, before.selected, before.candidate)
+
+
+def _posterior(run: FinishedRun, reviewed: Corrected) -> PredProbs:
+    """Return the probability of each true class (n, K); of a label that a person reviewed it is 1."""
+    results = run.results
+    posterior = label_posterior(results.labels, results.pred_probs)
+    sure = np.flatnonzero(reviewed.reviewed | (results.reviewed & (reviewed.labels == results.labels)))
+    posterior[sure] = 0
+    posterior[sure, reviewed.labels[sure]] = 1
+    return posterior
 
 
 def _subset(whole: Corrected, rows: IntArray) -> Corrected:
@@ -269,57 +287,6 @@ def _inputs(
     features = extracted(models.backbone, images, machine, progress)[rows]
     standard = Standardisation.of(features)
     return FeatureInputs(standard.applied(features)), FrozenBackbone(models.backbone, standard)
-
-
-def selection_of(data: RetrainingSet, settings: RetrainSettings, run_noise_rate: float) -> Selection:
-    """Return which labels are trained on, and how wrong they may be.
-
-    Args:
-        data: What there is to train on.
-        settings: How to choose from it.
-        run_noise_rate: ε̂ of the run, in [0, 1), for labels that were not reviewed.
-
-    Raises:
-        InputError: No label, or none of a class, is selected, or nothing is known to correct by.
-    """
-    reviewed, wrong = data.corrected, data.estimates.wrong
-    noise_rate = settings.noise_rate
-    if noise_rate is None and wrong is not None:
-        noise_rate = float(wrong.mean())
-    elif noise_rate is None:
-        noise_rate = run_noise_rate * (1 - float(reviewed.reviewed.mean()))
-    check_noise_rate(noise_rate)
-    if settings.mode == "vanilla":
-        return Selection.of_everything(reviewed.labels, noise_rate)
-    _check_selected(reviewed, data.class_names)
-    selection = Selection(
-        reviewed.labels,
-        reviewed.selected,
-        reviewed.candidate,
-        noise_rate,
-        wrong,
-        as_published=settings.selection == "agreement",
-    )
-    if settings.mode != "correct":
-        return selection
-    if wrong is None:
-        raise InputError(
-            "the run does not tell which of its labels are wrong, so none can be corrected; take --mode incv"
-            + (" or --select flags." if settings.selection != "flags" else ".")
-        )
-    return corrected(selection, data.estimates.suggested, data.estimates.suggested_prob)
-
-
-def _check_selected(reviewed: Corrected, class_names: Sequence[str]) -> None:
-    if not reviewed.selected.any():
-        raise InputError("no label of the run counts as clean; there is nothing to train on.")
-    counts = np.bincount(reviewed.labels[reviewed.selected], minlength=len(class_names))
-    if (counts == 0).any():
-        name = class_names[int(np.argmin(counts))]
-        raise InputError(
-            f"no image of class {name!r} counts as clean, so the networks could not learn it; review some of its "
-            "images and give them with --corrections, or take --mode vanilla."
-        )
 
 
 def load_test_images(

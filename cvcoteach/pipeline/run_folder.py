@@ -11,7 +11,6 @@ from typing import Any
 import filelock
 
 from cvcoteach._files import (
-    DamagedError,
     check_regular,
     held_by,
     read_array,
@@ -21,8 +20,10 @@ from cvcoteach._files import (
     write_array,
     write_json,
 )
-from cvcoteach._validation import InputError, PredProbs
+from cvcoteach._validation import InputError
 from cvcoteach.crossval.trainer import FoldKey
+from cvcoteach.noise_model.top_probs import Answer
+from cvcoteach.pipeline.result_arrays import from_saved, to_save
 
 FORMAT = 1
 
@@ -58,7 +59,7 @@ class OtherRunError(InputError):
     """Raised where a folder belongs to a run of other images, labels or settings."""
 
 
-class FoldFiles(MutableMapping[FoldKey, PredProbs]):
+class FoldFiles(MutableMapping[FoldKey, Answer]):
     """Maps the finished folds of a run to their .npy files; `IterativeCV.run(finished=…)` reads and fills it."""
 
     def __init__(self, folder: Path) -> None:
@@ -69,16 +70,16 @@ class FoldFiles(MutableMapping[FoldKey, PredProbs]):
     def _file(self, key: FoldKey) -> Path:
         return self.folder / f"round-{key[0]}-fold-{key[1]}.npy"
 
-    def __getitem__(self, key: FoldKey) -> PredProbs:
+    def __getitem__(self, key: FoldKey) -> Answer:
         """Return the probabilities of one fold. Raises KeyError where it has not finished, or its file is damaged."""
         try:
-            return read_array(self._file(key))
-        except (OSError, DamagedError):
+            return from_saved(read_array(self._file(key)))
+        except (OSError, ValueError):  # DamagedError is one
             raise KeyError(key) from None
 
-    def __setitem__(self, key: FoldKey, value: PredProbs) -> None:
+    def __setitem__(self, key: FoldKey, value: Answer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_array(self._file(key), value)
+        write_array(self._file(key), to_save(value))
         self._whole.add(key)
 
     def __delitem__(self, key: FoldKey) -> None:

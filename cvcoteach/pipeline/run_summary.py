@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cvcoteach._validation import counted as counted
 from cvcoteach.crossval.incv import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures, sentences
@@ -12,11 +13,6 @@ from cvcoteach.pipeline.annotators import sentence
 
 MOST_CONFUSIONS = 5
 """Pairs of classes in a summary."""
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun: 1 image, 1,200 images."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def round_figures(result: CrossValResult) -> list[dict[str, Any]]:
@@ -49,6 +45,17 @@ def confusions(issues: LabelIssues) -> list[dict[str, Any]]:
         {"given": given, "suggested": suggested, "count": int(count)}
         for given, suggested, count in pairs[["given", "suggested", "count"]].itertuples(index=False)
     ]
+
+
+def trained_on(identity: Mapping[str, Any]) -> str:
+    """Return what the models of a run learned from: "images", a "backbone" or its features, or "features" of a file.
+
+    identity: The run's, in run.json.
+    """
+    if "features_digest" in identity:
+        return "features"
+    model = str(identity.get("recipe", {}).get("model", ""))
+    return "backbone" if "backbone" in identity or model.startswith("backbone:") else "images"
 
 
 def summary(issues: LabelIssues, rounds: Sequence[Mapping[str, Any]], n_unreadable: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Settings:
     patience: int | None = None
     """Stop after so many epochs without improvement on a held-out 10 % of the fold; None: never."""
     features: Path | str | None = None
-    """A .npy file (n, d), one row per image, on which heads are trained instead of networks."""
+    """A .npy or .npz of features, on which heads are trained instead of networks; see `given_features`."""
     backbone: str | None = None
     """Network on whose frozen features heads are trained; see `training.backbones.load_backbone`."""
     finetune: bool = False
@@ -98,8 +98,10 @@ class InMemorySettings:
 class RetrainSettings:
     """Everything that decides the result of `retrain`, beside the run, the images and the corrections."""
 
-    mode: Literal["incv", "correct", "vanilla"] = "incv"
-    """What joins S later: the candidates; all others under corrected labels; everything from the start."""
+    mode: Literal["posterior", "incv", "correct", "vanilla", "paper"] | None = None
+    """What is learned: every image as the classes that the posterior takes it for, without exchange; or by
+    Co-teaching, S and later the candidates, all others under corrected labels, everything from the start, or
+    algorithm 2 to the letter. None: see `training_mode`."""
     select: Literal["flags", "agreement"] | None = None
     """What S is, and how wrong it may be: what the run did not flag, and its probabilities; or what INCV selected, and
     what the paper says. None: "flags", with the preset "paper" "agreement"."""
@@ -125,7 +127,15 @@ class RetrainSettings:
     @property
     def selection(self) -> str:
         """`select`, decided."""
-        return self.select or ("agreement" if self.preset == "paper" else "flags")
+        return self.select or ("agreement" if "paper" in (self.preset, self.mode) else "flags")
+
+    @property
+    def training_mode(self) -> str:
+        """`mode`, decided: "posterior", unless `select` or the preset says what Co-teaching takes for clean."""
+        if self.mode is not None:
+            return self.mode
+        by_default = "posterior" if self.select is None else "incv"
+        return "paper" if self.selection == "agreement" else by_default
 
 
 @dataclass(frozen=True)

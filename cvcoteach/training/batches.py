@@ -73,7 +73,7 @@ class ImageBatches:
 
 
 class FeatureBatches:
-    """Features as network inputs, (b, d) float32; there is nothing to augment."""
+    """Features as network inputs, (b, d) float32."""
 
     def __init__(self, features: npt.NDArray[np.float32] | FloatArray, plan: ComputePlan) -> None:
         """Place the features on the device, if the plan says so.
@@ -90,8 +90,17 @@ class FeatureBatches:
         return len(self._features)
 
     def for_training(self, batches: Sequence[IntArray], recipe: Recipe, seed: int) -> Iterator[Tensor]:
-        """Yield each batch as it is."""
-        return self.for_prediction(batches)
+        """Yield each batch with a share of its features hidden at random, as the recipe says.
+
+        A hidden feature is 0, the mean of all; the others grow by as much as is missing.
+        """
+        rng = np.random.default_rng(seed)
+        for batch in self.for_prediction(batches):
+            if recipe.hidden:
+                shown = torch.from_numpy(rng.random(batch.shape, dtype=np.float32) >= recipe.hidden)
+                yield batch * shown.to(batch.device) / (1 - recipe.hidden)
+            else:
+                yield batch
 
     def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
         """Yield each batch as it is."""

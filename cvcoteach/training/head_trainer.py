@@ -18,9 +18,11 @@ from torch.nn import functional
 from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, IntArray, PredProbs, as_count, check_at_least, near
 from cvcoteach.crossval.trainer import Fold
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, Rows
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
 from cvcoteach.training.loop import EpochReport, OnEpoch
-from cvcoteach.training.rows import Rows, check_shape
+from cvcoteach.training.rows import Rows as FeatureRows
+from cvcoteach.training.rows import check_shape
 
 HEADS = ("linear", "mlp")
 _ORDER_SEED = 0x1C5
@@ -114,7 +116,8 @@ class HeadTrainer:
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._threads = choose_threads(threads)
         self._on_epoch = on_epoch
-        self._rows = Rows(np.asanyarray(features), choose_device(device))
+        self.features = np.asanyarray(features)
+        self._rows = FeatureRows(self.features, choose_device(device))
 
     @property
     def n_images(self) -> int:
@@ -127,10 +130,13 @@ class HeadTrainer:
         Raises:
             InputError: An index has no row of features.
         """
-        return self.fit_predict_many([Fold(train_idx, train_labels, eval_idx, seed)])[0]
+        return np.asarray(self.fit_predict_many([Fold(train_idx, train_labels, eval_idx, seed)])[0])
 
-    def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
-        """Do what `fit_predict` does for all folds at once; return one result per fold."""
+    def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs | Rows]:
+        """Do what `fit_predict` does for all folds at once; return one result per fold.
+
+        Of more than 2,000 classes, results are computed as their rows are read; `numpy.asarray` computes all of them.
+        """
         set_threads(self._threads)
         for fold in folds:
             self._rows.check(fold.train_idx)
@@ -139,7 +145,7 @@ class HeadTrainer:
         groups: dict[int, list[int]] = {}
         for i, fold in enumerate(folds):
             groups.setdefault(self._n_batches(len(fold.train_idx)), []).append(i)
-        answers: dict[int, PredProbs] = {}
+        answers: dict[int, PredProbs | Rows] = {}
         for n_batches, members in groups.items():
             heads = self._train([folds[i] for i in members], n_batches)
             for place, i in enumerate(members):
@@ -197,14 +203,39 @@ class HeadTrainer:
         used = (labels >= 0).any(dim=1).nonzero().flatten()
         return labels, used if len(used) < _USED * len(labels) else torch.arange(len(labels))
 
+    def _predict(self, head: _Heads, eval_idx: IntArray) -> PredProbs | Rows:
+        answer = _Answer(self._rows, head, self._rows.positions(eval_idx), self._n_classes)
+        return answer if self._n_classes > MANY_CLASSES else np.asarray(answer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """The probabilities (e, K) of a head, computed as they are read."""
+
+    rows: FeatureRows
+    head: _Heads
+    positions: Tensor
+    """(e,) of the images among the rows."""
+    n_classes: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.positions), self.n_classes
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
     @torch.no_grad()
-    def _predict(self, head: _Heads, eval_idx: IntArray) -> PredProbs:
-        positions = self._rows.positions(eval_idx)
-        answer = np.empty((len(positions), self._n_classes), np.float32)
-        for start in range(0, len(positions), _CHUNK):
-            logits = head.logits(self._rows.at(positions[start : start + _CHUNK]))[:, 0]
-            answer[start : start + _CHUNK] = logits.softmax(dim=1).cpu().numpy()
-        return answer
+    def __getitem__(self, rows: slice) -> PredProbs:
+        logits = self.head.logits(self.rows.at(self.positions[rows]))[:, 0]
+        result: PredProbs = logits.softmax(dim=1).cpu().numpy()
+        return result
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        result = np.empty(self.shape, np.float32)
+        for start in range(0, len(self), _CHUNK):
+            result[start : start + _CHUNK] = self[start : start + _CHUNK]
+        return result.astype(dtype or result.dtype, copy=False)
 
 
 def _schedule(progress: float) -> float:

@@ -44,6 +44,8 @@ class Recipe:
     """Random shift, pixels each way; at most an eighth of the image (4 of 32 pixels, as in the paper)."""
     flip: bool | None = None
     """Random mirroring; None: colour images only, since mirrored digits and letters are different ones."""
+    hidden: float = 0.0
+    """Share in [0, 1) of the features that are hidden at random from heads while they learn."""
     tta: bool = True
     """Test-time augmentation: whether to average over an image and its mirror image, if training mirrors."""
     patience: int | None = None
@@ -69,6 +71,8 @@ class Recipe:
             raise InputError(f"warmup is {self.warmup}; it is a share of the training, in [0, 1).")
         if self.patience is not None:
             check_at_least("patience", self.patience, 1)
+        if not 0 <= self.hidden < 1:
+            raise InputError(f"hidden is {self.hidden}; it is a share of the features, in [0, 1).")
         if not 0 < self.held_back < 1:
             raise InputError(f"held_back is {self.held_back}; it is a share of the training images, in (0, 1).")
 
@@ -88,9 +92,12 @@ class Recipe:
 
     def as_record(self) -> dict[str, Any]:
         """Return the recipe as plain values for run.json and model.json; the model as its text and its weights."""
-        return {"model": str(self.model), "weights": self.model.weights} | {
+        record = {"model": str(self.model), "weights": self.model.weights} | {
             name: value for name, value in asdict(self).items() if name != "model"
         }
+        if not self.hidden:
+            del record["hidden"]  # as in records of earlier versions, which are compared with these
+        return record
 
 
 def learning_rate_at(recipe: Recipe, progress: float) -> float:

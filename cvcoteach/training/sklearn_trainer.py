@@ -30,6 +30,7 @@ class SklearnTrainer:
         check_at_least("n_classes", n_classes, 2)
         self._estimator, self._n_classes = estimator, n_classes
         self._X = X if hasattr(X, "shape") else np.asarray(X)
+        self.features = self._X if isinstance(self._X, np.ndarray) and self._X.dtype.kind == "f" else None
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """Fit a clone to `train_idx` with `train_labels` (m,), and return the probabilities (e, K) of `eval_idx`.

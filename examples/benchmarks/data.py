@@ -1,12 +1,14 @@
 """The benchmarks' images, their human labels, and frozen ImageNet features of them.
 
-    python examples/benchmarks/data.py    # computes the features once, about two minutes on two cores
+    python examples/benchmarks/data.py                           # computes the features once, two minutes on two cores
+    python examples/benchmarks/data.py --folders build/images    # writes train/CLASS and test/CLASS by published label
 
 The archive is CIFAR-10N (Wei et al., ICLR 2022; CC BY-NC 4.0) on 20,000 training and 5,000 test images.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import tarfile
@@ -125,9 +127,27 @@ def embed(
     return features
 
 
+def write_folders(folder: Path, data: Cifar10N) -> None:
+    """Write the images as PNGs in train/CLASS and test/CLASS, by their published label."""
+    for part, images, labels in (
+        ("train", data.images, data.true_labels),
+        ("test", data.test_images, data.test_labels),
+    ):
+        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            file = folder / part / data.class_names[label] / f"{number:05d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+
+
 def main() -> None:
-    """Compute the features, keep them and the labels in build/benchmarks/."""
+    """Compute the features, keep them and the labels in build/benchmarks/; or write the images into folders."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--folders", type=Path, help="write train/CLASS and test/CLASS there instead")
+    folders = options.parse_args().folders
     data = load_cifar10n()
+    if folders is not None:
+        write_folders(folders, data)
+        return
     labels = {"true_label": data.true_labels, "test_label": data.test_labels, **data.given}
     BUILD.mkdir(parents=True, exist_ok=True)
     np.savez(BUILD / "labels.npz", **labels)

@@ -8,6 +8,7 @@
   const ELSEWHERE = '[data-cy="operators-prompt-modal"], [data-cy="lighter-sample-renderer"]'; // a form; the Annotate tab
   const PATIENCE = 5000; // ms, for the App to open the next sample
   const ANSWER = 30000; // ms, for the operator to answer
+  const HINT = "cvcoteach-keys";
   const presses = [];
   let busy = false;
 
@@ -35,6 +36,29 @@
       busy = false;
     }
   }
+
+  // What the keys do is shown where they work: in an open sample of a dataset with a run, outside the Annotate tab.
+  const hints = {}; // by dataset
+  function hint() {
+    const wanted = there('[data-cy="modal"]') && !there(ELSEWHERE);
+    const dataset = location.pathname;
+    if (wanted && !(dataset in hints)) {
+      hints[dataset] = "";
+      const callback = (answer) => (hints[dataset] = answer?.result?.hint || "");
+      window.__foo__?.executeOperator(OPERATOR, { what: "hint" }, { callback });
+      setTimeout(() => hints[dataset] || delete hints[dataset], 10000); // there may be a run by then
+    }
+    const shown = document.getElementById(HINT);
+    const text = wanted ? hints[dataset] : "";
+    if (shown && !text) shown.remove();
+    if (shown || !text) return;
+    const bar = Object.assign(document.createElement("div"), { id: HINT, textContent: text });
+    bar.style.cssText =
+      "position:fixed;bottom:12px;left:50%;transform:translateX(-50%);z-index:10000;pointer-events:none;" +
+      "padding:4px 12px;border-radius:4px;background:rgba(0,0,0,.75);color:#fff;font:13px/1.5 sans-serif";
+    document.body.appendChild(bar);
+  }
+  setInterval(hint, 300);
 
   window.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, textarea, select, [contenteditable=true]");

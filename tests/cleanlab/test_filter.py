@@ -141,7 +141,10 @@ def test_wrong_input_is_refused_or_taken_as_cleanlab_does(labels, probs):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"filter_by": "posteriori"}, "filter_by is 'posteriori'; did you mean posterior"),
+        (
+            {"filter_by": "posteriori"},
+            "filter_by is 'posteriori'; it takes posterior, incv, prune_by_noise_rate, prune_by_class, both",
+        ),
         ({"flag_for": "precision"}, "flag_for and min_probability go with filter_by='posterior'"),
         ({"min_probability": 0.9}, "flag_for and min_probability go with filter_by='posterior'"),
         ({"flag_for": "speed"}, "flag_for is 'speed'"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import termios
 
 import pytest
 
@@ -59,12 +62,12 @@ def test_a_terminal_gets_one_moving_line_and_notes_on_their_own() -> None:
     assert lines[0].endswith("note: a sentence")
 
 
-def test_quiet_shows_notes_only() -> None:
+def test_quiet_shows_nothing() -> None:
     stream = io.StringIO()
     display = Quiet(stream)
     a_run(display)
     display.note("a sentence")
-    assert stream.getvalue() == "note: a sentence\n"
+    assert stream.getvalue() == ""
 
 
 def test_names_cannot_steer_a_terminal() -> None:
@@ -72,3 +75,17 @@ def test_names_cannot_steer_a_terminal() -> None:
     stream = io.StringIO()
     Display(stream).note("class '\x1b]0;title\x07' has 1 image")
     assert stream.getvalue() == "note: class '\\u001b]0;title\\u0007' has 1 image\n"
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(0, "training: round 1 of 1 done\n"), (40, "100% |")])
+def test_a_terminal_without_a_size_gets_lines(rows: int, shown: str) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (rows, 100))
+    with open(theirs, "w") as stream:
+        display = Display(stream)
+        display.progress(Progress("training", 1, 1, "round 1 of 1", "round 1 of 1"))
+        stream.flush()
+        written = os.read(ours, 1000).decode().replace("\r\n", "\n")
+        display.close()
+    os.close(ours)
+    assert shown in written

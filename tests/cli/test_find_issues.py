@@ -22,7 +22,7 @@ from cvcoteach.training.auto_preset import BACKBONES
 from cvcoteach.training.pretrained import Preprocessing
 from tests.images import CLASSES, class_folders, dataset
 
-QUICK = ("--epochs", "4", "--rounds", "2", "--device", "cpu", "--threads", "1", "--precision", "float32", "--quiet")
+QUICK = ("--epochs", "4", "--rounds", "2", "--device", "cpu", "--threads", "1", "--precision", "float32")
 
 HERE = "tests.cli.test_find_issues"  # where its backbones are imported from
 
@@ -196,7 +196,7 @@ def test_a_backbone_is_fine_tuned_in_the_folds(tmp_path: Path) -> None:
         "--device",
         "cpu",
     )
-    result = find_issues(tmp_path / "shapes", *options, "--output", tmp_path / "run", "--quiet")
+    result = find_issues(tmp_path / "shapes", *options, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["identity"]["recipe"]["model"] == f"backbone:{HERE}:trainable"
@@ -238,7 +238,7 @@ def test_the_rule_is_the_presets_or_what_is_asked_for(tmp_path: Path) -> None:
     np.savez(tmp_path / "shapes.npz", images=images, labels=given)
 
     def run(name: str, *options: object) -> tuple[dict[str, Any], pd.DataFrame]:
-        features = ("--features", tmp_path / "features.npy", "--output", tmp_path / name, "--quiet")
+        features = ("--features", tmp_path / "features.npy", "--output", tmp_path / name)
         result = find_issues(tmp_path / "shapes.npz", *features, *options)
         assert result.exit_code == 0, result.output
         return json.loads((tmp_path / name / "run.json").read_text()), pd.read_csv(tmp_path / name / "issues.csv")

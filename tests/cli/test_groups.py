@@ -31,7 +31,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 
 def find(*options: object) -> Result:
-    fixed = ("find-issues", "t.csv", "--features", "x.npy", "--device", "cpu", "--threads", "1", "--quiet")
+    fixed = ("find-issues", "t.csv", "--features", "x.npy", "--device", "cpu", "--threads", "1")
     return CliRunner().invoke(main, [*fixed, *map(str, options)])
 
 
@@ -75,7 +75,7 @@ def test_groups_that_do_not_fit_get_a_sentence(table: pd.DataFrame) -> None:
 def test_the_groups_of_an_npz_are_an_array(table: pd.DataFrame) -> None:
     images = np.random.default_rng(0).integers(256, size=(2000, 8, 8), dtype=np.uint8)
     np.savez("t.npz", images=images, labels=clips(3)[2], clip=table["clip"])
-    options = ["--features", "x.npy", "--rounds", "1", "--device", "cpu", "--threads", "1", "--quiet"]
+    options = ["--features", "x.npy", "--rounds", "1", "--device", "cpu", "--threads", "1"]
     run = CliRunner().invoke(main, ["find-issues", "t.npz", "--group-column", "clip", *options])
     assert run.exit_code == 0, run.output
     assert json.loads(Path("t-issues/run.json").read_text())["groups"]["count"] == 200

@@ -92,6 +92,14 @@ def test_a_missing_source_is_one_sentence(tmp_path: Path) -> None:
     assert "does not exist" in result.stderr
 
 
+def test_an_address_arrives_as_it_was_typed(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    cache = ("--cache-dir", str(tmp_path))
+    result = CliRunner().invoke(main, ["find-issues", "memory://bucket/nowhere.csv", *cache])
+    assert result.exit_code == 1
+    assert "memory://bucket/nowhere.csv does not exist." in result.stderr
+
+
 def test_options_that_several_commands_share_are_the_same_everywhere() -> None:
     shown: dict[str, set[tuple[Any, ...]]] = {}
     for command in main.commands.values():

@@ -44,6 +44,17 @@ def test_the_page_goes_into_the_run_or_where_it_is_wanted(run: RunResults, tmp_p
     assert refused.stderr.endswith("--html takes a file in a folder that exists.\n")
 
 
+def test_a_page_replaces_pages_and_nothing_else(run: RunResults, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n")
+    refused = report(run.folder, "--html", table)
+    assert refused.exit_code == 1
+    assert "exists and is not a web page" in refused.stderr
+    assert table.read_text() == "path,label\n"
+    for _ in range(2):
+        assert report(run.folder, "--html", tmp_path / "page.html").exit_code == 0
+
+
 def test_other_formats_go_to_standard_output(run: RunResults) -> None:
     assert report(run.folder, "--format", "markdown").stdout.startswith("# Label issues in shapes\n")
     assert json.loads(report(run.folder, "--format", "json").stdout)["summary"]["n_images"] == 120

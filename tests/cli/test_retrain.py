@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cvcoteach.cli.main import main
+from cvcoteach.coteaching import calibration
 from cvcoteach.coteaching.training import CoTraining
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import find_issues as runs
@@ -84,11 +85,15 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     record = json.loads((folder / "run.json").read_text())
     assert record["test"]["top1"] > 0.9
     assert record["test"]["top1"] >= record["test"]["top1_plain"]
+    assert record["test"]["top1_left_out"] > 0.8
+    assert "flagged left out, plain" in result.stdout
     confusion = pd.read_csv(folder / "confusion.csv", index_col=0)
     assert confusion.to_numpy().sum() == 60
     assert pd.read_csv(folder / "per_class.csv")["class"].tolist() == list(CLASSES)
     assert not list(folder.glob("*.pt"))
-    assert {"model.safetensors", "plain.safetensors"} <= {file.name for file in folder.iterdir()}
+    assert {"model.safetensors", "plain.safetensors", "left-out.safetensors"} <= {
+        file.name for file in folder.iterdir()
+    }
 
     again = call("retrain", work / "run", "-o", work / "model", *MACHINE)
     assert "holds this classifier already" in again.stderr
@@ -124,9 +129,9 @@ def test_retrain_writes_a_classifier_and_says_what_it_bought(work: Path) -> None
     mine = (work / "paths.csv").read_bytes()
     for source, output, sentence in (
         (loose, work / "paths.csv", "paths.csv exists and holds no earlier predictions"),
-        (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another --output"),
-        (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another --output"),
-        (loose, work, "is a folder; --output takes a file"),
+        (work / "paths.csv", work / "paths.csv", "holds no earlier predictions; name another output"),
+        (work / "loose.csv", work / "loose.csv", "holds no earlier predictions; name another output"),
+        (loose, work, "is a folder; the output is a file"),
         (work / "missing", work / "loose.csv", "missing does not exist"),
         (loose, work / "nowhere" / "p.csv", "nowhere, the folder for the predictions, does not exist"),
     ):
@@ -199,7 +204,7 @@ def test_reviewed_labels_are_trained_on_and_excluded_images_are_not(work: Path) 
     rows = table[table.is_label_issue].head(6)
     corrections = rows[["path"]].assign(action=["excluded"] * 2 + ["set"] * 4, label=["", "", *["ring"] * 4])
     corrections.to_csv(work / "corrections.csv", index=False)
-    arguments = (work / "run", "--epochs", 1, *MACHINE, "-q", "--json")
+    arguments = (work / "run", "--epochs", 1, *MACHINE, "-q", "--json", "--mode", "incv")
     before = json.loads(call("retrain", *arguments, "-o", work / "before").stdout)
     after = json.loads(
         call("retrain", *arguments, "-o", work / "after", "--corrections", work / "corrections.csv").stdout
@@ -225,7 +230,7 @@ def test_after_a_frozen_backbone_heads_are_trained_on_the_same_features(work: Pa
     assert about["architecture"] == {"model": "frozen:torchvision:resnet18@32", "channels": 1, "networks": 1}
     assert about["preprocessing"]["size"] == 12, "as the images are; the backbone scales them up"
     record, history = json.loads((work / "heads" / "run.json").read_text()), pd.read_csv(work / "heads" / "history.csv")
-    assert history.stage.iloc[0] == "warm-up"
+    assert len(history) == record["summary"]["recipe"]["epochs"]
     top1 = record["test"]["top1"]
     assert top1 > 0.6, "features of random weights tell three shapes apart, not well"
     again = call("predict", work / "heads", work / "test.npz", "-o", work / "heads.csv", "-q", *MACHINE[:4])
@@ -262,7 +267,8 @@ def test_after_agreement_the_papers_sets_are_trained_on(work: Path, agreed: Path
 @pytest.mark.slow
 def test_after_the_posterior_the_flagged_are_candidates(work: Path) -> None:
     flagged = int(pd.read_csv(work / "run" / "issues.csv").is_label_issue.sum())
-    result = call("retrain", work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "-o", work / "by-flags")
+    arguments = ("--epochs", 2, *MACHINE, "-q", "--json", "--mode", "incv", "-o", work / "by-flags")
+    result = call("retrain", work / "run", *arguments)
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert 20 < flagged < 120
@@ -353,9 +359,9 @@ def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path:
     refused(call("predict", tmp_path / "m", tmp_path / "none.csv"), "none.csv")
 
 
-@pytest.mark.slow
-def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # whether so few images carry a signal is chance
+@pytest.fixture
+def signal_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether so few images carry a signal is chance."""
     load = RunResults.load
 
     def with_signal(folder: Path) -> RunResults:
@@ -363,11 +369,38 @@ def test_corrected_all_images_are_trained_on(work: Path, monkeypatch: pytest.Mon
         return replace(results, found=replace(results.found, has_signal=True)).flagged_by(FlagRule())
 
     monkeypatch.setattr(RunResults, "load", with_signal)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("signal_found")
+def test_corrected_all_images_are_trained_on(work: Path) -> None:
     arguments = (work / "run", "--epochs", 2, *MACHINE, "-q", "--json", "--mode", "correct", "-o", work / "corrected")
     result = call("retrain", *arguments)
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert 0 < summary["candidate"] == 240 - summary["selected"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("signal_found")
+def test_by_the_posterior_every_image_is_learned_and_held_out_ones_tell_how_well(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "LEAST_HELD_OUT", 12)
+    arguments = (work / "run", "--epochs", 10, *MACHINE, "-q", "--mode", "posterior", "-o", work / "by-posterior")
+    result = call("retrain", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "Trained on 228 images; the two networks agree" in result.stdout
+    assert "An estimate, since no --test was given: " in result.stdout
+    assert "by 12 held-out images whose classes are known by the run's posterior only." in result.stdout
+    about = json.loads((work / "by-posterior" / "model.json").read_text())
+    assert about["trained"]["mode"] == "posterior"
+    found = about["calibration"]
+    assert found["low"] <= found["accuracy"] <= found["high"]
+    assert about["temperature"] == found["temperature"] > 0
+    assert 0 <= found["ece"] <= 1
+    again = json.loads(call("retrain", *arguments, "--json").stdout)
+    assert again["calibration"] == found, "of a classifier that was there already"
 
 
 @pytest.mark.slow

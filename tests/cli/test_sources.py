@@ -15,7 +15,7 @@ from PIL import Image
 from cvcoteach.cli.main import main
 from tests.images import CLASSES, class_folders, dataset
 
-QUICK = ("--epochs", "2", "--rounds", "1", "--device", "cpu", "--threads", "1", "--precision", "float32", "--quiet")
+QUICK = ("--epochs", "2", "--rounds", "1", "--device", "cpu", "--threads", "1", "--precision", "float32")
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_a_model_reads_16_bits_as_those_that_it_was_trained_on(tmp_path: Path) -
     np.savez("dark.npz", images=deep[:30] // 8, labels=true[:30])  # of 9 bits, were it read alone
     np.savez("same.npz", images=deep[:30], labels=true[:30])
     np.savez("bytes.npz", images=images[:30])
-    right = run("predict", "m", "same.npz", "--quiet")
+    right = run("predict", "m", "same.npz")
     assert right.exit_code == 0
     assert float(right.stdout.split("%")[0]) > 80
     assert run("predict", "m", "dark.npz", "--quiet").exit_code == 0

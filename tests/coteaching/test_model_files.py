@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from cvcoteach._validation import InputError
-from cvcoteach.coteaching.model_files import ImageFormat, Model, export_model, load_model, save_model
+from cvcoteach.coteaching.model_files import ImageFormat, Model, Whole, export_model, load_model, save_model
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.models import ModelFactory
@@ -53,6 +54,26 @@ def test_a_prediction_is_the_average_of_the_two_networks() -> None:
         for net in model.networks
     ]
     np.testing.assert_allclose(model.predict_proba(pixels, ComputePlan()), (each[0] + each[1]) / 2, atol=1e-6)
+
+
+def test_a_temperature_is_saved_and_changes_how_sure_predictions_are_but_not_what_they_are(tmp_path: Path) -> None:
+    model, pixels = small_model(), dataset(6, 0.0)[0][..., None]
+    plain = model.predict_proba(pixels, ComputePlan())
+    save_model(tmp_path, replace(model, temperature=0.5))
+    again = load_model(tmp_path)
+    sharper = again.predict_proba(pixels, ComputePlan())
+    np.testing.assert_allclose(sharper, plain**2 / (plain**2).sum(axis=1, keepdims=True), atol=1e-6)
+    with torch.inference_mode():
+        exported = Whole(again).eval()(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(exported, sharper, atol=1e-6)
+
+    about = json.loads((tmp_path / "model.json").read_text())
+    del about["temperature"]
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    assert load_model(tmp_path).temperature == 1, "of an earlier version"
+    (tmp_path / "model.json").write_text(json.dumps({**about, "temperature": -1}))
+    with pytest.raises(InputError, match="its temperature is -1"):
+        load_model(tmp_path)
 
 
 def test_weights_of_other_classes_are_refused(tmp_path: Path) -> None:

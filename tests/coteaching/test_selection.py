@@ -9,8 +9,9 @@ import pytest
 
 from cvcoteach._validation import IntArray
 from cvcoteach.coteaching.curriculum import noise_left
-from cvcoteach.coteaching.selection import Selection, corrected, selection_after
+from cvcoteach.coteaching.selection import Selection, corrected, selection_after, softened
 from cvcoteach.crossval.incv import CrossValResult, IterativeCV
+from cvcoteach.noise_model.posterior import label_posterior
 from tests.fakes import NearestMeans
 
 
@@ -102,3 +103,17 @@ def test_everything_is_selected_without_candidates() -> None:
     assert not selection.candidate.any()
     curriculum = selection.curriculum(2, 10)
     assert (curriculum.noise_rate, curriculum.mixed_noise_rate, curriculum.warmup) == (0.3, 0.3, 0)
+
+
+def test_softened_every_image_is_learned_as_the_posterior_takes_it_and_none_is_left_out(found) -> None:
+    posterior = label_posterior(found.labels, found.pred_probs)
+    selection = softened(selection_after(found), posterior)
+    assert selection.selected.all()
+    assert not selection.candidate.any()
+    assert selection.soft is not None
+    assert selection.soft.tolist() == posterior.tolist()
+    assert selection.noise_rate == pytest.approx(found.posterior.wrong.mean())
+    curriculum = selection.curriculum(3, 10)
+    assert curriculum.rows.tolist() == list(range(900))
+    assert [curriculum.keep_rate(epoch) for epoch in (0, 9)] == [1, 1]
+    assert selection.epochs(10 * 900) == 10, "as many image passes"

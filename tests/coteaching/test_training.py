@@ -176,3 +176,22 @@ def test_epochs_count_the_images_of_all_and_settle_a_small_selection() -> None:
 def test_few_images_are_trained_on_for_160_batches_at_least() -> None:
     assert enough_epochs(PRESETS["fast"], 64).epochs == 80
     assert enough_epochs(PRESETS["fast"], 50_000).epochs == PRESETS["fast"].epochs
+
+
+def test_certain_soft_labels_teach_what_the_labels_teach() -> None:
+    X, y = features(60)
+    curriculum = vanilla_curriculum(60, 0.0, 4)
+    hard, networks = training_of(X, y, curriculum), [linear(1), linear(2)]
+    certain = np.eye(3, dtype=np.float32)[y]
+    soft = CoTraining(networks, FeatureBatches(X, ComputePlan()), certain, curriculum, RECIPE, seed=7)
+    for training in (hard, soft):
+        run_to_end(training)
+    for a, b in zip(hard.networks, soft.networks, strict=True):
+        torch.testing.assert_close(a[1].weight, b[1].weight)
+    assert [epoch.keep_rate for epoch in soft.history] == [1] * 4
+
+
+def test_weights_that_are_all_0_are_refused() -> None:
+    X, y = features(60)
+    with pytest.raises(InputError, match="all 60 weights are 0, so there is nothing to train on"):
+        training_of(X, y, vanilla_curriculum(60, 0.0, 4), weights=np.zeros(60))

@@ -202,6 +202,7 @@ def test_a_class_that_the_training_part_lacks_keeps_its_column() -> None:
         ([[0, 1]], "shape"),
         ([0, 1, float("nan")], r"labels\[2\] is nan"),
         (["a", "b"], "whole numbers"),
+        ([1, 0], "each of the 2 images is the only one of its class"),
     ],
 )
 def test_labels_that_do_not_fit_get_one_sentence(labels: list[object], sentence: str) -> None:

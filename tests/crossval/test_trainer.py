@@ -102,5 +102,5 @@ def test_a_batch_with_too_few_answers_is_one_sentence() -> None:
         def fit_predict_many(self, folds: Any) -> Any:
             return super().fit_predict_many(folds)[:1]
 
-    with pytest.raises(InputError, match="the trainer gave 1 answers in round 1; 2 folds need one each"):
+    with pytest.raises(InputError, match="the trainer gave 1 answer in round 1; 2 folds need one each"):
         IterativeCV().run(Short(np.full((200, 2), 0.5)), np.arange(200) % 2)

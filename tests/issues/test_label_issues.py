@@ -266,6 +266,7 @@ def test_the_repr_is_one_short_line() -> None:
         f"LabelIssues({issues.n_issues} of {len(given)} labels flagged by 'posterior', 4 classes, "
         f"expected noise ratio {issues.noise_ratio:.3f})"
     )
+    assert repr(posterior_issues(*blind_data())).endswith("classes, no signal)")
 
 
 def test_contradictions_come_first_and_copies_count_once(tmp_path):

@@ -79,6 +79,15 @@ def test_without_a_signal_the_lines_say_so_and_no_number_is_given() -> None:
 
 
 @pytest.mark.parametrize(
+    ("trained_on", "advice"), [("backbone", "more similar images"), ("features", "another network")]
+)
+def test_no_backbone_is_recommended_where_one_is_used(trained_on: str, advice: str) -> None:
+    lines = sentences(figures(posterior_issues(*blind_data())) | {"trained_on": trained_on})
+    assert advice in lines[1]
+    assert "pretrained backbone" not in lines[1]
+
+
+@pytest.mark.parametrize(
     ("wrong", "said"),
     [
         (0, "None of 1,797 labels looks doubtful; no sign of noise."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cvcoteach.pipeline.apply import check, record_of, undo, write, write_list
 from cvcoteach.pipeline.apply_plan import Action, ApplySettings, plan
 from cvcoteach.pipeline.results import RunResults
 from tests.finished_runs import finished_run
-from tests.images import CLASSES, class_folders
+from tests.images import CLASSES, class_folders, dataset
 
 N = 120
 
@@ -216,6 +217,33 @@ def test_a_parquet_that_holds_the_images_is_copied_row_by_row(tmp_path: Path, ac
     assert content == np.array(images[1:], dtype=object)[kept].tolist()
     assert undo(written.record).n_changes == n > 0
     assert pq.read_table(destination) == pq.read_table(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("action", ["relabel", "exclude"])
+def test_a_folder_that_is_no_class_folders_is_copied_and_taken_back_as_a_whole(tmp_path: Path, action: Action) -> None:
+    images, true, given = dataset(N, 0.1)
+    (tmp_path / "mnist").mkdir()
+    for kind, array in (("images-idx3", images), ("labels-idx1", given.astype(np.uint8))):
+        head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        (tmp_path / "mnist" / f"train-{kind}-ubyte").write_bytes(head + array.tobytes())
+    source = read_source(tmp_path / "mnist")
+    run = finished_run(tmp_path / "run", source, true)
+    destination = tmp_path / "fixed"
+    written = write(plan(run.folder, ApplySettings(action)), destination)
+    kept = slice(None) if action == "relabel" else given == true
+    assert (read_source(destination).labels == true[kept]).all()
+    labels = destination / "train-labels-idx1-ubyte"
+    before = labels.read_bytes()
+    labels.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # of the same size
+    with pytest.raises(InputError, match="fixed has changed since; taking the changes back would lose that"):
+        undo(written.record)
+    labels.write_bytes(before)
+    assert undo(written.record, dry_run=True).n_changes == int((given != true).sum())
+    assert labels.read_bytes() == before
+    undo(written.record)
+    for file in (tmp_path / "mnist").iterdir():
+        assert (destination / file.name).read_bytes() == file.read_bytes()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["fixed", "fixed.changes.json", "mnist", "run"]
 
 
 def test_a_file_that_was_moved_since_stays_where_it_is(run: RunResults, tmp_path: Path) -> None:

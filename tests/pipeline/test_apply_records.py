@@ -78,7 +78,7 @@ def test_a_copy_whose_record_was_not_finished_is_taken_back(
     class KilledError(BaseException):
         pass
 
-    def killed(file: Path) -> str:
+    def killed(file: Path, **_: object) -> str:
         if file.name == name:
             raise KilledError
         return fingerprint(file)
@@ -125,3 +125,75 @@ def test_what_a_killed_copy_left_goes_after_an_hour(
     write(planned, tmp_path / "fixed")
     assert not (tmp_path / ".fixed.abcd_123.partial").exists()
     assert (tmp_path / ".other.abcd_123.partial").exists()
+
+
+class KilledError(BaseException):
+    """Stands for a kill."""
+
+
+def table_run(folder: Path) -> RunResults:
+    """Return a run on a table of images with twelve wrong labels."""
+    class_folders(folder / "shapes", n=N)
+    source = read_source(folder / "shapes")
+    table = pd.DataFrame({"path": source.paths, "label": [source.class_names[k] for k in source.labels]})
+    table.to_csv(folder / "shapes" / "labels.csv", index=False)
+    source = read_source(folder / "shapes" / "labels.csv")
+    return finished_run(folder / "run", source, true_of(source))
+
+
+def test_a_copy_whose_record_was_not_finished_is_finished_by_the_same_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(file: Path) -> str:
+        if file.name == "fixed.csv":
+            raise KilledError
+        return fingerprint(file)
+
+    planned = plan(table_run(tmp_path).folder, ApplySettings("relabel"))
+    monkeypatch.setattr("cvcoteach.pipeline.apply.fingerprint", killed)
+    with pytest.raises(KilledError):
+        write(planned, tmp_path / "fixed.csv")
+    monkeypatch.undo()
+    before = (tmp_path / "fixed.csv").read_bytes()
+    written = write(planned, tmp_path / "fixed.csv")
+    assert json.loads(written.record.read_text())["state"] == "done"
+    assert (tmp_path / "fixed.csv").read_bytes() == before
+    with pytest.raises(InputError, match="already exists"):
+        write(planned, tmp_path / "fixed.csv")
+    assert not list(tmp_path.glob(".again-*"))
+
+
+def test_a_file_of_somebody_in_the_place_of_an_unfinished_copy_stays(tmp_path: Path) -> None:
+    planned = plan(table_run(tmp_path).folder, ApplySettings("relabel"))
+    record = write(planned, tmp_path / "fixed.csv").record
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({k: v for k, v in content.items() if k != "copy_digest"} | {"state": "writing"}))
+    (tmp_path / "fixed.csv").write_text("mine\n")
+    with pytest.raises(InputError, match="already exists; name another"):
+        write(planned, tmp_path / "fixed.csv")
+    assert (tmp_path / "fixed.csv").read_text() == "mine\n"
+
+
+def test_an_undo_of_a_table_that_was_killed_before_its_record_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    written = write(plan(table_run(tmp_path).folder, ApplySettings("relabel")), tmp_path / "fixed.csv")
+    monkeypatch.setattr("cvcoteach.pipeline.apply.write_json", killed)
+    with pytest.raises(KilledError):
+        undo(written.record)
+    monkeypatch.undo()
+    assert undo(written.record).n_changes == 12
+    assert json.loads(written.record.read_text())["state"] == "undone"
+
+
+def test_what_a_killed_undo_left_in_the_copy_goes_with_the_next(run: RunResults, tmp_path: Path) -> None:
+    planned = plan(run.folder, ApplySettings("exclude"))
+    written = write(planned, tmp_path / "fixed")
+    back = json.loads(written.record.read_text())["changes"][0]["file"]
+    left = (tmp_path / "fixed" / back).parent / f".{Path(back).name}.abcd_123.partial"
+    left.write_bytes(b"half")
+    assert undo(written.record).n_changes == 12
+    assert not left.exists()

@@ -9,7 +9,12 @@ import torch
 
 from cvcoteach.coteaching.curriculum import incv_curriculum
 from cvcoteach.coteaching.model_files import ImageFormat, Model, load_model, save_model
-from cvcoteach.pipeline.classifier import plain_recipe
+from cvcoteach.coteaching.selection import Selection
+from cvcoteach.coteaching.training import CoTeachingTask
+from cvcoteach.issues.corrections import Corrected
+from cvcoteach.pipeline.classifier import ClassifierTraining, plain_recipe
+from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.retraining_set import Estimates, ImageProperties, RetrainingSet
 from cvcoteach.training.backbones import load_backbone, with_heads
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.extraction import extract_features
@@ -50,3 +55,27 @@ def test_a_saved_classifier_gives_images_what_its_heads_gave_their_features(tmp_
     of_images = loaded.predict_proba(pixels, ComputePlan())
     np.testing.assert_allclose(of_images, of_features.numpy(), atol=0.01)
     assert of_images.std(axis=0).min() > 0.03, "else anything would be close"
+
+
+def test_where_everything_of_a_class_is_flagged_no_network_is_compared_that_leaves_the_flagged_out(
+    tmp_path: Path,
+) -> None:
+    places = np.arange(10)
+    nothing = np.zeros(10, bool)
+    data = RetrainingSet(
+        paths=tuple(map(str, places)),
+        inputs=FeatureInputs(np.zeros((10, 2), np.float32)),
+        given=places % 2,
+        corrected=Corrected(places % 2, places % 2 == 0, places % 2 == 1, nothing, nothing),
+        estimates=Estimates(None, places % 2, np.ones(10)),
+        class_names=("cat", "dog"),
+        images=ImageProperties(8, 1, "key"),
+    )
+    selection = Selection.of_everything(data.given, 0.0)
+    task = CoTeachingTask(data.inputs, selection, 2, Recipe(), selection.curriculum(2, 10), 0)
+    told: list[str] = []
+    progress = RunProgress()
+    progress.note = told.append  # type: ignore[method-assign]
+    assert ClassifierTraining(tmp_path, data, task, ComputePlan()).left_out(progress) is None
+    assert "A class has no image that counts as clean" in told[0]
+    assert not list(tmp_path.iterdir())

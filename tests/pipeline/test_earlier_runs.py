@@ -193,7 +193,7 @@ def test_a_label_that_somebody_kept_is_not_flagged_again(photos: Photos) -> None
 
 def test_corrections_of_other_images_are_refused(photos: Photos) -> None:
     pd.DataFrame({"path": ["cat/1.png"], "action": ["kept"]}).to_csv("corrections.csv", index=False)
-    with pytest.raises(InputError, match=r"none of the 1 images in corrections\.csv is in photos\.csv"):
+    with pytest.raises(InputError, match=r"none of the 1 image in corrections\.csv is in photos\.csv"):
         photos.run(corrections="corrections.csv")
     pd.DataFrame({"path": [photos.paths[0]], "action": ["keep"]}).to_csv("corrections.csv", index=False)
     with pytest.raises(InputError, match="line 2: the action is 'keep'; did you mean kept"):

@@ -24,6 +24,10 @@ def test_paths_as_text_and_a_source_give_the_same_run(tmp_path: Path) -> None:
     settings = Settings(n_rounds=1, features=tmp_path / "features.npy")
     text = find_issues(str(tmp_path / "photos"), str(tmp_path / "text"), settings)
     assert text.folder == tmp_path / "text"
+    bare = find_issues(tmp_path / "photos", tmp_path / "bare", settings, page=False)
+    assert not (bare.folder / "issues.html").exists()
+    assert (bare.folder / "issues.csv").read_bytes() == (text.folder / "issues.csv").read_bytes()
+    assert find_issues(tmp_path / "photos", tmp_path / "bare", settings, page=False).was_done
     read = find_issues(replace(source, location=Path("my photos")), tmp_path / "read", settings)
     assert (read.folder / "issues.csv").read_bytes() == (text.folder / "issues.csv").read_bytes()
     assert "my photos" in (read.folder / "issues.html").read_text()

@@ -244,3 +244,43 @@ def test_an_unfinished_or_damaged_run_is_refused(run: RunResults, tmp_path: Path
     (run.folder / "probabilities.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(InputError, match="is damaged"):
         report(run.folder)
+
+
+def edited(run: RunResults, **changes: Any) -> None:
+    """Change entries of run.json."""
+    file = run.folder / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"versions": 5},
+        {"machine": "fast"},
+        {"timings": [5]},
+        {"summary": {}},
+        {"summary": {"n_images": "many"}},
+        {"rounds": [{"noise_rate": 0.1}]},
+    ],
+)
+@pytest.mark.parametrize("format", ["html", "markdown"])
+def test_a_record_that_cannot_be_is_refused_in_a_sentence(run: RunResults, changes: Any, format: Any) -> None:
+    edited(run, **changes)
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        report(run.folder, ReportSettings(format))
+
+
+def test_what_changed_since_the_last_run_is_shown(run: RunResults) -> None:
+    assert 'id="since"' not in report(run.folder)
+    since = {
+        "run": "/photos/<b>-issues", "labels_changed": 4, "images_added": 2, "images_removed": 0, "fixed": 3,
+        "still_flagged": 1_200, "new": 1, "cleared": 0,
+    }  # fmt: skip
+    edited(run, summary={**run.summary, "since": since})
+    page = report(run.folder)
+    assert "<h2>Since the run in &lt;b&gt;-issues</h2>" in page
+    assert '<th scope="row">still flagged</th><td>1,200</td>' in page
+    text = report(run.folder, ReportSettings("markdown"))
+    assert "| fixed | 3 | flagged then, changed since, not flagged now |" in text
+    assert "| images added | 2 |" in text
+    assert json.loads(report(run.folder, ReportSettings("json")))["summary"]["since"] == since

@@ -46,6 +46,17 @@ def test_predictions_are_those_of_the_classifier_beside_the_given_labels(classif
     assert unnamed.accuracy is None
 
 
+def test_a_source_of_two_formats_is_predicted_where_one_is_named(classifier: Model, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        np.zeros((4, 3073), np.uint8).tofile(tmp_path / "x" / name)
+    (tmp_path / "x" / "train-images-idx3-ubyte").touch()
+    with pytest.raises(InputError, match="looks like mnist and cifar; --format says"):
+        predict(tmp_path / "model", tmp_path / "x", tmp_path / "p.csv", MACHINE, ignore_labels=True)
+    named = {"format": "cifar", "split": "test", "ignore_labels": True}
+    assert len(predict(tmp_path / "model", tmp_path / "x", tmp_path / "p.csv", MACHINE, **named).table) == 4
+
+
 def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no images"):
         read_unlabelled(tmp_path)

@@ -112,3 +112,10 @@ def test_a_class_with_a_single_image_is_named(shapes: Path) -> None:
     (sentence,) = lone_images(few)
     assert sentence.startswith("class 'cross' has 1 image: the models that score it never see the class")
     assert lone_images(source) == []
+
+
+def test_classes_of_one_image_each_are_refused_before_anything_is_decoded(shapes: Path) -> None:
+    source = read_source(shapes)
+    lone = source.subset([int(np.argmax(source.labels == k)) for k in range(3)])
+    with pytest.raises(InputError, match="each of the 3 images is the only one of its class"):
+        prepare(lone, Settings(), MACHINE, RunProgress())

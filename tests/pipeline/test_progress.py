@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ def event(
 
 
 def epoch(number: int, of: int = 4) -> Any:
-    return SimpleNamespace(epoch=number, n_epochs=of, images_per_second=1234.5)
+    return SimpleNamespace(epoch=number, n_epochs=of, images_per_second=1234.5, loss=0.51234)
 
 
 def test_training_is_counted_in_images_times_epochs_over_all_rounds() -> None:
@@ -103,7 +104,18 @@ def test_a_training_without_folds_counts_its_epochs() -> None:
     for number in (1, 2, 3, 4):
         progress.epoch(epoch(number))
     assert [(update.done, update.total) for update in updates] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert [update.finished for update in updates] == ["", "", "", "epoch 4 of 4"]
+    assert updates[0].message == "epoch 1 of 4, loss 0.512, 1,234 images/s"
+    assert updates[-1].finished == "epoch 4 of 4, loss 0.512"
+
+
+def test_a_long_training_without_folds_is_worth_a_dozen_lines_at_most() -> None:
+    progress, updates = recorded()
+    for number in range(1, 46):
+        progress.epoch(epoch(number, of=45))
+    lines = [update.finished for update in updates if update.finished]
+    assert 8 <= len(lines) <= 12
+    assert lines[0] == "epoch 4 of 45, loss 0.512"
+    assert lines[-1].startswith("epoch 45 of 45")
 
 
 def test_reading_and_extraction_count_images() -> None:
@@ -136,6 +148,20 @@ def test_the_time_left_comes_from_what_was_done_since_the_stage_began(monkeypatc
     assert left.after(Progress("computing features", 5, 10)) == ", about 10 s left"
 
 
+def test_a_slow_start_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    left = TimeLeft()
+    left.after(Progress("training", 0, 1000))
+    clock[0] = 100.0
+    left.after(Progress("training", 10, 1000))  # ten times slower than what follows
+    for done in range(20, 510, 10):
+        clock[0] += 1.0 * 10
+        said = left.after(Progress("training", done, 1000))
+    minutes, seconds = (int(number) for number in re.findall(r"\d+", said))
+    assert 500 <= minutes * 60 + seconds < 1.05 * 500  # the mean of all would say 588
+
+
 def test_a_bar_is_one_moving_line_and_goes_at_the_end() -> None:
     stream = io.StringIO()
     bar = Bar(stream)
@@ -152,6 +178,20 @@ def test_a_bar_is_one_moving_line_and_goes_at_the_end() -> None:
     assert "  0% |" in shown
     assert "\n" not in shown
     assert "a sentence" not in shown
+
+
+def test_the_time_left_is_not_what_a_narrow_terminal_cuts_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    bar = Bar(stream)
+    bar.progress(Progress("training", 0, 10, "round 1 of 3"))
+    clock[0] = 60.0
+    bar.progress(Progress("training", 1, 10, "round 1 of 3, fold 1 of 5, epoch 3 of 30, 1,144 images/s"))
+    assert bar._bar is not None
+    bar._bar.refresh()
+    line = stream.getvalue().split("\r")[-1]
+    assert "training, about 9 min 0 s left" in line[:80]
 
 
 @pytest.mark.parametrize(

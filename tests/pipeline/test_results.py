@@ -13,13 +13,20 @@ import pytest
 
 from cvcoteach import RunResults
 from cvcoteach._validation import InputError
+from cvcoteach.crossval import incv, kfold, trainer
+from cvcoteach.data.sources import Source
+from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import issues_of, posterior_issues
+from cvcoteach.noise_model import temperature
 from cvcoteach.noise_model.posterior import fit_posterior
+from cvcoteach.noise_model.sparse_transition import SparseTransition
+from cvcoteach.noise_model.top_probs import TopProbs
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.results import read_unreadable, write_unreadable
-from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.run_folder import FoldFiles, RunFolder
 from cvcoteach.pipeline.settings import Settings
+from tests.fakes import Table
 from tests.pipeline.test_find_issues import QUICK, fake, source_of
 
 __all__ = ["fake"]
@@ -71,6 +78,8 @@ def test_a_run_by_agreement_has_the_flags_of_either_rule(tmp_path: Path, fake: A
     by_posterior = issues_of(posterior, class_names=loaded.class_names)
     for found, expected in ((loaded.issues(), by_rounds), (loaded.issues("posterior"), by_posterior)):
         for field in dataclasses.fields(expected):
+            if field.name == "stranger":  # takes features, which probabilities alone are not
+                continue
             np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), field.name)
     assert loaded.issues("incv") is loaded.issues()
     assert set(loaded.table().set) == {"selected", "candidate", "dropped"}
@@ -146,6 +155,69 @@ def test_results_that_do_not_fit_each_other_are_refused(run: RunResults, name: s
     np.savez(file, **{**content, name: change(content[name])})
     with pytest.raises(InputError, match=rf"probabilities\.npz is damaged .*{sentence}"):
         RunResults.load(run.folder)
+
+
+@pytest.fixture
+def many(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> RunResults:
+    """A finished run whose 150 classes are taken for many."""
+    for module in (temperature, trainer, kfold, incv):
+        monkeypatch.setattr(module, "MANY_CLASSES", 140)
+    rng = np.random.default_rng(0)
+    true = np.arange(600) % 150
+    labels = np.where(rng.random(600) < 0.1, (true + 1) % 150, true)
+    logits = rng.standard_normal((600, 150)) + 8 * (true[:, None] == np.arange(150))
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    names = tuple([f"class {i}" for i in range(150)])
+    images = np.zeros((600, 4, 4, 3), np.uint8)
+    paths = tuple([f"image {i}" for i in range(600)])
+    fake(Table(probs))
+    source = Source(Path("many"), Path("/"), paths, labels, names, array=images)
+    return find_issues(source, tmp_path / "many", QUICK)
+
+
+def test_a_run_of_many_classes_keeps_the_largest_probabilities_and_a_sparse_transition(many: RunResults) -> None:
+    loaded = RunResults.load(many.folder)
+    assert isinstance(loaded.pred_probs, TopProbs)
+    assert isinstance(loaded.found.transition, SparseTransition)
+    for name in ("pred_probs", "pred_probs_round_1"):
+        np.testing.assert_array_equal(np.asarray(getattr(loaded, name)), np.asarray(getattr(many, name)))
+    np.testing.assert_array_equal(loaded.found.transition.diagonal(), many.found.transition.diagonal())
+    assert loaded.issues().n_classes == 150
+    assert loaded.found.n_issues > 40
+    with np.load(many.folder / "probabilities.npz") as arrays:
+        assert arrays["pred_probs"].shape == (600,)
+        assert "transition" not in arrays
+    assert loaded.flagged_by(FlagRule("precision")).found.n_issues > 40
+
+
+def test_a_finished_run_of_many_classes_resumes_from_the_folds_that_are_whole(many: RunResults) -> None:
+    run = RunFolder.read(many.folder)
+    assert len(run.folds) == 7
+    assert all(isinstance(fold, TopProbs) for fold in run.folds.values())
+    file = next((many.folder / "folds").glob("round-2-fold-1.npy"))
+    file.write_bytes(file.read_bytes()[:-40])
+    assert len(FoldFiles(many.folder / "folds")) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("pred_probs", lambda a: a[:-1]),
+        ("pred_probs", lambda a: a["values"]),
+        ("pred_probs_round_1", lambda a: np.zeros(600, [("classes", "<i4", (128,))])),
+        ("class_names", lambda a: a[:-1]),
+        ("transition_pairs", lambda a: a - a.max()),
+        ("transition_scale", lambda a: a[1:]),
+        ("transition_counts", lambda a: a * np.nan),
+    ],
+)
+def test_odd_results_of_many_classes_are_refused_in_a_sentence(many: RunResults, name: str, change: Any) -> None:
+    file = many.folder / "probabilities.npz"
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    np.savez(file, **{**content, name: change(content[name])})
+    with pytest.raises(InputError, match=r"probabilities\.npz is damaged"):
+        RunResults.load(many.folder)
 
 
 def test_a_flipped_bit_in_any_result_is_told(run: RunResults) -> None:

@@ -24,7 +24,7 @@ def test_named_columns_are_those_of_the_tables_that_have_them(tmp_path: Path) ->
     pd.DataFrame({"img": ["a"], "is": ["x"]}).to_csv(table, index=False)
     pd.DataFrame({"img": ["a"], "label": ["x"]}).to_csv(other, index=False)
     named = Choices("img", "is")
-    assert _named_sources(table, None, named) == (NamedSource(table, named), None)
+    assert _named_sources(table, None, named, named) == (NamedSource(table, named), None)
     assert _named_sources(table, folder, named) == (NamedSource(table, named), NamedSource(folder))
     assert _named_sources(folder, table, named) == (NamedSource(folder), NamedSource(table, named))
     assert _named_sources(table, other, named) == (NamedSource(table, named), NamedSource(other, Choices("img")))

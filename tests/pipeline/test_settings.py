@@ -21,6 +21,15 @@ def test_what_counts_as_clean_follows_the_preset_unless_said() -> None:
     assert RetrainSettings(preset="paper", select="flags").selection == "flags"
 
 
+def test_every_image_is_learned_by_the_posterior_unless_something_says_what_counts_as_clean() -> None:
+    assert RetrainSettings().training_mode == "posterior"
+    assert RetrainSettings(preset="paper").training_mode == "paper"
+    assert RetrainSettings(select="agreement").training_mode == "paper"
+    assert RetrainSettings(select="flags").training_mode == "incv"
+    assert RetrainSettings(mode="correct", select="flags").training_mode == "correct"
+    assert RetrainSettings(mode="paper").selection == "agreement"
+
+
 def test_the_rule_of_the_rounds_follows_the_preset_unless_said() -> None:
     assert Settings().cross_validation == IterativeCV()
     assert Settings(preset="paper").cross_validation == IterativeCV("agreement")

@@ -94,3 +94,17 @@ def test_features_come_through_to_the_bit_in_training_too(resident: bool) -> Non
     for stream in (source.for_prediction(ROWS), source.for_training(ROWS, Recipe(shift=3, flip=True), 5)):
         for batch, rows in zip(stream, ROWS, strict=True):
             assert batch.numpy().tobytes() == features[rows].tobytes()
+
+
+def test_features_are_hidden_at_random_from_heads_that_learn_and_from_none_that_predict() -> None:
+    X = np.ones((40, 50), np.float32)
+    source, rows = FeatureBatches(X, ComputePlan()), [np.arange(20), np.arange(20, 40)]
+    recipe = Recipe(hidden=0.4)
+    batches = torch.cat(list(source.for_training(rows, recipe, seed=1)))
+    assert batches.unique().tolist() == pytest.approx([0, 1 / 0.6])
+    assert float((batches == 0).float().mean()) == pytest.approx(0.4, abs=0.05)
+    again = torch.cat(list(source.for_training(rows, recipe, seed=1)))
+    assert torch.equal(batches, again)
+    assert not torch.equal(batches, torch.cat(list(source.for_training(rows, recipe, seed=2))))
+    for unchanged in (source.for_training(rows, Recipe(), seed=1), source.for_prediction(rows)):
+        assert torch.equal(torch.cat(list(unchanged)), torch.from_numpy(X))

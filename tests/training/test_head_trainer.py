@@ -11,6 +11,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import BatchFoldTrainer, Fold
+from cvcoteach.training import head_trainer
 from cvcoteach.training import rows as rows_module
 from cvcoteach.training.head_trainer import HEADS, HeadTrainer, load_features
 from cvcoteach.training.loop import EpochReport
@@ -210,3 +211,16 @@ class TestLoadFeatures:
 def test_features_of_another_shape_are_refused_by_the_trainer_too():
     with pytest.raises(InputError, match=r"features has shape \(5,\); it takes one row of numbers per image"):
         HeadTrainer(np.zeros(5), K)
+
+
+def test_answers_of_many_classes_are_computed_as_they_are_read(monkeypatch):
+    X, labels = clusters()
+    folds = folds_of(labels)
+    whole = HeadTrainer(X, K).fit_predict_many(folds)
+    monkeypatch.setattr(head_trainer, "MANY_CLASSES", K - 1)
+    for fold, expected, answer in zip(folds, whole, HeadTrainer(X, K).fit_predict_many(folds), strict=True):
+        assert not isinstance(answer, np.ndarray)
+        assert answer.shape == (len(fold.eval_idx), K)
+        np.testing.assert_allclose(answer[10:20], expected[10:20], atol=1e-6)
+        np.testing.assert_array_equal(np.asarray(answer), expected)
+    assert isinstance(HeadTrainer(X, K).fit_predict(*folds[0]), np.ndarray)

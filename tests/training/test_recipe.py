@@ -75,3 +75,10 @@ def test_a_record_is_plain_json_with_the_model_as_text_as_earlier_versions_wrote
     assert record["milestones"] == [[20, 0.5]]
     assert Recipe().as_record()["weights"] is None
     assert ModelSpec.parse(record["model"], record["weights"]) == recipe.model
+
+
+def test_a_recipe_that_hides_nothing_is_recorded_as_by_earlier_versions() -> None:
+    assert "hidden" not in Recipe().as_record()
+    assert Recipe(hidden=0.3).as_record()["hidden"] == 0.3
+    with pytest.raises(InputError, match="hidden is 1; it is a share of the features"):
+        Recipe(hidden=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,24 +24,52 @@ def recognises(location: Path) -> bool:
     return bool(_parts(location))
 
 
-def load(location: Path, choices: Choices) -> Arrays:
-    """Return one part, train unless --split says test. Raises InputError for files that hold something else."""
+class Part(NamedTuple):
+    """The batches of a part, and which of their labels are read."""
+
+    files: list[Path]
+    kinds: tuple[str, ...]
+    """The labels that they have."""
+    wanted: str
+    """Those that are read."""
+    class_names: Sequence[str]
+    """Of these, where the folder holds them."""
+    notes: tuple[str, ...]
+
+    @property
+    def label_byte(self) -> int:
+        """Which byte of a binary record holds the label: the coarse one before the fine."""
+        return sorted(self.kinds).index(self.wanted)
+
+
+def part_of_folder(location: Path, choices: Choices) -> Part:
+    """Return one part, train unless --split says test. Raises InputError where there is none."""
     parts = _parts(location)
     if not parts:
         raise InputError(f"{location} holds no batches of CIFAR; it takes data_batch_1 or train, also with .bin.")
     part, notes = chosen_split(list(parts), choices, location.name)
     files = parts[part]
-    read = _read_binary if files[0].suffix == ".bin" else _read_python
     kinds = ("fine_labels", "coarse_labels") if files[0].stem in ("train", "test") else ("labels",)
     wanted = choices.label_column or kinds[0]
     if wanted not in kinds:
         raise InputError(f"{location.name} has no labels {wanted!r} (--label-column); {near(wanted, kinds)}")
-    pieces = [read(file, kinds, wanted) for file in files]
+    return Part(files, kinds, wanted, _class_names(location, wanted), notes)
+
+
+def read_batch(file: Path, part: Part) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return images and labels of a batch. Raises InputError for a file that holds something else."""
+    return (_read_binary if file.suffix == ".bin" else _read_python)(file, part)
+
+
+def load(location: Path, choices: Choices) -> Arrays:
+    """Return one part, train unless --split says test. Raises InputError for files that hold something else."""
+    part = part_of_folder(location, choices)
+    pieces = [read_batch(file, part) for file in part.files]
     images = np.concatenate([images for images, _ in pieces])
-    names = _class_names(location, wanted)
     labels = np.concatenate([labels for _, labels in pieces])
-    said = files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
-    return Arrays(images, labels, names, f"{wanted} and pixels in {said}", notes)
+    first, last = part.files[0].name, part.files[-1].name
+    said = first if first == last else f"{first} to {last}"
+    return Arrays(images, labels, part.class_names, f"{part.wanted} and pixels in {said}", part.notes)
 
 
 FORMAT = Format(
@@ -79,7 +107,7 @@ def _class_names(folder: Path, wanted: str) -> Sequence[str]:
     for name in ("batches.meta", "meta"):
         if (folder / name).is_file():
             about = _unpickled(folder / name)
-            names = about.get(f"{stem}_names") if isinstance(about, dict) else None
+            names = about.get(f"{stem}_names")
             if isinstance(names, list):
                 return [name if isinstance(name, str) else bytes(name).decode("utf-8", "replace") for name in names]
     for name in ("batches.meta.txt", f"{stem}_names.txt"):
@@ -92,24 +120,24 @@ def _pixels(data: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _read_binary(file: Path, kinds: Sequence[str], wanted: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _read_binary(file: Path, part: Part) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return images and labels of a binary batch: the labels of an image, the coarse before the fine, then pixels."""
     data = np.fromfile(file, np.uint8)
-    width = len(kinds) + _PIXELS
+    width = len(part.kinds) + _PIXELS
     if not len(data) or len(data) % width:
         raise InputError(f"{file.name} holds {len(data):,} bytes, which are no records of {width:,} bytes as CIFAR's.")
     records = data.reshape(-1, width)
-    return _pixels(records[:, len(kinds) :]), records[:, sorted(kinds).index(wanted)].astype(np.int64)
+    return _pixels(records[:, len(part.kinds) :]), records[:, part.label_byte].astype(np.int64)
 
 
-def _read_python(file: Path, kinds: Sequence[str], wanted: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _read_python(file: Path, part: Part) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     batch = _unpickled(file)
-    data = batch.get("data") if isinstance(batch, dict) else None
+    data = batch.get("data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
         raise InputError(f"{file.name} holds no data of (n, {_PIXELS:,}) bytes, as a batch of CIFAR does.")
-    labels = batch.get(wanted)
+    labels = batch.get(part.wanted)
     if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
-        raise InputError(f"{file.name} holds no list {wanted!r} of whole numbers, as a batch of CIFAR does.")
+        raise InputError(f"{file.name} holds no list {part.wanted!r} of whole numbers, as a batch of CIFAR does.")
     if len(labels) != len(data):
         raise InputError(f"{file.name} holds {len(data):,} images, but {len(labels):,} labels.")
     return _pixels(data), np.array(labels, np.int64)
@@ -158,8 +186,18 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to something outside")
 
 
-def _unpickled(file: Path) -> Any:
-    """Return what a batch holds, its keys as text. Raises InputError for what is no pickle, or could run code."""
+def _unpickled(file: Path) -> dict[Any, Any]:
+    """Return what a batch holds, its keys as text. Errors as of `unpickled`."""
+    content = unpickled(file)
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+
+
+def unpickled(file: Path) -> dict[Any, Any]:
+    """Return what a batch holds, text of Python 2 as bytes.
+
+    Raises:
+        InputError: for what is no pickle, or could run code.
+    """
     try:
         with open(file, "rb") as opened:
             content = _Unpickler(opened, encoding="bytes").load()
@@ -167,4 +205,4 @@ def _unpickled(file: Path) -> Any:
         raise InputError(f"{file} cannot be read as a batch of CIFAR ({error}).") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}, not the dict of a batch of CIFAR.")
-    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    return content

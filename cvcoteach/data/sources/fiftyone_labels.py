@@ -24,7 +24,8 @@ def open_fiftyone(file: Path, choices: Choices) -> Table:
     """
     content = content_of(file)
     classes = content["classes"]
-    if classes is not None and not isinstance(classes, list):
+    named = classes is None or (isinstance(classes, list) and not any(isinstance(c, list | dict) for c in classes))
+    if not named:
         raise InputError(f"{file.name} is not as FiftyOne writes it: classes is {str(classes)[:40]}.")
     folder = file.parent / "data"
     by_name = {os.path.splitext(path)[0]: path for path in _below(folder)}
@@ -35,6 +36,8 @@ def open_fiftyone(file: Path, choices: Choices) -> Table:
             continue
         if isinstance(label, list):
             raise InputError(f"{name} of {file.name} has {len(label)} labels; it takes one label per image.")
+        if isinstance(label, dict):
+            raise InputError(f"{name} of {file.name} has the label {str(label)[:40]}; it takes a name or a number.")
         if isinstance(label, int) and classes:
             if not 0 <= label < len(classes):
                 raise InputError(f"{name} of {file.name} has the label {label}, but it names {len(classes)} classes.")

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.arrow import arrow_table
 from cvcoteach.data.sources.joined import in_order, read_splits
@@ -38,7 +39,17 @@ def splits_of(location: Path, choices: Choices) -> list[str]:
     return [str(name) for name in splits]
 
 
-def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]]:
+class Saved(NamedTuple):
+    """A dataset, or one split of several, as it lies on the disk."""
+
+    folder: Path
+    files: list[Path]
+    """Of its rows."""
+    schema: pa.Schema
+    table: Table
+
+
+def opened_part(location: Path, choices: Choices) -> tuple[Saved, tuple[str, ...]]:
     """Return a dataset that was saved to disk, or one split of it, and notes. Raises InputError for a broken one."""
     notes: tuple[str, ...] = ()
     folder = location
@@ -59,21 +70,37 @@ def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]
 
     def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for file in files:
-            with _opened(file) as reader:
-                for batch in reader:
-                    narrow = batch.select(list(columns))
-                    for start in range(0, len(narrow), _ROWS):
-                        yield narrow.slice(start, _ROWS)
+            for batch in batches_of(file):
+                yield batch.select(list(columns))
 
     try:
         stamp = stamp_of(files)
     except OSError as error:
         raise InputError(f"{folder} lacks the file {error.filename}; save the dataset again.") from None
+    except ValueError as error:  # a name with a null byte
+        raise InputError(
+            f"{folder / _STATE} does not name the files of the dataset ({error}); save it again."
+        ) from None
     with _opened(files[0]) as reader:
         schema = reader.schema
     features = _json(folder / _INFO).get("features") if (folder / _INFO).is_file() else None
     part = "" if folder == location else folder.name
-    return replace(arrow_table(location, schema, batches, stamp, features), part=part), notes
+    table = replace(arrow_table(location, schema, batches, stamp, features), part=part)
+    return Saved(folder, files, schema, table), notes
+
+
+def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]]:
+    """Return a dataset that was saved to disk, or one split of it, as a table, and notes."""
+    saved, notes = opened_part(location, choices)
+    return saved.table, notes
+
+
+def batches_of(file: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an Arrow file, a few at a time: they may hold images. Raises InputError for a broken one."""
+    with _opened(file) as reader:
+        for batch in reader:
+            for start in range(0, len(batch), _ROWS):
+                yield batch.slice(start, _ROWS)
 
 
 def table_of_dataset(dataset: Any) -> Table:
@@ -141,9 +168,10 @@ FORMAT = Format(
 
 
 def _json(file: Path) -> dict[str, Any]:
+    check_regular(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({error}); save the dataset again.") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} is not what datasets writes; save the dataset again.")

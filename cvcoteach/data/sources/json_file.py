@@ -96,12 +96,20 @@ def table_of(file: Path, rows: list[tuple[str, Any]], without: int, why: str) ->
     return frame_table(file, pd.DataFrame(rows, columns=["path", "label"]), notes)
 
 
-def beside(file: Path, path: str) -> str:
-    """Return the longest end of a path of another machine that lies beside the file; the path where none does."""
+def beside(file: Path, path: str, subset: str = "") -> str:
+    """Return the longest end of a path of another machine that lies beside the file; the path where none does.
+
+    subset: a folder that may lie between: `images/train/1.jpg`.
+    """
     parts = path.split("/")
     for start in range(len(parts)):
         end = "/".join(parts[start:])
         for folder in ("", *folders_beside(file)):
-            if (file.parent / folder / end).is_file():
-                return os.path.join(folder, end)
+            for place in (
+                (os.path.join(folder, end), os.path.join(folder, subset, end))
+                if subset
+                else (os.path.join(folder, end),)
+            ):
+                if os.path.isfile(file.parent / place):  # False for a name that no file can have
+                    return place
     return path

@@ -28,6 +28,16 @@ def _is_label_studio(content: Any) -> bool:
 
 
 def open_label_studio(file: Path, choices: Choices) -> Table:
+    """Return the tasks of a JSON export as `_table` does. Raises InputError for one of another form too."""
+    try:
+        return _table(file, choices)
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{file.name} is not as Label Studio writes it ({type(error).__name__}: {error}).") from None
+
+
+def _table(file: Path, choices: Choices) -> Table:
     """Return the tasks of a JSON export: the choice that most annotators made; skipped annotations do not count.
 
     Raises:
@@ -43,30 +53,19 @@ def open_label_studio(file: Path, choices: Choices) -> Table:
             f"{file.name} holds choices of {', '.join(sorted(questions))}; --label-column says which are the labels."
         )
     for number, task in enumerate(content_of(file), start=1):
-        votes: Counter[str] = Counter()
-        for annotation in task.get("annotations", task.get("completions")) or []:
-            if annotation.get("was_cancelled") or annotation.get("skipped"):
-                continue
-            chosen = [
-                choice
-                for result in annotation.get("result") or []
-                if _is_choice(result) and question in (None, result.get("from_name"))
-                for choice in result["value"]["choices"]
-            ]
-            if len(chosen) > 1:
-                raise InputError(
-                    f"task {number} of {file.name} has the labels {', '.join(map(str, chosen[:5]))}; it takes one "
-                    "label per image."
-                )
-            votes.update(map(str, chosen))
-        path = _image_of(task["data"], number, file)
-        most = votes.most_common(2)
-        if not most:
+        votes = _votes(task, question)
+        several = next((chosen for chosen in votes if len(chosen) > 1), None)
+        if several is not None:
+            raise InputError(
+                f"task {number} of {file.name} has the labels {', '.join(several[:5])}; it takes one label per image."
+            )
+        path, label = _image_of(task["data"], number, file), _majority(votes)
+        if not any(votes):
             without += 1
-        elif len(most) == 2 and most[0][1] == most[1][1]:
+        elif label is None:
             ties += 1
         else:
-            rows.append((path, most[0][0]))
+            rows.append((path, label))
     table = table_of(file, rows, without, "without a label")
     if ties:
         verb = "was" if ties == 1 else "were"
@@ -75,9 +74,36 @@ def open_label_studio(file: Path, choices: Choices) -> Table:
     return table
 
 
-def _is_choice(result: Any) -> bool:
+def answer(task: Any, question: str | None) -> str | None:
+    """Return the choice that most annotators of a task made; None where there is none."""
+    return _majority(_votes(task, question))
+
+
+def chosen_in(annotation: Any, question: str | None) -> list[str]:
+    """Return the choices of an annotation; none where it was skipped."""
+    if annotation.get("was_cancelled") or annotation.get("skipped"):
+        return []
+    return [
+        str(choice)
+        for result in annotation.get("result") or []
+        if is_choice(result) and question in (None, result.get("from_name"))
+        for choice in result["value"]["choices"]
+    ]
+
+
+def is_choice(result: Any) -> bool:
+    """Return whether a result of an annotation is a choice."""
     value = result.get("value") if isinstance(result, dict) else None
     return isinstance(value, dict) and isinstance(value.get("choices"), list)
+
+
+def _votes(task: Any, question: str | None) -> list[list[str]]:
+    return [chosen_in(annotation, question) for annotation in task.get("annotations", task.get("completions")) or []]
+
+
+def _majority(votes: list[list[str]]) -> str | None:
+    most = Counter(choice for chosen in votes for choice in chosen).most_common(2)
+    return most[0][0] if len(most) == 1 or (most and most[0][1] > most[1][1]) else None
 
 
 def _questions(content: Any) -> list[str]:
@@ -86,7 +112,7 @@ def _questions(content: Any) -> list[str]:
         for task in content
         for annotation in task.get("annotations", task.get("completions")) or []
         for result in annotation.get("result") or []
-        if _is_choice(result)
+        if is_choice(result)
     ]
 
 

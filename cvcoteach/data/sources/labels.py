@@ -52,7 +52,11 @@ def encode(values: pd.Series[Any], where: str, *, words_are_missing: bool = Fals
         InputError: where a label is missing, spans lines, or is -1 among 0, 1, ….
     """
     refuse_missing(values, where, words_are_missing=words_are_missing)
-    codes, uniques = pd.factorize(values)
+    try:
+        codes, uniques = pd.factorize(values)
+    except TypeError:  # lists and objects, which JSON may hold
+        odd = next(value for value in values if isinstance(value, list | dict))
+        raise InputError(f"{where} hold {str(odd)[:40]}; it takes one label per image.") from None
     written = [str(name) for name in uniques]
     _refuse_line_breaks(written, codes, where)
     names = [unicodedata.normalize("NFC", name.strip()) for name in written]

@@ -14,12 +14,14 @@ from typing import IO, cast
 
 import numpy as np
 
+from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
+from cvcoteach.data.sources.npz import ALWAYS_UNPACKED, MOST_UNPACKED
 from cvcoteach.data.sources.source import Choices, Format, UnlabelledError, chosen_split
 
 _IMAGES = re.compile(r"(.*?)[-_.]?images[-.]idx3-ubyte(\.gz)?")
-_UBYTE = 0x08
+UBYTE = 0x08
 
 
 def recognises(location: Path) -> bool:
@@ -32,11 +34,23 @@ def recognises(location: Path) -> bool:
 def load(location: Path, choices: Choices) -> Arrays:
     """Return one part of the files. Raises InputError for files that are not idx, and for absent labels."""
     notes: tuple[str, ...] = ()
+    if location.is_dir():
+        parts = _parts(location)
+        notes = chosen_split(list(parts), choices, location.name)[1] if parts else ()
+    images, labels = files_of(location, choices)
+    return Arrays(
+        read_idx(images, 3), read_idx(labels, 1), what=f"idx files {images.name} and {labels.name}", notes=notes
+    )
+
+
+def files_of(location: Path, choices: Choices) -> tuple[Path, Path]:
+    """Return the files of images and labels of the part to read. Raises InputError for absent ones."""
     file = location
     if location.is_dir():
-        parts = {_part(found.name): found for found in _image_files(location)}
-        part, notes = chosen_split(list(parts), choices, location.name)
-        file = parts[part]
+        parts = _parts(location)
+        if not parts:
+            raise InputError(f"{location} holds no idx files of images, such as train-images-idx3-ubyte.")
+        file = parts[chosen_split(list(parts), choices, location.name)[0]]
     elif choices.split is not None:
         raise InputError(f"--split is {choices.split!r}, but {location.name} is one part; name the folder of them.")
     beside = file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1"))
@@ -44,7 +58,11 @@ def load(location: Path, choices: Choices) -> Arrays:
     labels = next((each for each in (beside, other) if each.is_file()), None)
     if labels is None:
         raise UnlabelledError(f"{file.name} has no labels beside it; it takes {beside.name} in the same folder.")
-    return Arrays(read_idx(file, 3), read_idx(labels, 1), what=f"idx files {file.name} and {labels.name}", notes=notes)
+    return file, labels
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    return {_part(found.name): found for found in _image_files(folder)}
 
 
 def read_idx(file: Path, n_axes: int) -> np.ndarray:
@@ -52,10 +70,12 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
     try:
         with _opened(file) as opened:
             head = opened.read(4 + 4 * n_axes)
-            if len(head) < 4 + 4 * n_axes or head[:4] != bytes([0, 0, _UBYTE, n_axes]):
+            if len(head) < 4 + 4 * n_axes or head[:4] != bytes([0, 0, UBYTE, n_axes]):
                 raise InputError(f"{file.name} is no idx file of {n_axes} axes of bytes; it begins with {head[:4]!r}.")
             shape = struct.unpack(f">{n_axes}I", head[4:])
             size = math.prod(shape)
+            if file.suffix == ".gz" and size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
+                raise InputError(f"{file.name} would take {in_bytes(size)} unpacked; unpack it with gunzip.")
             data = opened.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file} cannot be read ({error}).") from None

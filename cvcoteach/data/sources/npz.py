@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 _PAIRS = (("images", "labels"), ("image", "label"), ("x", "y"), ("X", "y"), ("data", "labels"), ("data", "target"))
 _SPLIT = re.compile(r"(?:(train|val|valid|test)_(images|labels)|(x|y)_(train|val|valid|test))", re.IGNORECASE)
 _SPLIT_ORDER = ("train", "val", "valid", "test")
-_ALWAYS_UNPACKED, _MOST_UNPACKED = 2**30, 200
+ALWAYS_UNPACKED, MOST_UNPACKED = 2**30, 200
 """Bytes that an array may always unpack to, and how many times its packed size otherwise; images take about ten."""
 
 
@@ -30,7 +30,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
     Raises:
         InputError: for a file or arrays of another kind, and for labels that are missing.
     """
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         image_name, label_name, notes = _names(arrays, choices.split, location)
         images, labels = arrays.read(image_name), arrays.read(label_name)
         groups = None if choices.group_column is None else arrays.read_groups(choices, len(images))
@@ -76,7 +76,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
     """Return the images of an .npz, whether it holds labels or not."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         if "images" in arrays.names and choices.split is None:
             name = "images"
         else:
@@ -92,7 +92,7 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
 
 def splits_of(location: Path, choices: Choices) -> list[str]:
     """Return the splits that have images and labels, as MedMNIST and Keras name them; none beside plain `images`."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         if any(set(pair) <= set(arrays.names) for pair in _PAIRS):
             return []
         return [name for name, kinds in _splits(arrays.names).items() if {"images", "labels"} <= kinds.keys()]
@@ -100,7 +100,7 @@ def splits_of(location: Path, choices: Choices) -> list[str]:
 
 def has_labels(location: Path, choices: Choices) -> bool:
     """Return whether there is an array of labels."""
-    with _open(location) as arrays:
+    with open_npz(location) as arrays:
         return any(labels for _, labels in _pairs_of(arrays.names, choices.split))
 
 
@@ -196,7 +196,7 @@ class _Arrays:
 def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Raise InputError for an array that a small file unpacks to gigabytes, as images hardly do."""
     packed = next((part for part in archive.infolist() if part.filename in (name, f"{name}.npy")), None)
-    if packed is None or packed.file_size <= max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed.compress_size):
+    if packed is None or packed.file_size <= max(ALWAYS_UNPACKED, MOST_UNPACKED * packed.compress_size):
         return
     raise InputError(
         f"{name} in {location.name} would unpack from {packed.compress_size / 1e6:.1f} MB to "
@@ -204,7 +204,8 @@ def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None
     )
 
 
-def _open(location: Path) -> _Arrays:
+def open_npz(location: Path) -> _Arrays:
+    """Return the arrays of an .npz, by name, read one by one in a `with`; nothing is unpickled. Raises InputError."""
     return _Arrays(location)
 
 

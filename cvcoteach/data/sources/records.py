@@ -37,7 +37,7 @@ def open_list(file: Path) -> Table:
     lines = [line for line in _text(file).splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise InputError(f"{file.name} is empty; it takes a path and a label in each line.")
-    rows = [_path_and_label(line) for line in lines]
+    rows = [path_and_label(line) for line in lines]
     wrong = next((number for number, row in enumerate(rows) if row is None), None)
     if wrong is not None:
         raise InputError(
@@ -59,7 +59,7 @@ def open_lines(file: Path) -> Table:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"line {number} of {file.name} is no JSON ({error}).") from None
         if not isinstance(record, dict):
             raise InputError(f"line {number} of {file.name} is {line[:40]!r}; it takes an object per image.")
@@ -92,7 +92,7 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} cannot be read ({error.strerror or error}).") from None
 
 
-def _path_and_label(line: str) -> tuple[str, str] | None:
+def path_and_label(line: str) -> tuple[str, str] | None:
     """Return the path, which may hold spaces, and the label of a line; None where it has no such pair."""
     parts = line.split("\t") if "\t" in line else line.rsplit(None, 1)
     parts = [part.strip() for part in parts]

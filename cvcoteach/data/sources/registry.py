@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cvcoteach.data.pointers import check_content
 from cvcoteach.data.sources import (
     cifar,
     coco,
+    cvat,
+    datumaro,
     fiftyone_labels,
     folder,
     hugging_face,
@@ -22,11 +25,13 @@ from cvcoteach.data.sources import (
     parquet,
     records,
     text_table,
+    tfrecord,
     webdataset,
 )
 from cvcoteach.data.sources.joined import in_order, read_splits
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
+from cvcoteach.data.sources.remote import at_hand
 from cvcoteach.data.sources.source import Choices, Format, Source
 
 FORMATS: tuple[Format, ...] = (
@@ -34,9 +39,12 @@ FORMATS: tuple[Format, ...] = (
     fiftyone_labels.FORMAT,
     coco.FORMAT,
     label_studio.FORMAT,
+    datumaro.FORMAT,
+    cvat.FORMAT,
     mnist.FORMAT,
     cifar.FORMAT,
     webdataset.FORMAT,
+    tfrecord.FORMAT,
     records.LIST,
     records.LINES,
     text_table.FORMAT,
@@ -52,6 +60,7 @@ _ANYTHING = (folder.FORMAT,)
 _TAKES = (
     "a folder of class folders, a .csv, .tsv, .parquet, .jsonl, .npz or .tar, or one of the formats in docs/formats.md"
 )
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _OPTIONS = {
     "path_column": "--path-column",
     "label_column": "--label-column",
@@ -92,7 +101,7 @@ def read_source(
     `images` (see `Source.array`) and `labels` (n,), or those of a split.
 
     Args:
-        source: the path.
+        source: the path, or an address; see `at_hand`.
         path_column: column of image paths in a table.
         label_column: column of given labels in a table.
         path_pattern: how a value of the path column becomes a file, `{}` being the value: `images/{}.png`.
@@ -108,7 +117,7 @@ def read_source(
     Raises:
         InputError: with one sentence, for anything else, for labels that are missing, and for too few classes.
     """
-    location = _located(source, _TAKES)
+    location = _located(source, _TAKES, cache_dir)
     choices = Choices(
         path_column,
         label_column,
@@ -146,27 +155,21 @@ def _read(kind: Format, location: Path, choices: Choices) -> Source:
     return read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
 
 
-def read_unlabelled(
-    source: str | Path,
-    *,
-    path_column: str | None = None,
-    path_pattern: str | None = None,
-    split: str | None = None,
-) -> Source:
+def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Source:
     """Return images without labels: of a folder, at any depth, of a table with a column of paths, of an .npz, or one.
 
     Raises:
         InputError: where there are none.
     """
-    location = _located(source, "a folder of images, one image, a table or an .npz")
-    choices = Choices(path_column, None, path_pattern, split)
+    choices = choices or Choices()
+    location = _located(source, "a folder of images, one image, a table or an .npz", choices.cache_dir)
     return _format_of(location, choices).read_unlabelled(location, choices)
 
 
-def has_labels(source: str | Path, *, label_column: str | None = None, split: str | None = None) -> bool:
+def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
     """Return whether a source holds labels to read: class folders, a second column, an array of labels."""
-    location = _located(source, "a folder of images, one image, a table or an .npz")
-    choices = Choices(label_column=label_column, split=split)
+    choices = choices or Choices()
+    location = _located(source, "a folder of images, one image, a table or an .npz", choices.cache_dir)
     return _format_of(location, choices).has_labels(location, choices)
 
 
@@ -180,14 +183,16 @@ def columns_of(source: str | Path) -> tuple[str, ...] | None:
     return None
 
 
-def _located(source: str | Path, takes: str) -> Path:
-    location = Path(os.path.abspath(os.path.expanduser(source)))
+def _located(source: str | Path, takes: str, cache_dir: str | Path | None) -> Path:
+    location = Path(os.path.abspath(os.path.expanduser(at_hand(source, cache_dir))))
     try:
         there = location.exists()
     except (OSError, ValueError) as error:
         raise InputError(f"{location} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if not there:
-        raise InputError(f"{location} does not exist; it takes {takes}.")
+        hub = isinstance(source, str) and _HUB_NAME.fullmatch(source) and not location.parent.exists()
+        hint = f" A dataset of Hugging Face's hub is hf://{source}." if hub else ""
+        raise InputError(f"{location} does not exist; it takes {takes}.{hint}")
     check_regular(location)
     return location
 
@@ -235,9 +240,10 @@ def _way_out(location: Path) -> str:
     if suffix in (".xlsx", ".xls", ".ods"):
         return " Save the sheet as .csv."
     if suffix in (".zip", ".gz", ".rar", ".7z"):
-        return " Unpack it, and name the folder."
+        hint = f", or name zip://::{location}" if suffix == ".zip" else ""
+        return f" Unpack it, and name the folder{hint}."
     if suffix in (".npy",):
         return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
-    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".tfrecord", ".arrow", ".json", ".dat"):
+    if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".arrow", ".json", ".dat"):
         return " Write the images as files with a .csv of paths and labels, or as arrays into an .npz."
     return ""

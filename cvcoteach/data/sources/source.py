@@ -18,7 +18,8 @@ from cvcoteach.data.annotations import Annotations
 from cvcoteach.data.splits import Names, is_train
 
 IMAGE_SUFFIXES = frozenset(
-    f".{kind}" for kind in "avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
+    f".{kind}"
+    for kind in "avif bmp gif heic heif hif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp".split()
 )
 
 SPLIT_WORDS = frozenset(

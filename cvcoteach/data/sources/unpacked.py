@@ -1,4 +1,4 @@
-"""Encoded images inside another file -> files in the cache, which are decoded as any others."""
+"""Encoded images inside another file -> one file in the cache that holds them end to end, read by their place."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import filelock
+import numpy as np
 
-from cvcoteach._files import PARTIAL, digest
-from cvcoteach._validation import InputError
+from cvcoteach._files import PARTIAL, DamagedError, check_regular, digest, read_array, save_array
+from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
+from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.source import Choices
 
-_IN_FOLDER = 1000
-"""Files in a folder."""
-_DONE = "unpacked.json"
+_IMAGES, _ENDS, _DONE = "images", "ends.npy", "unpacked.json"
+_BUFFER = 2**22
 
 
 def stamp_of(files: Iterable[Path]) -> str:
-    """Return what tells whether files have changed: their names, sizes and times."""
+    """Return what tells whether files have changed: their names, sizes and times. Raises InputError for a pipe."""
     stats = [(file, file.stat()) for file in files]
+    for file, _ in stats:
+        check_regular(file)
     return digest(*[f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats])
 
 
 def unpack(
     location: Path, stamp: str, images: Callable[[], Iterable[bytes]], choices: Choices, part: str = ""
 ) -> Sequence[str]:
-    """Return a file for each of the encoded images, written into the cache unless they lie there already.
+    """Return the place of each of the encoded images in a file of the cache, written unless it is there already.
 
     Args:
         location: the file or folder that holds them, for the name of the folder.
@@ -44,33 +48,47 @@ def unpack(
         InputError: where the cache cannot be written.
     """
     base = cache_folder(choices.cache_dir) / "unpacked"
-    folder = base / f"{digest(str(location), part, stamp)[:24]}"
+    folder = base / f"{digest(str(location), part, stamp, 'end to end')[:24]}"
     try:
         base.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(base / f".{folder.name}.lock"):
-            if not (folder / _DONE).exists():
-                _write(base, folder, {"location": str(location), "part": part}, images())
-        n = int(json.loads((folder / _DONE).read_text(encoding="utf-8"))["n_images"])
+            ends = _ends_in(folder)
+            if ends is None:
+                for left in base.glob(f".{folder.name}.*{PARTIAL}"):  # of calls that were killed
+                    shutil.rmtree(left, ignore_errors=True)
+                ends = _write(base, folder, {"location": str(location), "part": part}, images())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise InputError(
             f"the images inside {location} cannot be unpacked into {base} "
             f"({'the disk is full' if full else error.strerror or error}); {CACHE_VARIABLE} names another folder."
         ) from error
-    return [str(folder / _place(row)) for row in range(n)]
+    file = str(folder / _IMAGES)
+    return [part_of(file, start, end - start) for start, end in pairwise([0, *ends.tolist()])]
 
 
-def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[bytes]) -> None:
-    """Write all images into `folder`, as a whole or not at all; images of an earlier state of the same go."""
+def _ends_in(folder: Path) -> IntArray | None:
+    """Return where each image ends, (n,) bytes; None where the images are not there, or not whole."""
+    try:
+        ends = read_array(folder / _ENDS)
+        whole = (folder / _DONE).is_file() and (folder / _IMAGES).stat().st_size == (ends[-1] if len(ends) else 0)
+    except (OSError, DamagedError):
+        return None
+    return ends if whole else None
+
+
+def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[bytes]) -> IntArray:
+    """Write all images into `folder`, as a whole or not at all; return where each ends.
+
+    Images of an earlier state of the same go.
+    """
     partial = Path(tempfile.mkdtemp(dir=base, prefix=f".{folder.name}.", suffix=PARTIAL))
     try:
-        n = 0
-        for row, image in enumerate(images):
-            if row % _IN_FOLDER == 0:
-                (partial / _place(row)).parent.mkdir()
-            (partial / _place(row)).write_bytes(image)
-            n = row + 1
-        (partial / _DONE).write_text(json.dumps({**origin, "n_images": n}), encoding="utf-8")
+        with open(partial / _IMAGES, "wb", buffering=_BUFFER) as file:
+            ends = np.cumsum(np.fromiter((file.write(image) for image in images), np.int64))
+        with open(partial / _ENDS, "wb") as file:
+            save_array(file, ends)
+        (partial / _DONE).write_text(json.dumps({**origin, "n_images": len(ends)}), encoding="utf-8")
         # datasets in memory may share a name, and another run may be reading the other one
         for other in base.iterdir() if os.path.exists(origin["location"]) else ():
             if not other.name.startswith(".") and _origin_of(other) == origin:
@@ -79,6 +97,7 @@ def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[by
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return ends
 
 
 def _origin_of(folder: Path) -> dict[str, str] | None:
@@ -87,7 +106,3 @@ def _origin_of(folder: Path) -> dict[str, str] | None:
         return {name: written[name] for name in ("location", "part")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _place(row: int) -> str:
-    return os.path.join(f"{row // _IN_FOLDER:06}", f"{row:09}")

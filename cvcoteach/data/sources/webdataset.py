@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pandas as pd
 
+from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
+from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.labels import describe, encode, group_codes
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source, count, printable_name, unlabelled
 from cvcoteach.data.sources.unpacked import stamp_of, unpack
@@ -21,15 +26,37 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _LABEL_KEYS = ("label", "cls", "class", "class_name", "target", "category")
 _LARGEST_TEXT = 2**20
 """Bytes of a label or a JSON."""
+_BUFFER = 2**20
+_BLOCK = tarfile.BLOCKSIZE
+_LARGEST_IMAGE = 2**30
+"""Bytes of an image; a packed shard of a few megabytes may claim to hold more."""
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     """What a shard says about one image."""
 
     name: str
     """`shard.tar/folder/000012.jpg`"""
     texts: dict[str, bytes]
     """What lies beside it, by what follows the first dot of its name: `cls` -> b"3"."""
+    part: str
+    """Where it lies in the shard; see `part_of`."""
+    shard: str
+    """Name of the shard."""
+    key: str
+    """Its name in the shard up to the first dot, folders and all."""
+
+
+class _Member(NamedTuple):
+    """A file of a shard."""
+
+    key: str
+    """Its name up to the first dot, folders and all."""
+    extension: str
+    """What follows the first dot, in lower case."""
+    entry: tarfile.TarInfo
+    content: Callable[[], bytes]
+    """Reads it, while the shard is at it."""
 
 
 def recognises(location: Path) -> bool:
@@ -46,8 +73,8 @@ def read(location: Path, choices: Choices) -> Source:
         InputError: for files that are no tar, and where a sample has no label, or several images.
     """
     shards = _found(location)
-    samples, files = _unpacked(location, shards, choices)
-    key, values = _labels(samples, choices.label_column, location)
+    samples, files = _found_in(location, shards, choices)
+    key, values = labels_of(samples, choices.label_column, location)
     encoded = encode(pd.Series(values), f"labels {key!r} of {location.name}")
     codes, names = None, None
     if choices.group_column is not None:
@@ -73,7 +100,7 @@ def read(location: Path, choices: Choices) -> Source:
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
     """Return the images of shards."""
-    samples, files = _unpacked(location, _found(location), choices)
+    samples, files = _found_in(location, _found(location), choices)
     source = unlabelled(location, location.parent, [sample.name for sample in samples])
     return replace(source, file_names=tuple(files))
 
@@ -81,7 +108,7 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
 def has_labels(location: Path, choices: Choices) -> bool:
     """Return whether the first samples have a label."""
     try:
-        _labels(_walked(_found(location)[:1]), choices.label_column, location)
+        labels_of(_walked(_found(location)[:1]), choices.label_column, location)
     except InputError:
         return False
     return True
@@ -108,67 +135,148 @@ def _found(location: Path) -> list[Path]:
     return shards
 
 
-def _members(shard: Path) -> Iterator[tuple[str, str, tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the key, the extension, the archive and the entry of each file of a shard, in order."""
+def _is_plain(shard: Path) -> bool:
+    """Return whether a shard is a tar that is not packed."""
     try:
-        with tarfile.open(shard, "r:*") as archive:
-            for entry in archive:
-                folder, name = os.path.split(entry.name)
-                if entry.isfile() and not name.startswith((".", "__")):
-                    stem, _, extension = name.partition(".")
-                    yield os.path.join(folder, stem), extension.lower(), archive, entry
-    except (tarfile.TarError, OSError, EOFError) as error:
+        tarfile.open(shard, "r:").close()
+    except (tarfile.TarError, OSError):
+        return False
+    return True
+
+
+def _members(shard: Path) -> Iterator[_Member]:
+    """Yield the files of a shard, in order, in one pass over it. Raises InputError for what is no tar."""
+    try:
+        if _is_plain(shard):
+            with open(shard, "rb") as plain, tarfile.open(fileobj=plain, mode="r:") as archive:
+                yield from _entries(archive, plain)
+        else:
+            with tarfile.open(shard, "r|*", bufsize=_BUFFER) as archive:
+                yield from _entries(archive, None)
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{shard} cannot be read as tar ({error}).") from None
+
+
+def _entries(archive: Any, plain: IO[bytes] | None) -> Iterator[_Member]:
+    """Yield the files of an open tar; plain: the file of one that is not packed."""
+    if plain is not None:
+        archive.firstmember, archive.offset = None, 0
+    while True:
+        while plain is not None and (entry := _usual(plain, archive.offset)) is not None:
+            archive.offset = entry.offset_data + -(-entry.size // _BLOCK) * _BLOCK
+            yield from _member(entry, archive, plain)
+        if plain is not None:
+            plain.seek(archive.offset)
+        if (entry := archive.next()) is None:
+            return
+        archive.members = []  # else it keeps them all
+        yield from _member(entry, archive, plain)
+
+
+def _usual(plain: IO[bytes], offset: int) -> tarfile.TarInfo | None:
+    """Return the entry at an offset where its head is that of an ordinary file; None leaves it to tarfile.
+
+    Nearly all heads are, and tarfile takes as long for one as decoding a small image does.
+    """
+    plain.seek(offset)
+    head = plain.read(_BLOCK)
+    if (
+        len(head) < _BLOCK
+        or head[156:157] not in (b"0", b"\0")
+        or head[345]
+        or head[257:262] not in (b"ustar", bytes(5))
+    ):
+        return None
+    try:
+        size, checksum = int(head[124:136].rstrip(b" \0"), 8), int(head[148:156].rstrip(b" \0"), 8)
+    except ValueError:  # beyond 8 GB
+        return None
+    name = head[:100].rstrip(b"\0").decode("utf-8", "surrogateescape")
+    if size < 0 or name.endswith("/") or sum(head) - sum(head[148:156]) + 8 * ord(" ") != checksum:
+        return None
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.offset, entry.offset_data = size, offset, offset + _BLOCK
+    return entry
+
+
+def _member(entry: tarfile.TarInfo, archive: tarfile.TarFile, plain: IO[bytes] | None) -> Iterator[_Member]:
+    """Yield an entry, unless it is no file of a sample."""
+    if entry.isfile() and not entry.issparse() and not os.path.basename(entry.name).startswith((".", "__")):
+        yield _Member(*key_and_extension(entry.name), entry, partial(_content, archive, plain, entry))
+
+
+def key_and_extension(name: str) -> tuple[str, str]:
+    """Return a name in a shard up to the first dot of its last part, and what follows that, in lower case."""
+    folder, last = os.path.split(name)
+    stem, _, extension = last.partition(".")
+    return os.path.join(folder, stem), extension.lower()
+
+
+def _content(archive: tarfile.TarFile, plain: IO[bytes] | None, entry: tarfile.TarInfo) -> bytes:
+    if plain is not None:
+        plain.seek(entry.offset_data)
+        return plain.read(entry.size)
+    opened = archive.extractfile(entry)
+    assert opened is not None  # it is a file
+    return opened.read()
 
 
 def _is_image(extension: str) -> bool:
     return f".{extension.rpartition('.')[2]}" in IMAGE_SUFFIXES
 
 
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    opened = archive.extractfile(entry)
-    assert opened is not None  # it is a file
-    return opened.read()
-
-
-def _walk(shards: list[Path], samples: list[_Sample], *, images: bool) -> Iterator[bytes]:
+def _walk(shards: list[Path], samples: list[Sample], *, images: bool) -> Iterator[bytes]:
     """Fill `samples` with all that have an image, in order; yield the images, if these are wanted."""
     for shard in shards:
         name = printable_name(shard)
         texts: dict[str, dict[str, bytes]] = {}
         seen = set()
-        for key, extension, archive, entry in _members(shard):
+        for key, extension, entry, content in _members(shard):
             if _is_image(extension):
                 if key in seen:
                     raise InputError(
                         f"{shard.name} holds several images of the sample {key!r}; it takes one image per sample."
                     )
                 seen.add(key)
+                if entry.size > _LARGEST_IMAGE:
+                    raise InputError(
+                        f"{entry.name} in {shard.name} takes {in_bytes(entry.size)}, too much for an image."
+                    )
                 # its texts may come after the image: they land in the same dict
-                samples.append(_Sample(f"{name}/{entry.name}", texts.setdefault(key, {})))
+                part = part_of(str(shard), entry.offset_data, entry.size)
+                samples.append(Sample(f"{name}/{entry.name}", texts.setdefault(key, {}), part, shard.name, key))
                 if images:
-                    yield _content(archive, entry)
+                    yield content()
             elif entry.size <= _LARGEST_TEXT:
-                texts.setdefault(key, {})[extension] = _content(archive, entry)
+                texts.setdefault(key, {})[extension] = content()
     if not samples:
         raise InputError(f"{shards[0].name} holds no images; it takes samples such as 000012.jpg and 000012.cls.")
 
 
-def _walked(shards: list[Path]) -> list[_Sample]:
-    samples: list[_Sample] = []
+def samples_of(location: Path) -> tuple[list[Path], list[Sample]]:
+    """Return the shards of a path and all samples that have an image, in order. Errors as of `read`."""
+    shards = _found(location)
+    return shards, _walked(shards)
+
+
+def _walked(shards: list[Path]) -> list[Sample]:
+    samples: list[Sample] = []
     for _ in _walk(shards, samples, images=False):
         pass
     return samples
 
 
-def _unpacked(location: Path, shards: list[Path], choices: Choices) -> tuple[list[_Sample], list[str]]:
-    """Return all samples and the file of each; shards whose images are in the cache are read for their texts only."""
-    samples: list[_Sample] = []
+def _found_in(location: Path, shards: list[Path], choices: Choices) -> tuple[list[Sample], list[str]]:
+    """Return all samples, and where the image of each is: in its shard, or in the cache where shards are packed."""
+    if all(map(_is_plain, shards)):
+        samples = _walked(shards)
+        return samples, [sample.part for sample in samples]
+    samples = []
     files = unpack(location, stamp_of(shards), lambda: _walk(shards, samples, images=True), choices)
     return samples or _walked(shards), list(files)
 
 
-def _labels(samples: list[_Sample], wanted: str | None, location: Path) -> tuple[str, list[Any]]:
+def labels_of(samples: list[Sample], wanted: str | None, location: Path) -> tuple[str, list[Any]]:
     """Return where the labels are, and the label of each sample. Raises InputError where one has none."""
     if wanted is None:
         first = samples[0]
@@ -189,7 +297,7 @@ def _labels(samples: list[_Sample], wanted: str | None, location: Path) -> tuple
     return wanted, values
 
 
-def _value(sample: _Sample, key: str) -> Any:
+def _value(sample: Sample, key: str) -> Any:
     """Return what lies beside an image under an extension, or in a field of its .json; None for nothing."""
     text = sample.texts.get(key.lower())
     if text is not None and key.lower() != "json":
@@ -198,7 +306,7 @@ def _value(sample: _Sample, key: str) -> Any:
         return None
     try:
         found = json.loads(sample.texts["json"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the .json of {sample.name} cannot be read ({error}).") from None
     value = found.get(key) if isinstance(found, dict) else None
     if isinstance(value, list | dict):

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray, is_whole, whole_name
 from cvcoteach.data.sources import Choices, Source
+from cvcoteach.data.sources.source import printable_name
 from cvcoteach.data.sources.table import LABEL_COLUMNS
 from cvcoteach.data.writers.copy import Copy
 
@@ -68,6 +69,13 @@ def find_columns(
     raise InputError(
         f"no column of {source.location.name} holds the labels as they were read; name it: --label-column."
     )
+
+
+def rows_held(source: Source) -> IntArray | None:
+    """Return the row (n,) of each image that a table itself holds; None for a table of paths."""
+    prefix = f"{printable_name(source.location)}#"
+    rows = [path.removeprefix(prefix) for path in source.paths]
+    return np.array(rows, np.int64) if all(map(str.isdecimal, rows)) else None
 
 
 def relocated(copy: Copy, destination: Path) -> list[str] | None:

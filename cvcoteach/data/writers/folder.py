@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvcoteach._files import folder_written_whole, written_whole
+from cvcoteach._files import folder_written_whole, sweep_partials, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.writers.copy import Copy
@@ -121,6 +121,7 @@ def bring_back(file: Path, root: Path, name: str) -> bool:
         return False
     try:
         there.parent.mkdir(parents=True, exist_ok=True)
+        sweep_partials(there.parent, there.name)  # of an undo that was killed
         with written_whole(there) as opened, open(file, "rb") as read:
             shutil.copyfileobj(read, opened, 2**20)
         shutil.copystat(file, there)

@@ -12,12 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cvcoteach._files import replacing
-from cvcoteach._validation import InputError, IntArray
+from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.sources.arrow import holds_images
 from cvcoteach.data.sources.parquet import FORMAT, open_parquet
-from cvcoteach.data.sources.source import printable_name
-from cvcoteach.data.writers.columns import find_columns, relocated
+from cvcoteach.data.writers.columns import find_columns, relocated, rows_held
 from cvcoteach.data.writers.copy import Copy
 
 _ROWS, _ROWS_WITH_IMAGES = 65536, 1024
@@ -41,7 +40,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     Raises InputError where the table has changed since it was read.
     """
     file = copy.source.location
-    held = _rows_held(copy.source)
+    held = rows_held(copy.source) if open_parquet(file).images else None
     with pq.ParquetFile(file) as opened:
         schema = opened.schema_arrow
         plain = [
@@ -84,22 +83,13 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
                 on_image(done, to_do)
 
 
-def _rows_held(source: Source) -> IntArray | None:
-    """Return the row (n,) of each image that the table itself holds; None for a table of paths."""
-    prefix = f"{printable_name(source.location)}#"
-    rows = [path.removeprefix(prefix) for path in source.paths]
-    if not open_parquet(source.location).images or not all(map(str.isdecimal, rows)):
-        return None
-    return np.array(rows, np.int64)
-
-
 def _check_held(table: pa.Table, file: Path, destination: Path) -> None:
     """Raise InputError where rows name files in place of holding images, which a copy elsewhere would not find."""
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
         hugging_face = pa.types.is_struct(kind) and holds_images(kind) and kind.get_field_index("bytes") >= 0
         if hugging_face and pc.struct_field(table[name], "bytes").null_count:
             raise InputError(
-                f"some rows of {file.name} name files in place of holding images; name an --output beside it, not "
+                f"some rows of {file.name} name files in place of holding images; name an output beside it, not "
                 f"{destination}."
             )
 

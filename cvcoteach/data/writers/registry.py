@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
-from cvcoteach.data.writers import folder, npz, parquet, text_table
+from cvcoteach.data.writers import (
+    annotation_json,
+    cifar,
+    cvat,
+    folder,
+    hugging_face,
+    idx,
+    lines,
+    npz,
+    parquet,
+    text_table,
+    webdataset,
+)
 from cvcoteach.data.writers.copy import Copy
 
 
@@ -25,9 +39,20 @@ class Writer(NamedTuple):
     """Write the copy, as a whole or not at all; the last argument is called with the images done and to do."""
 
 
-WRITERS: tuple[Writer, ...] = tuple(
-    [Writer(module.recognises, module.check, module.write) for module in (folder, text_table, parquet, npz)]
+_MODULES = (
+    hugging_face,
+    webdataset,
+    idx,
+    cifar,
+    npz,
+    parquet,
+    text_table,
+    lines,
+    annotation_json,
+    cvat,
+    folder,  # last: other folders may look like one of class folders
 )
+WRITERS: tuple[Writer, ...] = tuple([Writer(module.recognises, module.check, module.write) for module in _MODULES])
 
 
 def check_destination(copy: Copy, destination: Path) -> None:
@@ -36,7 +61,7 @@ def check_destination(copy: Copy, destination: Path) -> None:
     if destination.is_dir() and copy.source.location.is_dir() and not any(destination.iterdir()):
         pass
     elif destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} already exists; name another --output.")
+        raise InputError(f"{destination} already exists; name another output.")
     writer.check(copy, destination)
 
 
@@ -58,24 +83,63 @@ def write_copy(copy: Copy, destination: Path, on_image: Callable[[int, int], Non
     _writer_of(copy.source).write(copy, destination, on_image)
 
 
-def names_in_copy(copy: Copy) -> list[str] | None:
-    """Return the n names of the files in a copy that is a folder, relative to it; None for a table or an .npz."""
-    return folder.names_in_copy(copy) if folder.recognises(copy.source) else None
+def replace_copy(copy: Copy, destination: Path) -> None:
+    """Write a copy again in place of one that is there, file or folder; it changes as a whole or not at all.
+
+    Errors as of `write_copy`.
+    """
+    writer = _writer_of(copy.source)
+    if not destination.is_dir():
+        writer.write(copy, destination, lambda done, to_do: None)
+        return
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
+        writer.write(copy, Path(folder) / "new", lambda done, to_do: None)
+        os.replace(destination, Path(folder) / "old")
+        os.replace(Path(folder) / "new", destination)
 
 
-def fingerprint(file: Path) -> str:
-    """Return a fingerprint of the content of a file, or of the names and sizes of all files in a folder."""
-    result = hashlib.blake2b(digest_size=16)
-    if file.is_dir():
-        for where, folders, names in os.walk(file):
-            folders.sort()
-            for name in sorted(names):
-                path = os.path.join(where, name)
-                result.update(os.fsencode(f"{os.path.relpath(path, file)}\0{os.path.getsize(path)}\0"))
+def is_copy(copy: Copy, file: Path) -> bool:
+    """Return whether a folder or file is what `write_copy` makes; it is written again beside it to see that.
+
+    Raises InputError as `write_copy` does.
+    """
+    again = file.with_name(f".again-{file.name}")
+    _remove(again)
+    try:
+        _writer_of(copy.source).write(copy, again, lambda done, to_do: None)
+        return fingerprint(again) == fingerprint(file)
+    finally:
+        _remove(again)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
     else:
-        with open(file, "rb") as opened:
-            for block in iter(lambda: opened.read(2**20), b""):
-                result.update(block)
+        place.unlink(missing_ok=True)
+
+
+def names_in_copy(copy: Copy) -> list[str] | None:
+    """Return the n names of the files in a copy of class folders, relative to it; None for all other formats."""
+    return folder.names_in_copy(copy) if _writer_of(copy.source).write is folder.write else None
+
+
+def fingerprint(path: Path, *, of_names: bool = False) -> str:
+    """Return a fingerprint of the content of a file, or of all files in a folder.
+
+    of_names: whether names and sizes stand for the content of the files in a folder, which may be millions of images.
+    """
+    result = hashlib.blake2b(digest_size=16)
+    files = [path]
+    if path.is_dir():
+        files = sorted(Path(where, name) for where, _, names in os.walk(path) for name in names)
+    for file in files:
+        if file != path:
+            result.update(os.fsencode(f"{file.relative_to(path)}\0{file.stat().st_size}\0"))
+        if file == path or not of_names:
+            with open(file, "rb") as opened:
+                for block in iter(lambda: opened.read(2**20), b""):
+                    result.update(block)
     return result.hexdigest()
 
 
@@ -84,5 +148,6 @@ def _writer_of(source: Source) -> Writer:
         if writer.recognises(source):
             return writer
     raise InputError(
-        f"{source.location.name} is of a format that cannot be written; --action list says what would change."
+        f"{source.location.name} is of a format that cannot be written; --action list gives the changes as a CSV, "
+        "which retrain takes as --corrections."
     )

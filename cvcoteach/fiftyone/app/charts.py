@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from cvcoteach._validation import FloatArray, IntArray
 
@@ -22,13 +23,15 @@ _ROOM = 40
 _SCALE = [[0, "#532f15"], [1, _ORANGE]]  # white figures can be read on all of it
 
 
-def matrix(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> Plot:
+def matrix(counts: npt.NDArray[np.int64] | csr_array, names: tuple[str, ...]) -> Plot:
     """Draw flagged labels by given class (down) and suggested class (across), the most confused classes only.
 
     counts: (K, K).
     """
     shown = busiest(counts)
-    cells = counts[np.ix_(shown, shown)]
+    cells = counts[shown][:, shown]
+    if isinstance(cells, csr_array):
+        cells = cells.toarray()
     labels = [names[k] for k in shown]
     heat = {
         "type": "heatmap",
@@ -106,7 +109,7 @@ def class_noise(ratios: FloatArray, counts: IntArray, names: tuple[str, ...]) ->
     return [bars], layout
 
 
-def busiest(counts: npt.NDArray[np.int64]) -> IntArray:
+def busiest(counts: npt.NDArray[np.int64] | csr_array) -> IntArray:
     """Return at most MOST_CLASSES classes with the most flagged labels, in their own order. counts: (K, K)."""
     weight = counts.sum(axis=0) + counts.sum(axis=1)
     return np.sort(np.argsort(-weight, kind="stable")[:MOST_CLASSES])

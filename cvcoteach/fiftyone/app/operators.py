@@ -12,10 +12,12 @@ import fiftyone.operators.types as types
 
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app import retrain_form
+from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
 from cvcoteach.fiftyone.app.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.app.params import given
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
+from cvcoteach.fiftyone.app.report import ReportLabelIssues
 from cvcoteach.fiftyone.app.reviewing import (
     AcceptSuggestions,
     ApplyMarks,
@@ -293,6 +295,13 @@ def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
     yield ctx.ops.notify(message, variant="success")
 
 
+def panel_beside_grid() -> Any:
+    """Return the layout with which `fo.launch_app(..., spaces=…)` opens the panel beside the grid."""
+    grid = fo.Space(children=[fo.Panel(type="Samples", pinned=True)], orientation="horizontal")
+    panel = fo.Space(children=[fo.Panel(type=PANEL)], orientation="horizontal")
+    return fo.Space(children=[grid, panel], orientation="horizontal")
+
+
 def _open_panel(ctx: Any) -> Iterator[Any]:
     """Open the panel, and refresh those that are open already."""
     yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
@@ -344,7 +353,9 @@ OPERATORS = (
     ExcludeSamples,
     UndoCorrections,
     ApplyMarks,
+    AcceptProbable,
     ReviewAndMoveOn,
     RetrainCoteaching,
     ExportCorrected,
+    ReportLabelIssues,
 )

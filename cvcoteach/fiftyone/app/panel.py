@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -13,17 +11,23 @@ import numpy as np
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app import charts, layout, texts
 from cvcoteach.fiftyone.app.chosen_run import choose, chosen_run
+from cvcoteach.fiftyone.app.forms import dataset_of
 from cvcoteach.fiftyone.app.layout import Action
 from cvcoteach.fiftyone.app.operators import PANEL, PLUGIN
+from cvcoteach.fiftyone.app.panel_views import CHECKS, PAIR, Views, errors_as_toasts, run_of
 from cvcoteach.fiftyone.app.progress import in_words
-from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, review_and_move_on
+from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, is_blind, review_and_move_on
+from cvcoteach.fiftyone.app.underway import under_way
 from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import ACCEPTED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse, corrections
-from cvcoteach.fiftyone.work.figures import Headline, headline, spot_checks
+from cvcoteach.fiftyone.work.edits import catch_up
+from cvcoteach.fiftyone.work.figures import Headline, headline
 
 CARDS = 8
-CHECKS = 20
+LOOK_AGAIN = 2_000
+"""Milliseconds between two looks at a delegated run."""
 KEYS = "**a** accept\u2003**k** keep\u2003**e** exclude\u2003**u** undo \u2013 each moves on to the next worst sample."
 HELP = f"""
 **Accept** gives a sample the suggested label, **Keep** records that the given one is right.
@@ -35,23 +39,8 @@ In an open sample they apply to that sample only. {KEYS}
 Undo takes back its correction or, where it has none, the last correction of a single sample.
 """
 
-_Self = TypeVar("_Self", bound="LabelIssuesPanel")
 
-
-def _errors_as_toasts(method: Callable[[_Self, Any], None]) -> Callable[[_Self, Any], None]:
-    """Turn any error into a toast: nobody sees the exception of a button."""
-
-    @wraps(method)
-    def wrapped(self: _Self, ctx: Any) -> None:
-        try:
-            method(self, ctx)
-        except Exception as error:
-            ctx.ops.notify(in_words(error), variant="error")
-
-    return wrapped
-
-
-class LabelIssuesPanel(foo.Panel):
+class LabelIssuesPanel(Views):
     """Shows the run in the grid, and the open sample in the modal."""
 
     @property
@@ -89,33 +78,62 @@ class LabelIssuesPanel(foo.Panel):
     def refresh(self, ctx: Any) -> None:
         """Render again."""
 
-    @_errors_as_toasts
+    @errors_as_toasts
     def choose_run(self, ctx: Any) -> None:
         """Work on another run."""
         choose(ctx, str(ctx.params["value"]))
 
-    @_errors_as_toasts
+    @errors_as_toasts
     def accept(self, ctx: Any) -> None:
         """Accept the chosen samples."""
         self._correct(ctx, "accept")
 
-    @_errors_as_toasts
+    @errors_as_toasts
     def keep(self, ctx: Any) -> None:
         """Keep the chosen samples' labels."""
         self._correct(ctx, "keep")
 
-    @_errors_as_toasts
+    @errors_as_toasts
     def exclude(self, ctx: Any) -> None:
         """Exclude the chosen samples."""
         self._correct(ctx, "exclude")
 
-    @_errors_as_toasts
+    @errors_as_toasts
     def set_label(self, ctx: Any) -> None:
         """Ask for the label."""
-        params = {"brain_key": _run(ctx).key, "ids": _chosen(ctx)}
+        params = {"brain_key": run_of(ctx).key, "ids": _chosen(ctx)}
         ctx.prompt(f"{PLUGIN}/set_label", params=params, on_success=self.refresh)
 
-    @_errors_as_toasts
+    @errors_as_toasts
+    def accept_probable(self, ctx: Any) -> None:
+        """Ask from which probability on, and say how many mistakes to expect."""
+        self._prompt(ctx, "accept_probable")
+
+    @errors_as_toasts
+    def find(self, ctx: Any) -> None:
+        """Ask what to check."""
+        ctx.prompt(f"{PLUGIN}/find_label_issues", on_success=self.refresh)
+
+    @errors_as_toasts
+    def retrain(self, ctx: Any) -> None:
+        """Ask how to retrain."""
+        self._prompt(ctx, "retrain_coteaching")
+
+    @errors_as_toasts
+    def export(self, ctx: Any) -> None:
+        """Ask where to."""
+        self._prompt(ctx, "export_corrected")
+
+    @errors_as_toasts
+    def report(self, ctx: Any) -> None:
+        """Ask for the file."""
+        self._prompt(ctx, "report_label_issues")
+
+    def _prompt(self, ctx: Any, name: str) -> None:
+        """Open an operator's form, about the run at hand."""
+        ctx.prompt(f"{PLUGIN}/{name}", params={"brain_key": run_of(ctx).key}, on_success=self.refresh)
+
+    @errors_as_toasts
     def undo(self, ctx: Any) -> None:
         """Undo the last correction of the selected samples, else the last action; of the open sample in the modal."""
         key = chosen_run(ctx)
@@ -126,56 +144,16 @@ class LabelIssuesPanel(foo.Panel):
         announce(ctx, corrections.undo_corrections(ctx.dataset, ctx.selected or None, key, who=ctx.user_id))
         ctx.ops.clear_selected_samples()
 
-    @_errors_as_toasts
+    @errors_as_toasts
     def apply_marks(self, ctx: Any) -> None:
         """Accept what was clicked, keep what was Alt-clicked."""
         ctx.params["brain_key"] = chosen_run(ctx)
         apply_marks(ctx)
 
-    @_errors_as_toasts
-    def open_card(self, ctx: Any) -> None:
-        """Open a sample of the queue, in a view that has it: the App opens no sample outside its view."""
-        sample_id = ctx.params["sample_id"]
-        if ctx.has_custom_view and not len(ctx.view.select(sample_id)):
-            results = _run(ctx)
-            ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
-        ctx.ops.open_sample(id=sample_id)
-
-    @_errors_as_toasts
-    def show_left(self, ctx: Any) -> None:
-        """Show the work queue in the grid."""
-        results = _run(ctx)
-        ctx.ops.set_view(browse.left(results, browse.reviews(ctx.dataset, results)))
-
-    @_errors_as_toasts
-    def show_checks(self, ctx: Any) -> None:
-        """Show the next samples to check at random, flagged or not."""
-        results = _run(ctx)
-        checks = spot_checks(results.issues)
-        if checks is None:
-            raise InputError("no label is flagged, so there is nothing to check.")
-        done = browse.reviews(ctx.dataset, results).reviewed
-        due = checks.indices[~done[checks.indices]][:CHECKS]
-        if not len(due):
-            raise InputError("all random checks are done.")
-        ctx.ops.set_view(browse.select(results, due))
-
-    @_errors_as_toasts
-    def show_cell(self, ctx: Any) -> None:
-        """Show the samples of a cell of the matrix."""
-        results = _run(ctx)
-        ctx.ops.set_view(browse.cell(results, str(ctx.params["y"]), str(ctx.params["x"])))
-
-    @_errors_as_toasts
-    def show_quality(self, ctx: Any) -> None:
-        """Show the samples of a bar of the histogram."""
-        number = min(int(float(ctx.params["x"]) * browse.QUALITY_BINS), browse.QUALITY_BINS - 1)
-        ctx.ops.set_view(browse.quality_bin(_run(ctx), number))
-
-    @_errors_as_toasts
-    def show_class(self, ctx: Any) -> None:
-        """Show the flagged samples of a class."""
-        ctx.ops.set_view(browse.given_class(_run(ctx), str(ctx.params["y"])))
+    @errors_as_toasts
+    def follow_field(self, ctx: Any) -> None:
+        """Go on with the new name of a label field."""
+        runs.follow_label_field(dataset_of(ctx), str(ctx.params["key"]), str(ctx.params["label_field"]))
 
     # -- rendering --
 
@@ -183,8 +161,8 @@ class LabelIssuesPanel(foo.Panel):
         """Return the panel as it is now, or why there is nothing to show."""
         panel = types.Object()
         try:
-            results = _run(ctx)
-            corrections.settle(ctx.dataset, results)
+            results = run_of(ctx)
+            catch_up(ctx.dataset, results)
             done = browse.reviews(ctx.dataset, results)
             show = self._modal if ctx.current_sample else self._grid
             show(panel, ctx, results, done)
@@ -192,7 +170,10 @@ class LabelIssuesPanel(foo.Panel):
             panel = types.Object()
             layout.title(panel, "nothing", "No label issues to show")
             layout.paragraph(panel, "why", layout.escaped(in_words(error)))
-            find = layout.Action("find", "Find label issues", "rule", f"{PLUGIN}/find_label_issues")
+            self._under_way(panel, ctx)
+            if isinstance(error, runs.RenamedFieldError):
+                self._new_names(panel, error)
+            find = Action("find", "Find label issues", "rule", f"{PLUGIN}/find_label_issues")
             layout.button(panel, find, variant="contained", prompt=True)
         return types.Property(panel, view=layout.column())
 
@@ -200,12 +181,17 @@ class LabelIssuesPanel(foo.Panel):
         issues, figures = results.issues, headline(results, done)
         self._run_choice(panel, ctx, results)
         layout.title(panel, "headline", texts.headline(figures))
+        self._under_way(panel, ctx)
+        if ctx.has_custom_view and is_blind(ctx.view, results):
+            layout.paragraph(panel, "checking", texts.CHECKING)
         layout.figures(panel, "figures", texts.estimates(figures))
         for number, note in enumerate(texts.notes(results, figures)):
             layout.paragraph(panel, f"note_{number}", note)
         self._buttons(panel, ctx)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         self._queue(panel, ctx, results, done, figures)
+        self._more(panel, done)
+        self._filters(panel, ctx, results, done)
         layout.heading(panel, "matrix_title", "Given and suggested labels, flagged only" + texts.of_many(issues))
         layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
         layout.heading(panel, "quality_title", "Label quality")
@@ -217,17 +203,75 @@ class LabelIssuesPanel(foo.Panel):
 
     def _modal(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
         rows = np.flatnonzero(results.ids == ctx.current_sample.encode())
+        blind = ctx.has_custom_view and is_blind(ctx.view, results)
         if len(rows):
             row = int(rows[0])
-            layout.title(panel, "sample", texts.sample(results, row))
-            layout.figures(panel, "sample_figures", texts.sample_figures(results, done, row))
+            layout.title(panel, "sample", texts.sample(results, row, blind=blind))
+            layout.figures(panel, "sample_figures", texts.sample_figures(results, done, row, blind=blind))
+            if not blind and (fields := browse.more_fields(ctx.dataset, results)):
+                sample = ctx.dataset.select(ctx.current_sample)
+                known = {name: sample.values(field)[0] for name, field in fields.items()}
+                if text := texts.known_of(known):
+                    layout.paragraph(panel, "known", text)
         else:
             layout.title(panel, "sample", "This sample is not part of the run")
         self._buttons(panel, ctx)
-        layout.paragraph(panel, "keys", KEYS)
+        layout.paragraph(panel, "keys", texts.CHECKING if blind else KEYS)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         for path in _files(ctx.dataset, [ctx.current_sample]).values():
             layout.picture(panel, "picture", layout.media_url(path))
+
+    def _under_way(self, panel: Any, ctx: Any) -> None:
+        """Show the delegated runs of the dataset that have not ended, and look again in a moment."""
+        sentences = under_way(ctx)
+        for number, sentence in enumerate(sentences):
+            layout.paragraph(panel, f"under_way_{number}", sentence)
+        if sentences:
+            layout.timer(panel, "again", LOOK_AGAIN, self.refresh)
+
+    def _new_names(self, panel: Any, error: runs.RenamedFieldError) -> None:
+        """Offer to go on with another label field."""
+        for name in error.candidates:
+            go_on = Action(f"follow_{name}", f"Go on with {name}", "drive_file_rename_outline", self.follow_field)
+            layout.button(panel, go_on, variant="contained", params={"key": error.key, "label_field": name})
+
+    def _more(self, panel: Any, done: browse.Reviews) -> None:
+        """Add what is done to many at once, and the other operators."""
+        n = done.counts[ACCEPTED]
+        second = [Action("second", f"Look again at {n:,} accepted", "visibility", self.show_accepted)] if n else []
+        layout.buttons(
+            panel, "many", (Action("probable", "Accept above\u2026", "done_all", self.accept_probable), *second)
+        )
+        layout.buttons(
+            panel, "operators",
+            (
+                Action("find", "Find", "rule", self.find),
+                Action("retrain", "Retrain", "model_training", self.retrain),
+                Action("export", "Export", "output", self.export),
+                Action("report", "Report", "summarize", self.report),
+            ),
+        )  # fmt: skip
+
+    def _filters(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
+        """Add dropdowns of what to show in the grid: a pair of classes, an annotator, flags of later runs."""
+        pairs = {
+            f"{given}{PAIR}{suggested}": f"{given} \u2192 {suggested} ({n:,})"
+            for given, suggested, n in browse.pairs(results, done)
+        }
+        _, counts = browse.annotators(ctx.dataset, results)
+        people = {name: f"{name} ({n:,})" for name, n in counts.items()}
+        choices = (
+            layout.Choice("pair", "Given \u2192 suggested, left to review", pairs, self.show_pair),
+            layout.Choice("annotator", "Annotators, left to review", people, self.show_annotator),
+        )
+        layout.dropdowns(panel, "filters", [choice for choice in choices if choice.values])
+        flags = [
+            Action(f"flag_{name}", f"Show {name.replace('_', ' ')}", "filter_alt", self.show_flag)
+            for name, field in browse.more_fields(ctx.dataset, results).items()
+            if browse.is_flag(ctx.dataset, field)
+        ]
+        for flag in flags:
+            layout.button(panel, flag, params={"name": flag.name.removeprefix("flag_")})
 
     def _run_choice(self, panel: Any, ctx: Any, results: FindLabelIssuesResults) -> None:
         keys = runs.keys(ctx.dataset)
@@ -243,14 +287,17 @@ class LabelIssuesPanel(foo.Panel):
             keep = sum(mark.get("type") == "alt" for mark in marks)
             label = f"Apply marks: accept {len(marks) - keep}, keep {keep}"
             layout.button(panel, Action("apply", label, "done_all", self.apply_marks), variant="contained")
+        keys = dict.fromkeys(("accept", "keep", "exclude", "undo"), "")
+        if ctx.current_sample:  # the keys work there only
+            keys = {name: f" ({name[0]})" for name in keys}
         layout.buttons(
             panel, "buttons",
             (
-                Action("accept", "Accept", "check", self.accept),
-                Action("keep", "Keep", "thumb_up", self.keep),
+                Action("accept", f"Accept{keys['accept']}", "check", self.accept),
+                Action("keep", f"Keep{keys['keep']}", "thumb_up", self.keep),
                 Action("set", "Set\u2026", "edit", self.set_label),
-                Action("exclude", "Exclude", "block", self.exclude),
-                Action("undo", "Undo", "undo", self.undo),
+                Action("exclude", f"Exclude{keys['exclude']}", "block", self.exclude),
+                Action("undo", f"Undo{keys['undo']}", "undo", self.undo),
             ),
         )  # fmt: skip
 
@@ -304,11 +351,6 @@ def _chosen(ctx: Any) -> list[str]:
     if not ctx.selected:
         raise InputError("no samples are chosen; select some in the grid, or open one.")
     return list(ctx.selected)
-
-
-def _run(ctx: Any) -> FindLabelIssuesResults:
-    key = chosen_run(ctx)  # looks for the dataset first
-    return runs.load(ctx.dataset, key)
 
 
 def _files(dataset: Any, ids: list[str]) -> dict[str, str]:

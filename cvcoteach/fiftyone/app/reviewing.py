@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
@@ -25,6 +26,9 @@ DOORS = {
     "exclude": corrections.exclude_samples,
 }
 """What a key or a button does to samples."""
+
+HINT = "a accept \u00b7 k keep \u00b7 e exclude \u00b7 u undo"
+"""What the keys do in an open sample."""
 
 
 class _Review(foo.Operator, ABC):
@@ -185,6 +189,8 @@ class ReviewAndMoveOn(foo.Operator):
             key = chosen_run(ctx)
             if key is None:
                 return {}  # a dataset without a run has no such keys
+            if what == "hint":
+                return {"hint": HINT}
             ctx.params.setdefault("brain_key", key)
             return review_and_move_on(ctx, what, sample_id)
         except Exception as error:  # nobody sees the exception of an operator that no form has started
@@ -206,6 +212,14 @@ def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], s
         return [ctx.current_sample], "sample, the open one"
     where = ctx.view if ctx.has_custom_view else dataset_of(ctx)
     return browse.unreviewed_flagged_ids(where, results), "flagged samples not yet reviewed in this view"
+
+
+def is_blind(view: Any, results: runs.FindLabelIssuesResults) -> bool:
+    """Return whether a view leaves out the suggestions: a label is to be judged without them."""
+    if view is None:
+        return False
+    left_out = {name for stage in view._stages if isinstance(stage, fo.ExcludeFields) for name in stage.field_names}
+    return results.fields.suggested in left_out
 
 
 def _to_undo(ctx: Any) -> list[str] | None:
@@ -275,10 +289,13 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         if what not in DOORS:
             raise InputError(f"what is {what!r}; there are accept, keep, exclude and undo.")
         assert sample_id is not None
-        done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
         results = runs.load(ctx.dataset, key)
         view = ctx.view if ctx.has_custom_view else None
-        following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view)
+        if what == "accept" and is_blind(view, results):
+            raise InputError("this label is shown without a suggestion to accept: keep it (k), or set another.")
+        again = browse.is_reviewed(ctx.dataset, results, sample_id)
+        done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
+        following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view, again=again)
     if in_app(ctx):
         end = " That was the last one: every flagged label in this view has been reviewed." if following is None else ""
         ctx.ops.notify(done.message + end, variant="success")

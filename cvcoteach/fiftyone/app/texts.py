@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from cvcoteach.fiftyone.app.charts import MOST_CLASSES
 from cvcoteach.fiftyone.app.layout import Figure, escaped
@@ -15,8 +16,13 @@ from cvcoteach.issues.precision_recall import Interval, Readout
 
 
 def headline(figures: Headline) -> str:
-    """Say in one line how many labels look wrong."""
-    return f"{figures.n_issues:,} of {figures.n_samples:,} labels look wrong"
+    """Say in one line how many labels look wrong or, once some are reviewed, how many still do and how many were."""
+    if not figures.n_reviewed:
+        return f"{figures.n_issues:,} of {figures.n_samples:,} labels look wrong"
+    were = f"{figures.n_found_wrong:,} of {figures.n_reviewed:,} reviewed were"
+    if figures.n_left:
+        return f"{figures.n_left:,} of {figures.n_samples:,} labels still look wrong, {were}"
+    return f"Every flagged label is reviewed: {were} wrong"
 
 
 def estimates(figures: Headline) -> list[Figure]:
@@ -35,9 +41,9 @@ def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
     if figures.expected.precision is None:
         yield figures.expected.note
     if figures.checked is not None:
-        yield f"By **{figures.n_checked}** random checks: {'; '.join(_parts(figures.checked))}."
+        yield f"By **{figures.n_checked}** random checks: {'; '.join(_parts(figures.checked))}.{_counted(figures)}"
     elif figures.n_checked > 1:
-        yield f"**{figures.n_checked}** random checks done; {LEAST_CHECKS} are needed to measure."
+        yield f"**{figures.n_checked}** random checks done; {LEAST_CHECKS} are needed to measure.{_counted(figures)}"
     if "retrained" in results.info:
         yield f"**Retrained.** {escaped(results.info['retrained'])}"
 
@@ -56,20 +62,48 @@ def of_many(issues: LabelIssues) -> str:
     return f" (the worst {MOST_CLASSES} of {issues.n_classes:,} classes)" if issues.n_classes > MOST_CLASSES else ""
 
 
-def sample(results: FindLabelIssuesResults, row: int) -> str:
-    """Name the given and the suggested label of one sample, as Markdown."""
+def sample(results: FindLabelIssuesResults, row: int, *, blind: bool = False) -> str:
+    """Name the given and the suggested label of one sample, as Markdown; with `blind` ask about the given one."""
     given, suggested = _names(results, row)
+    if blind:
+        return f"Is it {escaped(given)}?"
     return escaped(given) if given == suggested else f"{escaped(given)} \u2192 {escaped(suggested)}"
 
 
-def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int) -> list[Figure]:
-    """Return what is known about one sample."""
+def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int, *, blind: bool = False) -> list[Figure]:
+    """Return what is known about one sample; with `blind` nothing that the run says."""
     issues = results.issues
     given, suggested = _names(results, row)
+    if blind:
+        return [Figure(escaped(given), "given label"), Figure(done.status[row].capitalize(), "review")]
     shown = [Figure(f"{issues.wrong[row]:.0%}", f"{escaped(given)} is wrong", "probability")]
     if given != suggested:
         shown.append(Figure(f"{issues.suggested_prob[row]:.0%}", f"{escaped(suggested)} is right", "probability"))
     return [*shown, Figure(done.status[row].capitalize(), "review", "flagged" if issues.is_label_issue[row] else "")]
+
+
+CHECKING = (
+    "**Random checks**, shown without our suggestion. In an open one: **k** if its label is right, **Set\u2026** to "
+    f"give another, **e** if no class fits. From {LEAST_CHECKS} on, precision and recall are measured from them."
+)
+"""What to do in the view of random checks."""
+
+
+def known_of(values: Mapping[str, Any]) -> str:
+    """Return what else is known of a sample, as Markdown; empty for nothing."""
+    words = {True: "yes", False: "no"}
+    return " \u00b7 ".join(
+        f"{escaped(name.replace('_', ' '))}: **{words[value] if isinstance(value, bool) else escaped(str(value))}**"
+        for name, value in values.items()
+        if value is not None
+    )
+
+
+def _counted(figures: Headline) -> str:
+    n_flagged, wrong, n_others, missed = figures.checked_wrong
+    counted = [(n_flagged, wrong, "flagged"), (n_others, missed, "other")]
+    parts = [f"{of_them} of {n} {what} labels were wrong" for n, of_them, what in counted if n]
+    return f" ({', '.join(parts)}.)" if parts else ""
 
 
 def _estimate(now: Interval | None, first: Interval | None, what: str) -> Figure:

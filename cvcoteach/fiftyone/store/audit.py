@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -29,10 +29,13 @@ from cvcoteach.fiftyone.store.fields import now
 Document = dict[str, Any]
 
 UNDO = "undo"
+EDIT = "edit"
+"""What stands on record of a label that was changed by other means, such as FiftyOne's own Annotate tab."""
 COLUMNS = (
-    "when", "who", "run", "action", "what", "sample_id", "filepath",
-    "old", "new", "old_review", "new_review",
+    "when", "who", "run", "action_id", "what", "sample_id", "filepath",
+    "old", "new", "old_review", "new_review", "action",
 )  # fmt: skip
+"""`action` says what `new_review` does, as corrections of every other origin say it: accepted, kept, set, excluded."""
 CHUNK = 5_000
 """Samples corrected at a time: memory stays flat, however many there are."""
 
@@ -60,6 +63,8 @@ class Change:
     """The link that the sample carried when it was read; None where it carried none."""
     undoes: int | None = None
     """The link of the sample's chain that this takes back."""
+    noticed: bool = False
+    """The label is `new` already: it was changed by other means, and only the record and the review follow."""
 
 
 class Audit:
@@ -70,8 +75,8 @@ class Audit:
         self._run = {"dataset_id": dataset._doc.id, "run_id": run_id}
         self._links, self._actions = _collections()
 
-    def begin(self, what: str, key: str, label_field: str, who: str | None) -> Document:
-        """Record a new action, as yet without links, and return it."""
+    def begin(self, what: str, key: str, label_field: str, who: str | None, when: datetime | None = None) -> Document:
+        """Record a new action, as yet without links, and return it. when: it was done; now if None."""
         action = {
             **self._run,
             "_id": ObjectId(),
@@ -79,7 +84,7 @@ class Audit:
             "key": key,
             "label_field": label_field,
             "who": who or default_user(),
-            "when": now(),
+            "when": when or now(),
             "undoes": None,
             "pending": None,
             "since": None,
@@ -156,18 +161,29 @@ class Audit:
         return {sample_id: link for sample_id, link in tops.items() if link is not None}
 
     def undoable(self) -> Iterator[Document]:
-        """Yield the actions that have not been taken back as a whole, newest first."""
+        """Yield the actions that have not been taken back as a whole, newest first; what others edited is not ours."""
         undone = set()
         for action in self._actions.find(self._run).sort([("when", DESCENDING), ("_id", DESCENDING)]):
             if action["undoes"] is not None:
                 undone.add(action["undoes"])
-            elif action["what"] != UNDO and action["_id"] not in undone:
+            elif action["what"] not in (UNDO, EDIT) and action["_id"] not in undone:
                 yield action
 
     def samples_of(self, action: Document) -> list[ObjectId]:
         """Return the samples that an action corrected."""
         query = {"action": action["_id"], "void": False}
         return [link["sample_id"] for link in self._links.find(query, {"sample_id": 1})]
+
+    def n_known(self, links: Sequence[ObjectId]) -> int:
+        """Count those of the links that are on record."""
+        return int(self._links.count_documents({**self._run, "_id": {"$in": list(links)}}))
+
+    def edited_samples(self) -> list[ObjectId]:
+        """Return the samples of which an edit by other means is on record."""
+        edits = [action["_id"] for action in self._actions.find({**self._run, "what": EDIT}, {"_id": 1})]
+        if not edits:
+            return []
+        return list(self._links.distinct("sample_id", {"action": {"$in": edits}, "void": False}))
 
     def _link(self, action: Document, part: int, change: Change, n: int) -> Document:
         return {
@@ -184,6 +200,7 @@ class Audit:
             "new_review": change.new_review,
             "seen": change.seen,
             "undoes": change.undoes,
+            "noticed": change.noticed,
             "void": False,
         }
 
@@ -214,6 +231,7 @@ def frame(dataset: Any, run_id: str | None = None) -> pd.DataFrame:
     table = table.sort_values(["run_id", "sample_id", "n"], kind="stable")
     table["order"] = table.groupby(["run_id", "sample_id"])["when"].cummax()
     table = table.sort_values(["order", "n"], kind="stable", ignore_index=True)
+    table = table.rename(columns={"action": "action_id"}).assign(action=table["new_review"])
     return table[list(COLUMNS)]
 
 

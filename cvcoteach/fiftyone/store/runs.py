@@ -22,6 +22,10 @@ from cvcoteach.issues.label_issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
 DEFAULT_KEY = "label_issues"
+_LOOKED_AT = 1_000
+"""Labels that are compared to tell whether a field is a renamed one."""
+_ALIKE = 0.9
+"""Share of them that must be the same: some may have been edited."""
 _SAVED_MODULE = "cvcoteach.fiftyone.runs"
 """Saved runs name their classes in this module, so that moving the code does not orphan them."""
 
@@ -242,7 +246,7 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     """Load the run `key`, or the newest.
 
     Raises InputError where there is none, where it has not finished, or where it has become stale: its label field
-    or one of its own is gone.
+    (RenamedFieldError where that seems to have another name now) or one of its own is gone.
     """
     known = keys(dataset)
     if not known:
@@ -265,7 +269,66 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     schema = dataset.get_field_schema()
     gone = [name for name in (results.config.label_field, *Fields(key)) if name not in schema]
     if gone:
-        raise InputError(
-            f"the run {key!r} is stale: the field {gone[0]!r} is gone. Delete the run and start a new one."
-        )
+        raise _stale(dataset, results, gone)
     return results
+
+
+class RenamedFieldError(InputError):
+    """The label field of a run is gone, and others hold its labels: it was probably renamed."""
+
+    def __init__(self, key: str, old: str, candidates: Sequence[str]) -> None:
+        """candidates: the fields that hold the labels."""
+        self.key, self.candidates = key, tuple(candidates)
+        named = " and ".join(map(repr, candidates))
+        super().__init__(
+            f"the run {key!r} is about the field {old!r}, which is gone; {named} "
+            f"{'holds' if len(candidates) == 1 else 'hold'} its labels. If it was renamed, go on with the new name: by "
+            "the button in the panel or, in Python, cvcoteach.fiftyone.store.runs.follow_label_field."
+        )
+
+
+def follow_label_field(dataset: Any, key: str, label_field: str) -> None:
+    """Let the run `key`, whose label field was renamed, go on with `label_field`; reviews and record stay.
+
+    Raises InputError where the run still has its field, or `label_field` does not hold its labels.
+    """
+    try:
+        load(dataset, key)
+    except RenamedFieldError as error:
+        if label_field not in error.candidates:
+            raise InputError(f"{label_field!r} does not hold the labels of the run; {error}") from None
+    else:
+        raise InputError(f"the run {key!r} has its label field; there is nothing to follow.")
+    config = dataset.get_brain_info(key).config
+    config.label_field = label_field
+    fob.BrainMethod.update_run_config(dataset, key, config)
+    dataset._brain_cache.pop(key, None)
+
+
+def _stale(dataset: Any, results: FindLabelIssuesResults, gone: Sequence[str]) -> InputError:
+    """Return what to say of a run some of whose fields are gone."""
+    key = results.key
+    if gone == [results.config.label_field]:
+        others = [name for name in fo_fields.label_fields(dataset) if _holds_labels(dataset, results, name)]
+        if others:
+            return RenamedFieldError(key, gone[0], others)
+        return InputError(
+            f"the run {key!r} is stale: the field {gone[0]!r} is gone, and no other holds its labels. "
+            "Delete the run and start a new one."
+        )
+    return InputError(
+        f"the run {key!r} is stale: the field {gone[0]!r} is gone. If it was renamed, give it its name back; "
+        "otherwise delete the run and start a new one."
+    )
+
+
+def _holds_labels(dataset: Any, results: FindLabelIssuesResults, label_field: str) -> bool:
+    """Return whether a field holds the labels that the run judged, as far as nobody has reviewed them."""
+    query = {results.fields.review: fo_fields.UNREVIEWED}
+    samples = dataset._sample_collection.find(query, {f"{label_field}.label": 1}).limit(_LOOKED_AT)
+    ids, labels = [], []
+    for sample in samples:
+        ids.append(str(sample["_id"]))
+        labels.append((sample.get(label_field) or {}).get("label"))
+    same = np.array([given == now for given, now in zip(results.given(ids), labels, strict=True)], np.bool_)
+    return bool(len(same)) and bool(same.mean() > _ALIKE)

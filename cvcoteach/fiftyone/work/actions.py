@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
 
 from cvcoteach.fiftyone.store import fields as fo_fields
-from cvcoteach.fiftyone.store.audit import Audit, Change, Document
+from cvcoteach.fiftyone.store.audit import CHUNK, Audit, Change, Document
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 
 CHANGED_ELSEWHERE = "changed elsewhere in the meantime"
 """The reason for leaving alone a sample that somebody else changed at the same moment."""
 
-_CARRIED = "correction"
+CARRIED = "correction"
 """Attribute of the suggested label: the link that the sample carries, the last that was written on it."""
 
 
@@ -33,8 +34,11 @@ def settle(dataset: Any, results: FindLabelIssuesResults) -> int:
 class Action:
     """An action under way: a part at a time, recorded first and written afterwards."""
 
-    def __init__(self, dataset: Any, results: FindLabelIssuesResults, what: str, who: str | None) -> None:
-        self.dataset, self.results, self.what, self.who = dataset, results, what, who
+    def __init__(
+        self, dataset: Any, results: FindLabelIssuesResults, what: str, who: str | None, when: datetime | None = None
+    ) -> None:
+        """when: it was done; now if None."""
+        self.dataset, self.results, self.what, self.who, self.when = dataset, results, what, who, when
         self.audit = audit_of(dataset, results)
         self.ids: list[str] = []
         """The samples that were corrected."""
@@ -57,7 +61,7 @@ class Action:
             return
         if self._begun is None:
             key, label_field = self.results.key, self.results.config.label_field
-            self._begun = self.audit.begin(self.what, key, label_field, self.who)
+            self._begun = self.audit.begin(self.what, key, label_field, self.who, self.when)
         links = self.audit.append(self._begun, self._part, changes, lengths)
         written = _write(self.dataset, self.results, self.audit, links)
         self.audit.finish(self._begun, self._part)
@@ -71,6 +75,13 @@ class Action:
             self.audit.took_back(self._begun, action["_id"])
 
 
+def chunks(ids: Sequence[ObjectId]) -> Iterator[list[ObjectId]]:
+    """Yield the ids, each once, a part at a time."""
+    once = list(dict.fromkeys(ids))
+    for start in range(0, len(once), CHUNK):
+        yield once[start : start + CHUNK]
+
+
 def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: Sequence[Document]) -> list[Document]:
     """Write links on their samples; return those that are written, by this process or another. The others are void."""
     if not links:
@@ -78,10 +89,10 @@ def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: S
     matched = fo_fields.bulk_write(dataset, (_update(results, link) for link in links))
     if matched == len(links):
         return list(links)
-    carried = f"{results.fields.suggested}.{_CARRIED}"
+    carried = f"{results.fields.suggested}.{CARRIED}"
     now = {link["sample_id"]: None for link in links}
     for sample in read_samples(dataset, list(now), (carried,)):
-        now[sample["_id"]] = (sample.get(results.fields.suggested) or {}).get(_CARRIED)
+        now[sample["_id"]] = (sample.get(results.fields.suggested) or {}).get(CARRIED)
     void = audit.void_unless_followed([link for link in links if now[link["sample_id"]] != link["_id"]])
     return [link for link in links if link["_id"] not in void]
 
@@ -89,17 +100,18 @@ def _write(dataset: Any, results: FindLabelIssuesResults, audit: Audit, links: S
 def _update(results: FindLabelIssuesResults, link: Document) -> UpdateOne:
     """Return the update for a link; it applies only while the sample is as it was read: no change is overwritten."""
     fields, label_field = results.fields, results.config.label_field
-    carried = f"{fields.suggested}.{_CARRIED}"
+    carried = f"{fields.suggested}.{CARRIED}"
     values: Document = {
         fields.review: link["new_review"],
         carried: link["_id"],
         "last_modified_at": fo_fields.now(),
     }
-    if link["new"] != link["old"]:
+    noticed = link.get("noticed")  # the label has been written by other means
+    if link["new"] != link["old"] and not noticed:
         values[label_field] = link["new"]
     still = {
         "_id": link["sample_id"],
-        label_field: link["old"],
+        label_field: link["new"] if noticed else link["old"],
         fields.review: link["old_review"],
         carried: link["seen"],
     }
@@ -122,7 +134,7 @@ def change_of(
         new,
         sample[fields.review],
         status,
-        sample[fields.suggested].get(_CARRIED),
+        sample[fields.suggested].get(CARRIED),
         undoes,
     )
 

@@ -10,13 +10,17 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
-from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
+from cvcoteach.fiftyone.store.fields import ACCEPTED, STATUSES, UNREVIEWED, object_ids
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.staleness import n_removed
+from cvcoteach.issues.label_issues import pairs_counted
 
 QUALITY_BINS = 20
+ANNOTATOR_NAMES = ("annotator", "annotated_by", "annotator_id", "labeler", "labeled_by", "rater", "worker", "worker_id")
+"""Usual names of the attribute that says who gave a label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +77,47 @@ def _removed(dataset: Any, results: FindLabelIssuesResults) -> BoolArray | None:
     return ~np.isin(results.ids, np.array(there, dtype=results.ids.dtype))
 
 
+def is_reviewed(dataset: Any, results: FindLabelIssuesResults, sample_id: str) -> bool:
+    """Return whether a person has decided about one sample."""
+    review = results.fields.review
+    (here,) = object_ids([sample_id])
+    sample = dataset._sample_collection.find_one({"_id": here}, {review: 1})
+    return sample is not None and sample.get(review) not in (None, UNREVIEWED)
+
+
+def checks(results: FindLabelIssuesResults, rows: IntArray) -> Any:
+    """Return the view of samples to be judged without anything that the run says of them."""
+    fields = results.fields
+    return select(results, rows).exclude_fields([fields.is_issue, fields.quality, fields.wrong, fields.suggested])
+
+
 def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
     """Return the rows of the flagged samples nobody has reviewed, worst first."""
     worst = results.issues.worst_first()
     return worst[done.left(results)[worst]]
 
 
-def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any = None) -> str | None:
+def accepted(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
+    """Return the rows of the accepted suggestions, the least probable first: those to look at a second time."""
+    rows = np.flatnonzero(done.status == ACCEPTED)
+    return rows[np.argsort(results.issues.suggested_prob[rows], kind="stable")]
+
+
+def following(
+    results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any = None, *, again: bool = False
+) -> str | None:
     """Return the sample to review after `sample_id`: the next in worst-first order, else the worst left, else None.
 
-    view: look only there, since the App opens no sample outside its view.
+    A view that names its samples in order, such as those of the panel, is followed in its own order, with what is not
+    flagged too.
+
+    view: look only there, since the App opens no sample outside its view. again: `sample_id` had been reviewed before,
+    so that what follows it in the view is looked at again as well.
     """
+    ordered = _in_order(results, view)
+    if ordered is not None:
+        open_ = ordered if again else ordered[~done.reviewed[ordered]]
+        return _next_in(results, ordered, open_, sample_id, wrap=not again)
     rows = queue(results, done)
     if view is not None:
         there = np.array(unreviewed_flagged_ids(view, results), dtype=results.ids.dtype)
@@ -97,13 +131,103 @@ def following(results: FindLabelIssuesResults, done: Reviews, sample_id: str | N
     return results.ids[rows[0]].decode() if len(rows) else None
 
 
-def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64]:
-    """Count flagged labels by given class (row) and suggested class (column), (K, K)."""
+def _in_order(results: FindLabelIssuesResults, view: Any) -> IntArray | None:
+    """Return the rows of a view that names its samples in order and shows all of them; None for any other view."""
+    stages = [] if view is None else [stage for stage in view._stages if not isinstance(stage, fo.ExcludeFields)]
+    if len(stages) != 1 or not isinstance(stages[0], fo.Select) or not stages[0].ordered:
+        return None
+    rows = results.rows(stages[0].sample_ids)
+    return rows[rows >= 0]
+
+
+def _next_in(
+    results: FindLabelIssuesResults, ordered: IntArray, wanted: IntArray, sample_id: str | None, *, wrap: bool
+) -> str | None:
+    """Return the first of the `wanted` samples after `sample_id` in the order, else the first of all."""
+    place = np.full(len(results.ids), -1, np.int64)
+    place[ordered] = np.arange(len(ordered))
+    here = int(results.rows([sample_id])[0]) if sample_id is not None else -1
+    later = wanted[place[wanted] > (place[here] if here >= 0 else -1)]
+    if not len(later) and wrap:
+        later = wanted[wanted != here]
+    return results.ids[later[0]].decode() if len(later) else None
+
+
+def pairs(results: FindLabelIssuesResults, done: Reviews, most: int = 50) -> list[tuple[str, str, int]]:
+    """Return given and suggested class and how many labels are left to review, of the pairs with most of these."""
+    issues, left_ = results.issues, done.left(results)
+    pair, counts = np.unique(issues.labels[left_] * issues.n_classes + issues.suggested[left_], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    names, (rows, columns) = issues.class_names, np.divmod(pair[order], issues.n_classes)
+    found = zip(rows.tolist(), columns.tolist(), counts[order].tolist(), strict=True)
+    return [(names[row], names[column], count) for row, column, count in found]
+
+
+def annotators(dataset: Any, results: FindLabelIssuesResults) -> tuple[str | None, dict[str, int]]:
+    """Return the field that says who gave each label, and how many of each one's labels are left to review.
+
+    The field is an attribute of the label or of the sample, with one of the usual names; None where there is none.
+    """
+    label_field, fields = results.config.label_field, results.fields
+    schema = dataset.get_field_schema(flat=True)
+    places = [f"{where}{name}" for where in (f"{label_field}.", "") for name in ANNOTATOR_NAMES]
+    field = next((place for place in places if isinstance(schema.get(place), fo.StringField)), None)
+    if field is None:
+        return None, {}
+    left_ = {fields.is_issue: True, fields.review: UNREVIEWED, field: {"$ne": None}}
+    stages = [{"$match": left_}, {"$group": {"_id": f"${field}", "n": {"$sum": 1}}}, {"$sort": {"n": -1, "_id": 1}}]
+    return field, {row["_id"]: row["n"] for row in dataset._sample_collection.aggregate(stages)}
+
+
+def of_pair(results: FindLabelIssuesResults, done: Reviews, given: str, suggested: str) -> Any:
+    """Return the view of what is left to review of one pair of classes, worst first."""
     issues = results.issues
-    k = issues.n_classes
+    at = (issues.labels == _number(results, given)) & (issues.suggested == _number(results, suggested))
+    return _view(results, done.left(results) & at)
+
+
+def of_annotator(dataset: Any, results: FindLabelIssuesResults, done: Reviews, name: str) -> Any:
+    """Return the view of what is left to review of one annotator's labels, worst first."""
+    field, _ = annotators(dataset, results)
+    if field is None:
+        raise InputError("the labels say nothing of who gave them.")
+    theirs = dataset._sample_collection.find({field: name, results.fields.is_issue: True}, {"_id": 1})
+    rows = results.rows([str(sample["_id"]) for sample in theirs])
+    mask = np.zeros(len(results.ids), np.bool_)
+    mask[rows[rows >= 0]] = True
+    return _view(results, done.left(results) & mask)
+
+
+def more_fields(dataset: Any, results: FindLabelIssuesResults) -> dict[str, str]:
+    """Return what else is known of each sample, name -> field: groups, and what later runs add to their five fields."""
+    prefix, ours = f"{results.key}_", set(results.fields)
+    schema = dataset.get_field_schema()
+    found = {name.removeprefix(prefix): name for name in schema if name.startswith(prefix) and name not in ours}
+    group = (results.config.settings or {}).get("group_field")
+    if isinstance(group, str) and group in schema:
+        found[group] = group
+    return found
+
+
+def is_flag(dataset: Any, field: str) -> bool:
+    """Return whether a field holds yes or no."""
+    return isinstance(dataset.get_field(field), fo.BooleanField)
+
+
+def with_flag(results: FindLabelIssuesResults, field: str) -> Any:
+    """Return the view of the samples for which a field of `more_fields` is true, worst first."""
+    samples = results.samples._dataset._sample_collection.find({field: True}, {"_id": 1})
+    rows = results.rows([str(sample["_id"]) for sample in samples])
+    mask = np.zeros(len(results.ids), np.bool_)
+    mask[rows[rows >= 0]] = True
+    return _view(results, mask)
+
+
+def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64] | csr_array:
+    """Count flagged labels by given class (row) and suggested class (column), (K, K), as `pairs_counted`."""
+    issues = results.issues
     flagged = issues.is_label_issue
-    pairs = issues.labels[flagged] * k + issues.suggested[flagged]
-    return np.bincount(pairs, minlength=k * k).reshape(k, k)
+    return pairs_counted(issues.labels[flagged], issues.suggested[flagged], issues.n_classes)
 
 
 def quality_histogram(results: FindLabelIssuesResults) -> tuple[IntArray, IntArray]:

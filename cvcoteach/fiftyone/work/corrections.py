@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,11 +17,20 @@ from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.store import audit as record
 from cvcoteach.fiftyone.store import fields as fo_fields
 from cvcoteach.fiftyone.store import runs
-from cvcoteach.fiftyone.store.audit import CHUNK, UNDO, Document, name_of
+from cvcoteach.fiftyone.store.audit import UNDO, Document, name_of
 from cvcoteach.fiftyone.store.fields import ACCEPTED, EXCLUDED, KEPT, SET, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
-from cvcoteach.fiftyone.work.actions import CHANGED_ELSEWHERE, Action, audit_of, change_of, read_samples
+from cvcoteach.fiftyone.work.actions import (
+    CARRIED,
+    CHANGED_ELSEWHERE,
+    Action,
+    audit_of,
+    change_of,
+    chunks,
+    read_samples,
+)
 from cvcoteach.fiftyone.work.actions import settle as settle
+from cvcoteach.fiftyone.work.edits import catch_up, edited
 
 NOT_IN_RUN = "not part of the run"
 RELABELLED = "relabelled since the run"
@@ -79,7 +88,7 @@ def accept_suggestions(
                 return WITHOUT_SUGGESTION
         return _with_class(label, suggested), ACCEPTED
 
-    return _correct(Action(dataset, results, "accept", who), ids, decide)
+    return _correct(Action(dataset, results, "accept", who), ids, decide, edits_stay=True)
 
 
 def keep_labels(
@@ -123,7 +132,7 @@ def undo_corrections(
     """
     results = runs.load(dataset, brain_key)
     audit = audit_of(dataset, results)
-    settle(dataset, results)
+    catch_up(dataset, results)
     if ids is not None:
         done = _take_back(Action(dataset, results, UNDO, who), fo_fields.object_ids(ids), None)
         if done is None:
@@ -139,6 +148,11 @@ def undo_corrections(
         skipped.update(done.left_alone)
         if done.ids:
             return replace(done, left_alone=skipped)
+    if not skipped and _corrected_elsewhere(dataset, results):
+        raise InputError(
+            "there is no correction to take back: those on the samples were made in the dataset that this one was "
+            "cloned or imported from, and can be taken back there."
+        )
     raise InputError(_why_not_undone(skipped) if skipped else "there is no correction to take back.")
 
 
@@ -150,8 +164,8 @@ def history(dataset: Any, brain_key: str | None = None) -> pd.DataFrame:
     return record.frame(dataset, runs.load(dataset, brain_key).config.run_id if brain_key else None)
 
 
-def _correct(doing: Action, ids: Sequence[str], decide: Decide) -> Correction:
-    """Carry out what `decide` says of each sample."""
+def _correct(doing: Action, ids: Sequence[str], decide: Decide, *, edits_stay: bool = False) -> Correction:
+    """Carry out what `decide` says of each sample. edits_stay: leave alone what was last edited by other means."""
     dataset, results, what = doing.dataset, doing.results, doing.what
     if not len(ids):
         raise InputError("no samples are chosen; select some, or open one.")
@@ -159,18 +173,20 @@ def _correct(doing: Action, ids: Sequence[str], decide: Decide) -> Correction:
         _check_writable(dataset, results)
     fields, label_field = results.fields, results.config.label_field
     wanted = fo_fields.object_ids(ids)
+    catch_up(dataset, results)  # an edit by other means is on record before what is done about it
     names = ("filepath", label_field, fields.review, fields.suggested, fields.is_issue)
-    for chunk in _chunks(wanted):
+    for chunk in chunks(wanted):
         # in this order: a correction made after the lengths are read takes our link's place, one made before is written
         lengths = doing.audit.lengths(chunk)
         settle(dataset, results)
         changes, n_seen = [], 0
+        by_others = edited(dataset, results, chunk) if edits_stay else set()
         judged = {chunk[i] for i in np.flatnonzero(results.rows(list(map(str, chunk))) >= 0)}
         for sample in read_samples(dataset, list(judged), names):
             if sample.get(fields.review) is None or sample.get(fields.suggested) is None:
                 continue
             n_seen += 1
-            decided = decide(sample)
+            decided = RELABELLED if sample["_id"] in by_others else decide(sample)
             if isinstance(decided, str):
                 doing.leave(decided)
             else:
@@ -187,13 +203,17 @@ def _take_back(doing: Action, ids: Sequence[ObjectId], action: Document | None) 
     """Take back what stands of the samples' corrections (of `action` only, if given); return None if nothing stands."""
     dataset, results = doing.dataset, doing.results
     label_field, found = results.config.label_field, False
-    for chunk in _chunks(ids):
+    for chunk in chunks(ids):
         lengths = doing.audit.lengths(chunk)
         settle(dataset, results)
         tops = doing.audit.effective(list(lengths))
+        by_others = [sample_id for sample_id, link in tops.items() if link.get("noticed")]
+        for sample_id in by_others:
+            del tops[sample_id]
         if action is not None:
             tops = {sample_id: link for sample_id, link in tops.items() if link["action"] == action["_id"]}
-        found = found or bool(tops)
+        found = found or bool(tops or by_others)
+        doing.leave(CHANGED_ELSEWHERE, len(by_others))
         names = ("filepath", label_field, results.fields.review, results.fields.suggested)
         changes, n_seen = [], 0
         for sample in read_samples(dataset, list(tops), names):
@@ -209,6 +229,14 @@ def _take_back(doing: Action, ids: Sequence[ObjectId], action: Document | None) 
     if action is not None:
         doing.took_back(action)
     return Correction(UNDO, tuple(doing.ids), doing.left_alone) if found else None
+
+
+def _corrected_elsewhere(dataset: Any, results: FindLabelIssuesResults) -> bool:
+    """Return whether samples carry corrections that are not on record of this dataset."""
+    suggested = results.fields.suggested
+    samples = dataset._sample_collection.find({f"{suggested}.{CARRIED}": {"$ne": None}}, {f"{suggested}.{CARRIED}": 1})
+    carried = [sample[suggested][CARRIED] for sample in samples]
+    return audit_of(dataset, results).n_known(carried) < len(carried)
 
 
 def _why_not_undone(left_alone: Mapping[str, int]) -> str:
@@ -228,20 +256,21 @@ def _check_writable(dataset: Any, results: FindLabelIssuesResults) -> None:
         raise InputError(f"the field {label_field!r} is read-only; its labels can be kept or excluded, not changed.")
 
 
-def _chunks(ids: Sequence[ObjectId]) -> Iterator[list[ObjectId]]:
-    once = list(dict.fromkeys(ids))
-    for start in range(0, len(once), CHUNK):
-        yield once[start : start + CHUNK]
-
-
 def _unchanged(results: FindLabelIssuesResults, status: str) -> Decide:
     label_field = results.config.label_field
     return lambda sample: (sample.get(label_field), status)
 
 
 def _same(one: Document | None, other: Document | None) -> bool:
-    """Return whether two labels are the same to the last attribute; a confidence of NaN equals itself."""
-    return bson.encode({"label": one}) == bson.encode({"label": other})
+    """Return whether two labels are the same to the last attribute; a confidence of NaN equals itself.
+
+    FiftyOne leaves out attributes that are None where it saves a whole sample, so that these do not count.
+    """
+    return bson.encode({"label": _set_attributes(one)}) == bson.encode({"label": _set_attributes(other)})
+
+
+def _set_attributes(label: Document | None) -> Document | None:
+    return None if label is None else {name: label[name] for name in sorted(label) if label[name] is not None}
 
 
 def _with_class(label: Document | None, name: str) -> Document:

@@ -19,6 +19,7 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.audit import COLUMNS
 from cvcoteach.fiftyone.store.fields import EXCLUDED, Fields
 from cvcoteach.fiftyone.work import corrections
+from cvcoteach.fiftyone.work.edits import catch_up
 
 KINDS = ("imagefolder", "csv", "dataset")
 
@@ -36,7 +37,7 @@ def export_corrected(
     """
     check_target(kind, to)
     results = runs.load(samples._dataset, brain_key)
-    corrections.settle(samples._dataset, results)
+    catch_up(samples._dataset, results)
     view = _kept(samples, results)
     if len(view) == 0:
         raise InputError("there is no sample with a label to export.")

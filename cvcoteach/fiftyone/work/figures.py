@@ -43,6 +43,10 @@ class Headline:
     """Samples of each review status."""
     n_left: int
     """Flagged samples nobody has reviewed."""
+    n_found_wrong: int = 0
+    """Reviewed labels that turned out wrong."""
+    checked_wrong: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Of the random checks done: how many were flagged, how many of these wrong, how many not flagged, and wrong."""
 
     @property
     def n_reviewed(self) -> int:
@@ -53,7 +57,9 @@ class Headline:
 def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     """Compute the figures of a run, with what reviews have shown so far."""
     issues = results.issues
-    noise_ratio = float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()) if issues.has_signal else None
+    noise_ratio = None
+    if issues.has_signal:  # rounded as the summary of a run is, so that all pages say the same
+        noise_ratio = round(float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()), 4)
     checks = spot_checks(issues)
     n_checked = _done_in_order(checks, done)
     checked = None
@@ -71,7 +77,19 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
         n_checked=n_checked,
         counts=done.counts,
         n_left=int(done.left(results).sum()),
+        n_found_wrong=int(done.was_wrong.sum()),
+        checked_wrong=_checked(issues, checks, done, n_checked),
     )
+
+
+def _checked(
+    issues: LabelIssues, checks: ReviewSample | None, done: Reviews, n_checked: int
+) -> tuple[int, int, int, int]:
+    if checks is None:
+        return 0, 0, 0, 0
+    rows = checks.indices[:n_checked]
+    flags, wrong = issues.is_label_issue[rows], done.was_wrong[rows]
+    return int(flags.sum()), int((flags & wrong).sum()), int((~flags).sum()), int((~flags & wrong).sum())
 
 
 def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray) -> Readout:

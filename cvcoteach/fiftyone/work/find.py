@@ -168,7 +168,7 @@ def _run(source: Source, folder: Path, settings: Settings, machine: Machine | No
     from cvcoteach.pipeline.run_folder import OtherRunError
 
     def find() -> RunResults:
-        return find_issues(source, folder, settings, machine, watcher=watcher)
+        return find_issues(source, folder, settings, machine, page=False, watcher=watcher)
 
     try:
         return find()

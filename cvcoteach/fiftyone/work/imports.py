@@ -18,10 +18,14 @@ from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.fiftyone.work.subset import issues_of_rows
-from cvcoteach.issues.label_issues import LabelIssues
+from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
 from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
 from cvcoteach.noise_model.posterior import fit_posterior
+from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 from cvcoteach.pipeline.results import RunResults
+
+_ALONE = 1e-3  # images, so that a class without any has a row
 
 
 def import_label_issues(
@@ -211,12 +215,22 @@ def _check_order(what: str, theirs: npt.NDArray[np.object_], data: Labelled) -> 
         )
 
 
+def _counted(labels: IntArray, suggested: IntArray, k: int) -> tuple[Transition, FloatArray]:
+    """Return P(given = j | suggested = i), (K, K), and P(suggested = i), (K,)."""
+    if k > MANY_CLASSES:
+        pairs, counts = np.unique(suggested * k + labels, return_counts=True)
+        sizes = (np.bincount(suggested, minlength=k) + _ALONE).astype(np.float64)
+        found = SparseTransition(1 / sizes, np.zeros(k), np.array(_ALONE), pairs, counts.astype(np.float64))
+        return found, sizes / sizes.sum()
+    joint = pairs_counted(suggested, labels, k) + _ALONE * np.eye(k)
+    return joint / joint.sum(axis=1, keepdims=True), joint.sum(axis=1) / joint.sum()
+
+
 def _bare(
     labels: IntArray, names: Sequence[str], flags: BoolArray, quality: FloatArray, suggested: IntArray
 ) -> LabelIssues:
     """Return issues of which only flags, scores and suggestions are known."""
-    k = len(names)
-    joint = np.bincount(suggested * k + labels, minlength=k * k).reshape(k, k) + 1e-3 * np.eye(k)
+    transition, prior = _counted(labels, suggested, len(names))
     return LabelIssues(
         labels=labels,
         predicted=suggested,
@@ -224,8 +238,8 @@ def _bare(
         is_label_issue=flags,
         suggested=suggested,
         suggested_prob=np.where(suggested == labels, quality, 1 - quality),
-        transition=joint / joint.sum(axis=1, keepdims=True),
-        prior=joint.sum(axis=1) / joint.sum(),
+        transition=transition,
+        prior=prior,
         class_names=tuple(names),
         filter_by="cleanlab",
         has_signal=False,

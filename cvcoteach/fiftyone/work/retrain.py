@@ -17,7 +17,8 @@ from cvcoteach.data.splits import held_out
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import EXCLUDED
 from cvcoteach.fiftyone.store.labelled import check_vector_field, left_out, stack_vectors
-from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work import browse
+from cvcoteach.fiftyone.work.edits import catch_up
 
 if TYPE_CHECKING:
     from cvcoteach.coteaching.estimator import CoTeaching
@@ -49,10 +50,9 @@ class BeforeAndAfter:
         kept = f" The model is in {self.folder}." if self.folder else ""
         if self.without_file:
             kept = f" {left_out(self.without_file, 'whose file is missing')}{kept}"
-        return (
-            f"Accuracy {self.accuracy_before:.1%} before, {self.accuracy_after:.1%} after, "
-            f"on {self.n_test:,} samples that were not trained on.{kept}"
-        )
+        after = f"Accuracy {self.accuracy_after:.1%} after (Co-teaching on the corrected labels)"
+        before = f"{self.accuracy_before:.1%} before (plain training on the labels as they were given)"
+        return f"{after}, {before}, on {self.n_test:,} samples that were not trained on.{kept}"
 
 
 def retrain(
@@ -92,7 +92,7 @@ def retrain(
     from cvcoteach.coteaching.estimator import CoTeaching
 
     results = runs.load(samples._dataset, brain_key)
-    corrections.settle(samples._dataset, results)
+    catch_up(samples._dataset, results)
     folder = check_output(output, embeddings_field)
     data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
     noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.has_signal else None

@@ -5,8 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
+
 from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+
+_SOME = 20
+"""Samples of a run that tell when all of them came; hardly all of these are deleted."""
 
 
 def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
@@ -16,7 +21,7 @@ def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
     counts as relabelled if its label is not the one that the run judged and nobody has reviewed it. The database does
     the counting, and only samples modified since the run are read, so that a form may ask at every key stroke.
     """
-    n_added = dataset._sample_collection.count_documents(_later(results))
+    n_added = dataset._sample_collection.count_documents(_later(dataset, results))
     changes = (
         (n_added, "added and not checked"),
         (n_removed(dataset, results), "removed"),
@@ -28,12 +33,16 @@ def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
 def n_removed(dataset: Any, results: FindLabelIssuesResults) -> int:
     """Count the samples of the run that were deleted, in the database."""
     samples, judged = dataset._sample_collection, {results.fields.review: {"$in": list(STATUSES)}}
-    copies = samples.count_documents({**_later(results), **judged})  # made since, with the run's fields
+    copies = samples.count_documents({**_later(dataset, results), **judged})  # made since, with the run's fields
     return len(results.ids) - samples.count_documents(judged) + copies
 
 
-def _later(results: FindLabelIssuesResults) -> dict[str, Any]:
-    return {"created_at": {"$gt": datetime.fromisoformat(results.info["as_of"])}}
+def _later(dataset: Any, results: FindLabelIssuesResults) -> dict[str, Any]:
+    """Return the query for samples made after those of the run, which a clone or an import dates anew, all alike."""
+    as_of = datetime.fromisoformat(results.info["as_of"])
+    some = [ObjectId(sample_id.decode()) for sample_id in results.ids[:_SOME]]
+    there = dataset._sample_collection.find({"_id": {"$in": some}}, {"created_at": 1})
+    return {"created_at": {"$gt": max([as_of, *(sample["created_at"] for sample in there)])}}
 
 
 def _n_relabelled(dataset: Any, results: FindLabelIssuesResults) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,31 @@ def copies_sentence(content: Mapping[str, Any]) -> str:
         return ""
     copies = f"{n:,} {'image is an exact copy' if n == 1 else 'images are exact copies'} of another one"
     return f"{copies}; {against:,} images contradict a copy by their label." if against else f"{copies}."
+
+
+_SINCE = (
+    ("fixed", "flagged then, changed since, not flagged now"),
+    ("still_flagged", "flagged then and now"),
+    ("new", "flagged now only"),
+    ("cleared", "flagged then, unchanged, no longer flagged"),
+    ("labels_changed", "of all labels"),
+    ("images_added", ""),
+    ("images_removed", ""),
+)
+"""Figures of `earlier_runs.difference`, and what they count."""
+
+
+def since_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what has changed since the run before, as rows of name, number and meaning; empty where there is none."""
+    since = content["summary"].get("since")
+    if since is None:
+        return []
+    return [(name.replace("_", " "), f"{since[name]:,}", meaning) for name, meaning in _SINCE]
+
+
+def since_title(content: Mapping[str, Any]) -> str:
+    """Return the heading over `since_rows`."""
+    return f"Since the run in {Path(content['summary']['since']['run']).name}"
 
 
 def blind_sample(results: RunResults, most: int = 2_000) -> ReviewSample | None:

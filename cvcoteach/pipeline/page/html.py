@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from cvcoteach.pipeline.page.content import copies_sentence
+from cvcoteach.pipeline.page.content import copies_sentence, since_rows, since_title
 from cvcoteach.pipeline.page.markdown import RELIABILITY, reliability_rows, review_sentences
 
 _MOST_CLASSES = 30
@@ -92,8 +92,19 @@ def _headline(content: Mapping[str, Any]) -> str:
         f'<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd><dd class="more">{_text(more)}</dd></div>'
         for value, name, more in tiles
     )
-    said = "" if content["reviews"] is None else _reviews(content["reviews"])
+    said = _since(content) + ("" if content["reviews"] is None else _reviews(content["reviews"]))
     return f'<div class="lead">{lead}{note}</div><dl class="tiles">{shown}</dl>{said}'
+
+
+def _since(content: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{_text(name)}</th><td>{number}</td><td>{_text(meaning)}</td></tr>'
+        for name, number, meaning in since_rows(content)
+    )
+    if not rows:
+        return ""
+    title = _text(since_title(content))
+    return f'<div class="reviews" id="since"><h2>{title}</h2><table><tbody>{rows}</tbody></table></div>'
 
 
 def _reviews(reviews: Mapping[str, Any]) -> str:

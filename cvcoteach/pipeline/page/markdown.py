@@ -6,7 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvcoteach.pipeline.page.content import copies_sentence, interval_text
+from cvcoteach._validation import counted
+from cvcoteach.pipeline.page.content import copies_sentence, interval_text, since_rows, since_title
 
 _MOST_ROWS = 20
 
@@ -29,6 +30,8 @@ def markdown(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) ->
         ("Expected recall", interval_text(summary["expected_recall"])),
     ]
     parts.append(table(("", ""), headline))
+    if since := since_rows(content):
+        parts += [f"## {cell(since_title(content))}", table(("", "", ""), since)]
     if content["reviews"] is not None:
         parts += ["## Reviews", "\n".join(review_sentences(content["reviews"]))]
         if content["reviews"]["reliability"]:
@@ -56,19 +59,19 @@ def markdown(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) ->
 def review_sentences(reviews: Mapping[str, Any]) -> list[str]:
     """Return what people decided, and how often they agreed with us, as sentences."""
     lines = [
-        f"{reviews['n_reviewed']:,} images reviewed: {reviews['n_relabelled']:,} relabelled, {reviews['n_kept']:,} "
-        f"kept, {reviews['n_excluded']:,} excluded."
+        f"{counted(reviews['n_reviewed'], 'image')} reviewed: {reviews['n_relabelled']:,} relabelled, "
+        f"{reviews['n_kept']:,} kept, {reviews['n_excluded']:,} excluded."
     ]
     for name, what in (("agreed_blind", "without our suggestion"), ("agreed_not_blind", "with our suggestion in view")):
         share = reviews[name]
         if share["of"]:
             lines.append(
-                f"Reviewed {what}, people agreed with us about {share['agreed']:,} of {share['of']:,} images "
+                f"Reviewed {what}, people agreed with us about {share['agreed']:,} of {counted(share['of'], 'image')} "
                 f"({share['agreed'] / share['of']:.0%})."
             )
     if reviews["n_measured"]:
         lines.append(
-            f"Measured from {reviews['n_measured']:,} images judged blind: precision "
+            f"Measured from {counted(reviews['n_measured'], 'image')} judged blind: precision "
             f"{interval_text(reviews['measured_precision'])}, recall {interval_text(reviews['measured_recall'])}."
         )
     return lines

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -79,25 +80,50 @@ def report(run: str | Path, settings: ReportSettings | None = None, watcher: Wat
     if settings.corrections is not None:
         sample = blind_sample(results)
         reviews = Reviews.read(settings.corrections, results, root_of(results.source), sample)
-    content = content_of(results, finished.record, reviews)
     shown = listed(results, settings.blind, None if reviews is None else reviews.decided)
-    if settings.format != "html":
+    source = _source(finished, watcher) if settings.format == "html" else None
+    with _record_of(results.folder):
+        content = content_of(results, finished.record, reviews)
+        if settings.format == "html":
+            return _page(results, content, shown, source, settings.pictures, reviews)
         records = image_records(results, shown.images)
         if settings.format == "markdown":
             return markdown(content, records)
         return json.dumps({**content, "images": records}, ensure_ascii=False, indent=2) + "\n"
-    source = _source(finished, watcher)
-    return _page(results, content, shown, source, settings.pictures, reviews)
 
 
-def write_page(file: Path, results: RunResults, record: Mapping[str, Any], source: Source) -> None:
+@contextmanager
+def _record_of(folder: Path) -> Iterator[None]:
+    """Raise InputError for what a damaged run.json makes Python raise: anybody may have edited it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{folder / 'run.json'} is damaged ({type(error).__name__}: {error}); find the issues again, in another "
+            "folder."
+        ) from error
+
+
+def is_page(file: Path) -> bool:
+    """Return whether a file that exists is a web page, which a report may replace."""
+    with open(file, "rb") as opened:
+        return opened.read(15).lower() in (b"", b"<!doctype html>")
+
+
+def write_page(
+    file: Path, results: RunResults, record: Mapping[str, Any], source: Source, reviews: Reviews | None = None
+) -> None:
     """Write the page of a run that has just finished.
 
-    record: the content of its run.json; source: the images that the run judged, in its order.
+    record: the content of its run.json; source: the images that the run judged, in its order; reviews: what people
+    decided since.
 
     Raises InputError where the disk is full.
     """
-    text = _page(results, content_of(results, record), listed(results), source, PICTURES, None)
+    shown = listed(results, reviewed=None if reviews is None else reviews.decided)
+    text = _page(results, content_of(results, record, reviews), shown, source, PICTURES, reviews)
     with replacing(file) as out:
         out.write(text.encode("utf-8", "replace"))
 

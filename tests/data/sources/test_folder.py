@@ -28,10 +28,10 @@ def test_class_folders_become_labels_in_lexicographic_order(tmp_path: Path) -> N
 
 
 def test_hidden_files_are_ignored_and_other_files_are_noted(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.jpg", "b/2.jpg", "a/.DS_Store", "a/notes.txt", "b/raw.heic", ".git/x.jpg", "__MACOSX/a.jpg")
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "a/.DS_Store", "a/notes.txt", "b/raw.cr3", ".git/x.jpg", "__MACOSX/a.jpg")
     source = read_source(tmp_path)
     assert source.paths == ("a/1.jpg", "b/2.jpg")
-    assert source.notes == ("2 files are not images by their name and were left out: .heic, .txt.",)
+    assert source.notes == ("2 files are not images by their name and were left out: .cr3, .txt.",)
 
 
 def test_a_class_folder_without_images_is_noted_and_is_no_class(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.images import load_images
-from cvcoteach.data.sources import Source, read_dataset, read_source
+from cvcoteach.data.parts import place_of
+from cvcoteach.data.sources import Source, read_dataset, read_source, unpacked
 from cvcoteach.data.sources.registry import read_unlabelled
 from cvcoteach.data.sources.source import Choices
 
@@ -93,9 +94,10 @@ def test_images_are_unpacked_once_and_again_when_they_change(tmp_path: Path, cac
     made().to_parquet(tmp_path / "x.parquet")
     files = read_source(tmp_path / "x.parquet").files
     assert files is not None
-    before = Path(files[0]).stat().st_mtime_ns
+    pack = place_of(files[0])[0]
+    before = Path(pack).stat().st_mtime_ns
     assert read_source(tmp_path / "x.parquet").files == files
-    assert Path(files[0]).stat().st_mtime_ns == before
+    assert Path(pack).stat().st_mtime_ns == before
     made(image=[picture(20 - i) for i in range(6)]).to_parquet(tmp_path / "x.parquet")
     changed = read_source(tmp_path / "x.parquet")
     assert load_images(changed, 8).pixels[0, 0, 0, 0] == 200
@@ -114,24 +116,31 @@ def test_the_images_of_another_split_or_column_stay(tmp_path: Path) -> None:
         *[read_source(tmp_path / "saved", split=split).files or () for split in ("train", "test")],
         *[read_source(tmp_path / "two.parquet", path_column=column).files or () for column in ("image", "mask")],
     ]
-    assert all(each and all(Path(file).is_file() for file in each) for each in files)
+    assert all(each and all(Path(place_of(file)[0]).is_file() for file in each) for each in files)
 
 
-def test_a_write_that_breaks_off_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_breaks_off_leaves_nothing_half(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made().to_parquet(tmp_path / "x.parquet")
-    write, n = Path.write_bytes, 0
 
-    def breaks(path: Path, data: bytes) -> int:
-        nonlocal n
-        n += 1
-        if n == 4:
-            raise KeyboardInterrupt
-        return write(path, data)
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", breaks)
-    with pytest.raises(KeyboardInterrupt):
-        read_source(tmp_path / "x.parquet")
-    monkeypatch.setattr(Path, "write_bytes", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(unpacked, "save_array", stops)
+        with pytest.raises(KeyboardInterrupt):
+            read_source(tmp_path / "x.parquet")
+    assert not [each for each in (cache / "unpacked").iterdir() if each.suffix != ".lock"]
+    is_right(read_source(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("name", ["images", "ends.npy"])
+def test_unpacked_images_that_are_damaged_are_unpacked_again(tmp_path: Path, cache: Path, name: str) -> None:
+    made().to_parquet(tmp_path / "x.parquet")
+    read_source(tmp_path / "x.parquet")
+    [file] = cache.glob(f"unpacked/*/{name}")
+    file.write_bytes(file.read_bytes()[:-5])
     is_right(read_source(tmp_path / "x.parquet"))
 
 

@@ -119,7 +119,7 @@ def test_an_array_that_unpacks_to_far_more_than_images_do_is_refused(
     images = np.zeros((100, 64, 64), np.uint8)
     np.savez_compressed(tmp_path / "bomb.npz", images=images, labels=np.arange(100) % 2)
     assert len(read_source(tmp_path / "bomb.npz")) == 100
-    monkeypatch.setattr(npz, "_ALWAYS_UNPACKED", 2**16)
+    monkeypatch.setattr(npz, "ALWAYS_UNPACKED", 2**16)
     with pytest.raises(InputError, match=r"images in bomb.npz would unpack .* save it unpacked, with numpy.savez"):
         read_source(tmp_path / "bomb.npz")
     np.savez(tmp_path / "whole.npz", images=images, labels=np.arange(100) % 2)

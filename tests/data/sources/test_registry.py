@@ -15,6 +15,8 @@ from tests.data.sources.files import touch
 def test_what_does_not_exist_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         read_source(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"does not exist; .* A dataset of Hugging Face's hub is hf://nobody/pets"):
+        read_source("nobody/pets")
 
 
 def test_a_file_of_another_kind_gets_a_sentence(tmp_path: Path) -> None:

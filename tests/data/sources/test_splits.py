@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import read_source, read_unlabelled
+from cvcoteach.data.sources import Choices, read_source, read_unlabelled
 from tests.data.sources.files import pets as pets
 from tests.data.sources.files import save, touch, write
 
@@ -41,7 +41,7 @@ def test_one_split_of_a_folder_keeps_its_names(tmp_path: Path) -> None:
     assert source.paths == ("test/cat/2.png", "test/dog/1.png")
     assert source.splits is None
     assert source.location == source.root == root
-    assert len(read_unlabelled(root, split="test")) == 2
+    assert len(read_unlabelled(root, Choices(split="test"))) == 2
     with pytest.raises(InputError, match=r"--split is 'dev', but .* holds the folders test, train"):
         read_source(root, split="dev")
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.images import load_images
+from cvcoteach.data.images import load_images, natural_size
+from cvcoteach.data.parts import place_of
 from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.sources.registry import has_labels, read_unlabelled
 
@@ -76,3 +80,51 @@ def test_what_has_no_label_gets_a_sentence_or_a_prediction(tmp_path: Path) -> No
     two = write(tmp_path / "two", cls=lambda i: i % 3, left_png=lambda i: np.zeros((6, 6, 3), np.uint8))
     with pytest.raises(InputError, match="holds several images of the sample '000000'"):
         read_source(two)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_heads_of_every_kind_are_read_as_tarfile_reads_them(tmp_path: Path, form: int) -> None:
+    """Names of every length, in words of every script, folders and links between the files."""
+    names = ["a", "b" * 70, "f/" * 40 + "g" * 60, "ü" * 40, "h/i"]
+    if form != tarfile.USTAR_FORMAT:
+        names += ["x" * 180, "long/" * 60 + "y"]
+    with tarfile.open(tmp_path / "x.tar", "w", format=form) as archive:
+        for i, name in enumerate(names):
+            picture = io.BytesIO()
+            Image.fromarray(np.full((6, 6, 3), i * 10, np.uint8)).save(picture, "PNG")
+            folder = tarfile.TarInfo(f"folder{i}")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+            for ending, content in (("png", picture.getvalue()), ("cls", str(i % 2).encode())):
+                entry = tarfile.TarInfo(f"{name}.{ending}")
+                entry.size, entry.mtime = len(content), 1e9 + 0.5 if form == tarfile.PAX_FORMAT and i == 1 else 0
+                archive.addfile(entry, io.BytesIO(content))
+            link = tarfile.TarInfo(f"link{i}.png")
+            link.type, link.linkname = tarfile.SYMTYPE, "a.png"
+            archive.addfile(link)
+    source = read_source(tmp_path / "x.tar")
+    assert source.paths == tuple(f"x.tar/{name}.png" for name in names)
+    assert source.labels.tolist() == [i % 2 for i in range(len(names))]
+    assert load_images(source, 6).pixels[:, 0, 0, 0].tolist() == [i * 10 for i in range(len(names))]
+
+
+def test_images_are_read_out_of_a_shard_where_it_lies(tmp_path: Path) -> None:
+    folder = write(tmp_path / "shards", cls=lambda i: i % 3)
+    source = read_source(folder)
+    assert not (tmp_path / "cache" / "unpacked").exists()
+    assert {place_of(file)[0] for file in source.files or ()} == {str(file) for file in folder.iterdir()}
+    assert natural_size(source) == 6
+    shard = folder / "shard-002.tar"
+    shard.write_bytes(shard.read_bytes()[: place_of((source.files or ())[-1])[1]])
+    assert load_images(source, 6).errors[11].endswith("ends before it does")
+
+
+def test_an_image_that_changes_in_its_shard_is_seen(tmp_path: Path) -> None:
+    folder = write(tmp_path / "shards", cls=lambda i: i % 3)
+    before = load_images(read_source(folder), 6)
+    with wds.TarWriter(str(folder / "shard-001.tar")) as sink:
+        for i in range(5, 10):
+            sink.write({"__key__": f"{i:06}", "png": np.full((6, 6, 3), 200 + i, np.uint8), "cls": i % 3})
+    after = load_images(read_source(folder), 6)
+    assert after.pixels[:, 0, 0, 0].tolist() == [*range(0, 50, 10), *range(205, 210), 100, 110]
+    assert after.content_key != before.content_key

@@ -15,9 +15,15 @@ APP = """
 const calls = [], later = setTimeout;
 let open = "one", press;
 Object.assign(globalThis, {
+  setInterval: (then) => (globalThis.tick = then),
   setTimeout: (then, ms) => later(then, ms / 200).unref(), // half a minute is .15 s
-  location: { get search() { return `?id=${open}`; } },
-  document: { querySelector: (selector) => (selector === '[data-cy="modal"]' ? {} : null) },
+  location: { pathname: '/datasets/shapes', get search() { return `?id=${open}`; } },
+  document: {
+    querySelector: (selector) => (selector === '[data-cy="modal"]' && !globalThis.closed ? {} : null),
+    getElementById: (id) => globalThis.bar,
+    createElement: () => ({ style: {}, remove: () => (globalThis.bar = null) }),
+    body: { appendChild: (bar) => (globalThis.bar = bar) },
+  },
   addEventListener: (_, listener) => (press = (key) => listener({ key, target: {} })),
   __foo__: { executeOperator: (_, { what, sample_id }, { callback }) => {
     calls.push([what, sample_id]);
@@ -72,3 +78,22 @@ def test_where_the_next_sample_does_not_open_the_keys_pressed_ahead_are_forgotte
 )
 def test_a_press_that_fails_takes_those_after_it_along_and_none_that_comes_later(answer: str) -> None:
     assert reviewed(answer, "a", "k", "wait", "e") == [["accept", "one"], ["exclude", "one"]]
+
+
+@pytest.mark.slow
+def test_what_the_keys_do_is_shown_while_a_sample_is_open_in_a_dataset_with_a_run() -> None:
+    story = f"""{APP}
+    function answer(what, callback) {{ callback({{ result: {{ hint: "a accept" }} }}); }}
+    {SCRIPT.read_text()}
+    const said = [], wait = () => new Promise((resolve) => later(resolve, 30));
+    (async () => {{
+      globalThis.closed = true; tick(); await wait(); said.push(calls.length);
+      globalThis.closed = false; tick(); await wait(); tick(); tick(); said.push(calls.length, bar.textContent);
+      globalThis.closed = true; tick(); said.push(bar);
+      console.log(JSON.stringify(said));
+    }})();
+    """
+    node, _ = compute_driver_executable()
+    said = subprocess.run([node, "-e", story], capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout) == [0, 1, "a accept", None]

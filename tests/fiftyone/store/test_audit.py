@@ -28,6 +28,8 @@ def test_the_record_says_who_when_what_and_is_never_shortened(run: Any) -> None:
         ["unreviewed", "accepted"],
         ["accepted", "unreviewed"],
     ]
+    assert record["action"].tolist() == ["accepted", "unreviewed"]
+    assert record["action_id"].nunique() == 2
     assert record["when"].is_monotonic_increasing
     assert set(record["run"]) == {"label_issues"}
 

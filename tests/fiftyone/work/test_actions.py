@@ -16,7 +16,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.store import audit, runs
 from cvcoteach.fiftyone.store.audit import Audit
 from cvcoteach.fiftyone.store.fields import Fields
-from cvcoteach.fiftyone.work import corrections
+from cvcoteach.fiftyone.work import actions, corrections
 from tests.fiftyone.calls import in_a_fresh_process, status
 
 FIELDS = Fields("label_issues")
@@ -224,7 +224,7 @@ def test_an_undo_killed_between_its_parts_is_finished_by_the_next(
 ) -> None:
     """The action before it is not taken back in its stead."""
     before, one = run.raw_labels(), run.ids[0]
-    monkeypatch.setattr(corrections, "CHUNK", 4)
+    monkeypatch.setattr(actions, "CHUNK", 4)
     corrections.set_label(run.dataset, [one], "spiral")
     set_ = run.raw_labels()
     corrections.accept_suggestions(run.dataset, [i for i in run.wrong_ids if i != one])

@@ -71,8 +71,8 @@ def test_the_operator_tells_before_and_after(noisy: Any) -> None:
     assert variant == "success"
     figures = runs.load(noisy.dataset).info["accuracy"]
     assert message == (
-        f"Accuracy {figures['before']:.1%} before, {figures['after']:.1%} after, "
-        "on 15 samples that were not trained on."
+        f"Accuracy {figures['after']:.1%} after (Co-teaching on the corrected labels), {figures['before']:.1%} before "
+        "(plain training on the labels as they were given), on 15 samples that were not trained on."
     )
     assert noisy.raw_labels() == before
     assert any("epoch" in params["label"] for what, params in told if what == "set_progress")

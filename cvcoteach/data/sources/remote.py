@@ -1,0 +1,234 @@
+"""Addresses (`s3://`, `https://`, `zip://`, `hf://`) -> a copy in the cache, brought up to date at each call."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import filelock
+
+from cvcoteach._files import FULL, digest, in_bytes, write_json
+from cvcoteach._validation import InputError
+from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
+
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
+_HUB = re.compile(
+    r"hf://(?P<name>(?!datasets/|models/|spaces/|buckets/)[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?/?"
+)
+_TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json", ".xml"])
+"""Files that name images beside them: their whole folder is copied."""
+_WEB = ("http://", "https://")
+_AT_ONCE = 256
+"""Files fetched in one call, which file systems on the network do side by side."""
+_LIST = "files.json"
+
+
+def is_address(source: object) -> bool:
+    """Return whether a source is an address, not a path."""
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
+
+
+def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
+    """Return the path of a source: of an address, that of its copy in the cache, in which what has changed is new.
+
+    Args:
+        source: a path, which is returned as it is, or an address that fsspec knows, or `hf://OWNER/NAME[/CONFIG]`, a
+            dataset of Hugging Face's hub. A table of paths is copied with all that lies in its folder.
+        cache_dir: where the copy is; None: the environment's cache, else the user's.
+
+    Raises:
+        InputError: with one sentence, where it cannot be reached, or there is no room.
+    """
+    if not is_address(source):
+        return Path(source)
+    address = str(source)
+    shown = shown_address(address)
+    home = cache_folder(cache_dir) / "remote" / digest(address)[:24]
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(home / ".lock"):
+            if found := _HUB.fullmatch(address):
+                return _from_hub(found["name"], found["config"], home)
+            return _from_file_system(address, shown, home)
+    except OSError as error:
+        full = error.errno in FULL
+        raise InputError(
+            f"{shown} cannot be copied into {home} ({'the disk is full' if full else error.strerror or error}); "
+            f"{CACHE_VARIABLE} names another folder."
+        ) from error
+
+
+def shown_address(address: str) -> str:
+    """Return an address without user, password and query, which may be secret."""
+    return re.sub(r"\?[^:]*", "?…", re.sub(r"://[^/@\s]+@", "://…@", address))
+
+
+# -- file systems --
+
+
+def _from_file_system(address: str, shown: str, home: Path) -> Path:
+    with _reached(shown):
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
+        system, root = fsspec.core.url_to_fs(address)
+        if isinstance(system, LocalFileSystem):
+            return Path(root)
+        system.invalidate_cache()
+        listed = _listed(system, root, address)
+    if not listed.files:
+        raise InputError(f"{shown} holds no files.")
+    target = home / (_plain(PurePosixPath(listed.base).name) or _plain(_archive(address)) or "data")
+    _bring(system, _relative(listed, shown), target, shown)
+    return target / listed.inside
+
+
+@contextmanager
+def _reached(shown: str) -> Iterator[None]:
+    """Turn whatever a file system raises into one sentence: each raises what its own libraries do."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"{shown} takes a package that is not there ({error}): pip install 'cvcoteach[remote]'."
+        ) from error
+    except FileNotFoundError:
+        raise InputError(f"{shown} does not exist.") from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise InputError(_unreachable(shown, error)) from error
+    except Exception as error:
+        raise InputError(_unreachable(shown, error)) from error
+
+
+def _unreachable(shown: str, error: Exception) -> str:
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"{shown} cannot be reached ({shown_address(said)}); look at the address, the network and your access."
+
+
+def _archive(address: str) -> str:
+    """Return the name of the archive that an address ends in: `photos` of `zip://::/data/photos.zip`."""
+    return PurePosixPath(address.rsplit("::", 1)[-1].split("?")[0]).stem
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
+
+
+class _Listed(NamedTuple):
+    """What is copied of a file system."""
+
+    base: str
+    """The folder."""
+    files: Mapping[str, Mapping[str, Any]]
+    """Its files, and what is known about each."""
+    inside: str
+    """The one that was named, relative to the folder; empty for the folder itself."""
+
+
+def _listed(system: Any, root: str, address: str) -> _Listed:
+    about = system.info(root)
+    if about.get("type") == "directory":
+        if address.startswith(_WEB):
+            raise InputError(f"{shown_address(address)} is a folder on the web, which cannot be listed; name a file.")
+        return _Listed(root.strip("/"), system.find(root, detail=True), "")
+    folder, _, name = root.split("?")[0].rpartition("/")
+    files = {root: about}
+    if os.path.splitext(name)[1].lower() in _TABLES and not address.startswith(_WEB):
+        files = system.find(folder, detail=True)
+    return _Listed(folder.strip("/"), files, name)
+
+
+def _relative(listed: _Listed, shown: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return the files by their name in the copy. Raises InputError for a name that leads out of it."""
+    result = {}
+    for path, about in listed.files.items():
+        name = path.split("?")[0].strip("/").removeprefix(listed.base).strip("/")
+        if not name or ".." in name.split("/") or "\0" in name or "\\" in name or (os.name == "nt" and ":" in name):
+            raise InputError(f"{shown} holds the file {path!r}, whose name leads out of it; nothing is copied.")
+        result[name] = (path, about)
+    return result
+
+
+def _bring(system: Any, files: Mapping[str, tuple[str, Mapping[str, Any]]], target: Path, shown: str) -> None:
+    """Bring the copy up to date: fetch what is new or has changed, remove what is gone."""
+    home = target.parent
+    target.mkdir(exist_ok=True)
+    known = _known(home)
+    keys = {inside: _key(about) for inside, (_, about) in files.items()}
+    missing = [inside for inside, key in keys.items() if known.get(inside) != key or not (target / inside).is_file()]
+    needed = sum(int(files[inside][1].get("size") or 0) for inside in missing)
+    free = shutil.disk_usage(home).free
+    if needed > free:
+        raise InputError(
+            f"{shown} takes {in_bytes(needed)}, but {home} has {in_bytes(free)} free; {CACHE_VARIABLE} names another "
+            "folder."
+        )
+    for inside in known.keys() - keys.keys():
+        with suppress(OSError):
+            (target / inside).unlink()
+            for folder in list((target / inside).parents)[: inside.count("/")]:
+                folder.rmdir()  # until one is not empty
+    partial = home / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    done = {inside: key for inside, key in known.items() if keys.get(inside) == key}
+    try:
+        for start in range(0, len(missing), _AT_ONCE):
+            batch = missing[start : start + _AT_ONCE]
+            waiting = [str(partial / str(number)) for number in range(len(batch))]
+            with _reached(shown):
+                system.get([files[inside][0] for inside in batch], waiting)
+            for inside, file in zip(batch, waiting, strict=True):
+                (target / inside).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target / inside)
+                done[inside] = keys[inside]
+    finally:
+        write_json(home / _LIST, {"address": shown, "files": done})
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _key(about: Mapping[str, Any]) -> str:
+    """Return what tells whether a file has changed: all that its file system says about it."""
+    return digest(repr(sorted((str(field), str(value)) for field, value in about.items())))
+
+
+def _known(home: Path) -> dict[str, str]:
+    try:
+        files = json.loads((home / _LIST).read_text(encoding="utf-8"))["files"]
+        return {str(name): str(key) for name, key in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+# -- Hugging Face's hub --
+
+
+def _from_hub(name: str, config: str | None, home: Path) -> Path:
+    """Return a dataset of the hub, saved to disk in the cache; saved again where it has changed."""
+    shown = f"hf://{name}"
+    with _reached(shown):
+        import datasets
+
+        loaded = datasets.load_dataset(name, config) if config else datasets.load_dataset(name)
+    prints = {split: str(part._fingerprint) for split, part in loaded.items()}
+    folder = home / (name.split("/")[-1] + (f"-{config}" if config else ""))
+    if (folder / "dataset_dict.json").is_file() and _known(home) == prints:
+        return folder
+    partial = home / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    with _reached(shown):
+        loaded.save_to_disk(str(partial))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    write_json(home / _LIST, {"address": shown, "files": prints})
+    return folder

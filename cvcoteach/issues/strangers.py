@@ -1,0 +1,101 @@
+"""Strangers: images that belong to none of the classes, told by their features."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammainc
+from threadpoolctl import threadpool_limits
+
+from cvcoteach._validation import BoolArray, FloatArray, IntArray
+
+MARKED = 0.5
+"""An image above this probability is marked as a stranger."""
+
+_N_DIRECTIONS, _ROWS_PER_DIRECTION = 128, 20
+_N_FITTED = 5_000
+_LEAST_OF_CLASS = 3
+_CHUNK = 4_096  # rows
+_BY_CHANCE = 1e-3
+_TAIL = np.log(5.0)  # of an exponential distribution, one unit being the distance from its median to its 90 % quantile
+
+
+def strangers(
+    features: npt.NDArray[np.floating], labels: IntArray, typical: BoolArray, groups: IntArray | None = None
+) -> FloatArray:
+    """Return the probability that each image belongs to none of the classes, (n,), in [0, 1].
+
+    The score is the relative Mahalanobis distance in the leading principal components of the features: the distance to
+    the nearest class, less that to all images taken together. A tail that falls exponentially from the median through
+    the 90 % quantile, slower than those that we have seen, says how many images should lie beyond each score; what
+    lies there in excess are strangers (a local false discovery rate). Where nothing stands out, all are 0. Finds images
+    of another kind; a class that is as near to the others as these to each other is not found, nor are strangers that
+    make up a tenth of all images.
+
+    Args:
+        features: (n, d), any kind of numbers that describe images, the same for all.
+        labels: (n,) given, 0..K-1.
+        typical: (n,) images whose label is probably right, from which the classes are learned.
+        groups: (n,) numbers from 0 on; the images of a group, such as the frames of a video, count as one.
+
+    References:
+        Ren et al., A simple fix to Mahalanobis distance for improving near-OOD detection, 2021; Efron, Large-Scale
+        Inference, 2010.
+    """
+    n = len(features)
+    counts = np.bincount(labels[typical])
+    known = np.flatnonzero(counts >= _LEAST_OF_CLASS)
+    rows = np.flatnonzero(typical & np.isin(labels, known))
+    n_directions = min(_N_DIRECTIONS, features.shape[1], len(rows) // _ROWS_PER_DIRECTION)
+    if not len(known) or n_directions < 2:
+        return np.zeros(n)
+    with threadpool_limits(1):  # the same to the bit with any number of threads
+        rng = np.random.default_rng(0)
+        fitted = np.sort(rng.choice(n, min(n, _N_FITTED), replace=False))
+        sample = features[fitted].astype(np.float64)
+        center = sample.mean(axis=0)
+        directions = np.linalg.eigh(np.cov(sample - center, rowvar=False))[1][:, : -n_directions - 1 : -1]
+        x = np.empty((n, n_directions))
+        for start in range(0, n, _CHUNK):
+            x[start : start + _CHUNK] = (features[start : start + _CHUNK].astype(np.float64) - center) @ directions
+        share = np.ones(n) if groups is None else 1 / np.bincount(groups)[groups]
+        return _excess(_relative_distance(x, labels, rows, known), share)
+
+
+def _relative_distance(x: FloatArray, labels: IntArray, typical: IntArray, known: IntArray) -> FloatArray:
+    from sklearn.covariance import ledoit_wolf  # takes a second to import, and the command line's help reaches here
+
+    means = np.stack([x[typical[labels[typical] == k]].mean(axis=0) for k in known.tolist()])
+    place = np.searchsorted(known, labels[typical])
+    within = np.linalg.pinv(ledoit_wolf(x[typical] - means[place])[0], hermitian=True)
+    overall = np.linalg.pinv(ledoit_wolf(x)[0], hermitian=True)
+    nearest = np.full(len(x), np.inf)
+    own = _quadratic(x, within)
+    for mean in means:  # |x - m|² = x'Ax - 2 x'Am + m'Am
+        towards = within @ mean
+        np.minimum(nearest, own - 2 * (x @ towards) + mean @ towards, out=nearest)
+    return nearest - _quadratic(x - x.mean(axis=0), overall)
+
+
+def _quadratic(x: FloatArray, matrix: FloatArray) -> FloatArray:
+    result: FloatArray = np.einsum("ij,ij->i", x @ matrix, x)
+    return result
+
+
+def _excess(score: FloatArray, share: FloatArray) -> FloatArray:
+    """Return how much of what is at least as far out the tail does not explain, (n,), in [0, 1], beyond chance.
+
+    share: (n,) what each image counts for.
+    """
+    median, high = np.quantile(score, [0.5, 0.9])
+    if not high > median:
+        return np.zeros(len(score))
+    order = np.argsort(-score, kind="stable")
+    units = (score[order] - median) / (high - median)
+    expected = share.sum() / 2 * np.exp(-_TAIL * units)
+    beyond = np.cumsum(share[order])
+    by_chance = gammainc(beyond, expected)  # P(Poisson(expected) >= beyond)
+    excess = np.where((units > 1) & (by_chance < _BY_CHANCE), 1 - expected / beyond, 0)
+    result = np.empty(len(score))
+    result[order] = np.maximum.accumulate(excess[::-1])[::-1]
+    return result

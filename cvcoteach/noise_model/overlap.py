@@ -1,0 +1,108 @@
+"""Classes that overlap: the models cannot tell whose label an image has, so neither label is an error."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.noise_model.base import FLOOR, Probs, chunks
+
+SEPARABLE = 0.62
+"""Area under the ROC curve from which on labels of two classes count as told apart; 1/2 is chance."""
+
+_IN_PAIR = 0.3
+_SHARED = 0.25
+_LEAST_LABELS = 10
+_BELOW_CHANCE = 2.0  # standard errors
+
+
+def overlapping_pairs(labels: IntArray, probs: Probs) -> IntArray:
+    """Find pairs of classes whose labels the probabilities cannot tell apart.
+
+    Two conditions: at least a quarter of the labels of either class lies where the probabilities favor these two (their
+    sum is .3 or more, and the other is the strongest competitor), and over all images given either, log(p_i / p_j)
+    orders the labels hardly better than chance: the area under the ROC curve, plus its standard error, is below .62.
+    The second holds for a class that was split at random, not for classes that wrong labels mix: some images of either
+    are then easy to tell. Two classes alone cannot overlap; whether they can be told apart at all is `Signal.found`.
+
+    Args:
+        labels: (n,) given.
+        probs: (n, K) out of sample.
+
+    Returns:
+        (m, 2) class numbers, ascending within each row and from row to row.
+    """
+    k = probs.shape[1]
+    counts = np.bincount(labels, minlength=k)
+    if k < 3:
+        return np.empty((0, 2), np.int64)
+    pair, count = np.unique(_competitors(labels, probs), return_counts=True)
+    given, other = np.divmod(pair, k)
+    many = count >= np.maximum(_SHARED * counts[given], 1)
+    both = np.isin(given * k + other, (other * k + given)[many])
+    found = [
+        (i, j)
+        for i, j in zip(given[many & both].tolist(), other[many & both].tolist(), strict=True)
+        if i < j and min(counts[i], counts[j]) >= _LEAST_LABELS and not _told_apart(labels, probs, i, j)
+    ]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def overlap_groups(pairs: IntArray, n_classes: int) -> IntArray:
+    """Return a group for each class, (K,): the lowest class that it overlaps with, directly or through others."""
+    group = np.arange(n_classes)
+    for i, j in pairs.tolist():
+        group[group == max(group[i], group[j])] = min(group[i], group[j])
+    return group
+
+
+def count_as_one(posterior: FloatArray, labels: IntArray, group: IntArray) -> None:
+    """Give each label the probability of all classes of its group, and the others of the group none, in place.
+
+    Args:
+        posterior: (m, K).
+        labels: (m,) given.
+        group: (K,) as `overlap_groups` returns it.
+    """
+    shared = np.bincount(group, minlength=len(group))[group] > 1
+    rows = np.flatnonzero(shared[labels])
+    if not len(rows):
+        return
+    own = group == group[labels[rows]][:, None]
+    some = posterior[rows]
+    total = np.where(own, some, 0).sum(axis=1)
+    some[own] = 0
+    some[np.arange(len(rows)), labels[rows]] = total
+    posterior[rows] = some
+
+
+def _competitors(labels: IntArray, probs: Probs) -> IntArray:
+    """Return given · K + competitor of the images that have a strong one: the most probable other class."""
+    n, k = probs.shape
+    found = []
+    for rows in chunks(n, k):
+        chunk = np.array(probs[rows])
+        each, given = np.arange(len(chunk)), labels[rows]
+        own = chunk[each, given]
+        chunk[each, given] = -1
+        other = chunk.argmax(axis=1)
+        strong = own + chunk[each, other] >= _IN_PAIR
+        found.append(given[strong] * k + other[strong])
+    return np.concatenate(found)
+
+
+def _told_apart(labels: IntArray, probs: Probs, i: int, j: int) -> bool:
+    rows = np.flatnonzero((labels == i) | (labels == j))
+    two: FloatArray = np.log(np.maximum(probs[rows][:, [i, j]].astype(np.float64), FLOOR))
+    first = labels[rows] == i
+    n, m = int(first.sum()), int((~first).sum())
+    area, error = area_under_roc(two[:, 0] - two[:, 1], first), np.sqrt((n + m + 1) / (12 * n * m))
+    return bool(area + error >= SEPARABLE or area + _BELOW_CHANCE * error < 0.5)  # below chance is knowledge, too
+
+
+def area_under_roc(score: FloatArray, positive: np.ndarray) -> float:
+    """Return the probability that a positive has a higher score than another, ties counted half (Mann-Whitney)."""
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - (count - 1) / 2
+    n = int(positive.sum())
+    return float((rank[place][positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))

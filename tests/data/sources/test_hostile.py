@@ -1,0 +1,143 @@
+"""Sources that somebody made to break the reader: each ends in a sentence, none hangs or fills the memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import struct
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cvcoteach._validation import InputError
+from cvcoteach.data.sources import read_source
+from cvcoteach.data.sources.source import Source
+
+CHOICE = {"result": [{"value": {"choices": ["c"]}}]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two images, and a cache of its own."""
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("a.png", "b.png"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"data": {"image": "a.png"}, "annotations": []}, "x"],
+        [{"data": {"image": "a.png"}, "annotations": [None]}],
+        [{"data": {"image": "a.png"}, "annotations": [{"result": 3}]}],
+        [{"data": {"image": "a.png"}, "annotations": []}, {"data": [], "annotations": {}}],
+        [{"data": {"image": "http://[::1/a.png"}, "annotations": [CHOICE]}],
+        {"classes": None, "labels": {"a": {"label": {"x": 1}}, "b": "c"}},
+        {"classes": [["x"], {}], "labels": {"a": 0, "b": 1}},
+    ],
+)
+def test_odd_json_of_an_annotation_tool_ends_in_a_sentence(folder: Path, content: Any) -> None:
+    (folder / "x.json").write_text(json.dumps(content))
+    with pytest.raises(InputError):
+        read_source(folder / "x.json")
+
+
+def test_a_name_that_no_file_can_have_is_a_name_like_any_other(folder: Path) -> None:
+    images = [{"id": 1, "file_name": "a" * 5000 + ".png"}, {"id": 2, "file_name": "b.png"}]
+    given = [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}]
+    (folder / "x.json").write_text(json.dumps({"images": images, "annotations": given}))
+    assert read_source(folder / "x.json").labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"path": "a.png", "label": [1]}', '{"path": "a.png", "label": {"x": 1}}', "[" * 100_000]
+)
+def test_odd_json_lines_end_in_a_sentence(folder: Path, line: str) -> None:
+    (folder / "x.jsonl").write_text(f'{{"path": "b.png", "label": "x"}}\n{line}\n')
+    with pytest.raises(InputError):
+        read_source(folder / "x.jsonl")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("pipe", ["train/state.json", "train/data.arrow", "shard.tar"])
+def test_a_pipe_inside_a_folder_is_not_waited_for(folder: Path, pipe: str) -> None:
+    (folder / "set" / "train").mkdir(parents=True)
+    if pipe != "shard.tar":
+        (folder / "set" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    if pipe == "train/data.arrow":
+        (folder / "set" / "train" / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    if pipe == "shard.tar":
+        (folder / "set" / "train").rmdir()
+    os.mkfifo(folder / "set" / pipe)
+    with pytest.raises(InputError, match="is not a regular file"):
+        read_source(folder / "set")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"_data_files": [{"filename": "a\\u0000"}]}'])
+def test_a_broken_record_of_a_saved_dataset_ends_in_a_sentence(folder: Path, text: str) -> None:
+    (folder / "set").mkdir()
+    (folder / "set" / "state.json").write_text(text)
+    (folder / "set" / "dataset_info.json").write_text("{}")
+    with pytest.raises(InputError, match=r"state\.json"):
+        read_source(folder / "set")
+
+
+def test_packed_idx_files_that_claim_gigabytes_are_refused_before_they_are_unpacked(folder: Path) -> None:
+    (folder / "set").mkdir()
+    for name, head in (
+        ("train-images-idx3-ubyte.gz", struct.pack(">4B3I", 0, 0, 8, 3, 3_000_000, 28, 28)),
+        ("train-labels-idx1-ubyte.gz", struct.pack(">4BI", 0, 0, 8, 1, 3_000_000)),
+    ):
+        (folder / "set" / name).write_bytes(gzip.compress(head))
+    with pytest.raises(InputError, match=r"would take 2\.35 GB unpacked"):
+        read_source(folder / "set")
+
+
+def shard(file: Path, **members: bytes) -> Path:
+    with tarfile.open(file, "w") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name.replace("_", "."))
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return file
+
+
+def test_a_shard_that_claims_gigabytes_or_nests_without_end_is_refused(folder: Path) -> None:
+    image = (folder / "a.png").read_bytes()
+    deep = shard(folder / "deep.tar", a_png=image, a_json=b"[" * 100_000, b_png=image, b_json=b'{"label": 1}')
+    with pytest.raises(InputError, match=r"the \.json of .* cannot be read"):
+        read_source(deep)
+    entry = tarfile.TarInfo("a.png")
+    entry.size = 2**31
+    (folder / "large.tar").write_bytes(entry.tobuf() + bytes(1024))
+    with pytest.raises(InputError, match=r"takes 2\.15 GB, too much for an image"):
+        read_source(folder / "large.tar")
+
+
+def unpacked_sizes(source: Source) -> list[int]:
+    assert source.files is not None
+    return [os.path.getsize(file) for file in source.files]
+
+
+@pytest.mark.parametrize("damage", ["record", "image", "gone"])
+def test_damaged_unpacked_images_are_unpacked_again_and_what_a_killed_call_left_goes(folder: Path, damage: str) -> None:
+    image = (folder / "a.png").read_bytes()
+    source = shard(folder / "x.tar", a_png=image, a_cls=b"1", b_png=image, b_cls=b"0")
+    before = unpacked_sizes(read_source(source))
+    done = next((folder / "cache" / "unpacked").glob("*/unpacked.json"))
+    left = done.parent.with_name(f".{done.parent.name}.abcd_123.partial")
+    left.mkdir()
+    if damage == "record":
+        done.write_text("")
+    elif damage == "image":
+        (done.parent / "000000" / "000000001").write_bytes(b"")
+    else:
+        (done.parent / "000000" / "000000001").unlink()
+    assert unpacked_sizes(read_source(source)) == before
+    assert not left.exists()

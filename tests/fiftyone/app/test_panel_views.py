@@ -1,0 +1,160 @@
+"""What the panel shows in the grid, and the buttons for many samples at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+from fiftyone.operators.executor import ExecutionError
+
+from cvcoteach.fiftyone.app.panel_views import PAIR
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.work import browse, bulk, corrections
+from cvcoteach.fiftyone.work.figures import spot_checks
+from tests.fiftyone.app.test_panel import Event
+from tests.fiftyone.calls import execute, form, notes, status
+
+FIELDS = ("is_issue", "quality", "wrong", "suggested")
+
+
+def stages(event: Event) -> list[dict[str, Any]]:
+    return list(event.params("set_view")["view"])
+
+
+@pytest.mark.parametrize(
+    ("button", "operator"),
+    [
+        ("find", "find_label_issues"),
+        ("retrain", "retrain_coteaching"),
+        ("export", "export_corrected"),
+        ("report", "report_label_issues"),
+        ("accept_probable", "accept_probable"),
+    ],
+)
+def test_a_button_opens_the_form_of_its_operator(run: Any, button: str, operator: str) -> None:
+    asked = Event.of(run, button).params("prompt_user_for_operation")
+    assert asked["operator_uri"] == f"@cvcoteach/label_issues/{operator}"
+    if button != "find":
+        assert asked["params"]["brain_key"] == "label_issues"
+
+
+def test_the_headline_follows_the_reviews(run: Any) -> None:
+    assert "12 of 60 labels look wrong" in Event.of(run, "on_load").shown
+    corrections.accept_suggestions(run.dataset, run.wrong_ids[:3])
+    corrections.keep_labels(run.dataset, run.wrong_ids[3:4])
+    assert "8 of 60 labels still look wrong, 3 of 4 reviewed were" in Event.of(run, "refresh").shown
+    corrections.accept_suggestions(run.dataset, run.wrong_ids[4:])
+    assert "Every flagged label is reviewed: 11 of 12 reviewed were wrong" in Event.of(run, "refresh").shown
+
+
+def test_random_checks_hide_what_the_run_says_and_are_walked_in_their_order(run: Any) -> None:
+    results = runs.load(run.dataset)
+    event = Event.of(run, "show_checks")
+    due = [results.ids[row].decode() for row in spot_checks(results.issues).indices[:20]]
+    assert event.viewed == due
+    view = fo.DatasetView._build(run.dataset, stages(event))
+    assert not {f"label_issues_{name}" for name in FIELDS} & set(view.get_field_schema())
+    assert "k if its label is right" in event.params("notify")["message"]
+    shown = Event.of(run, "refresh", view=stages(event), current_sample=due[0]).shown
+    assert f"Is it {run.dataset[due[0]].ground_truth.label}?" in shown
+    assert "probability" not in shown
+
+    with pytest.raises(ExecutionError, match="without a suggestion to accept"):
+        execute("review_and_move_on", run.dataset, view=view, current_sample=due[0], params={"what": "accept"})
+    here, seen = due[0], []
+    while here is not None:
+        seen.append(here)
+        here = execute("review_and_move_on", run.dataset, view=view, current_sample=here, params={"what": "keep"})[
+            "next"
+        ]
+    assert seen == due  # flagged or not
+    shown = Event.of(run, "refresh").shown
+    flagged = sum(i in run.wrong_ids for i in due)
+    assert f"0 of {flagged} flagged labels were wrong, 0 of {20 - flagged} other labels were wrong" in shown
+    assert "By **20** random checks" in shown
+
+
+def test_a_second_look_shows_what_was_accepted_and_goes_on_through_it(run: Any) -> None:
+    corrections.accept_suggestions(run.dataset, run.wrong_ids[:4])
+    assert "Look again at 4 accepted" in Event.of(run, "refresh").shown
+    event = Event.of(run, "show_accepted")
+    probable = dict(zip(*run.dataset.values(["id", "label_issues_suggested.confidence"]), strict=True))
+    assert sorted(event.viewed) == sorted(run.wrong_ids[:4])
+    assert [probable[i] for i in event.viewed] == sorted(probable[i] for i in event.viewed)
+    view = fo.DatasetView._build(run.dataset, stages(event))
+    one, two, *_, last = event.viewed
+    assert (
+        execute("review_and_move_on", run.dataset, view=view, current_sample=one, params={"what": "keep"})["next"]
+        == two
+    )
+    assert (
+        execute("review_and_move_on", run.dataset, view=view, current_sample=last, params={"what": "accept"})["next"]
+        is None
+    )
+    assert status(run)[one] == "kept"
+
+
+def test_a_pair_of_classes_and_an_annotator_show_what_is_left_of_them(run: Any) -> None:
+    results = runs.load(run.dataset)
+    corrections.keep_labels(run.dataset, run.wrong_ids[:2])
+    done = browse.reviews(run.dataset, results)
+    pairs = browse.pairs(results, done)
+    assert sum(n for *_, n in pairs) == 10
+    given, suggested, n = pairs[0]
+    viewed = Event.of(run, "show_pair", {"value": f"{given}{PAIR}{suggested}"}).viewed
+    assert len(viewed) == n
+    assert {run.dataset[i].ground_truth.label for i in viewed} == {given}
+    field, counts = browse.annotators(run.dataset, results)
+    assert (field, sum(counts.values())) == ("ground_truth.annotator", 10)
+    viewed = Event.of(run, "show_annotator", {"value": "person 1"}).viewed
+    assert len(viewed) == counts["person 1"]
+    assert {run.dataset[i].ground_truth.annotator for i in viewed} == {"person 1"}
+    assert not set(viewed) & set(run.wrong_ids[:2])
+
+
+def test_fields_that_a_run_adds_are_shown_and_flags_can_be_looked_at(run: Any) -> None:
+    run.dataset.add_sample_field("label_issues_contradiction", fo.BooleanField)
+    flagged = set(run.ids[:3])
+    run.dataset.set_values("label_issues_contradiction", [i in flagged for i in run.ids])
+    assert "Show contradiction" in Event.of(run, "refresh").shown
+    assert set(Event.of(run, "show_flag", {"name": "contradiction"}).viewed) == flagged
+    assert "contradiction: **yes**" in Event.of(run, "refresh", current_sample=run.ids[0]).shown
+
+
+def test_bulk_accept_says_how_many_mistakes_to_expect_before_it_is_done(run: Any) -> None:
+    results = runs.load(run.dataset)
+    rows = bulk.probable_rows(run.dataset, results, 0.5)
+    expected, low, high = bulk.expected_mistakes(results, rows)
+    assert expected == pytest.approx(float((1 - results.issues.suggested_prob[rows]).sum()))
+    assert low <= expected <= high
+    (note,) = notes("accept_probable", run.dataset, params={"least_probability": 0.5})
+    assert note.startswith(f"{len(rows)} labels would get the suggested class; about {expected:.0f} of these")
+    assert "has a suggestion so probable" in form("accept_probable", run.dataset, params={"least_probability": 1})
+    assert "between 0 and 1" in form("accept_probable", run.dataset, params={"least_probability": 7})
+    middle = float(sorted(results.issues.suggested_prob[rows])[6])
+    done = execute("accept_probable", run.dataset, params={"least_probability": middle})
+    least = dict(zip(*run.dataset.values(["id", "label_issues_suggested.confidence"]), strict=True))
+    assert len(done["ids"]) == 6
+    assert all(least[i] >= middle for i in done["ids"])
+
+
+def test_the_report_of_a_run_is_a_page_with_the_reviews(run: Any, tmp_path: Path) -> None:
+    corrections.accept_suggestions(run.dataset, run.wrong_ids[:3])
+    file = tmp_path / "report.html"
+    assert "does not exist" in form("report_label_issues", run.dataset, params={"to": str(tmp_path / "no" / "a.html")})
+    said = execute("report_label_issues", run.dataset, params={"to": str(file)})
+    assert said["file"] == str(file)
+    page = file.read_text()
+    assert "data:image/jpeg" in page
+    assert "bar" in page
+    assert "already exists" in form("report_label_issues", run.dataset, params={"to": str(file)})
+    assert "ends in .html" in form("report_label_issues", run.dataset, params={"to": str(tmp_path / "a.txt")})
+
+
+def test_a_renamed_label_field_is_followed_by_a_button(run: Any) -> None:
+    run.dataset.rename_sample_field("ground_truth", "label")
+    assert "Go on with label" in Event.of(run, "refresh").shown
+    shown = Event.of(run, "follow_field", {"key": "label_issues", "label_field": "label"}).shown
+    assert "12 of 60 labels look wrong" in shown

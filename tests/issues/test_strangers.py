@@ -1,0 +1,37 @@
+"""Images that belong to none of the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.issues.strangers import MARKED, strangers
+
+
+def features(n: int = 600, d: int = 40, n_classes: int = 5, seed: int = 0) -> tuple[FloatArray, IntArray]:
+    """Return features of Gaussian classes of one shape, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_classes, n)
+    shape = rng.normal(size=(d, d)) / np.sqrt(d)
+    return rng.normal(scale=3, size=(n_classes, d))[labels] + rng.normal(size=(n, d)) @ shape, labels
+
+
+def test_images_of_another_kind_are_marked_and_no_others() -> None:
+    x, labels = features()
+    x = np.concatenate([x, 25 + np.random.default_rng(1).normal(size=(12, x.shape[1]))])
+    found = strangers(x, np.r_[labels, np.zeros(12, np.int64)], np.r_[np.ones(600, bool), np.zeros(12, bool)])
+    assert np.flatnonzero(found > MARKED).tolist() == list(range(600, 612))
+
+
+def test_nothing_is_marked_where_all_images_belong() -> None:
+    for seed in range(5):
+        x, labels = features(seed=seed)
+        assert not (strangers(x, labels, np.ones(len(x), bool)) > MARKED).any()
+
+
+@pytest.mark.parametrize("n", [2, 10])
+def test_few_images_or_equal_ones_are_no_strangers(n: int) -> None:
+    labels = np.arange(n) % 2
+    assert not strangers(np.zeros((n, 4)), labels, np.ones(n, bool)).any()
+    assert not strangers(np.zeros((100, 4)), np.arange(100) % 2, np.ones(100, bool)).any()

@@ -1,0 +1,52 @@
+"""Classes whose labels the models cannot tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.noise_model import simulate as noise
+from cvcoteach.noise_model.overlap import area_under_roc, overlap_groups, overlapping_pairs
+
+
+def three_classes(n: int = 900, seed: int = 0) -> tuple[IntArray, FloatArray, np.random.Generator]:
+    """Return labels, and probabilities of models that know the classes well."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 3, n)
+    logits = rng.normal(size=(n, 3))
+    logits[np.arange(n), true] += 5
+    return true, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rng
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_a_class_split_at_random_overlaps_with_its_other_part(share: float) -> None:
+    labels, probs, rng = three_classes()
+    labels = np.where((labels == 1) & (rng.random(len(labels)) < share), 3, labels)
+    part = np.clip(rng.normal(share, 0.1, len(labels)), 0.02, 0.98)
+    probs = np.column_stack([probs[:, 0], probs[:, 1] * (1 - part), probs[:, 2], probs[:, 1] * part])
+    assert overlapping_pairs(labels, probs).tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
+def test_wrong_labels_do_not_make_classes_overlap(rate: float) -> None:
+    true, probs, rng = three_classes()
+    for kind in ("symmetric", "asymmetric"):
+        transition = noise.transition(kind, rate, 3)
+        assert not len(overlapping_pairs(noise.flip_labels(true, transition, rng), probs @ transition))
+
+
+def test_two_classes_alone_do_not_overlap() -> None:
+    rng = np.random.default_rng(0)
+    assert not len(overlapping_pairs(rng.integers(0, 2, 200), np.full((200, 2), 0.5)))
+
+
+def test_overlap_joins_classes_through_others() -> None:
+    assert overlap_groups(np.array([[1, 3], [3, 4]]), 6).tolist() == [0, 1, 2, 1, 1, 5]
+    assert overlap_groups(np.empty((0, 2), np.int64), 3).tolist() == [0, 1, 2]
+
+
+def test_area_under_roc_counts_ties_half() -> None:
+    score = np.array([0.1, 0.4, 0.4, 0.9])
+    assert area_under_roc(score, np.array([False, True, False, True])) == pytest.approx(0.875)
+    assert area_under_roc(np.zeros(4), np.array([True, False, True, False])) == 0.5
