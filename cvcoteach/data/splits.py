@@ -46,6 +46,16 @@ def is_train(name: str) -> bool:
     return any(word.startswith("train") or word in ("tr", "trn") for word in _words(name))
 
 
+def split_order(name: str) -> tuple[int, str]:
+    """Return what splits are sorted by: train, then val and dev, then test, then all others by name."""
+    words = _words(name)
+    if is_train(name):
+        return 0, name
+    if any(word.startswith(("val", "dev")) for word in words):
+        return 1, name
+    return (2 if any(word.startswith("test") for word in words) else 3), name
+
+
 def _words(name: str) -> list[str]:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"[a-z]+", spaced.lower())
@@ -79,9 +89,9 @@ def held_out(names: Names | None) -> BoolArray | None:
 
 
 def rows_by_split(names: Names) -> dict[str, IntArray]:
-    """Return the images of each split, ascending: the one learned from first, then by name."""
+    """Return the images of each split, ascending: the one learned from first, then by `split_order`."""
     learned = learned_split(names)
     found, codes = np.unique(names, return_inverse=True)
     values = found.tolist()
-    order = sorted(range(len(values)), key=lambda k: (values[k] != learned, not is_train(values[k]), values[k]))
+    order = sorted(range(len(values)), key=lambda k: (values[k] != learned, split_order(values[k])))
     return {values[k]: np.flatnonzero(codes == k) for k in order}

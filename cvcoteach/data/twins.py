@@ -62,7 +62,7 @@ def near_twins(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntAr
     if len(looked_at) < _LEAST_IMAGES or (rows.ndim == 2 and rows.shape[1] < _LEAST_FEATURES):
         return Twins(np.empty((0, 2), np.int64), len(looked_at))
     x = _small(rows[looked_at if which is None else which[looked_at]])
-    x -= x.mean(axis=0)
+    x = (x - x.mean(axis=0)).astype(np.float32)  # half the time, and near copies are far from the last digits
     squares = (x**2).sum(axis=1)
     distances = squares[:, None] + squares[None] - 2 * (x @ x.T)
     np.fill_diagonal(distances, np.inf)

@@ -73,7 +73,7 @@ class LabelIssues:
     agreement: FloatArray | None = None
     """(n,) share of them that gave the label, in [0, 1]; None likewise."""
     duplicate_of: IntArray | None = None
-    """(n,) the first image with the same content, -1 where there is none before it; None where nobody looked."""
+    """(n,) the first image with the same content, -1 where there is none before it; None where none are known."""
     annotators: pd.DataFrame | None = None
     """A row per annotator, the least reliable first: annotator, n_labels, agreement, quality. Not saved."""
     index: pd.Index[Any] | None = None

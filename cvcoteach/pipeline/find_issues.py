@@ -236,7 +236,8 @@ def _cross_validated(prepared: Prepared, incv: IterativeCV, rule: FlagRule, cloc
     views = run_summary.view_figures(result, VIEWS)
     everyone = np.arange(len(data))
     first = everyone if prepared.first_copy is None else prepared.first_copy
-    issues = replace(issues, duplicate_of=np.where(first != everyone, first, -1))
+    if prepared.first_copy is not None:
+        issues = replace(issues, duplicate_of=np.where(first != everyone, first, -1))
     if together is not None:
         issues = replace(issues, n_annotators=together.per_image, agreement=together.agreement)
     copies = {"n_duplicates": int((first != everyone).sum()), "n_contradictions": int(issues.contradiction.sum())}

@@ -334,6 +334,8 @@ class RunResults:
         arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
         of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES if name != "splits"}
         of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
+        if (arrays["duplicate_of"] < 0).all():
+            of_issues["duplicate_of"] = None
         if (arrays["stranger"] == _NOT_LOOKED_FOR).any():
             of_issues["stranger"] = None
         if not arrays["n_annotators"].any():

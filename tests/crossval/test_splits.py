@@ -95,7 +95,7 @@ def test_splits_do_not_change_with_names_beside_train() -> None:
     assert train.tolist() == [False, False, True]
     assert held_out(np.array(["test", "test"])) is None
     rows = rows_by_split(np.array(["test", "val", "train", "test"]))
-    assert {name: each.tolist() for name, each in rows.items()} == {"train": [2], "test": [0, 3], "val": [1]}
+    assert [(name, each.tolist()) for name, each in rows.items()] == [("train", [2]), ("val", [1]), ("test", [0, 3])]
 
 
 def test_splits_that_do_not_fit_are_refused() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 
 from cvcoteach._validation import InputError, lookalikes, order_names
 from cvcoteach.data.sources.source import Source, UnlabelledError, count
-from cvcoteach.data.splits import is_train
+from cvcoteach.data.splits import split_order
 
 
 def in_order(names: Sequence[str]) -> list[str]:
-    """Return names of splits, those called train first."""
-    return sorted(names, key=lambda name: (not is_train(name), name))
+    """Return names of splits: train, val, test, then others."""
+    return sorted(names, key=split_order)
 
 
 def read_splits(names: Sequence[str], read: Callable[[str], Source]) -> Source:
