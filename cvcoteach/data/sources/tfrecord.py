@@ -292,8 +292,8 @@ def _labels(records: list[_Record], wanted: str | None, location: Path) -> tuple
     key = wanted or next((each for each in _LABEL_KEYS if first.get(each) not in (None, "")), None)
     if key is None:
         raise InputError(
-            f"the records of {location.name} hold no label, but {', '.join(sorted(first)) or 'nothing'} beside the image; "
-            "--label-column names the feature."
+            f"the records of {location.name} hold no label, but {', '.join(sorted(first)) or 'nothing'} beside the "
+            "image; --label-column names the feature."
         )
     values = [record.values.get(key) for record in records]
     missing = [row for row, value in enumerate(values) if value is None]
