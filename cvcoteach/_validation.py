@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -42,7 +42,8 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """
     if isinstance(values, np.ndarray):
         return values
-    if isinstance(values, pd.Series | pd.Index):
+    pandas = sys.modules.get("pandas")  # not imported for this: processes that decode images need none of it
+    if pandas is not None and isinstance(values, pandas.Series | pandas.Index):
         return values.to_numpy()
     if not hasattr(values, "__array__") and not hasattr(values, "__len__"):
         raise InputError(f"{name} is a {type(values).__name__}; it takes an array or a list.")
@@ -148,6 +149,8 @@ def check_rows(n_labels: int, name: str, n_rows: int, *, labels: str = "labels")
 
 def refuse_missing(array: npt.NDArray[Any], labels: str = "labels") -> None:
     """Raise InputError where a label is None or NaN."""
+    import pandas as pd  # as above
+
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
         raise InputError(

@@ -126,6 +126,10 @@ class SourceCache:
         """Remove what writes that were killed left behind: with the lock all of it, without it what is old, seconds."""
         sweep_partials(self.home, older_than=older_than)
 
+    def has_seen(self) -> bool:
+        """Return whether files of this source were seen before, or are being decoded."""
+        return (self.home / "index.npy").exists() or (self.home / "building").exists()
+
     def recall(self, records: Records) -> BoolArray:
         """Fill in the digests of files unchanged since last seen; (n,) whether they are."""
         try:

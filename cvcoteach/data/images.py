@@ -229,7 +229,8 @@ class _Loader:
     def load(self) -> tuple[Decoded, str]:
         """Return the array of the present content and the digest of that."""
         cache = SourceCache(self.folder, self.source.location, self.wanted.size, self.wanted.channels)
-        records = self._stat()
+        known = cache.has_seen()
+        records = self._records(stat=known)
         if cache.recall(records).all():
             content = content_digest(records)
             if decoded := cache.open(self.wanted.key(content)):
@@ -237,6 +238,8 @@ class _Loader:
                 return decoded, content
         with cache.lock(self.note):
             cache.tidy()
+            if cache.has_seen() != known:
+                records = self._records(stat=True)
             unknown = np.flatnonzero(~cache.recall(records))  # once more: another process may have built meanwhile
             older = [decoded for key in cache.history() if (decoded := cache.open(key))]
             if older:
@@ -249,9 +252,12 @@ class _Loader:
                     return decoded, content
             return self._build(cache, records, older)
 
-    def _stat(self) -> Records:
+    def _records(self, *, stat: bool) -> Records:
+        """Return what is known of the files before they are read: names, and where it is asked for their stat."""
         records = np.zeros(len(self.files), RECORD)
         records["path"] = path_hashes(self.source.paths)
+        if not stat:  # nothing to compare them with; decoding looks at them anyway
+            return records
         step = 4096
         with ThreadPoolExecutor(_STAT_THREADS) as pool:
             parts = pool.map(

@@ -59,17 +59,20 @@ class Reader:
             ValueError: It is larger than `max_bytes`, or its file ends before it does.
         """
         file, offset, size = place_of(name)
-        number = self._number if offset is not None and self._name == file else self._open(file)
+        if offset is None or self._name != file:
+            self._open(file)
+        number = self._number
         try:
             found = os.fstat(number)
-            status = Status(
-                found.st_size if offset is None else size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-            )
-            if status.size > max_bytes:
-                raise ValueError(f"the file has {status.size / 1e9:.1f} GB; --max-megapixels raises what is allowed")
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", file)
+            length = found.st_size if offset is None else size
+            status = Status(length, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            if length > max_bytes:
+                raise ValueError(f"the file has {length / 1e9:.1f} GB; --max-megapixels raises what is allowed")
             if offset is not None:
                 os.lseek(number, offset, os.SEEK_SET)
-            data = _read(number, status.size, to_end=offset is None)
+            data = _read(number, length, to_end=offset is None)
         except BaseException:
             self._close()
             raise
@@ -79,14 +82,10 @@ class Reader:
             raise ValueError(f"{file} ends before it does")
         return data, status
 
-    def _open(self, file: str) -> int:
+    def _open(self, file: str) -> None:
         self._close()
-        number = os.open(file, _FLAGS)
-        self._name, self._number = file, number
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            self._close()
-            raise OSError(errno.EINVAL, "not a regular file", file)
-        return number
+        self._number = os.open(file, _FLAGS)
+        self._name = file
 
     def _close(self) -> None:
         if self._number >= 0:

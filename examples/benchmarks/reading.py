@@ -115,7 +115,8 @@ def main() -> None:
     for kind, found in ours.items():
         ratio = np.median(np.divide(found, theirs))
         rows.append([f"ours, {kind}", f"{np.median(found):.1f}", f"{ratio:.2f}"])
-    text = f"{args.images:,} images of {SIZE} px, {args.workers} workers; median of {args.turns} turns.\n\n"
+    said = "one turn" if args.turns == 1 else f"median of {args.turns} turns"
+    text = f"{args.images:,} images of {SIZE} px, {args.workers} workers; {said}.\n\n"
     table = markdown(["", "seconds", "ratio"], rows)
     if args.images == parser.get_default("images"):
         publish("reading", text + table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,3 +221,9 @@ def test_pictures_of_telephones_are_read(tmp_path: Path, kind: str, monkeypatch:
     assert refused == (
         {0: "it is HEIC, which takes the package pillow-heif: pip install 'cvcoteach[heif]'"} if kind == "HEIF" else {}
     )
+
+
+def test_a_process_that_decodes_loads_no_pandas() -> None:
+    """It would take longer to load than a thousand small images to decode."""
+    code = "import sys, cvcoteach.data.decode, cvcoteach.data.workers; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -190,7 +190,7 @@ def _located(source: str | Path, takes: str, cache_dir: str | Path | None) -> Pa
     except (OSError, ValueError) as error:
         raise InputError(f"{location} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     if not there:
-        hub = isinstance(source, str) and _HUB_NAME.fullmatch(source) and not location.parent.exists()
+        hub = _HUB_NAME.fullmatch(str(source)) and not location.parent.exists()
         hint = f" A dataset of Hugging Face's hub is hf://{source}." if hub else ""
         raise InputError(f"{location} does not exist; it takes {takes}.{hint}")
     check_regular(location)

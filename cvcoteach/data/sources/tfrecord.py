@@ -254,9 +254,9 @@ def _image_key(record: bytes, features: dict[str, Feature], file: Path) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"{file.name} holds images in {', '.join(found)}; --path-column says which are meant.")
+        raise InputError(f"{file.name} holds images in {', '.join(sorted(found))}; --path-column says which are meant.")
     raise InputError(
-        f"the records of {file.name} hold no encoded image, but {', '.join(features) or 'nothing'}; raw pixels "
+        f"the records of {file.name} hold no encoded image, but {', '.join(sorted(features)) or 'nothing'}; raw pixels "
         "without a PNG or JPEG around them are not read."
     )
 
@@ -293,8 +293,8 @@ def _labels(records: list[_Record], wanted: str | None, location: Path) -> tuple
     key = wanted or next((each for each in _LABEL_KEYS if first.get(each) not in (None, "")), None)
     if key is None:
         raise InputError(
-            f"the records of {location.name} hold no label, but {', '.join(first) or 'nothing'} beside the image; "
-            "--label-column names the feature."
+            f"the records of {location.name} hold no label, but {', '.join(sorted(first)) or 'nothing'} beside the "
+            "image; --label-column names the feature."
         )
     values = [record.values.get(key) for record in records]
     missing = [row for row, value in enumerate(values) if value is None]

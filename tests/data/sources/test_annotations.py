@@ -157,3 +157,14 @@ def test_json_lines_as_hugging_face_has_them_beside_images(pets: Path) -> None:
     (pets / "metadata.jsonl").write_text('{"file_name": "a.png"\n')
     with pytest.raises(InputError, match=r"line 1 of metadata\.jsonl is no JSON"):
         read_source(pets / "metadata.jsonl")
+
+
+def test_a_label_that_the_first_record_lacks_is_not_lost(pets: Path) -> None:
+    """`datasets.Dataset.from_list` drops a column that the first record has not."""
+    lines = [{"path": "a.png"}, {"path": "b.png", "label": "dog"}, {"path": "c.png", "label": "cat"}]
+    file = pets / "x.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    with pytest.raises(
+        InputError, match=r"1 of 3 labels in the column 'label' of x\.jsonl are missing, the first in row 1"
+    ):
+        read_source(file)

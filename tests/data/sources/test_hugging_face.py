@@ -184,3 +184,12 @@ def test_datasets_of_one_name_do_not_take_each_others_images() -> None:
     first = read_dataset(one, Choices())
     read_dataset(other, Choices())
     is_right(first)
+
+
+def test_labels_that_were_cast_are_called_as_the_dataset_calls_them_now(tmp_path: Path) -> None:
+    """Casting to classes in another order keeps the numbers, and so changes what each image is called."""
+    cast = made().cast_column("label", datasets.ClassLabel(names=NAMES[::-1]))
+    cast.save_to_disk(tmp_path / "saved")
+    source, said = read_source(tmp_path / "saved"), datasets.load_from_disk(str(tmp_path / "saved"))
+    known = [label for label in said["label"] if label >= 0]
+    assert [source.class_names[label] for label in source.labels] == [NAMES[::-1][label] for label in known]
