@@ -17,6 +17,9 @@ test: .venv/tested  ## every check: format, lint, types, import directions, test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
 
+pictures: .venv/tested  ## every picture of both READMEs, of real images: clothes (Debian's dataset-fashion-mnist), else digits
+	CVCOTEACH_README_PICTURES=1 $(BIN)/python -m pytest -q tests/fiftyone/app/test_story.py -k browser
+
 fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a result or one sentence
 	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
 
@@ -44,4 +47,4 @@ format:  ## bring the code into its form
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-.PHONY: help venv demo test fuzz faults audit format
+.PHONY: help venv demo test pictures fuzz faults audit format
