@@ -7,7 +7,8 @@ from typing import Any
 
 import fiftyone as fo
 import pytest
-from fiftyone.operators.executor import ExecutionError
+from fiftyone.operators.delegated import DelegatedOperationService
+from fiftyone.operators.executor import ExecutionError, ExecutionProgress
 
 from cvcoteach.fiftyone.app.filters import PAIR
 from cvcoteach.fiftyone.store import runs
@@ -171,3 +172,18 @@ def test_a_renamed_label_field_is_followed_by_a_button(run: Any) -> None:
     assert "Go on with label" in Event.of(run, "refresh").shown
     shown = Event.of(run, "follow_field", {"key": "label_issues", "label_field": "label"}).shown
     assert "12 of 60 labels look wrong" in shown
+
+
+def test_a_delegated_run_shows_in_the_panel_that_it_waits_and_how_far_it_is(noisy: Any) -> None:
+    noisy.dataset.persistent = True
+    params = {"label_field": "ground_truth", "rounds": 1}
+    queued = execute("find_label_issues", noisy.dataset, params=params, request_delegation=True)
+    shown = Event.of(noisy, "on_load").shown
+    assert "waiting for the service" in shown
+    assert "TimerView" in shown
+    service = DelegatedOperationService()
+    service.set_running(queued["id"])
+    service.set_progress(queued["id"], ExecutionProgress(0.25, "round 1 of 1"))
+    assert "**25%**, round 1 of 1" in Event.of(noisy, "refresh").shown
+    service.delete_operation(queued["id"])
+    assert "TimerView" not in Event.of(noisy, "refresh").shown
