@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,20 +63,29 @@ class NoisyDataset:
     @classmethod
     def make(cls, folder: Path, n: int, n_wrong: int, side: int = 12) -> NoisyDataset:
         """Images of `side` pixels in `folder`; every label has an attribute, tags and a confidence to be lost."""
+        images_, true, given = images.dataset(n, n_wrong / n)
+        return cls.of(folder, images_, true, given, images.CLASSES, side)
+
+    @classmethod
+    def of(
+        cls, folder: Path, images_: Any, true: np.ndarray, given: np.ndarray, names: Sequence[str], side: int
+    ) -> NoisyDataset:
+        """The same of other images, n of (H, W) uint8."""
         import fiftyone as fo
 
-        images_, true, given = images.dataset(n, n_wrong / n)
         dataset = fo.Dataset()
         samples = []
         for number, (image, label) in enumerate(zip(images_, given, strict=True)):
             file = folder / f"{number:05d}.png"
-            Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST).save(file)
+            smooth = Image.Resampling.NEAREST if image.shape[0] == 12 else Image.Resampling.LANCZOS
+            Image.fromarray(image).resize((side, side), smooth).save(file)
             classification = fo.Classification(
-                label=images.CLASSES[label], tags=["checked"], confidence=0.25, annotator=f"person {number % 3}"
+                label=names[label], tags=["checked"], confidence=0.25, annotator=f"person {number % 3}"
             )
             samples.append(fo.Sample(filepath=str(file), ground_truth=classification))
         dataset.add_samples(samples, dynamic=True)
-        probs = np.random.default_rng(1).uniform(0.04, 0.06, (n, len(images.CLASSES)))
+        n = len(true)
+        probs = np.random.default_rng(1).uniform(0.04, 0.06, (n, len(names)))
         probs[np.arange(n), true] = 0.9
         probs /= probs.sum(axis=1, keepdims=True)
         return cls(dataset, true, given, probs)

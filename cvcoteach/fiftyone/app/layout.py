@@ -100,29 +100,6 @@ def button(panel: Any, action: Action, *, variant: str = "outlined", **options: 
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A dropdown of which nothing is chosen at first."""
-
-    name: str
-    label: str
-    values: Mapping[str, str]
-    """Value -> what is shown."""
-    on_change: Callable[..., Any]
-
-
-def dropdowns(panel: Any, name: str, shown: Sequence[Choice]) -> None:
-    """Add dropdowns of equal width, side by side; nothing where there are none."""
-    if not shown:
-        return
-    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(shown)}, minmax(0, 1fr))"))
-    for choice in shown:
-        view = types.DropdownView()
-        for value, text in choice.values.items():
-            view.add_choice(value, label=text)
-        row.enum(choice.name, list(choice.values), label=choice.label, view=view, on_change=choice.on_change)
-
-
 def timer(panel: Any, name: str, milliseconds: int, on_interval: Callable[..., Any]) -> None:
     """Let something happen again and again while the panel is shown as it is."""
     panel.view(name, types.TimerView(interval=milliseconds, on_interval=on_interval))

@@ -14,6 +14,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app import retrain_form
 from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
+from cvcoteach.fiftyone.app.filters import FilterLabelIssues
 from cvcoteach.fiftyone.app.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.app.params import given
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
@@ -354,6 +355,7 @@ OPERATORS = (
     UndoCorrections,
     ApplyMarks,
     AcceptProbable,
+    FilterLabelIssues,
     ReviewAndMoveOn,
     RetrainCoteaching,
     ExportCorrected,

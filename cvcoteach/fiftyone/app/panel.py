@@ -14,7 +14,7 @@ from cvcoteach.fiftyone.app.chosen_run import choose, chosen_run
 from cvcoteach.fiftyone.app.forms import dataset_of
 from cvcoteach.fiftyone.app.layout import Action
 from cvcoteach.fiftyone.app.operators import PANEL, PLUGIN
-from cvcoteach.fiftyone.app.panel_views import CHECKS, PAIR, Views, errors_as_toasts, run_of
+from cvcoteach.fiftyone.app.panel_views import CHECKS, Views, errors_as_toasts, run_of
 from cvcoteach.fiftyone.app.progress import in_words
 from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, is_blind, review_and_move_on
 from cvcoteach.fiftyone.app.underway import under_way
@@ -110,6 +110,11 @@ class LabelIssuesPanel(Views):
         self._prompt(ctx, "accept_probable")
 
     @errors_as_toasts
+    def filter(self, ctx: Any) -> None:
+        """Ask for a pair of classes or an annotator."""
+        self._prompt(ctx, "filter_label_issues")
+
+    @errors_as_toasts
     def find(self, ctx: Any) -> None:
         """Ask what to check."""
         ctx.prompt(f"{PLUGIN}/find_label_issues", on_success=self.refresh)
@@ -173,8 +178,7 @@ class LabelIssuesPanel(Views):
             self._under_way(panel, ctx)
             if isinstance(error, runs.RenamedFieldError):
                 self._new_names(panel, error)
-            find = Action("find", "Find label issues", "rule", f"{PLUGIN}/find_label_issues")
-            layout.button(panel, find, variant="contained", prompt=True)
+            layout.button(panel, Action("find", "Find label issues", "rule", self.find), variant="contained")
         return types.Property(panel, view=layout.column())
 
     def _grid(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
@@ -191,7 +195,7 @@ class LabelIssuesPanel(Views):
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         self._queue(panel, ctx, results, done, figures)
         self._more(panel, done)
-        self._filters(panel, ctx, results, done)
+        self._flags(panel, ctx, results)
         layout.heading(panel, "matrix_title", "Given and suggested labels, flagged only" + texts.of_many(issues))
         layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
         layout.heading(panel, "quality_title", "Label quality")
@@ -238,9 +242,15 @@ class LabelIssuesPanel(Views):
     def _more(self, panel: Any, done: browse.Reviews) -> None:
         """Add what is done to many at once, and the other operators."""
         n = done.counts[ACCEPTED]
-        second = [Action("second", f"Look again at {n:,} accepted", "visibility", self.show_accepted)] if n else []
+        second = [Action("second", f"See {n:,} accepted", "visibility", self.show_accepted)] if n else []
         layout.buttons(
-            panel, "many", (Action("probable", "Accept above\u2026", "done_all", self.accept_probable), *second)
+            panel,
+            "many",
+            (
+                Action("probable", "Accept above\u2026", "done_all", self.accept_probable),
+                Action("filter", "Filter\u2026", "filter_alt", self.filter),
+                *second,
+            ),
         )
         layout.buttons(
             panel, "operators",
@@ -252,19 +262,8 @@ class LabelIssuesPanel(Views):
             ),
         )  # fmt: skip
 
-    def _filters(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
-        """Add dropdowns of what to show in the grid: a pair of classes, an annotator, flags of later runs."""
-        pairs = {
-            f"{given}{PAIR}{suggested}": f"{given} \u2192 {suggested} ({n:,})"
-            for given, suggested, n in browse.pairs(results, done)
-        }
-        _, counts = browse.annotators(ctx.dataset, results)
-        people = {name: f"{name} ({n:,})" for name, n in counts.items()}
-        choices = (
-            layout.Choice("pair", "Given \u2192 suggested, left to review", pairs, self.show_pair),
-            layout.Choice("annotator", "Annotators, left to review", people, self.show_annotator),
-        )
-        layout.dropdowns(panel, "filters", [choice for choice in choices if choice.values])
+    def _flags(self, panel: Any, ctx: Any, results: FindLabelIssuesResults) -> None:
+        """Add a button for each flag that the run added to its five fields."""
         flags = [
             Action(f"flag_{name}", f"Show {name.replace('_', ' ')}", "filter_alt", self.show_flag)
             for name, field in browse.more_fields(ctx.dataset, results).items()

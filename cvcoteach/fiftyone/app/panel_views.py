@@ -1,4 +1,4 @@
-"""What the panel shows in the grid: queue, random checks, cells, bars, pairs of classes, annotators, second looks."""
+"""What the panel shows in the grid: queue, random checks, cells, bars, flags, second looks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.figures import spot_checks
 
 CHECKS = 20
-PAIR = "\0"
-"""Between the two classes of a pair, in the value of a dropdown."""
 
 _Self = TypeVar("_Self", bound="Views")
 
@@ -99,22 +97,6 @@ class Views(foo.Panel):
     def show_class(self, ctx: Any) -> None:
         """Show the flagged samples of a class."""
         ctx.ops.set_view(browse.given_class(run_of(ctx), str(ctx.params["y"])))
-
-    @errors_as_toasts
-    def show_pair(self, ctx: Any) -> None:
-        """Show what is left to review of a pair of classes."""
-        results, value = run_of(ctx), ctx.params.get("value")
-        if value:
-            given, suggested = str(value).split(PAIR)
-            ctx.ops.set_view(browse.of_pair(results, browse.reviews(ctx.dataset, results), given, suggested))
-
-    @errors_as_toasts
-    def show_annotator(self, ctx: Any) -> None:
-        """Show what is left to review of an annotator's labels."""
-        results, value = run_of(ctx), ctx.params.get("value")
-        if value:
-            done = browse.reviews(ctx.dataset, results)
-            ctx.ops.set_view(browse.of_annotator(ctx.dataset, results, done, str(value)))
 
     @errors_as_toasts
     def show_flag(self, ctx: Any) -> None:

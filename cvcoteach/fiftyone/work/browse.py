@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import fiftyone as fo
@@ -16,11 +17,14 @@ from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.fiftyone.store.fields import ACCEPTED, STATUSES, UNREVIEWED, object_ids
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.staleness import n_removed
-from cvcoteach.issues.label_issues import pairs_counted
+from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
 
 QUALITY_BINS = 20
 ANNOTATOR_NAMES = ("annotator", "annotated_by", "annotator_id", "labeler", "labeled_by", "rater", "worker", "worker_id")
 """Usual names of the attribute that says who gave a label."""
+
+_known_removed: dict[tuple[Any, str], tuple[Any, BoolArray | None]] = {}
+"""By dataset and run: when a sample was last deleted, and which of the run's are gone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +75,29 @@ def reviews(dataset: Any, results: FindLabelIssuesResults) -> Reviews:
 
 
 def _removed(dataset: Any, results: FindLabelIssuesResults) -> BoolArray | None:
-    if n_removed(dataset, results) == 0:
-        return None
-    there = [str(sample["_id"]) for sample in dataset._sample_collection.find({}, {"_id": 1})]
-    return ~np.isin(results.ids, np.array(there, dtype=results.ids.dtype))
+    """Return which samples (n,) were deleted, None for none; looked up again only after a deletion."""
+    key, deleted = (dataset._doc.id, results.config.run_id), dataset._doc.last_deletion_at
+    if key not in _known_removed or _known_removed[key][0] != deleted:
+        removed = None
+        if n_removed(dataset, results):
+            there = [str(sample["_id"]) for sample in dataset._sample_collection.find({}, {"_id": 1})]
+            removed = ~np.isin(results.ids, np.array(there, dtype=results.ids.dtype))
+        _known_removed[key] = deleted, removed
+    return _known_removed[key][1]
+
+
+@lru_cache(maxsize=8)
+def _worst_first(issues: LabelIssues) -> IntArray:
+    """Return all images (n,) from the most doubtful label on; sorted once, not at every key press."""
+    return issues.worst_first(flagged_only=False)
+
+
+@lru_cache(maxsize=8)
+def _ranks(issues: LabelIssues) -> IntArray:
+    """Return the place (n,) of each image in that order."""
+    places = np.empty(len(issues.labels), np.int64)
+    places[_worst_first(issues)] = np.arange(len(places))
+    return places
 
 
 def is_reviewed(dataset: Any, results: FindLabelIssuesResults, sample_id: str) -> bool:
@@ -93,7 +116,7 @@ def checks(results: FindLabelIssuesResults, rows: IntArray) -> Any:
 
 def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
     """Return the rows of the flagged samples nobody has reviewed, worst first."""
-    worst = results.issues.worst_first()
+    worst = _worst_first(results.issues)
     return worst[done.left(results)[worst]]
 
 
@@ -125,7 +148,7 @@ def following(
     if sample_id is not None and len(rows):
         here = int(results.rows([sample_id])[0])
         if here >= 0:
-            place = np.argsort(results.issues.worst_first(flagged_only=False))  # rank of each row
+            place = _ranks(results.issues)
             later = rows[place[rows] > place[here]]
             rows = later if len(later) else rows[rows != here]
     return results.ids[rows[0]].decode() if len(rows) else None
@@ -179,23 +202,19 @@ def annotators(dataset: Any, results: FindLabelIssuesResults) -> tuple[str | Non
     return field, {row["_id"]: row["n"] for row in dataset._sample_collection.aggregate(stages)}
 
 
-def of_pair(results: FindLabelIssuesResults, done: Reviews, given: str, suggested: str) -> Any:
-    """Return the view of what is left to review of one pair of classes, worst first."""
+def of_pair(results: FindLabelIssuesResults, done: Reviews, given: str, suggested: str) -> BoolArray:
+    """Return what (n,) is left to review of one pair of classes."""
     issues = results.issues
     at = (issues.labels == _number(results, given)) & (issues.suggested == _number(results, suggested))
-    return _view(results, done.left(results) & at)
+    return done.left(results) & at
 
 
-def of_annotator(dataset: Any, results: FindLabelIssuesResults, done: Reviews, name: str) -> Any:
-    """Return the view of what is left to review of one annotator's labels, worst first."""
+def of_annotator(dataset: Any, results: FindLabelIssuesResults, name: str) -> BoolArray:
+    """Return which labels (n,) one annotator gave. Raises InputError where the labels do not say who gave them."""
     field, _ = annotators(dataset, results)
     if field is None:
         raise InputError("the labels say nothing of who gave them.")
-    theirs = dataset._sample_collection.find({field: name, results.fields.is_issue: True}, {"_id": 1})
-    rows = results.rows([str(sample["_id"]) for sample in theirs])
-    mask = np.zeros(len(results.ids), np.bool_)
-    mask[rows[rows >= 0]] = True
-    return _view(results, done.left(results) & mask)
+    return _mask(results, {field: name})
 
 
 def more_fields(dataset: Any, results: FindLabelIssuesResults) -> dict[str, str]:
@@ -216,11 +235,16 @@ def is_flag(dataset: Any, field: str) -> bool:
 
 def with_flag(results: FindLabelIssuesResults, field: str) -> Any:
     """Return the view of the samples for which a field of `more_fields` is true, worst first."""
-    samples = results.samples._dataset._sample_collection.find({field: True}, {"_id": 1})
+    return worst_first(results, _mask(results, {field: True}))
+
+
+def _mask(results: FindLabelIssuesResults, query: dict[str, Any]) -> BoolArray:
+    """Return which samples (n,) of the run a query finds."""
+    samples = results.samples._dataset._sample_collection.find(query, {"_id": 1})
     rows = results.rows([str(sample["_id"]) for sample in samples])
     mask = np.zeros(len(results.ids), np.bool_)
     mask[rows[rows >= 0]] = True
-    return _view(results, mask)
+    return mask
 
 
 def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64] | csr_array:
@@ -243,7 +267,7 @@ def cell(results: FindLabelIssuesResults, given: str, suggested: str) -> Any:
     """Return the view of flagged samples of one cell of the matrix, worst first."""
     issues = results.issues
     at = (issues.labels == _number(results, given)) & (issues.suggested == _number(results, suggested))
-    return _view(results, issues.is_label_issue & at)
+    return worst_first(results, issues.is_label_issue & at)
 
 
 def quality_bin(results: FindLabelIssuesResults, number: int) -> Any:
@@ -251,12 +275,12 @@ def quality_bin(results: FindLabelIssuesResults, number: int) -> Any:
     if not 0 <= number < QUALITY_BINS:
         raise InputError(f"the bar is {number}; there are {QUALITY_BINS}, counted from 0.")
     step = np.minimum((results.issues.label_quality * QUALITY_BINS).astype(np.int64), QUALITY_BINS - 1)
-    return _view(results, step == number)
+    return worst_first(results, step == number)
 
 
 def given_class(results: FindLabelIssuesResults, name: str) -> Any:
     """Return the view of flagged samples that were given one class, worst first."""
-    return _view(results, results.issues.is_label_issue & (results.issues.labels == _number(results, name)))
+    return worst_first(results, results.issues.is_label_issue & (results.issues.labels == _number(results, name)))
 
 
 def left(results: FindLabelIssuesResults, done: Reviews) -> Any:
@@ -266,7 +290,7 @@ def left(results: FindLabelIssuesResults, done: Reviews) -> Any:
 
 def flagged(results: FindLabelIssuesResults) -> Any:
     """Return the view of all flagged samples, worst first."""
-    return _view(results, results.issues.is_label_issue)
+    return worst_first(results, results.issues.is_label_issue)
 
 
 def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults) -> list[str]:
@@ -276,8 +300,9 @@ def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults) -> lis
     return list(samples.match(wanted).values("id"))
 
 
-def _view(results: FindLabelIssuesResults, rows: BoolArray) -> Any:
-    worst = results.issues.worst_first(flagged_only=False)
+def worst_first(results: FindLabelIssuesResults, rows: BoolArray) -> Any:
+    """Return the view of some samples (n,) of a run, worst first."""
+    worst = _worst_first(results.issues)
     return select(results, worst[rows[worst]])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     checked = None
     if checks is not None and n_checked >= LEAST_CHECKS:
         checked = measured_precision_recall(issues, checks, done.was_wrong[checks.indices[:n_checked]])
-    at_first = expected_precision_recall(issues)
+    at_first = _at_first(issues)
     expected = with_reviews(issues, done.reviewed, done.was_wrong) if done.reviewed.any() else at_first
     return Headline(
         n_samples=len(issues.labels),
@@ -90,6 +91,12 @@ def _checked(
     rows = checks.indices[:n_checked]
     flags, wrong = issues.is_label_issue[rows], done.was_wrong[rows]
     return int(flags.sum()), int((flags & wrong).sum()), int((~flags).sum()), int((~flags & wrong).sum())
+
+
+@lru_cache(maxsize=8)
+def _at_first(issues: LabelIssues) -> Readout:
+    """Return precision and recall before any review; computed once, not at every look at the panel."""
+    return expected_precision_recall(issues)
 
 
 def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray) -> Readout:
@@ -121,6 +128,7 @@ def with_reviews(issues: LabelIssues, reviewed: BoolArray, was_wrong: BoolArray)
     return Readout(precision, recall, n, int(reviewed.sum()), rest.note if rest is not None else "")
 
 
+@lru_cache(maxsize=8)
 def spot_checks(issues: LabelIssues) -> ReviewSample | None:
     """Draw the samples for random checks, in the order to look at them; None where nothing is flagged."""
     if not issues.n_issues:

@@ -64,7 +64,9 @@ class Event:
 def test_without_a_run_it_offers_to_find_one(noisy: Any) -> None:
     shown = Event.of(noisy, "on_load").shown
     assert "No label issues to show" in shown
-    assert "@cvcoteach/label_issues/find_label_issues" in shown
+    assert "Find label issues" in shown
+    asked = Event.of(noisy, "find").params("prompt_user_for_operation")
+    assert asked["operator_uri"] == "@cvcoteach/label_issues/find_label_issues"
 
 
 def test_a_cell_a_bar_and_a_class_show_exactly_their_samples(noisy: Any) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import fiftyone as fo
 import pytest
-from fiftyone.operators.executor import ExecutionError
+from fiftyone.operators.delegated import DelegatedOperationService
+from fiftyone.operators.executor import ExecutionError, ExecutionProgress
 
-from cvcoteach.fiftyone.app.panel_views import PAIR
+from cvcoteach.fiftyone.app.filters import PAIR
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, bulk, corrections
 from cvcoteach.fiftyone.work.figures import spot_checks
 from tests.fiftyone.app.test_panel import Event
-from tests.fiftyone.calls import execute, form, notes, status
+from tests.fiftyone.calls import context, execute, form, notes, operator, status
 
 FIELDS = ("is_issue", "quality", "wrong", "suggested")
 
@@ -31,6 +32,7 @@ def stages(event: Event) -> list[dict[str, Any]]:
         ("export", "export_corrected"),
         ("report", "report_label_issues"),
         ("accept_probable", "accept_probable"),
+        ("filter", "filter_label_issues"),
     ],
 )
 def test_a_button_opens_the_form_of_its_operator(run: Any, button: str, operator: str) -> None:
@@ -78,7 +80,7 @@ def test_random_checks_hide_what_the_run_says_and_are_walked_in_their_order(run:
 
 def test_a_second_look_shows_what_was_accepted_and_goes_on_through_it(run: Any) -> None:
     corrections.accept_suggestions(run.dataset, run.wrong_ids[:4])
-    assert "Look again at 4 accepted" in Event.of(run, "refresh").shown
+    assert "See 4 accepted" in Event.of(run, "refresh").shown
     event = Event.of(run, "show_accepted")
     probable = dict(zip(*run.dataset.values(["id", "label_issues_suggested.confidence"]), strict=True))
     assert sorted(event.viewed) == sorted(run.wrong_ids[:4])
@@ -103,15 +105,27 @@ def test_a_pair_of_classes_and_an_annotator_show_what_is_left_of_them(run: Any) 
     pairs = browse.pairs(results, done)
     assert sum(n for *_, n in pairs) == 10
     given, suggested, n = pairs[0]
-    viewed = Event.of(run, "show_pair", {"value": f"{given}{PAIR}{suggested}"}).viewed
-    assert len(viewed) == n
-    assert {run.dataset[i].ground_truth.label for i in viewed} == {given}
+    told = in_the_app_view(run, pair=f"{given}{PAIR}{suggested}")
+    assert len(told) == n
+    assert {run.dataset[i].ground_truth.label for i in told} == {given}
     field, counts = browse.annotators(run.dataset, results)
     assert (field, sum(counts.values())) == ("ground_truth.annotator", 10)
-    viewed = Event.of(run, "show_annotator", {"value": "person 1"}).viewed
-    assert len(viewed) == counts["person 1"]
-    assert {run.dataset[i].ground_truth.annotator for i in viewed} == {"person 1"}
-    assert not set(viewed) & set(run.wrong_ids[:2])
+    told = in_the_app_view(run, annotator="person 1")
+    assert len(told) == counts["person 1"]
+    assert {run.dataset[i].ground_truth.annotator for i in told} == {"person 1"}
+    assert not set(told) & set(run.wrong_ids[:2])
+    both = in_the_app_view(run, pair=f"{given}{PAIR}{suggested}", annotator="person 1")
+    assert set(both) <= set(told)
+    with pytest.raises(ExecutionError, match="nothing is chosen"):
+        execute("filter_label_issues", run.dataset)
+
+
+def in_the_app_view(run: Any, **params: str) -> list[str]:
+    """The samples of the view that the filter shows."""
+    ctx = context(run.dataset, params=params)
+    operator("filter_label_issues").execute(ctx)
+    (asked,) = (it.params for it in ctx.executor._requests if it.operator_uri == "set_view")
+    return list(fo.DatasetView._build(run.dataset, asked["view"]).values("id"))
 
 
 def test_fields_that_a_run_adds_are_shown_and_flags_can_be_looked_at(run: Any) -> None:
@@ -158,3 +172,18 @@ def test_a_renamed_label_field_is_followed_by_a_button(run: Any) -> None:
     assert "Go on with label" in Event.of(run, "refresh").shown
     shown = Event.of(run, "follow_field", {"key": "label_issues", "label_field": "label"}).shown
     assert "12 of 60 labels look wrong" in shown
+
+
+def test_a_delegated_run_shows_in_the_panel_that_it_waits_and_how_far_it_is(noisy: Any) -> None:
+    noisy.dataset.persistent = True
+    params = {"label_field": "ground_truth", "rounds": 1}
+    queued = execute("find_label_issues", noisy.dataset, params=params, request_delegation=True)
+    shown = Event.of(noisy, "on_load").shown
+    assert "waiting for the service" in shown
+    assert "TimerView" in shown
+    service = DelegatedOperationService()
+    service.set_running(queued["id"])
+    service.set_progress(queued["id"], ExecutionProgress(0.25, "round 1 of 1"))
+    assert "**25%**, round 1 of 1" in Event.of(noisy, "refresh").shown
+    service.delete_operation(queued["id"])
+    assert "TimerView" not in Event.of(noisy, "refresh").shown
