@@ -238,7 +238,7 @@ def cell(values: npt.NDArray[np.floating[Any]], form: str = ".3f", unit: str = "
     """Mean ± deviation."""
     if not len(values):
         return "not measured"
-    spread = f" ± {values.std(ddof=1):{form}}" if len(values) > 1 else ""
+    spread = f" ± {values.std(ddof=1):{form.lstrip('+')}}" if len(values) > 1 else ""
     return f"{values.mean():{form}}{spread}{unit}"
 
 

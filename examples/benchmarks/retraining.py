@@ -216,18 +216,23 @@ def results() -> list[dict[str, Any]]:
 
 
 def table(kind: str, n: int, labels: Sequence[str]) -> str:
-    """Accuracy, the share of the gap that is closed, both as mean ± deviation, and processor seconds."""
+    """Accuracy, the share of the gap that is closed, both as mean ± deviation, and processor seconds.
+
+    Rows that were not measured on all labels are left out.
+    """
     found: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
     for r in results():
         if how_of(kind, n).items() <= r.items():
             found.setdefault((r["row"], r["labels"]), {})[r["seed"]] = (r["accuracy"], r["seconds"])
     rows: list[list[object]] = []
     for row in SCRATCH_ROWS if kind == "scratch" else ROWS:
+        if not all((row, name) in found for name in labels):
+            continue
         cells = [cell(np.array([a for a, _ in found.get((row, name), {}).values()])) for name in labels]
         seconds = [s for name in labels for _, s in found.get((row, name), {}).values()]
         rows.append([row, *cells, f"{np.mean(seconds):.0f}" if seconds else "–"])
     for row in (LEFT_OUT, TWO, VANILLA, PAPER, INCV, OURS):
-        if not any((row, name) in found for name in labels):
+        if not all((row, name) in found for name in labels):
             continue
         shares = []
         for name in labels:
