@@ -18,7 +18,7 @@ from cvcoteach.crossval.incv import Select
 from cvcoteach.data.copies import contradictions
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import LabelIssues
-from cvcoteach.issues.summary import figures
+from cvcoteach.issues.summary import NAMES, figures
 from cvcoteach.noise_model.top_probs import Answer
 from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.result_arrays import read_result_arrays, write_result_arrays
@@ -281,17 +281,24 @@ class RunResults:
         if not (run.path / ARRAYS).exists():
             raise InputError(f"{run.path} has no {ARRAYS}; it takes the folder of a run of find-issues.")
         arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
-        of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES}
+        found = LabelIssues(**{name: _plain(arrays[name]) for name in _OF_ISSUES})
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,
             source=run.needed("source"),
             rounds=tuple(run.needed("rounds")),
-            summary=run.needed("summary"),
+            summary=_whole(run.needed("summary"), found),
             unreadable=read_unreadable(run.path),
-            found=LabelIssues(**of_issues),
+            found=found,
             **ours,
         )
+
+
+def _whole(summary: Mapping[str, Any], found: LabelIssues) -> Mapping[str, Any]:
+    """Return a summary of run.json; what somebody took out of it is counted again."""
+    if {"confusions", *NAMES} <= summary.keys():
+        return summary
+    return {**figures(found), "confusions": confusions(found), **summary}
 
 
 def write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
