@@ -13,6 +13,12 @@ from cvcoteach.noise_model.posterior import NO_SIGNAL
 CLEAN = 0.01
 """Where fewer labels are expected to be wrong, nothing speaks for noise: the posterior says as much of clean labels."""
 
+NAMES = (
+    "n_images", "n_classes", "n_issues", "n_probably_wrong", "n_worth_a_look", "flag_for", "has_signal", "noise_rate",
+    "expected_precision", "expected_recall", "note",
+)  # fmt: skip
+"""Of the figures."""
+
 _RULES = {
     "f1": "the flags with the best expected F1",
     "precision": "as many flags as an expected precision of 90% allows",

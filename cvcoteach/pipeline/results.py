@@ -18,7 +18,7 @@ from cvcoteach.crossval.incv import Select
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
-from cvcoteach.issues.summary import figures
+from cvcoteach.issues.summary import NAMES, figures
 from cvcoteach.noise_model.top_probs import Answer
 from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.result_arrays import read_result_arrays, write_result_arrays
@@ -340,16 +340,24 @@ class RunResults:
             of_issues["stranger"] = None
         if not arrays["n_annotators"].any():
             of_issues |= {"n_annotators": None, "agreement": None}
+        found = LabelIssues(**of_issues)
         ours = {name: _plain(arrays[name]) for name in _IN_ARRAYS}
         return RunResults(
             folder=run.path,
             source=run.needed("source"),
             rounds=tuple(run.needed("rounds")),
-            summary=run.needed("summary"),
+            summary=_whole(run.needed("summary"), found),
             unreadable=read_unreadable(run.path),
-            found=LabelIssues(**of_issues),
+            found=found,
             **ours,
         )
+
+
+def _whole(summary: Mapping[str, Any], found: LabelIssues) -> Mapping[str, Any]:
+    """Return a summary of run.json; what somebody took out of it is counted again."""
+    if {"confusions", *NAMES} <= summary.keys():
+        return summary
+    return {**figures(found), "confusions": confusions(found), **summary}
 
 
 def write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:

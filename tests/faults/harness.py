@@ -192,7 +192,7 @@ def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, firs
         broken = run(command, fresh(), fault=fault, at=at)
         if fault == "full" and (broken.code != 1 or "Traceback" in broken.said) and broken.code != 0:
             yield f"{where}: exit code {broken.code}: {broken.said[-2000:]}"
-        if fault == "killed" and broken.code is not None:
+        if fault == "killed" and broken.code is not None and (broken.code or broken.operations >= at):
             yield f"{where}: it was not killed, exit code {broken.code}: {broken.said[-2000:]}"
         again = run(command, work)
         already = bool(command.finished) and again.code == 1 and command.finished in again.said

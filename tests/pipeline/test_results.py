@@ -17,6 +17,7 @@ from cvcoteach.crossval import incv, kfold, trainer
 from cvcoteach.data.sources import Source
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import issues_of, posterior_issues
+from cvcoteach.issues.summary import NAMES
 from cvcoteach.noise_model import temperature
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.noise_model.sparse_transition import SparseTransition
@@ -271,3 +272,17 @@ def test_unreadable_images_are_listed_with_the_reason(tmp_path: Path) -> None:
 def test_the_repr_is_one_line(run: RunResults) -> None:
     assert repr(run) == f"RunResults({str(run.folder)!r}, {run.issues()!r})"
     assert "\n" not in repr(run)
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_images": "x"}, {"confusions": {}}, {"expected_recall": 0.5}, {"flag_for": None}]
+)
+def test_figures_of_another_kind_are_refused_and_absent_ones_counted_again(run: RunResults, change: Any) -> None:
+    file = run.folder / "run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "summary": {**record["summary"], **change}}))
+    with pytest.raises(InputError, match=rf"run\.json is damaged: its summary\.{next(iter(change))} is"):
+        RunResults.load(run.folder)
+    file.write_text(json.dumps({**record, "summary": {}}))
+    loaded = RunResults.load(run.folder)
+    assert {name: loaded.summary[name] for name in NAMES} == {name: run.summary[name] for name in NAMES}
