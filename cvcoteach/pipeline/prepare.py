@@ -346,6 +346,6 @@ def lone_images(data: Source) -> list[str]:
         return [f"class {lone[0]} has {what}: the models that score it never see the class, so look at it yourself."]
     names = ", ".join(lone[:5]) + (f" and {len(lone) - 5:,} more" if len(lone) > 5 else "")
     return lone and [
-        f"{len(lone):,} of {len(counts):,} classes have {what}: {names}; the models that score it never see its "
+        f"{len(lone):,} of {len(counts):,} classes have {what}: {names}; the models that score them never see their "
         "class, so look at these images yourself."
     ]
