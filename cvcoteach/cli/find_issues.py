@@ -179,6 +179,7 @@ def find_issues(
     Results go to the run folder. If interrupted at any point, the same command resumes; after labels were fixed or
     images added, it goes on in a new folder beside the earlier one and says what has changed.
     """
+    from cvcoteach.noise_model.posterior import NO_SIGNAL
     from cvcoteach.pipeline.earlier_runs import difference_text
     from cvcoteach.pipeline.find_issues import find_issues as carry_out
     from cvcoteach.pipeline.run_summary import counted, summary_text
@@ -208,6 +209,8 @@ def find_issues(
         say(json.dumps({"folder": str(results.folder), **results.summary}, ensure_ascii=False))
         return
     say(summary_text(results.summary))
+    if not results.summary["has_signal"]:
+        say(f"Why: {results.found.note.removeprefix(f'{NO_SIGNAL}: ')}")
     if results.summary.get("n_reviewed"):
         say(f"{counted(results.summary['n_reviewed'], 'label')} that somebody kept or chose left unflagged.")
     if "since" in results.summary:

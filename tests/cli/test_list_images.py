@@ -1,0 +1,61 @@
+"""`cvcoteach list`, and what find-issues says at its end."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from cvcoteach.cli.main import main
+from tests.images import class_folders, dataset
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_the_list_is_a_csv_on_standard_output_or_in_a_file(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=12, wrong=0)
+    (tmp_path / "shapes" / "bar" / "broken.png").write_text("no image")
+    shown = call("list", tmp_path / "shapes")
+    assert shown.exit_code == 0, shown.output
+    table = pd.read_csv(io.StringIO(shown.stdout))
+    assert list(table) == ["path", "label", "file"]
+    assert len(table) == 12
+    assert "note: left out: bar/broken.png: " in shown.stderr
+    written = call("list", tmp_path / "shapes", "-o", tmp_path / "order.csv", "-q")
+    assert written.stdout == f"12 images listed in {tmp_path / 'order.csv'}\n"
+    assert written.stderr == ""
+    assert (tmp_path / "order.csv").read_text() == shown.stdout
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    refused = call("list", tmp_path / "absent", "-o", tmp_path)
+    assert refused.exit_code == 1
+    assert "cannot be written" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_closing_lines_fit_the_run(tmp_path: Path) -> None:
+    images, true, _ = dataset(150, 0)
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", np.eye(3)[true] * 9 + rng.normal(size=(150, 3)))
+    for name, labels in (("clean", true), ("random", rng.integers(0, 3, 150))):
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
+        run = tmp_path / name
+        result = call("find-issues", tmp_path / f"{name}.npz", "--features", tmp_path / "x.npy", "-o", run, "-q")
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        assert "apply" not in result.stdout, "nothing is flagged"
+        if name == "clean":
+            assert result.stdout.startswith("None of 150 labels looks doubtful; no sign of noise.\n")
+            assert f"Next: cvcoteach retrain {run}" in result.stdout
+        else:
+            assert "features of another network would help" in result.stdout
+            assert "backbone" not in result.stdout
+            assert "\nWhy: the given labels are preferred to chance by" in result.stdout
+            assert "Next:" not in result.stdout
