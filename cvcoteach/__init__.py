@@ -62,9 +62,9 @@ if TYPE_CHECKING:
     from cvcoteach.cleanlab.filter import find_label_issues as find_label_issues
     from cvcoteach.cleanlab.filter import get_label_quality_scores as get_label_quality_scores
     from cvcoteach.coteaching.estimator import CoTeaching as CoTeaching
-    from cvcoteach.crossval.incv import CrossValResult as CrossValResult
     from cvcoteach.crossval.incv import IterativeCV as IterativeCV
     from cvcoteach.crossval.kfold import cross_validate as cross_validate
+    from cvcoteach.crossval.result import CrossValResult as CrossValResult
     from cvcoteach.crossval.trainer import FoldTrainer as FoldTrainer
     from cvcoteach.crossval.views import fuse_pred_probs as fuse_pred_probs
     from cvcoteach.issues.label_issues import LabelIssues as LabelIssues

@@ -10,7 +10,7 @@ import numpy as np
 from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.data.sources import Choices, Source
 from cvcoteach.issues.flags import FlagRule
-from cvcoteach.issues.label_issues import issues_of
+from cvcoteach.issues.from_posterior import issues_of
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.pipeline import run_summary
 from cvcoteach.pipeline.results import RunResults

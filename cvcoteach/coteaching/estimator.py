@@ -29,7 +29,8 @@ from cvcoteach.coteaching.selection import Selection, corrected, selection_after
 from cvcoteach.coteaching.training import CoTeachingTask, enough_epochs, with_epochs
 from cvcoteach.crossval.agreement import noise_rate_from_agreement
 from cvcoteach.crossval.groups import as_groups
-from cvcoteach.crossval.incv import SELECT, CrossValResult, IterativeCV
+from cvcoteach.crossval.incv import SELECT, IterativeCV
+from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.items import kind_of, labels_of_dataset, load_any
 from cvcoteach.data.levels import ORDINARY

@@ -16,7 +16,7 @@ from cvcoteach.coteaching.curriculum import (
     matched_epochs,
     vanilla_curriculum,
 )
-from cvcoteach.crossval.incv import CrossValResult
+from cvcoteach.crossval.result import CrossValResult
 
 
 @dataclass(frozen=True, eq=False)

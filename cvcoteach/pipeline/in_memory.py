@@ -31,7 +31,8 @@ from cvcoteach.crossval.views import as_trainers
 from cvcoteach.data.copies import first_copies
 from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
-from cvcoteach.issues.label_issues import LabelIssues, issues_of
+from cvcoteach.issues.from_posterior import issues_of
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.annotators import consensus, several

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, check_at_least
-from cvcoteach.crossval.incv import CrossValResult
+from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.run_summary import round_figures

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
-from cvcoteach.crossval.incv import Select
+from cvcoteach.crossval.result import Select
 from cvcoteach.data.splits import held_out
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._validation import counted as counted
-from cvcoteach.crossval.incv import CrossValResult
+from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.issues.flags import PROBABLY_WRONG
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.summary import figures, sentences

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cvcoteach.crossval.incv import IterativeCV, Select
+from cvcoteach.crossval.incv import IterativeCV
+from cvcoteach.crossval.result import Select
 from cvcoteach.issues.flags import FlagFor, FlagRule
 
 RULES = ("posterior", "incv")

@@ -45,7 +45,7 @@ def _measure(n: int) -> None:
 
     from cvcoteach.fiftyone import install
     from cvcoteach.fiftyone.work.imports import import_label_issues
-    from cvcoteach.issues.label_issues import posterior_issues
+    from cvcoteach.issues.from_posterior import posterior_issues
     from tests.fiftyone import browser
 
     install.install(Path(fo.config.plugins_dir))

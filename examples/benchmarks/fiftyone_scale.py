@@ -30,7 +30,7 @@ from cvcoteach.fiftyone.store.labelled import read_labels
 from cvcoteach.fiftyone.work import browse, corrections
 from cvcoteach.fiftyone.work.export import export_corrected
 from cvcoteach.fiftyone.work.imports import import_label_issues
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 
 SIZES = (25_000, 100_000)
 K = 10

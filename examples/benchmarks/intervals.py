@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
 from cvcoteach.issues.reviews import measured_precision_recall, review_sample
 from cvcoteach.noise_model import simulate as noise

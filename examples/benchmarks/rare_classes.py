@@ -20,8 +20,9 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score
 from tables import markdown, publish
 
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
+from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.issues.strangers import MARKED
 from cvcoteach.training.head_trainer import HeadTrainer
 

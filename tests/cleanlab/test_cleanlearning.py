@@ -10,7 +10,8 @@ from sklearn.model_selection import cross_val_predict
 
 from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.cleanlearning import CleanLearning
-from cvcoteach.issues.label_issues import posterior_issues, sample_weights
+from cvcoteach.issues.from_posterior import posterior_issues
+from cvcoteach.issues.label_issues import sample_weights
 from cvcoteach.pipeline.in_memory import label_issues
 from cvcoteach.training.sklearn_trainer import SklearnTrainer
 

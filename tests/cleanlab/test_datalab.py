@@ -15,7 +15,7 @@ from cleanlab import Datalab
 
 from cvcoteach._validation import InputError
 from cvcoteach.cleanlab import datalab  # registers
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 from cvcoteach.pipeline.in_memory import label_issues
 
 from ..issues.test_label_issues import noisy_data

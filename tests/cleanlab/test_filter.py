@@ -19,7 +19,7 @@ from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.filter import CLEANLAB_FILTERS, find_label_issues, get_label_quality_scores
 from cvcoteach.crossval.incv import IterativeCV
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 
 from ..issues.test_label_issues import noisy_data
 

@@ -10,7 +10,8 @@ import pytest
 from cvcoteach._validation import IntArray
 from cvcoteach.coteaching.curriculum import noise_left
 from cvcoteach.coteaching.selection import Selection, corrected, selection_after, softened
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
+from cvcoteach.crossval.incv import IterativeCV
+from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.noise_model.posterior import label_posterior
 from tests.fakes import NearestMeans
 

@@ -14,8 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.incv import CrossValResult, IterativeCV
+from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
+from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.crossval.trainer import Fold, FoldKey, FoldProgress
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.noise_model import simulate as noise

@@ -11,7 +11,8 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.issues.flags import FlagRule, flags_of_best_f1
-from cvcoteach.issues.label_issues import LabelIssues, posterior_issues, sample_weights
+from cvcoteach.issues.from_posterior import posterior_issues
+from cvcoteach.issues.label_issues import LabelIssues, sample_weights
 
 
 def noisy_data(n: int = 600, n_classes: int = 4, rate: float = 0.2, seed: int = 0):

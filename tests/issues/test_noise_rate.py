@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import expected_noise_rate
 from cvcoteach.issues.reviews import measured_noise_rate, review_sample, reviews_to_decide
 

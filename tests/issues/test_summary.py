@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cvcoteach.issues.flags import FlagRule
-from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import expected_precision_recall
 from cvcoteach.issues.summary import figures, sentences
 

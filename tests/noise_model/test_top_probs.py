@@ -12,7 +12,8 @@ from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.filter import find_label_issues
 from cvcoteach.crossval import incv, kfold, trainer
 from cvcoteach.crossval.incv import IterativeCV
-from cvcoteach.issues.label_issues import LabelIssues, issues_of, pairs_counted, sample_weights
+from cvcoteach.issues.from_posterior import issues_of
+from cvcoteach.issues.label_issues import LabelIssues, pairs_counted, sample_weights
 from cvcoteach.noise_model import base, no_signal, sparse_transition, temperature
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior, noise_transition
 from cvcoteach.noise_model.sparse_transition import SparseTransition

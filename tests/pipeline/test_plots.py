@@ -12,7 +12,7 @@ import pytest
 from cvcoteach import IterativeCV, LabelIssues, plot_confusions, plot_noise_per_class, plot_quality, plot_reliability
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 from cvcoteach.pipeline.plots import plot_rounds
 from cvcoteach.pipeline.results import RunResults
 from tests.fakes import NearestMeans, clouds

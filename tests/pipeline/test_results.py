@@ -16,7 +16,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.crossval import incv, kfold, trainer
 from cvcoteach.data.sources import Source
 from cvcoteach.issues.flags import FlagRule
-from cvcoteach.issues.label_issues import issues_of, posterior_issues
+from cvcoteach.issues.from_posterior import issues_of, posterior_issues
 from cvcoteach.issues.summary import NAMES
 from cvcoteach.noise_model import temperature
 from cvcoteach.noise_model.posterior import fit_posterior

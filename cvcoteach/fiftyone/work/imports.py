@@ -18,8 +18,8 @@ from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.fiftyone.work.subset import issues_of_rows
+from cvcoteach.issues.from_posterior import issues_of as issues_of_posterior
 from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
-from cvcoteach.issues.label_issues import issues_of as issues_of_posterior
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.noise_model.sparse_transition import SparseTransition, Transition
 from cvcoteach.noise_model.top_probs import MANY_CLASSES

@@ -18,7 +18,7 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.work import corrections
 from cvcoteach.fiftyone.work.imports import import_label_issues
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 
 FIELDS = Fields("label_issues")
 

@@ -9,7 +9,8 @@ import numpy as np
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, corrections
 from cvcoteach.fiftyone.work.figures import headline, spot_checks, with_reviews
-from cvcoteach.issues.label_issues import LabelIssues, posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import expected_precision_recall
 
 

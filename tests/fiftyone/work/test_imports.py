@@ -19,7 +19,7 @@ from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.work import corrections
 from cvcoteach.fiftyone.work.imports import import_label_issues
 from cvcoteach.issues.corrections import Judged, correct
-from cvcoteach.issues.label_issues import posterior_issues
+from cvcoteach.issues.from_posterior import posterior_issues
 from cvcoteach.pipeline import find_issues as pipeline
 from cvcoteach.pipeline.settings import Settings
 from tests import images
