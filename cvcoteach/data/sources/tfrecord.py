@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, near
 from cvcoteach.data.heif import is_heif
 from cvcoteach.data.parts import part_of
@@ -134,6 +135,8 @@ def _chosen(location: Path, choices: Choices) -> tuple[list[Path], tuple[str, ..
     files = _files(location) or ([location] if location.is_file() else [])
     if not files:
         raise InputError(f"{location} holds no TFRecord files.")
+    for file in files:
+        check_regular(file)
     parts: dict[str, list[Path]] = {}
     for file in files:
         found = _SPLIT.search(_stem(file))

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import pandas as pd
 
-from cvcoteach._files import in_bytes
+from cvcoteach._files import check_regular, in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.labels import describe, encode, group_codes
@@ -132,6 +132,8 @@ def _found(location: Path) -> list[Path]:
     shards = _shards(location) if location.is_dir() else [location]
     if not shards:
         raise InputError(f"{location} holds no .tar shards.")
+    for shard in shards:
+        check_regular(shard)
     return shards
 
 

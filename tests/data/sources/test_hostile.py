@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.parts import Reader
 from cvcoteach.data.sources import read_source
 from cvcoteach.data.sources.source import Source
 
@@ -120,24 +121,29 @@ def test_a_shard_that_claims_gigabytes_or_nests_without_end_is_refused(folder: P
         read_source(folder / "large.tar")
 
 
-def unpacked_sizes(source: Source) -> list[int]:
+def unpacked(source: Source) -> list[bytes]:
     assert source.files is not None
-    return [os.path.getsize(file) for file in source.files]
+    with Reader() as reader:
+        return [reader.read(file, 10**6)[0] for file in source.files]
 
 
-@pytest.mark.parametrize("damage", ["record", "image", "gone"])
+@pytest.mark.parametrize("damage", ["record", "image", "gone", "ends"])
 def test_damaged_unpacked_images_are_unpacked_again_and_what_a_killed_call_left_goes(folder: Path, damage: str) -> None:
     image = (folder / "a.png").read_bytes()
-    source = shard(folder / "x.tar", a_png=image, a_cls=b"1", b_png=image, b_cls=b"0")
-    before = unpacked_sizes(read_source(source))
+    plain = shard(folder / "x.tar", a_png=image, a_cls=b"1", b_png=image + b"more", b_cls=b"0")
+    source = folder / "x.tar.gz"
+    source.write_bytes(gzip.compress(plain.read_bytes()))
+    assert unpacked(read_source(source)) == [image, image + b"more"]
     done = next((folder / "cache" / "unpacked").glob("*/unpacked.json"))
     left = done.parent.with_name(f".{done.parent.name}.abcd_123.partial")
     left.mkdir()
     if damage == "record":
-        done.write_text("")
+        done.unlink()
     elif damage == "image":
-        (done.parent / "000000" / "000000001").write_bytes(b"")
+        (done.parent / "images").write_bytes(image)
+    elif damage == "gone":
+        (done.parent / "images").unlink()
     else:
-        (done.parent / "000000" / "000000001").unlink()
-    assert unpacked_sizes(read_source(source)) == before
+        (done.parent / "ends.npy").write_bytes((done.parent / "ends.npy").read_bytes()[:-9])
+    assert unpacked(read_source(source)) == [image, image + b"more"]
     assert not left.exists()
