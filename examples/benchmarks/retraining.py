@@ -6,7 +6,7 @@
 
 Ours is the mode "posterior", which from scratch is not the default.
 All rows are the same network and shown the same number of images; rows of two networks average their probabilities
-and cost twice as much. Choices were made on random2, aggre, symmetric 0.4 and asymmetric 0.3 with other seeds
+and cost twice as much. Choices were made on random2, symmetric 0.4 and asymmetric 0.3 with other seeds
 (--labels, --seeds), none of which is in the table.
 Every figure measured is kept in build/benchmarks/retraining.jsonl, and not measured again; delete it to start anew.
 """
