@@ -44,5 +44,5 @@ def test_each_option_is_in_one_group_and_none_is_left_over(name: str) -> None:
     command = main.commands[name]
     for option in command.get_params(click.Context(command)):
         if isinstance(option, click.Option):
-            row = re.compile(rf"^  (-\w, )?{option.opts[-1]}\b", re.MULTILINE)
+            row = re.compile(rf"^  (-\w, )?{option.opts[-1]}(?![-\w])", re.MULTILINE)
             assert sum(len(row.findall(text)) for text in groups.values()) == 1, option.name

@@ -144,7 +144,7 @@ def table_run(folder: Path) -> RunResults:
 def test_a_copy_whose_record_was_not_finished_is_finished_by_the_same_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(file: Path) -> str:
+    def killed(file: Path, **_: object) -> str:
         if file.name == "fixed.csv":
             raise KilledError
         return fingerprint(file)

@@ -77,7 +77,7 @@ def test_photographs_are_judged_by_features_and_one_line_says_so(photos: Path, r
     assert (identity["backbone"], identity["image_size"]) == (BACKBONES["cpu"], 8)
     (line,) = notes.notes
     assert line.startswith("preset auto takes heads on features of torchvision:mobilenet_v3_large at 8 pixels, since")
-    assert line.endswith("; that takes about 1 s, once.")
+    assert line.endswith("; that takes about 1 s.")
 
 
 @pytest.mark.slow

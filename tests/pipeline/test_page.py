@@ -258,7 +258,6 @@ def edited(run: RunResults, **changes: Any) -> None:
         {"versions": 5},
         {"machine": "fast"},
         {"timings": [5]},
-        {"summary": {}},
         {"summary": {"n_images": "many"}},
         {"rounds": [{"noise_rate": 0.1}]},
     ],

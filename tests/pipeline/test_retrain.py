@@ -25,9 +25,9 @@ def test_named_columns_are_those_of_the_tables_that_have_them(tmp_path: Path) ->
     pd.DataFrame({"img": ["a"], "label": ["x"]}).to_csv(other, index=False)
     named = Choices("img", "is")
     assert _named_sources(table, None, named, named) == (NamedSource(table, named), None)
-    assert _named_sources(table, folder, named) == (NamedSource(table, named), NamedSource(folder))
-    assert _named_sources(folder, table, named) == (NamedSource(folder), NamedSource(table, named))
-    assert _named_sources(table, other, named) == (NamedSource(table, named), NamedSource(other, Choices("img")))
+    assert _named_sources(table, folder, named, named) == (NamedSource(table, named), NamedSource(folder))
+    assert _named_sources(folder, table, named, named) == (NamedSource(folder), NamedSource(table, named))
+    assert _named_sources(table, other, named, named) == (NamedSource(table, named), NamedSource(other, Choices("img")))
 
 
 def test_an_unknown_export_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Source
+from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.writers import (
     annotation_json,
     cifar,
@@ -54,6 +57,8 @@ _MODULES = (
 )
 WRITERS: tuple[Writer, ...] = tuple([Writer(module.recognises, module.check, module.write) for module in _MODULES])
 
+_OF_ONE_SPLIT = (hugging_face.write, idx.write, cifar.write)
+
 
 def check_destination(copy: Copy, destination: Path) -> None:
     """Raise InputError where a source of that format cannot be written, or not there, or something is there."""
@@ -80,7 +85,7 @@ def write_copy(copy: Copy, destination: Path, on_image: Callable[[int, int], Non
         destination.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{destination.parent} could not be created: {error.strerror}.") from error
-    _writer_of(copy.source).write(copy, destination, on_image)
+    _write(copy, destination, on_image)
 
 
 def replace_copy(copy: Copy, destination: Path) -> None:
@@ -88,12 +93,11 @@ def replace_copy(copy: Copy, destination: Path) -> None:
 
     Errors as of `write_copy`.
     """
-    writer = _writer_of(copy.source)
     if not destination.is_dir():
-        writer.write(copy, destination, lambda done, to_do: None)
+        _write(copy, destination, lambda done, to_do: None)
         return
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
-        writer.write(copy, Path(folder) / "new", lambda done, to_do: None)
+        _write(copy, Path(folder) / "new", lambda done, to_do: None)
         os.replace(destination, Path(folder) / "old")
         os.replace(Path(folder) / "new", destination)
 
@@ -106,10 +110,41 @@ def is_copy(copy: Copy, file: Path) -> bool:
     again = file.with_name(f".again-{file.name}")
     _remove(again)
     try:
-        _writer_of(copy.source).write(copy, again, lambda done, to_do: None)
+        _write(copy, again, lambda done, to_do: None)
         return fingerprint(again) == fingerprint(file)
     finally:
         _remove(again)
+
+
+def _write(copy: Copy, place: Path, on_image: Callable[[int, int], None]) -> None:
+    writer, source = _writer_of(copy.source), copy.source
+    if source.splits is None or writer.write not in _OF_ONE_SPLIT:
+        writer.write(copy, place, on_image)
+        return
+    # these write one split and copy the others as they are: each begins with the copy of the one before
+    location = source.location
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as folder:
+        for number, name in enumerate(dict.fromkeys(source.splits.tolist())):
+            part = _of_split(copy, location, name)
+            location = Path(folder) / str(number)
+            writer.write(part, location, on_image)
+        os.replace(location, place)
+
+
+def _of_split(copy: Copy, location: Path, name: str) -> Copy:
+    """Return what a copy has of one split, which is read again from there."""
+    choices = replace(copy.choices, split=name)
+    data = read_source(location, **asdict(choices), least_classes=1)
+    rows = np.flatnonzero(np.asarray(copy.source.splits) == name)
+    if len(rows) != len(data):
+        raise InputError(f"the split {name} of {location} has changed since it was read; find the issues again.")
+    number = {each: k for k, each in enumerate(data.class_names)}
+    wanted = np.array([number.get(each, -1) for each in copy.source.class_names], np.int64)[copy.labels[rows]]
+    lacking = copy.kept[rows] & (wanted < 0)
+    if lacking.any():
+        lost = copy.source.class_names[int(copy.labels[rows[np.argmax(lacking)]])]
+        raise InputError(f"the class {lost!r} has no image in the split {name}; nothing says how to write it there.")
+    return Copy(data, choices, np.where(wanted < 0, data.labels, wanted), copy.kept[rows])
 
 
 def _remove(place: Path) -> None:

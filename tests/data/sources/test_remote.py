@@ -183,7 +183,9 @@ def test_a_dataset_of_the_hub_is_saved_and_read(tmp_path: Path, monkeypatch: pyt
     source = read_source("hf://owner/pets")
     assert source.location.name == "pets"
     assert source.class_names == ("cat", "dog")
-    assert gray(source) == [0, 1, 2, 3, 4, 5]
+    assert gray(source) == [0, 1, 2, 3, 4, 5, 100, 101, 102, 103, 104, 105]
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train"] * 6 + ["test"] * 6
     before = (source.location / "dataset_dict.json").stat().st_mtime_ns
     test = read_source("hf://owner/pets", split="test")
     assert gray(test) == [100, 101, 102, 103, 104, 105]
