@@ -163,7 +163,7 @@ def find_label_issues(
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
     settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule, preset)
-    found = flagged(labels, evidence, settings, class_names, progress, groups, splits)
+    found = flagged(labels, evidence, settings, class_names, progress, groups=groups, splits=splits)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":
         _warn_without_signal(posterior)

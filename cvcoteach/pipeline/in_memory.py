@@ -144,7 +144,7 @@ def label_issues(
         given, class_names, annotations = several(labels, class_names)
         if class_names is None and evidence.kind != "pred_probs":
             class_names = tuple(map(str, range(int(annotations.label.max()) + 1)))
-    found = flagged(given, evidence, settings, class_names, progress, groups, splits)
+    found = flagged(given, evidence, settings, class_names, progress, groups=groups, splits=splits)
     if annotations is not None and filter_by == "posterior":
         together = consensus(annotations, found.posterior)
         found = found._replace(posterior=together.posterior, flags=flags_of(together.posterior, settings.flag_rule))
@@ -172,6 +172,7 @@ def flagged(
     settings: InMemorySettings,
     class_names: Sequence[str] | None = None,
     progress: bool | OnProgress = False,
+    *,
     groups: npt.ArrayLike | None = None,
     splits: npt.ArrayLike | None = None,
 ) -> Flagged:
