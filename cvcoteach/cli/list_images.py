@@ -12,12 +12,16 @@ from cvcoteach.cli.display import plain, say
 
 
 @click.command("list")
-@click.argument("source", type=options.PATH)
+@click.argument("source", type=options.SOURCE)
 @click.option("-o", "--output", type=options.PATH, metavar="FILE", help="CSV to write.  [default: standard output]")
 @options.path_column
 @options.label_column
 @options.path_pattern
 @options.split
+@options.split_column
+@options.group_column
+@options.annotator_column
+@options.annotator_columns
 @options.source_format
 @options.max_megapixels
 @options.cache_dir
@@ -32,7 +36,8 @@ def list_images(
     """List the images of SOURCE with their labels, as a CSV, in the order in which find-issues reads them.
 
     Row i of a .npy that find-issues takes with --features belongs to row i of this list. Images that cannot be read are
-    left out, here and there. The columns: path, as in issues.csv; label; file, where the image lies.
+    left out, here and there. The columns: path, as in issues.csv; label; file, where the image lies if it is a file of
+    its own.
     """
     from cvcoteach._csv import csv_text, write_csv
     from cvcoteach._validation import InputError

@@ -36,7 +36,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
     help="Images with right labels on which to compare with plain training, with and without what is flagged; or a "
     "split that the run held out.",
 )
-@click.option("--test-split", metavar="NAME", help="Part of --test, where it has several.  [default: train]")
+@click.option("--test-split", metavar="NAME", help="Part of --test, where it has several.  [default: all but train]")
 @click.option("--test-format", metavar="NAME", help="Format of --test.  [default: recognised]")
 @click.option(
     "--mode",

@@ -185,7 +185,7 @@ class IterativeCV:
                 # so many of each class that there are two per part to learn it from
                 learned, selected = labels.copy(), np.zeros(n, np.bool_)
                 learned[inside], selected[inside] = what_to_learn(posterior, 2 * folds[number])
-            agreement, by_agreement = _agreement(labels[inside], probs[inside])
+            agreement, by_agreement = _agreement(labels[inside], rows_of(probs, inside))
             rounds.append(
                 Round(
                     scored=np.arange(n),

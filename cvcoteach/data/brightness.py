@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cvcoteach._files import open_regular
 from cvcoteach.data.decode import FORMATS, MAX_PIXELS, pixel_limit
+from cvcoteach.data.parts import opened
 from cvcoteach.data.sources import Source, spread
 
 _SIDE = 64  # px; a JPEG is decoded no larger than it must be
@@ -26,7 +26,7 @@ def brightness_levels(source: Source, sample: int = 16) -> int:
         warnings.simplefilter("ignore")
         for row in rows:
             try:
-                with open_regular(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
+                with opened(source.files[row]) as file, Image.open(file, formats=FORMATS) as image:
                     image.draft("L", (_SIDE, _SIDE))
                     deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
                     counts.append(len(np.unique(np.asarray(image if deep else image.convert("L")))))

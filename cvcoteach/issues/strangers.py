@@ -14,6 +14,7 @@ MARKED = 0.5
 
 _N_DIRECTIONS, _ROWS_PER_DIRECTION = 128, 20
 _N_FITTED = 5_000
+_MOST_EXACT = 2_048  # features
 _LEAST_OF_CLASS = 3
 _CHUNK = 4_096  # rows
 _BY_CHANCE = 1e-3
@@ -30,7 +31,7 @@ def strangers(
     the 90 % quantile, slower than those that we have seen, says how many images should lie beyond each score; what
     lies there in excess are strangers (a local false discovery rate). Where nothing stands out, all are 0. Finds images
     of another kind; a class that is as near to the others as these to each other is not found, nor are strangers that
-    make up a tenth of all images.
+    make up a tenth of all images. Where a feature is not finite, all are 0.
 
     Args:
         features: (n, d), any kind of numbers that describe images, the same for all.
@@ -54,12 +55,26 @@ def strangers(
         fitted = np.sort(rng.choice(n, min(n, _N_FITTED), replace=False))
         sample = features[fitted].astype(np.float64)
         center = sample.mean(axis=0)
-        directions = np.linalg.eigh(np.cov(sample - center, rowvar=False))[1][:, : -n_directions - 1 : -1]
+        if not np.isfinite(center).all():
+            return np.zeros(n)
+        directions = _principal(sample - center, n_directions)
         x = np.empty((n, n_directions))
         for start in range(0, n, _CHUNK):
             x[start : start + _CHUNK] = (features[start : start + _CHUNK].astype(np.float64) - center) @ directions
+        if not np.isfinite(x).all():
+            return np.zeros(n)
         share = np.ones(n) if groups is None else 1 / np.bincount(groups)[groups]
         return _excess(_relative_distance(x, labels, rows, known), share)
+
+
+def _principal(sample: FloatArray, n_directions: int) -> FloatArray:
+    """Return the leading principal directions (d, n_directions) of centered rows (m, d)."""
+    if sample.shape[1] <= _MOST_EXACT:
+        return np.linalg.eigh(np.cov(sample, rowvar=False))[1][:, : -n_directions - 1 : -1]
+    from sklearn.utils.extmath import randomized_svd  # its time grows with d, not with its cube
+
+    directions: FloatArray = randomized_svd(sample, n_directions, random_state=0)[2].T
+    return directions
 
 
 def _relative_distance(x: FloatArray, labels: IntArray, typical: IntArray, known: IntArray) -> FloatArray:

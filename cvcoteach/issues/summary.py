@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from cvcoteach.data.splits import held_out
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
 from cvcoteach.noise_model.posterior import NO_SIGNAL
@@ -90,7 +93,8 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
     if rate < CLEAN:
         few = f"{worth:,}" if worth else "None"
         looks = f"{few} of {of_labels} {'looks' if worth <= 1 else 'look'} doubtful; no sign of noise."
-        return [looks, f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels).", *_of_splits(figures)]
+        said = f"Estimated noise rate: {rate:.1%} (the expected share of wrong labels)."
+        return [looks, said, *_of_splits(figures), *_special(figures)]
     lines = [
         f"{probably:,} of {of_labels} {'is' if probably == 1 else 'are'} probably wrong ({probably / n:.1%}), "
         f"{worth:,} {'is' if worth == 1 else 'are'} worth a look{_rule(figures['flag_for'])}.",
@@ -150,7 +154,10 @@ def _of_splits(figures: Mapping[str, Any]) -> list[str]:
         f"{split['split']} {split['noise_rate']:.1%} of {split['n_images']:,} ({split['n_issues']:,} flagged)"
         for split in splits
     )
-    return [f"By split: {each}. Models learned from {splits[0]['split']} alone."]
+    names = np.array([split["split"] for split in splits])
+    out = held_out(names)
+    learned = "" if out is None else f" Models learned from {' and '.join(names[~out].tolist())} alone."
+    return [f"By split: {each}.{learned}"]
 
 
 def _rule(flag_for: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model.base import TINY, chunks
+from cvcoteach.noise_model.overlap import count_as_one, overlap_groups
 from cvcoteach.noise_model.posterior import Posterior
 from cvcoteach.noise_model.sparse_transition import Transition
 
@@ -69,9 +70,14 @@ def with_annotators(base: Posterior, votes: csr_array) -> Posterior:
     """
     if not base.has_signal:
         return base
-    empty = ConsensusPosterior(base.labels, base.pred_probs, base.label_quality, base.signal, base.model, base, votes)
+    result = ConsensusPosterior(
+        base.labels, base.pred_probs, base.label_quality, base.signal, base.model, base, votes, overlaps=base.overlaps
+    )
+    group = overlap_groups(base.overlaps, base.pred_probs.shape[1])
     quality = np.empty(len(base.labels))
     with threadpool_limits(1):
-        for rows, posterior in empty.rows():
+        for rows, posterior in result.rows():
+            count_as_one(posterior, base.labels[rows], group)
             quality[rows] = posterior[np.arange(len(posterior)), base.labels[rows]]
-    return ConsensusPosterior(base.labels, base.pred_probs, quality.clip(0, 1), base.signal, base.model, base, votes)
+    result = replace(result, label_quality=quality.clip(0, 1))
+    return result if base.stranger is None else result.with_strangers(base.stranger)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ class Posterior:
         """(K, K) T[i, j] = P(given = j | true = i), rows sum to 1; sparse for more than `MANY_CLASSES`."""
         return self.model.transition()
 
-    def with_strangers(self, stranger: FloatArray) -> Posterior:
+    def with_strangers(self, stranger: FloatArray) -> Self:
         """Return the posterior that knows of images that belong to none of the classes.
 
         stranger: (n,) probabilities; what they take is missing from every class, the given one included.
@@ -110,7 +111,8 @@ class Posterior:
         best, prob, other, other_prob = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int64), np.empty(n)
         with threadpool_limits(1):  # as in `fit_posterior`: the same to the bit with any number of threads
             group = overlap_groups(self.overlaps, self.pred_probs.shape[1])
-            if isinstance(self.model, TemperatureModel) and not len(self.overlaps):
+            alone = type(self) is Posterior and not len(self.overlaps)  # others have rows of their own
+            if alone and isinstance(self.model, TemperatureModel):
                 for rows in _chunks(self.pred_probs):
                     found = self.model.two_best(self.labels[rows], _part(self.pred_probs, rows, clipped=True))
                     best[rows], prob[rows], other[rows], other_prob[rows] = found

@@ -13,6 +13,7 @@ from cvcoteach.crossval.groups import n_units
 from cvcoteach.data.brightness import brightness_levels
 from cvcoteach.data.images import natural_size, size_for
 from cvcoteach.data.sources import Source
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.auto_preset import (
     BACKBONES,
@@ -61,7 +62,7 @@ def decide(data: Source, settings: Settings, machine: Machine) -> Automatic:
         return Automatic(replace(settings, **record), backbone, record, None, choice.reason)
     set_threads(choose_threads(machine.threads))
     seconds, reason, wanted = seconds_to_extract(backbone, look, device), choice.reason, settings.also_from_scratch
-    enough = look.n_images >= ENOUGH_FROM_SCRATCH and wanted is not False
+    enough = look.n_images >= ENOUGH_FROM_SCRATCH and len(data.class_names) <= MANY_CLASSES and wanted is not False
     if settings.selection == "posterior" and (wanted or enough):
         more = _seconds_from_scratch(data, settings, machine)
         has_time = more is not None and more <= TIME_FOR_A_SECOND_VIEW

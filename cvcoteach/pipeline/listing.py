@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._progress import Watcher
+from cvcoteach.data.parts import place_of
 from cvcoteach.data.sources import Choices, read_source
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.readable import readable_part
@@ -46,5 +47,5 @@ def list_images(
     kept, unreadable = readable_part(data, progress, max_pixels)
     columns = {"path": list(kept.paths), "label": np.array(kept.class_names, dtype=object)[kept.labels]}
     if kept.files is not None:
-        columns["file"] = list(kept.files)
+        columns["file"] = [name if place_of(name)[1] is None else "" for name in kept.files]  # not parts of files
     return Listing(pd.DataFrame(columns), unreadable)

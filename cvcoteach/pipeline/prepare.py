@@ -15,6 +15,7 @@ from cvcoteach._files import digest
 from cvcoteach._validation import InputError, IntArray, check_classes_repeat
 from cvcoteach.crossval.groups import as_groups, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.crossval.views import check_views
 from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
@@ -107,6 +108,8 @@ def prepare(
         data = replace(data, splits=as_splits(splits, len(data)))
     for sentence in split_notes(data):
         progress.note(sentence)
+    if settings.also_from_scratch:
+        check_views(2, len(data.class_names), settings.selection)
     incv, automatic, backbone = settings.cross_validation, None, None
     if settings.is_open:
         automatic = decided(data, settings, machine, before) if before else decide(data, settings, machine)

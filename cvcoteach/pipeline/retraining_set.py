@@ -229,7 +229,14 @@ def _corrected(request: RetrainRequest, root: Path, before: Corrected) -> Correc
 def _posterior(run: FinishedRun, reviewed: Corrected) -> PredProbs:
     """Return the probability of each true class (n, K); of a label that a person reviewed it is 1."""
     results = run.results
-    posterior = label_posterior(results.labels, results.pred_probs)
+    rows, found = np.flatnonzero(~results.held_out), results.found
+    posterior = np.zeros(results.pred_probs.shape, np.float32)
+    posterior[rows] = label_posterior(results.labels[rows], results.pred_probs[rows])
+    # the run knows more of the given label: what annotators said, of overlaps and strangers
+    each = np.arange(len(posterior))
+    own, quality = posterior[each, results.labels], found.label_quality.astype(np.float32)
+    posterior *= ((1 - quality) / np.maximum(1 - own, np.finfo(np.float32).tiny))[:, None]
+    posterior[each, results.labels] = quality
     sure = np.flatnonzero(reviewed.reviewed | (results.reviewed & (reviewed.labels == results.labels)))
     posterior[sure] = 0
     posterior[sure, reviewed.labels[sure]] = 1

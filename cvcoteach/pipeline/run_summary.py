@@ -73,7 +73,8 @@ def view_figures(result: CrossValResult, names: Sequence[str]) -> dict[str, Any]
         return {}
     posteriors = [fit_posterior(result.labels, view.pred_probs) for view in result.views]
     alone = np.stack([(each.wrong > PROBABLY_WRONG) & each.has_signal for each in posteriors])
-    together = (result.posterior.wrong > PROBABLY_WRONG) & result.posterior.has_signal
+    of_all = fit_posterior(result.labels, result.pred_probs)
+    together = (of_all.wrong > PROBABLY_WRONG) & of_all.has_signal
     views = [
         {
             "name": name,

@@ -62,6 +62,8 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
         "round",
         "duplicate_of",
         "contradiction",
+        "overlap",
+        "stranger",
     ]
     assert len(table) == 300
     assert table.label_quality.is_monotonic_increasing

@@ -55,7 +55,7 @@ def test_other_groups_are_another_run(table: pd.DataFrame) -> None:
     assert refused.exit_code == 1
     assert "belongs to another run: its groups have changed since" in refused.stderr
     table.assign(clip=table["clip"] // 2).to_csv("t.csv", index=False)
-    assert "groups have changed since the run in t-issues: going on in t-issues-2" in find(*options).stderr
+    assert "groups or splits have changed since the run in t-issues: going on in t-issues-2" in find(*options).stderr
     table.assign(clip=[f"video {clip}" for clip in table["clip"]]).to_csv("t.csv", index=False)
     assert "holds this run already" in find(*options).stderr  # other names for the same groups
 

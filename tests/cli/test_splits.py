@@ -50,7 +50,7 @@ def run(*options: object) -> Result:
 
 
 def find(*options: object) -> Result:
-    fixed = ("--features", "x.npy", "--device", "cpu", "--threads", 1, "--quiet")
+    fixed = ("--features", "x.npy", "--device", "cpu", "--threads", 1)
     result = run("find-issues", "digits", *fixed, *options)
     assert result.exit_code == 0, result.output
     return result

@@ -35,3 +35,18 @@ def test_few_images_or_equal_ones_are_no_strangers(n: int) -> None:
     labels = np.arange(n) % 2
     assert not strangers(np.zeros((n, 4)), labels, np.ones(n, bool)).any()
     assert not strangers(np.zeros((100, 4)), np.arange(100) % 2, np.ones(100, bool)).any()
+
+
+def test_features_that_are_not_finite_tell_no_strangers() -> None:
+    x, labels = features()
+    x[3, 2] = np.nan
+    assert not strangers(x, labels, np.ones(len(x), bool)).any()
+
+
+def test_many_features_are_as_good_as_few() -> None:
+    x, labels = features(n=300)
+    wide = np.concatenate([x, np.zeros((300, 3000))], axis=1)
+    wide[:8, :40] += 25
+    found = strangers(wide, labels, np.r_[np.zeros(8, bool), np.ones(292, bool)])
+    assert (found[:8] > MARKED).all()
+    assert (found[8:] > MARKED).mean() < 0.02

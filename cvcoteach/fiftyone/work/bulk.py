@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._validation import InputError, IntArray
+from cvcoteach.data.splits import held_out
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse
 
@@ -23,6 +24,8 @@ def probable_rows(samples: Any, results: FindLabelIssuesResults, least: float) -
         raise InputError(f"the least probability is {least:g}; it lies between 0 and 1.")
     rows = results.rows(browse.unreviewed_flagged_ids(samples, results))
     rows = rows[rows >= 0]
+    out = held_out(issues.splits)
+    rows = rows if out is None else rows[~out[rows]]  # these change by review alone
     return rows[(issues.suggested_prob[rows] >= least) & (issues.suggested[rows] != issues.labels[rows])]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import fiftyone as fo
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.parts import place_of
 from cvcoteach.data.sources import Source, read_source
 
 LABEL_FIELD = "ground_truth"
@@ -35,7 +36,7 @@ def dataset_of_source(location: str | Path) -> Any:
 
 
 def _made(name: str, source: Source, place: Path) -> Any:
-    if source.files is None:
+    if source.files is None or any(place_of(file)[1] is not None for file in source.files):
         raise InputError(
             f"the images of {place} are not files, which FiftyOne needs; give a folder or a table of paths."
         )
