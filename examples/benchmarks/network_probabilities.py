@@ -15,10 +15,11 @@ import numpy as np
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from data import ARCHIVE
-from posterior import FILTERS, SCORES
+from posterior import SCORES
 from sklearn.metrics import average_precision_score, f1_score
 from tables import markdown, publish
 
+from cvcoteach.cleanlab.filter import CLEANLAB_FILTERS
 from cvcoteach.issues.flags import flags_of
 from cvcoteach.noise_model.posterior import fit_posterior
 
@@ -37,7 +38,7 @@ def main() -> None:
             given = arrays[f"given_{name}"].astype(np.int64)
             wrong = given != true
             rankings = [get_label_quality_scores(given, probs, method=score) for score in SCORES]
-            flags = [find_label_issues(given, probs, filter_by=rule, n_jobs=1) for rule in FILTERS]
+            flags = [find_label_issues(given, probs, filter_by=rule, n_jobs=1) for rule in CLEANLAB_FILTERS]
             start = time.process_time()
             posterior = fit_posterior(given, probs)
             seconds = time.process_time() - start

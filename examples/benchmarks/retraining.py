@@ -29,7 +29,7 @@ from tables import markdown, publish
 from torch import Tensor
 from torch.nn import functional
 
-from cvcoteach.coteaching.calibration import calibrate, expected_calibration_error, held_out
+from cvcoteach.coteaching.calibration import calibrate, calibration_rows, expected_calibration_error
 from cvcoteach.coteaching.curriculum import vanilla_curriculum
 from cvcoteach.coteaching.model_files import tempered
 from cvcoteach.coteaching.presets import SOFT_HEAD_RECIPE
@@ -141,7 +141,7 @@ class Retraining(Bench):
         ours = incv  # as `cvcoteach retrain` does where a run cannot tell which labels are wrong
         if incv.wrong is not None:
             held = np.zeros(self.n, np.bool_)
-            held[held_out(given, everything, seed)] = True  # to calibrate on
+            held[calibration_rows(given, everything, seed)] = True  # to calibrate on
             ours = softened(incv, label_posterior(given, found.pred_probs))
             ours = replace(ours, selected=~held)
         yield OURS, lambda: self.ours(ours, seed)
