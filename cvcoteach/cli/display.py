@@ -73,10 +73,7 @@ def _has_room(stream: TextIO) -> bool:
 
 
 class Quiet(Display):
-    """Shows nothing."""
-
-    def note(self, sentence: str) -> None:
-        """Ignore it."""
+    """Shows notes only: a note may say that the data are not what they seem."""
 
     def progress(self, update: Progress) -> None:
         """Ignore it."""

@@ -9,9 +9,10 @@ import click
 
 from cvcoteach.cli import options
 from cvcoteach.cli.display import plain, say
+from cvcoteach.cli.grouped import Grouped
 
 
-@click.command("list")
+@click.command("list", cls=Grouped, first=("output", "path_column", "label_column", "quiet"))
 @click.argument("source", type=options.SOURCE)
 @click.option("-o", "--output", type=options.PATH, metavar="FILE", help="CSV to write.  [default: standard output]")
 @options.path_column

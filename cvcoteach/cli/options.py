@@ -83,7 +83,7 @@ seed = click.option(
     help="Random seed; on a CPU, the same seed gives the same result.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor notes.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress, only notes.")
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:

@@ -29,7 +29,7 @@ def test_the_list_is_a_csv_on_standard_output_or_in_a_file(tmp_path: Path) -> No
     assert "note: left out: bar/broken.png: " in shown.stderr
     written = call("list", tmp_path / "shapes", "-o", tmp_path / "order.csv", "-q")
     assert written.stdout == f"12 images listed in {tmp_path / 'order.csv'}\n"
-    assert written.stderr == ""
+    assert "left out: " in written.stderr
     assert (tmp_path / "order.csv").read_text() == shown.stdout
 
 
@@ -49,7 +49,7 @@ def test_the_closing_lines_fit_the_run(tmp_path: Path) -> None:
         run = tmp_path / name
         result = call("find-issues", tmp_path / f"{name}.npz", "--features", tmp_path / "x.npy", "-o", run, "-q")
         assert result.exit_code == 0, result.output
-        assert result.stderr == ""
+        assert "training" not in result.stderr
         assert "apply" not in result.stdout, "nothing is flagged"
         if name == "clean":
             assert result.stdout.startswith("None of 150 labels looks doubtful; no sign of noise.\n")
