@@ -268,8 +268,11 @@ def _with_strangers(posterior: Posterior, scorers: Sequence[OutOfSampleScorer]) 
     for scorer in scorers:
         features = getattr(scorer.trainer, "features", None)
         if isinstance(features, np.ndarray) and features.ndim == 2 and len(features) == n and posterior.has_signal:
-            typical = (posterior.pred_probs.argmax(axis=1) == posterior.labels) & (posterior.wrong < PROBABLY_WRONG)
-            return posterior.with_strangers(strangers(features, posterior.labels, typical, scorer.groups))
+            probs = posterior.pred_probs
+            agreed = probs.argmax(axis=1) == posterior.labels
+            found = strangers(features, posterior.labels, agreed & (posterior.wrong < PROBABLY_WRONG), scorer.groups)
+            # an odd image of a class that models see in it is no stranger
+            return posterior.with_strangers(np.where(agreed & (probs.max(axis=1) > 0.5), 0, found))
     return posterior
 
 

@@ -15,6 +15,7 @@ MARKED = 0.5
 _N_DIRECTIONS, _ROWS_PER_DIRECTION = 128, 20
 _N_FITTED = 5_000
 _MOST_EXACT = 2_048  # features
+_FURTHEST = 2.5  # standard deviations that a single feature may lie from its mean
 _LEAST_OF_CLASS = 3
 _CHUNK = 4_096  # rows
 _BY_CHANCE = 1e-3
@@ -54,13 +55,15 @@ def strangers(
         rng = np.random.default_rng(0)
         fitted = np.sort(rng.choice(n, min(n, _N_FITTED), replace=False))
         sample = features[fitted].astype(np.float64)
-        center = sample.mean(axis=0)
+        center, spread = sample.mean(axis=0), _FURTHEST * sample.std(axis=0)
+        low, high = center - spread, center + spread
         if not np.isfinite(center).all():
             return np.zeros(n)
-        directions = _principal(sample - center, n_directions)
+        directions = _principal(sample.clip(low, high) - center, n_directions)
         x = np.empty((n, n_directions))
         for start in range(0, n, _CHUNK):
-            x[start : start + _CHUNK] = (features[start : start + _CHUNK].astype(np.float64) - center) @ directions
+            part = features[start : start + _CHUNK].astype(np.float64).clip(low, high)
+            x[start : start + _CHUNK] = (part - center) @ directions
         if not np.isfinite(x).all():
             return np.zeros(n)
         share = np.ones(n) if groups is None else 1 / np.bincount(groups)[groups]

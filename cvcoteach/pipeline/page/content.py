@@ -120,11 +120,12 @@ def classes(results: RunResults) -> pd.DataFrame:
 
 
 def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]:
-    """Return a record per image: path, given, suggested (names), wrong, suggested_prob, flagged, and copies.
+    """Return a record per image: path, given, suggested (names), wrong, suggested_prob, flagged, copies and stranger.
 
-    `copies` names the other classes that exact copies of the image were given.
+    `copies` names the other classes that exact copies of the image were given; a `stranger` belongs to no class.
     """
     found, names, copies = results.found, results.class_names, _labels_of_copies(results)
+    stranger = found.is_stranger
     return [
         {
             "path": results.paths[i],
@@ -134,6 +135,7 @@ def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]
             "suggested_prob": round(float(found.suggested_prob[i]), 4),
             "flagged": bool(found.is_label_issue[i]),
             "copies": copies.get(i, []),
+            "stranger": bool(stranger[i]),
         }
         for i in images.tolist()
     ]

@@ -55,7 +55,10 @@ def page(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], pictur
 
 
 def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """Return [path, given, suggested (numbers), wrong, suggested_prob, flagged, blind, decision, copies] per image."""
+    """Return a row per image.
+
+    path, given, suggested (numbers), wrong, suggested_prob, flagged, blind, decision, copies, stranger.
+    """
     number = {row["name"]: k for k, row in enumerate(classes)}
     return [
         [
@@ -68,6 +71,7 @@ def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, 
             int(image.get("blind", False)),
             image.get("decision"),
             image["copies"],
+            int(image["stranger"]),
         ]
         for image in images
     ]

@@ -5,8 +5,8 @@
   const PAGE = 48;
   const MOST = 25; // classes in the matrix
   const STORE = "cvcoteach reviews " + data.key;
-  const images = data.images.map(([path, given, suggested, wrong, sure, flagged, blind, decision, copies], index) => ({
-    index, path, given, suggested, wrong, sure, flagged: !!flagged, blind: !!blind, decision, copies,
+  const images = data.images.map(([path, given, suggested, wrong, sure, flagged, blind, decision, copies, stranger], index) => ({
+    index, path, given, suggested, wrong, sure, flagged: !!flagged, blind: !!blind, decision, copies, stranger: !!stranger,
   }));
   const name = (k) => data.classes[k];
   const percent = (p) => (p > 0.995 && p < 1 ? ">99" : p < 0.005 && p > 0 ? "<1" : (100 * p).toFixed(0)) + "%";
@@ -121,6 +121,7 @@
     if (suggested.value && (image.blind || image.suggested !== Number(suggested.value))) return false;
     if (show.value === "reviewed" && !image.decision) return false;
     if (show.value === "copies" && !image.copies.length) return false;
+    if (show.value === "strangers" && !image.stranger) return false;
     if (show.value === "left" && (image.decision || !(image.flagged || image.blind || image.copies.length))) return false;
     if (show.value === "flagged" && !(image.flagged || image.blind || image.copies.length)) return false;
     return !search.value || image.path.toLowerCase().includes(search.value.toLowerCase());
@@ -203,6 +204,7 @@
       body.append(element("div", { className: "seen", textContent: other ? "→ " + name(image.suggested) : image.copies.length ? "this or its copy is wrong" : "looks right" }));
       body.append(element("div", { className: "sure", textContent: other ? `wrong ${chance(image.wrong)} · suggestion ${chance(image.sure)}` : `wrong ${chance(image.wrong)}` }));
     }
+    if (image.stranger && !unseen) body.append(element("div", { className: "copy", textContent: "perhaps none of the classes: exclude?" }));
     if (image.copies.length && !unseen) body.append(element("div", { className: "copy", textContent: "a copy is labelled " + image.copies.join(", ") }));
     body.append(element("div", { className: "name", textContent: "\u200e" + image.path, title: image.path }));
     body.append(element("div", { className: "verdict", textContent: image.decision ? verdict(image) : "" }));
@@ -393,6 +395,7 @@
   byId("more").addEventListener("click", more);
   byId("save").addEventListener("click", save);
   if (images.some((image) => image.blind)) controls.show.options[0].textContent = "flagged, and blind ones";
+  if (!images.some((image) => image.stranger)) controls.show.querySelector("[value=strangers]").remove();
   if (!images.some((image) => image.copies.length)) controls.show.querySelector("[value=copies]").remove();
   if (!images.some((image) => image.flagged || image.copies.length)) controls.show.value = "all";
   filter();
