@@ -70,7 +70,10 @@ def _record(dataset: Any, results: FindLabelIssuesResults, ids: list[ObjectId]) 
     done = 0
     for chunk in actions.chunks(ids):
         audit = actions.audit_of(dataset, results)
-        lengths = audit.lengths(chunk)  # before the samples are read, as for any correction
+        # in this order, as for any correction: what is on record by now is written before the samples are read, and
+        # what comes later takes our link's place
+        lengths = audit.lengths(chunk)
+        actions.settle(dataset, results)
         standing = audit.effective(list(lengths))
         changes, times = [], []
         for sample in actions.read_samples(dataset, chunk, names):
