@@ -7,6 +7,7 @@ import io
 import os
 import re
 import stat
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
@@ -106,10 +107,10 @@ def _read(number: int, size: int, *, to_end: bool) -> bytes:
     return b"".join(pieces)
 
 
-def opened(name: str) -> IO[bytes]:
+def opened(name: str) -> AbstractContextManager[IO[bytes]]:
     """Open a file or a part to read, as a context. Raises OSError and ValueError as `Reader.read`."""
     if place_of(name)[1] is None:
-        return open_regular(name)  # type: ignore[return-value]
+        return open_regular(name)
     with Reader() as reader:
         return io.BytesIO(reader.read(name, 2**62)[0])
 
