@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -44,6 +44,19 @@ class BatchFoldTrainer(FoldTrainer, Protocol):
         """Answer as `fit_predict`, once per fold. A fold's answer may depend on its neighbours by rounding only.
 
         Of thousands of classes an answer may be computed as its rows are read (`Rows`).
+        """
+        ...
+
+
+@runtime_checkable
+class ParallelFoldTrainer(FoldTrainer, Protocol):
+    """A trainer that trains several folds at the same time, each as if it were alone."""
+
+    def fit_predict_each(self, folds: Sequence[Fold]) -> Iterator[tuple[int, PredProbs]]:
+        """Yield the position in `folds` and the answer of each, in the order in which they are ready.
+
+        A fold's answer does not depend on which others are trained beside it, save by rounding: whatever is ready is
+        kept, and only the rest is asked for again.
         """
         ...
 
@@ -99,7 +112,9 @@ def train_folds(
     on_fold: OnFold | None = None,
     view: int = 1,
 ) -> dict[FoldKey, Answer]:
-    """Train the folds of a round that are not in `finished`; a `BatchFoldTrainer` gets all folds at once.
+    """Train the folds of a round that are not in `finished`.
+
+    A `BatchFoldTrainer` gets all folds of the round at once or none, a `ParallelFoldTrainer` all that are missing.
 
     Args:
         trainer: Trains and answers.
@@ -153,15 +168,27 @@ def train_folds(
             answers[key] = finished[key] = checked(key, answer)
             tell(key, "done")
         return answers
-    for key, fold in folds.items():
+    for key in folds:
         if key in finished:
             answers[key] = checked(key, finished[key])
             tell(key, "kept")
-            continue
+    missing = [key for key in folds if key not in answers]
+    if isinstance(trainer, ParallelFoldTrainer):
+        for key in missing:
+            tell(key, "start")
+        for position, answer in trainer.fit_predict_each([folds[key] for key in missing]) if missing else ():
+            key = missing[position]
+            answers[key] = finished[key] = checked(key, answer)
+            tell(key, "done")
+        if unanswered := [key for key in missing if key not in answers]:
+            first = unanswered[0]
+            raise InputError(f"the trainer gave no answer for fold {first.fold} of round {first.round}.")
+        return {key: answers[key] for key in folds}
+    for key in missing:
         tell(key, "start")
-        answers[key] = finished[key] = checked(key, trainer.fit_predict(*fold))
+        answers[key] = finished[key] = checked(key, trainer.fit_predict(*folds[key]))
         tell(key, "done")
-    return answers
+    return {key: answers[key] for key in folds}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.incv import IterativeCV
-from cvcoteach.crossval.trainer import FoldKey, FoldProgress
+from cvcoteach.crossval.trainer import Fold, FoldKey, FoldProgress
 from tests.fakes import BatchTable, NearestMeans, Table, clouds
 
 
@@ -104,3 +105,32 @@ def test_a_batch_with_too_few_answers_is_one_sentence() -> None:
 
     with pytest.raises(InputError, match="the trainer gave 1 answer in round 1; 2 folds need one each"):
         IterativeCV().run(Short(np.full((200, 2), 0.5)), np.arange(200) % 2)
+
+
+@dataclass
+class SideBySide(NearestMeans):
+    """Answers several folds at a time, the last first; stops after some."""
+
+    answers_at_most: int = 99
+    asked: int = 0
+
+    def fit_predict_each(self, folds: Sequence[Fold]) -> Iterator[tuple[int, np.ndarray]]:
+        """One answer a fold."""
+        self.asked += len(folds)
+        for position in reversed(range(len(folds))[-self.answers_at_most :]):
+            yield position, self.fit_predict(*folds[position])
+
+
+def test_folds_side_by_side_give_what_they_give_one_after_the_other_and_each_is_kept_when_it_is_ready() -> None:
+    x, _, y = clouds(200, 3, 0.3, 8)
+    whole = IterativeCV(seed=1).run(NearestMeans(x, 3), y)
+    finished: dict[FoldKey, np.ndarray] = {}
+    with pytest.raises(InputError, match="no answer for fold 1 of round 1"):
+        IterativeCV(seed=1).run(SideBySide(x, 3, 1), y, finished=finished)
+    assert sorted(finished) == [(1, 2)]
+    trainer = SideBySide(x, 3)
+    told: list[FoldProgress] = []
+    again = IterativeCV(seed=1).run(trainer, y, finished=finished, on_fold=told.append)
+    np.testing.assert_array_equal(whole.pred_probs, again.pred_probs)
+    assert [p.key for p in told if p.state == "kept"] == [(1, 2)]
+    assert trainer.asked == len(finished) - 1
