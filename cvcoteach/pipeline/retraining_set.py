@@ -104,6 +104,8 @@ class RetrainingSet:
 
     paths: tuple[str, ...]
     """n, as in the run."""
+    rows: IntArray
+    """(n,) which of the run's images they are, ascending."""
     inputs: Inputs
     """n images, or their features."""
     given: IntArray
@@ -168,6 +170,7 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     alone = ~results.has_copy[kept] & ("groups" not in request.run.record) & (posterior is not None)
     return RetrainingSet(
         paths=tuple([results.paths[i] for i in kept]),
+        rows=kept,
         inputs=inputs,
         given=results.labels[kept],
         corrected=_subset(reviewed, kept),
