@@ -17,7 +17,8 @@ from cvcoteach._validation import FloatArray, InputError, IntArray
 from cvcoteach.training.augmentation import Motion, draw_motion, move
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import fits
-from cvcoteach.training.normalisation import Scaling, normalise
+from cvcoteach.training.engine.epochs import FixedInputs
+from cvcoteach.training.normalisation import Scaling, factor_and_offset, normalise, scaled_by
 from cvcoteach.training.recipe import Recipe, shift_for
 
 _PREFETCH = 3
@@ -38,6 +39,9 @@ class BatchSource(Protocol):
 
     def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
         """Yield the inputs of each batch of rows as they are."""
+
+    def fixed(self, recipe: Recipe) -> FixedInputs | None:
+        """Return the same inputs as `for_training`, made so that steps can be captured; None where they cannot."""
 
 
 class ImageBatches:
@@ -66,6 +70,14 @@ class ImageBatches:
     def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
         """Yield each batch as it is."""
         return self._normalised(batches, None)
+
+    def fixed(self, recipe: Recipe) -> FixedInputs | None:
+        """Return the images as a graph makes them; None where they do not lie on the device."""
+        resident = self._images.resident
+        if resident is None:
+            return None
+        shift = shift_for(recipe, *self._images.size)
+        return _FixedImages(self, resident, self._images.subset, shift, bool(recipe.flip))
 
     def _normalised(self, batches: Sequence[IntArray], motion: Motion | None) -> Iterator[Tensor]:
         for raw in self._images.batches(batches, motion):
@@ -107,6 +119,11 @@ class FeatureBatches:
         for stock, rows in self._rows.gathered(batches):
             yield stock.index_select(0, rows)
 
+    def fixed(self, recipe: Recipe) -> FixedInputs | None:
+        """Return the features as a graph makes them; None where they do not lie on the device, or some are hidden."""
+        stock = self._rows.resident
+        return None if stock is None or recipe.hidden else _FixedFeatures(stock)
+
 
 class DeviceImages:
     """All images of a dataset, ready for batches: on the plan's device if it says so, else fetched as needed."""
@@ -125,6 +142,16 @@ class DeviceImages:
 
     def __len__(self) -> int:
         return len(self._pixels if self._subset is None else self._subset)
+
+    @property
+    def resident(self) -> Tensor | None:
+        """The images (N, H, W, C) on the device; None where they are fetched."""
+        return self._rows.resident
+
+    @property
+    def subset(self) -> IntArray | None:
+        """(n,) the images that row numbers count; None: all."""
+        return self._subset
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,25 +176,60 @@ class DeviceImages:
             start += len(wanted)
 
 
+class _FixedImages:
+    """Images as a graph makes them; a row's place, its shift and whether it is mirrored are drawn."""
+
+    def __init__(self, source: ImageBatches, pixels: Tensor, subset: IntArray | None, shift: int, flip: bool) -> None:
+        self._pixels, self._subset = pixels, subset
+        self._shift, self._flip = shift, flip
+        self._memory_format = source.plan.memory_format
+        # kept here: what a graph reads must not be freed
+        self._by = factor_and_offset(source.scaling, pixels.device)
+
+    def drawn(self, batches: Sequence[IntArray], seed: int) -> Tensor:
+        rows = np.concatenate(batches)
+        if self._subset is not None:
+            rows = self._subset[rows]
+        motion = draw_motion(len(rows), self._shift, self._flip, seed)
+        return torch.stack([torch.from_numpy(rows), motion.down, motion.right, motion.mirrored.long()])
+
+    def made(self, drawn: Tensor) -> Tensor:
+        rows, down, right, mirrored = drawn.unbind()
+        return scaled_by(move(self._pixels, rows, Motion(down, right, mirrored != 0)), self._by, self._memory_format)
+
+
+class _FixedFeatures:
+    """Features as a graph makes them."""
+
+    def __init__(self, stock: Tensor) -> None:
+        self._stock = stock
+
+    def drawn(self, batches: Sequence[IntArray], seed: int) -> Tensor:
+        return torch.from_numpy(np.concatenate(batches))[None]
+
+    def made(self, drawn: Tensor) -> Tensor:
+        return self._stock.index_select(0, drawn[0])
+
+
 class _DeviceRows:
     """The rows of an array that batches are made of: all on the device, or read ahead by a thread."""
 
     def __init__(self, array: npt.NDArray[Any], plan: ComputePlan) -> None:
         self._array, self._device = array, plan.torch_device
-        self._tensor: Tensor | None = None
+        self.resident: Tensor | None = None
         if plan.resident:
             with warnings.catch_warnings():
                 # a read-only array makes torch warn; nothing here writes
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                self._tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+                self.resident = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def gathered(self, batches: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each batch a tensor on the device and the positions (b,) of its rows in that tensor."""
-        if self._tensor is not None:
+        if self.resident is not None:
             empty = torch.empty(0, dtype=torch.long)
             every = torch.from_numpy(np.concatenate(batches)).to(self._device) if batches else empty
             for part in torch.split(every, [len(batch) for batch in batches]):
-                yield self._tensor, part
+                yield self.resident, part
             return
         for rows in _read_ahead(self._array, batches, pin=self._device.type == "cuda"):
             yield rows.to(self._device, non_blocking=True), torch.arange(len(rows), device=self._device)

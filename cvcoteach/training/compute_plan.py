@@ -39,6 +39,12 @@ class ComputePlan:
     """CPU threads, at least 1; another number rounds differently."""
     resident: bool = True
     """Whether all inputs lie on the device; otherwise they are fetched batch by batch."""
+    captured: bool = False
+    """Whether the steps of a training are captured once and replayed, as CUDA graphs."""
+    side_by_side: int = 1
+    """Networks trained at the same time, at least 1; more than one where steps are captured."""
+    deterministic: bool = False
+    """Whether only algorithms of cuDNN are used that repeat to the bit; a CPU repeats anyway."""
     reason: str = "by default"
     """Why this plan, for readers of run.json."""
     measured: dict[str, float] = field(default_factory=dict, hash=False)
@@ -48,6 +54,7 @@ class ComputePlan:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; {near(self.dtype, DTYPES)}")
         check_at_least("threads", self.threads, 1)
+        check_at_least("side_by_side", self.side_by_side, 1)
 
     @property
     def torch_device(self) -> torch.device:
