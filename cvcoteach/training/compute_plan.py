@@ -39,16 +39,16 @@ class ComputePlan:
     """CPU threads, at least 1; another number rounds differently."""
     resident: bool = True
     """Whether all inputs lie on the device; otherwise they are fetched batch by batch."""
+    reason: str = "by default"
+    """Why this plan, for readers of run.json."""
+    measured: dict[str, float] = field(default_factory=dict, hash=False)
+    """Images per second, of each variant that was tried."""
     captured: bool = False
     """Whether the steps of a training are captured once and replayed, as CUDA graphs."""
     side_by_side: int = 1
     """Networks trained at the same time, at least 1; more than one where steps are captured."""
     deterministic: bool = False
     """Whether only algorithms of cuDNN are used that repeat to the bit; a CPU repeats anyway."""
-    reason: str = "by default"
-    """Why this plan, for readers of run.json."""
-    measured: dict[str, float] = field(default_factory=dict, hash=False)
-    """Images per second, forward and backward, of each variant that was tried."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -334,7 +333,6 @@ def logits_of(output: Any) -> Tensor:
     return first.float()
 
 
-@torch.inference_mode()
 def predict(
     networks: Sequence[nn.Module],
     source: BatchSource,
@@ -350,8 +348,20 @@ def predict(
         source: The images or features.
         rows: The rows of the source to predict, at least one.
         mirror: Whether to average over each image and its mirror image too.
-        batch_size: Rows computed at a time.
+        batch_size: Rows computed at a time; fewer where memory runs out.
     """
+    while True:
+        with suppress(torch.OutOfMemoryError):
+            return _predicted(networks, source, rows, mirror, batch_size)
+        if batch_size == 1:
+            raise InputError("the device has too little memory to compute the network on a single image.")
+        batch_size //= 2
+
+
+@torch.inference_mode()
+def _predicted(
+    networks: Sequence[nn.Module], source: BatchSource, rows: IntArray, mirror: bool, batch_size: int
+) -> PredProbs:
     for network in networks:
         network.eval()
     parts: list[Tensor] = []
@@ -360,36 +370,5 @@ def predict(
         views = [inputs, inputs.flip(3)] if mirror else [inputs]
         with source.plan.autocast():
             outputs = [network(view) for network in networks for view in views]
-        parts.append(torch.stack([logits_of(output).softmax(dim=1) for output in outputs]).mean(dim=0).cpu())
-    return torch.cat(parts).numpy()
-
-
-def fit(training: Training, on_epoch: OnEpoch | None = None, validate: Callable[[], float] | None = None) -> None:
-    """Run the remaining epochs.
-
-    Args:
-        training: At any epoch.
-        on_epoch: Called after each epoch.
-        validate: Returns the loss on images that are not trained on. The networks then end with the weights of its
-            best epoch, and training stops after the recipe's `patience` epochs without improvement.
-
-    Raises:
-        InputError: A loss is not finite.
-    """
-    best, best_epoch, best_weights = math.inf, training.epoch, None
-    patience = training.recipe.patience
-    while training.epoch < training.recipe.epochs:
-        report = training.run_epoch()
-        if validate is not None:
-            loss = validate()
-            report = replace(report, validation_loss=loss)
-            if loss < best:
-                best, best_epoch = loss, report.epoch
-                best_weights = [copy.deepcopy(network.state_dict()) for network in training.networks]
-        if on_epoch is not None:
-            on_epoch(report)
-        if validate is not None and patience is not None and report.epoch - best_epoch >= patience:
-            break
-    if best_weights is not None:
-        for network, weights in zip(training.networks, best_weights, strict=True):
-            network.load_state_dict(weights)
+        parts.append(torch.stack([logits_of(output).softmax(dim=1) for output in outputs]).mean(dim=0))
+    return torch.cat(parts).cpu().numpy()  # one wait for all of them

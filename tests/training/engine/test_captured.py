@@ -17,7 +17,8 @@ from cvcoteach.training.batches import DeviceImages, FeatureBatches, ImageBatche
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.engine.rehearsal import RehearsedGraphs
 from cvcoteach.training.engine.steps import CapturedSteps, NotCapturableError, unchanged
-from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy, fit, run_together
+from cvcoteach.training.fitting import fit
+from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy, run_together
 from cvcoteach.training.networks import CifarResNet, SmallNet, feature_head
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.recipe import Recipe
