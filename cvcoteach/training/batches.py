@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -19,9 +17,8 @@ from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import fits
 from cvcoteach.training.engine.epochs import FixedInputs
 from cvcoteach.training.normalisation import Scaling, factor_and_offset, normalise, scaled_by
+from cvcoteach.training.reading_ahead import read_ahead
 from cvcoteach.training.recipe import Recipe, shift_for
-
-_PREFETCH = 3
 
 
 class BatchSource(Protocol):
@@ -231,44 +228,9 @@ class _DeviceRows:
             for part in torch.split(every, [len(batch) for batch in batches]):
                 yield self.resident, part
             return
-        for rows in _read_ahead(self._array, batches, pin=self._device.type == "cuda"):
+        array = self._array
+        for rows in read_ahead(lambda batch: torch.from_numpy(array[batch]), batches, self._device):
             yield rows.to(self._device, non_blocking=True), torch.arange(len(rows), device=self._device)
-
-
-def _read_ahead(array: npt.NDArray[Any], batches: Sequence[IntArray], pin: bool) -> Iterator[Tensor]:
-    """Yield the batches of a memory map, read by a thread while the device computes."""
-    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(_PREFETCH)
-    over = threading.Event()
-
-    def put(item: Tensor | BaseException | None) -> None:
-        while not over.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def read() -> None:
-        try:
-            for batch in batches:
-                rows = torch.from_numpy(array[batch])
-                put(rows.pin_memory() if pin else rows)
-                if over.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # raised again where the batches are used
-            put(error)
-
-    thread = threading.Thread(target=read, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        over.set()
-        thread.join()
 
 
 def check_pixels(pixels: npt.ArrayLike) -> npt.NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cvcoteach._validation import IntArray
 from cvcoteach.training.engine.graphs import Graphs
-from cvcoteach.training.engine.steps import CapturedSteps
+from cvcoteach.training.engine.steps import CapturedSteps, rates_as_tensors, state_of
 
 _WORTH_CAPTURING = 12  # steps; a capture with its warm-up takes as long as a few
 
@@ -48,8 +48,8 @@ class CapturedEpochs:
             optimizer: Of these networks; its learning rates become tensors on the device.
         """
         self._graphs, self._inputs, self._losses, self._optimizer = graphs, inputs, losses, optimizer
-        self._steps = CapturedSteps(graphs, self._step, networks, optimizer, rewind=self._rewind)
-        self._rates = _rates_as_tensors(optimizer, graphs.device)
+        self._steps = CapturedSteps(graphs, self._step, lambda: state_of(networks), optimizer, rewind=self._rewind)
+        self._rates = rates_as_tensors(optimizer, graphs.device)
         self._tables: _Tables | None = None
         self._sizes: list[int] = []
 
@@ -167,15 +167,3 @@ class _Tables:
         """Write the step's loss (), and go to the next step."""
         self.losses.index_copy_(0, self.at, loss.reshape(1).float())
         self.at.add_(1)
-
-
-def _rates_as_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> list[tuple[float, Tensor]]:
-    """Give the optimiser learning rates that a graph reads; return the factor of each."""
-    rates: dict[float, Tensor] = {}
-    for group in optimizer.param_groups:
-        group["lr"] = rates.setdefault(group["scale"], torch.zeros((), device=device))
-        if "capturable" in group:
-            group["capturable"] = True
-    # what is captured warms up uncaptured
-    optimizer._warned_capturable_if_run_uncaptured = True
-    return list(rates.items())

@@ -26,7 +26,7 @@ class CapturedSteps:
         self,
         graphs: Graphs,
         step: Callable[[int], None],
-        networks: Sequence[nn.Module],
+        trained: Callable[[], Sequence[Tensor]],
         optimizer: torch.optim.Optimizer,
         *,
         rewind: Callable[[], None],
@@ -36,12 +36,12 @@ class CapturedSteps:
         Args:
             graphs: Captures.
             step: Batch size -> one step, whose numbers all come from tensors that stay where they are.
-            networks: What the step trains.
-            optimizer: Of these networks.
+            trained: Returns all that steps change but the optimiser's state: weights, statistics.
+            optimizer: Of these weights.
             rewind: Lets the next step be the first one again.
         """
         self._graphs, self._step, self._rewind = graphs, step, rewind
-        self._networks, self._optimizer = networks, optimizer
+        self._trained, self._optimizer = trained, optimizer
         self._replays: dict[int, Replay] = {}
         self._addresses: list[int] = []
         self.is_random = False
@@ -50,13 +50,13 @@ class CapturedSteps:
     def prepare(self, sizes: Collection[int]) -> None:
         """Capture steps of these sizes, those excepted that are captured already.
 
-        Networks, optimiser and random numbers are the same before and after, whether it succeeds or not.
+        Weights, optimiser and random numbers are the same before and after, whether it succeeds or not.
 
         Raises:
             NotCapturableError: They cannot be captured.
             torch.OutOfMemoryError: There is too little memory on the device.
         """
-        if self._addresses != _addresses(self._networks, self._optimizer):
+        if self._addresses != _addresses(self._trained(), self._optimizer):
             self.clear()  # weights or momentum were put elsewhere: what was captured would change what nobody reads
         missing = [size for size in sizes if size not in self._replays]
         if not missing:
@@ -65,7 +65,7 @@ class CapturedSteps:
             self._graphs.fork()
             with self._graphs.on_stream():
                 for size in missing:
-                    with unchanged(self._networks, self._optimizer, self._graphs.device):
+                    with unchanged(self._trained(), self._optimizer, self._graphs.device):
                         self._warm_up(size)
                     self._optimizer.zero_grad(set_to_none=True)  # the graph makes gradients in memory of its own
                     self._replays[size] = self._graphs.capture(partial(self._step, size))
@@ -76,7 +76,7 @@ class CapturedSteps:
             if (full := _out_of_memory(error)) is not None:
                 raise full from error
             raise NotCapturableError(str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
-        self._addresses = _addresses(self._networks, self._optimizer)
+        self._addresses = _addresses(self._trained(), self._optimizer)
 
     def run(self, size: int) -> None:
         """Launch a step, on the training's own stream."""
@@ -108,9 +108,8 @@ class CapturedSteps:
 
 
 @contextmanager
-def unchanged(networks: Sequence[nn.Module], optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[None]:
+def unchanged(tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[None]:
     """Give weights, statistics, momentum and random numbers the values of before, each in its place."""
-    tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
     values = [t.detach().clone() for t in tensors]
     states = {id(t): t.clone() for t in _state_of(optimizer)}
     with seeded(0, device):
@@ -132,8 +131,24 @@ def _state_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
 
 
-def _addresses(networks: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> list[int]:
-    tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+def state_of(networks: Sequence[nn.Module]) -> list[Tensor]:
+    """Return the weights and statistics of networks."""
+    return [t for network in networks for t in (*network.parameters(), *network.buffers())]
+
+
+def rates_as_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> list[tuple[float, Tensor]]:
+    """Give the optimiser learning rates that a graph reads; return the factor of each, `scale` of its group."""
+    rates: dict[float, Tensor] = {}
+    for group in optimizer.param_groups:
+        group["lr"] = rates.setdefault(group["scale"], torch.zeros((), device=device))
+        if "capturable" in group:
+            group["capturable"] = True
+    # what is captured warms up uncaptured
+    optimizer._warned_capturable_if_run_uncaptured = True
+    return list(rates.items())
+
+
+def _addresses(tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> list[int]:
     return [t.data_ptr() for t in (*tensors, *_state_of(optimizer))]
 
 

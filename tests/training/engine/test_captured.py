@@ -16,7 +16,7 @@ from cvcoteach._validation import InputError, IntArray
 from cvcoteach.training.batches import DeviceImages, FeatureBatches, ImageBatches
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.engine.rehearsal import RehearsedGraphs
-from cvcoteach.training.engine.steps import CapturedSteps, NotCapturableError, unchanged
+from cvcoteach.training.engine.steps import CapturedSteps, NotCapturableError, state_of, unchanged
 from cvcoteach.training.fitting import fit
 from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy, run_together
 from cvcoteach.training.networks import CifarResNet, SmallNet, feature_head
@@ -277,7 +277,7 @@ def test_batches_may_grow_between_epochs() -> None:
 
 def steps(step: Callable[[int], None], network: nn.Module) -> CapturedSteps:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    return CapturedSteps(RehearsedGraphs(CPU), step, [network], optimizer, rewind=lambda: None)
+    return CapturedSteps(RehearsedGraphs(CPU), step, lambda: state_of([network]), optimizer, rewind=lambda: None)
 
 
 def test_a_rehearsal_refuses_a_step_that_changes() -> None:
@@ -318,7 +318,7 @@ def test_what_a_warm_up_changes_is_given_back_in_place() -> None:
     before = {name: (value.data_ptr(), value.clone()) for name, value in network.state_dict().items()}
     for turn in range(2):
         momentum = [state["exp_avg"].clone() for state in optimizer.state.values()]
-        with unchanged([network], optimizer, CPU):
+        with unchanged(state_of([network]), optimizer, CPU):
             network(torch.randn(4, 3, 8, 8)).square().mean().backward()
             optimizer.step()
         after = network.state_dict()
