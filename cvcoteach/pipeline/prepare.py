@@ -194,6 +194,7 @@ def _heads(
         device=machine.device,
         threads=machine.threads,
         on_epoch=None if settings.also_from_scratch else progress.epoch,
+        note=progress.note,
     )
 
 

@@ -244,6 +244,11 @@ class Training:
         assert self._captured is not None
         return self._captured.launch()
 
+    def wait(self) -> None:
+        """Wait until all steps that were launched have ended."""
+        if self._captured is not None:
+            self._captured.wait()
+
     def launch_alone(self) -> None:
         """Launch all steps, with random numbers of their own."""
         assert self._begun is not None
@@ -312,8 +317,12 @@ def run_together(trainings: Sequence[Training]) -> list[EpochReport]:
         ready = [training for training in trainings if training.begin()]
         together = [training for training in ready if not training.is_random]
         # in turn, since the queue of a device holds so much: whoever comes first must not fill it
-        for _ in zip_longest(*[training.launch() for training in together]):
-            pass
+        try:
+            for _ in zip_longest(*[training.launch() for training in together]):
+                pass
+        finally:  # whatever happens next, nothing may be freed that a device still uses
+            for training in together:
+                training.wait()
         reports = {id(training): training.finish(began) for training in together}
         for training in trainings:
             if id(training) in reports:

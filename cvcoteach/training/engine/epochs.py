@@ -100,9 +100,14 @@ class CapturedEpochs:
 
     def launch(self) -> Iterator[None]:
         """Launch one step after the other, an item each."""
+        self._graphs.fork()
         for size in self._sizes:
             self._steps.run(size)
             yield
+
+    def wait(self) -> None:
+        """Wait until all steps that were launched have ended."""
+        self._graphs.join()
 
     def record(self) -> Tensor:
         """Wait for the steps, and return the mean loss of each, (batches,) on the CPU."""
