@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, check_at_least
-from cvcoteach.training.loop import Order, shuffled
+from cvcoteach.training.orders import Order, shuffled
 
 WARMUP_SHARE = 0.2  # 40 of 200 epochs
 LONG_WARMUP_SHARE = 0.4  # 80 of 200, if more than HEAVY_NOISE of the labels are wrong

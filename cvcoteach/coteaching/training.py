@@ -18,7 +18,8 @@ from cvcoteach.coteaching.selection import Selection
 from cvcoteach.training.batches import BatchSource
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.inputs import Inputs
-from cvcoteach.training.loop import EpochReport, Training, smallest_batch
+from cvcoteach.training.loop import EpochReport, Training
+from cvcoteach.training.orders import smallest_batch
 from cvcoteach.training.recipe import Recipe
 
 _LEAST_STEPS = 160  # with fewer, a network does not settle, however small the dataset

@@ -26,7 +26,7 @@ from cvcoteach.pipeline.given_features import given_features
 from cvcoteach.pipeline.learned import folds_of, n_learned, split_notes
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
-from cvcoteach.pipeline.second_view import OnRows, check_same_images, second_trainer
+from cvcoteach.pipeline.second_view import check_same_images, on_rows, second_trainer
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.backbones import Backbone, load_backbone
 from cvcoteach.training.compute_plan import ComputePlan
@@ -194,6 +194,7 @@ def _heads(
         device=machine.device,
         threads=machine.threads,
         on_epoch=None if settings.also_from_scratch else progress.epoch,
+        note=progress.note,
     )
 
 
@@ -310,13 +311,14 @@ def _with_images(
             threads=machine.threads,
             precision=machine.precision,
             on_epoch=progress.epoch,
+            note=progress.note,
         )
         if plan is None and not run.done:
             run.save(plan=asdict(trainer.plan))
         if reason is not None and not run.done:
             folds = folds_of(settings.cross_validation, data)
             progress.note(as_chosen(reason, seconds_to_train(trainer, folds, n_learned(data))))
-        return trainer if readable is None else OnRows(trainer, readable)
+        return trainer if readable is None else on_rows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
     content = Content(images.pixels, readable)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 
 from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.trainer import FoldTrainer
+from cvcoteach.crossval.trainer import Fold, FoldTrainer, ParallelFoldTrainer
 from cvcoteach.data.images import Images
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -35,6 +35,22 @@ class OnRows(NamedTuple):
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """Do what the trainer does, on the rows of these images."""
         return self.trainer.fit_predict(self.rows[train_idx], train_labels, self.rows[eval_idx], seed)
+
+
+class FoldsOnRows(OnRows):
+    """The same of a trainer that trains several folds at the same time."""
+
+    def fit_predict_each(self, folds: Sequence[Fold]) -> Iterator[tuple[int, PredProbs]]:
+        """Do what the trainer does, on the rows of these images."""
+        assert isinstance(self.trainer, ParallelFoldTrainer)
+        return self.trainer.fit_predict_each(
+            [fold._replace(train_idx=self.rows[fold.train_idx], eval_idx=self.rows[fold.eval_idx]) for fold in folds]
+        )
+
+
+def on_rows(trainer: FoldTrainer, rows: IntArray) -> FoldTrainer:
+    """Return a trainer for some rows (n,) of the images of `trainer`, which trains as many folds at the same time."""
+    return FoldsOnRows(trainer, rows) if isinstance(trainer, ParallelFoldTrainer) else OnRows(trainer, rows)
 
 
 def check_same_images(images: Images, n_kept: int) -> None:
@@ -63,9 +79,10 @@ def second_trainer(
             threads=machine.threads,
             precision=machine.precision,
             on_epoch=progress.epoch,
+            note=progress.note,
         )
         if plan is None and not run.done:
             run.save(**{_PLAN: asdict(trainer.plan)})
-        return OnRows(trainer, np.flatnonzero(images.readable)) if images.errors else trainer
+        return on_rows(trainer, np.flatnonzero(images.readable)) if images.errors else trainer
 
     return make

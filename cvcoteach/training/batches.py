@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -17,10 +15,10 @@ from cvcoteach._validation import FloatArray, InputError, IntArray
 from cvcoteach.training.augmentation import Motion, draw_motion, move
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import fits
-from cvcoteach.training.normalisation import Scaling, normalise
+from cvcoteach.training.engine.epochs import FixedInputs
+from cvcoteach.training.normalisation import Scaling, factor_and_offset, normalise, scaled_by
+from cvcoteach.training.reading_ahead import read_ahead
 from cvcoteach.training.recipe import Recipe, shift_for
-
-_PREFETCH = 3
 
 
 class BatchSource(Protocol):
@@ -38,6 +36,9 @@ class BatchSource(Protocol):
 
     def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
         """Yield the inputs of each batch of rows as they are."""
+
+    def fixed(self, recipe: Recipe) -> FixedInputs | None:
+        """Return the same inputs as `for_training`, made so that steps can be captured; None where they cannot."""
 
 
 class ImageBatches:
@@ -66,6 +67,14 @@ class ImageBatches:
     def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
         """Yield each batch as it is."""
         return self._normalised(batches, None)
+
+    def fixed(self, recipe: Recipe) -> FixedInputs | None:
+        """Return the images as a graph makes them; None where they do not lie on the device."""
+        resident = self._images.resident
+        if resident is None:
+            return None
+        shift = shift_for(recipe, *self._images.size)
+        return _FixedImages(self, resident, self._images.subset, shift, bool(recipe.flip))
 
     def _normalised(self, batches: Sequence[IntArray], motion: Motion | None) -> Iterator[Tensor]:
         for raw in self._images.batches(batches, motion):
@@ -107,6 +116,11 @@ class FeatureBatches:
         for stock, rows in self._rows.gathered(batches):
             yield stock.index_select(0, rows)
 
+    def fixed(self, recipe: Recipe) -> FixedInputs | None:
+        """Return the features as a graph makes them; None where they do not lie on the device, or some are hidden."""
+        stock = self._rows.resident
+        return None if stock is None or recipe.hidden else _FixedFeatures(stock)
+
 
 class DeviceImages:
     """All images of a dataset, ready for batches: on the plan's device if it says so, else fetched as needed."""
@@ -125,6 +139,16 @@ class DeviceImages:
 
     def __len__(self) -> int:
         return len(self._pixels if self._subset is None else self._subset)
+
+    @property
+    def resident(self) -> Tensor | None:
+        """The images (N, H, W, C) on the device; None where they are fetched."""
+        return self._rows.resident
+
+    @property
+    def subset(self) -> IntArray | None:
+        """(n,) the images that row numbers count; None: all."""
+        return self._subset
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,64 +173,64 @@ class DeviceImages:
             start += len(wanted)
 
 
+class _FixedImages:
+    """Images as a graph makes them; a row's place, its shift and whether it is mirrored are drawn."""
+
+    def __init__(self, source: ImageBatches, pixels: Tensor, subset: IntArray | None, shift: int, flip: bool) -> None:
+        self._pixels, self._subset = pixels, subset
+        self._shift, self._flip = shift, flip
+        self._memory_format = source.plan.memory_format
+        # kept here: what a graph reads must not be freed
+        self._by = factor_and_offset(source.scaling, pixels.device)
+
+    def drawn(self, batches: Sequence[IntArray], seed: int) -> Tensor:
+        rows = np.concatenate(batches)
+        if self._subset is not None:
+            rows = self._subset[rows]
+        motion = draw_motion(len(rows), self._shift, self._flip, seed)
+        return torch.stack([torch.from_numpy(rows), motion.down, motion.right, motion.mirrored.long()])
+
+    def made(self, drawn: Tensor) -> Tensor:
+        rows, down, right, mirrored = drawn.unbind()
+        return scaled_by(move(self._pixels, rows, Motion(down, right, mirrored != 0)), self._by, self._memory_format)
+
+
+class _FixedFeatures:
+    """Features as a graph makes them."""
+
+    def __init__(self, stock: Tensor) -> None:
+        self._stock = stock
+
+    def drawn(self, batches: Sequence[IntArray], seed: int) -> Tensor:
+        return torch.from_numpy(np.concatenate(batches))[None]
+
+    def made(self, drawn: Tensor) -> Tensor:
+        return self._stock.index_select(0, drawn[0])
+
+
 class _DeviceRows:
     """The rows of an array that batches are made of: all on the device, or read ahead by a thread."""
 
     def __init__(self, array: npt.NDArray[Any], plan: ComputePlan) -> None:
         self._array, self._device = array, plan.torch_device
-        self._tensor: Tensor | None = None
+        self.resident: Tensor | None = None
         if plan.resident:
             with warnings.catch_warnings():
                 # a read-only array makes torch warn; nothing here writes
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                self._tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+                self.resident = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def gathered(self, batches: Sequence[IntArray]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each batch a tensor on the device and the positions (b,) of its rows in that tensor."""
-        if self._tensor is not None:
+        if self.resident is not None:
             empty = torch.empty(0, dtype=torch.long)
             every = torch.from_numpy(np.concatenate(batches)).to(self._device) if batches else empty
             for part in torch.split(every, [len(batch) for batch in batches]):
-                yield self._tensor, part
+                yield self.resident, part
             return
-        for rows in _read_ahead(self._array, batches, pin=self._device.type == "cuda"):
+        array = self._array
+        for rows in read_ahead(lambda batch: torch.from_numpy(array[batch]), batches, self._device):
             yield rows.to(self._device, non_blocking=True), torch.arange(len(rows), device=self._device)
-
-
-def _read_ahead(array: npt.NDArray[Any], batches: Sequence[IntArray], pin: bool) -> Iterator[Tensor]:
-    """Yield the batches of a memory map, read by a thread while the device computes."""
-    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(_PREFETCH)
-    over = threading.Event()
-
-    def put(item: Tensor | BaseException | None) -> None:
-        while not over.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def read() -> None:
-        try:
-            for batch in batches:
-                rows = torch.from_numpy(array[batch])
-                put(rows.pin_memory() if pin else rows)
-                if over.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # raised again where the batches are used
-            put(error)
-
-    thread = threading.Thread(target=read, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        over.set()
-        thread.join()
 
 
 def check_pixels(pixels: npt.ArrayLike) -> npt.NDArray[np.uint8]:

@@ -42,12 +42,19 @@ class ComputePlan:
     reason: str = "by default"
     """Why this plan, for readers of run.json."""
     measured: dict[str, float] = field(default_factory=dict, hash=False)
-    """Images per second, forward and backward, of each variant that was tried."""
+    """Images per second, of each variant that was tried."""
+    captured: bool = False
+    """Whether the steps of a training are captured once and replayed, as CUDA graphs."""
+    side_by_side: int = 1
+    """Networks trained at the same time, at least 1; more than one where steps are captured."""
+    deterministic: bool = False
+    """Whether only algorithms of cuDNN are used that repeat to the bit; a CPU repeats anyway."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype is {self.dtype!r}; {near(self.dtype, DTYPES)}")
         check_at_least("threads", self.threads, 1)
+        check_at_least("side_by_side", self.side_by_side, 1)
 
     @property
     def torch_device(self) -> torch.device:

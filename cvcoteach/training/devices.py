@@ -131,6 +131,17 @@ def fits(n_bytes: int, device: torch.device) -> bool:
 
 
 @contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Let cuDNN take only algorithms that give the same bits each time, if that is wanted."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = before or wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Start torch's own random numbers (dropout, initialisation) from `seed`, and restore them afterwards."""
     devices = [device.index or 0] if device.type == "cuda" else []

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -132,25 +134,66 @@ class Extractor:
     def features(self, start: int, stop: int) -> Iterator[npt.NDArray[np.float16]]:
         """Yield features (b, d) of the images start..stop-1, batch by batch."""
         rows = [np.arange(at, min(at + self.batch_size, stop)) for at in range(start, stop, self.batch_size)]
+        # a GPU has the next batch to compute before the features of the last one are fetched and written
+        ahead = 1 if self.plan.torch_device.type == "cuda" else 0
+        underway: deque[tuple[Fetched, int]] = deque()
         for batch, raw in zip(rows, self._images.batches(rows), strict=True):
-            yield self._computed(self.prepared(raw), int(batch[0]))
+            underway.append((Fetched(self._computed(self.prepared(raw))), int(batch[0])))
+            if len(underway) > ahead:
+                yield self._finite(*underway.popleft())
+        for fetched, first in underway:
+            yield self._finite(fetched, first)
 
-    def _computed(self, images: Tensor, first: int) -> npt.NDArray[np.float16]:
+    def _computed(self, images: Tensor) -> Tensor:
+        """Return features (b, d) of prepared images, of a part at a time where memory runs out."""
+        with suppress(torch.OutOfMemoryError):
+            return self._computed_at_once(images)
+        if len(images) == 1:
+            raise InputError(f"{self.plan.device} has too little memory to compute {self._backbone.name} on one image.")
+        return torch.cat([self._computed(part) for part in images.chunk(2)])
+
+    def _computed_at_once(self, images: Tensor) -> Tensor:
         name, size = self._backbone.name, self._backbone.size
         try:
             with self.plan.autocast():
                 output = self._network(images)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
                 f"{name} does not take {len(images)} images of {size}×{size} pixels ({lines[-1].rstrip('.')}); "
                 "set another size with --image-size."
             ) from error
-        features = pooled(output).clamp(-65504, 65504).to(torch.float16).cpu().numpy()
+        return pooled(output).clamp(-65504, 65504).to(torch.float16)
+
+    def _finite(self, fetched: Fetched, first: int) -> npt.NDArray[np.float16]:
+        features = fetched.array()
         if not np.isfinite(features).all():
             row = first + int(np.argmin(np.isfinite(features).all(axis=1)))
-            raise InputError(f"{name} returns a number that is not finite for image {row}.")
+            raise InputError(f"{self._backbone.name} returns a number that is not finite for image {row}.")
         return features
+
+
+class Fetched:
+    """Features on their way from the device."""
+
+    def __init__(self, features: Tensor) -> None:
+        """Start to copy features (b, d) of any device; the call returns at once."""
+        self._there: torch.cuda.Event | None = None
+        if features.is_cuda:
+            self._host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+            self._host.copy_(features, non_blocking=True)
+            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._there.record(torch.cuda.current_stream(features.device))
+        else:
+            self._host = features.cpu()
+
+    def array(self) -> npt.NDArray[np.float16]:
+        """Wait for the features (b, d), and return them."""
+        if self._there is not None:
+            self._there.synchronize()
+        return self._host.numpy()
 
 
 def _compute(extractor: Extractor, file: FeatureFile, progress: OnFeatures | None) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, IntArray, PredProbs, as_count, check_at_least, near
 from cvcoteach.crossval.trainer import Fold
 from cvcoteach.noise_model.top_probs import MANY_CLASSES, Rows
+from cvcoteach.training.captured_heads import CapturedHeads, HeadSteps
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
+from cvcoteach.training.engine.graphs import memory_freed
+from cvcoteach.training.engine.steps import NotCapturableError
+from cvcoteach.training.engine.which import graphs_for
+from cvcoteach.training.heads import Heads, loss_of, own_rows
 from cvcoteach.training.loop import EpochReport, OnEpoch
 from cvcoteach.training.rows import Rows as FeatureRows
 from cvcoteach.training.rows import check_shape
@@ -27,7 +34,6 @@ from cvcoteach.training.rows import check_shape
 HEADS = ("linear", "mlp")
 _ORDER_SEED = 0x1C5
 _LEAST_STEPS = 80  # with fewer, probabilities stay undecided on small datasets
-_WARMUP = 0.05
 _CHUNK = 8192  # rows
 _USED = 0.9  # from this share on, skipping the rows that no head trains on costs more than it saves
 _OWN = 0.7  # below this share of a batch, an MLP head computes only its own rows
@@ -82,6 +88,8 @@ class HeadTrainer:
         device: str | None = None,
         threads: int | None = None,
         on_epoch: OnEpoch | None = None,
+        captured: bool | None = None,
+        note: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Take the features and how heads are trained on them.
 
@@ -97,6 +105,8 @@ class HeadTrainer:
             device: Such as "cuda" or "cpu"; None: the best available.
             threads: CPU threads; None: as many as the process may use.
             on_epoch: Called after each epoch of all heads together.
+            captured: Whether steps are captured once and replayed, where memory holds all features; None: on a GPU.
+            note: Called with a sentence where steps cannot be captured, or memory runs out.
 
         Raises:
             InputError: The features have another shape or are not finite, or a setting does not fit.
@@ -116,6 +126,7 @@ class HeadTrainer:
         self._learning_rate, self._weight_decay = learning_rate, weight_decay
         self._threads = choose_threads(threads)
         self._on_epoch = on_epoch
+        self._captured, self._note = captured, note
         self.features = np.asanyarray(features)
         self._rows = FeatureRows(self.features, choose_device(device))
 
@@ -147,53 +158,87 @@ class HeadTrainer:
             groups.setdefault(self._n_batches(len(fold.train_idx)), []).append(i)
         answers: dict[int, PredProbs | Rows] = {}
         for n_batches, members in groups.items():
-            heads = self._train([folds[i] for i in members], n_batches)
-            for place, i in enumerate(members):
-                answers[i] = self._predict(heads.only(place), folds[i].eval_idx)
+            answers |= self._answers(folds, members, n_batches)
         return [answers[i] for i in range(len(folds))]
+
+    def _answers(self, folds: Sequence[Fold], members: Sequence[int], n_batches: int) -> dict[int, PredProbs | Rows]:
+        """Train some of the folds together, or half of them at a time where memory runs out; return their answers."""
+        with suppress(torch.OutOfMemoryError):
+            heads = self._train([folds[i] for i in members], n_batches)
+            return {i: self._predict(heads.only(place), folds[i].eval_idx) for place, i in enumerate(members)}
+        device = self._rows.device
+        memory_freed(device)
+        half = len(members) // 2
+        if half:
+            self._note(f"the memory of {device} is full: {half} of {len(members)} heads at the same time.")
+            return self._answers(folds, members[:half], n_batches) | self._answers(folds, members[half:], n_batches)
+        if n_batches >= self._rows.n:
+            raise InputError(f"the memory of {device} does not hold the training of one head.")
+        self._note(f"the memory of {device} is full: {2 * n_batches} batches, not {n_batches}.")
+        return self._answers(folds, members, 2 * n_batches)
 
     def _n_batches(self, n_train: int) -> int:
         """Return the batches per epoch: a power of two, so that heads of nearly the same size share them."""
         size = self._batch_size or 2 * math.sqrt(n_train)
         return int(2 ** max(0, round(math.log2(max(n_train, 1) / size))))
 
-    def _train(self, folds: Sequence[Fold], n_batches: int) -> _Heads:
-        rows, n, device = self._rows, self._rows.n, self._rows.device
-        heads = _Heads.fresh(rows.d, self._n_classes, self._hidden, [fold.seed for fold in folds], device)
+    def _train(self, folds: Sequence[Fold], n_batches: int) -> Heads:
+        rows, n = self._rows, self._rows.n
+        heads = Heads.fresh(rows.d, self._n_classes, self._hidden, [fold.seed for fold in folds], rows.device)
         labels, used = self._labels(folds)
         bounds = torch.linspace(0, n, n_batches + 1).round().long()
         starts = torch.searchsorted(used, bounds).tolist()
         n_epochs = max(self._epochs, math.ceil(_LEAST_STEPS / n_batches))
         optimizer = heads.optimizer(self._learning_rate, self._weight_decay)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        order = torch.Generator().manual_seed(_ORDER_SEED)
+        numbers = torch.Generator().manual_seed(_ORDER_SEED)
         n_images = sum(len(fold.train_idx) for fold in folds)
-        own_rows = self._hidden > 0 and n_images < _OWN * len(folds) * len(used)
+        steps = HeadSteps(
+            [used[start:stop] for start, stop in pairwise(starts)],
+            [torch.randperm(n_batches, generator=numbers).tolist() for _ in range(n_epochs)],
+            own_rows=self._hidden > 0 and n_images < _OWN * len(folds) * len(used),
+        )
+        labels = labels.to(rows.device)
+        captured = self._capturing(heads, optimizer, steps, labels)
         for epoch in range(n_epochs):
-            began, total = time.perf_counter(), torch.zeros((), device=device)
-            for step, batch in enumerate(torch.randperm(n_batches, generator=order).tolist()):
-                positions = used[starts[batch] : starts[batch + 1]]
-                factor = _schedule((epoch + step / n_batches) / n_epochs)
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * factor
-                x, targets = rows.at(positions), labels[positions].to(device, torch.int64)
-                if own_rows:
-                    x, targets = _own_rows(x, targets)
-                logits = heads.logits(x)
-                losses = functional.cross_entropy(
-                    logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1
-                )
-                counts = (targets >= 0).sum(dim=0).clamp_min(1)
-                loss = (losses.view_as(targets).sum(dim=0) / counts).sum()
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                total += loss.detach()
+            began = time.perf_counter()
+            loss = captured.epoch() if captured is not None else self._epoch(heads, optimizer, steps, labels, epoch)
             if self._on_epoch is not None:
-                mean_loss = float(total) / (n_batches * len(folds))
+                mean_loss = float(loss) / (n_batches * len(folds))
                 speed = n_images / (time.perf_counter() - began)
                 self._on_epoch(EpochReport(epoch + 1, n_epochs, speed, mean_loss))
         return heads
+
+    def _epoch(
+        self, heads: Heads, optimizer: torch.optim.Optimizer, steps: HeadSteps, labels: Tensor, epoch: int
+    ) -> Tensor:
+        """Train for an epoch, step by step; return the sum of all losses, ()."""
+        total = torch.zeros((), device=labels.device)
+        batches = [steps.batches[batch] for batch in steps.order[epoch]]
+        for step, (x, positions) in enumerate(zip(self._rows.each(batches), batches, strict=True)):
+            for group in optimizer.param_groups:
+                group["lr"] = group["scale"] * steps.factor(epoch, step)
+            targets = labels[positions.to(labels.device)].to(torch.int64)
+            if steps.own_rows:
+                x, targets = own_rows(x, targets, int((targets >= 0).sum(dim=0).max()))
+            loss = loss_of(heads, x, targets)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            total += loss.detach()
+        return total
+
+    def _capturing(
+        self, heads: Heads, optimizer: torch.optim.Optimizer, steps: HeadSteps, labels: Tensor
+    ) -> CapturedHeads | None:
+        """Return the epochs as captured steps; None where they are not captured."""
+        resident = self._rows.resident
+        if resident is None or not (self._captured if self._captured is not None else resident.is_cuda):
+            return None
+        try:
+            return CapturedHeads(graphs_for(resident.device), heads, optimizer, steps, resident, labels)
+        except NotCapturableError as error:
+            self._note(f"heads are trained step by step, since that cannot be captured ({error}).")
+            return None
 
     def _labels(self, folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
         """Return labels (n, H), -1 for images outside a head's training part, and the positions that batches read."""
@@ -203,7 +248,7 @@ class HeadTrainer:
         used = (labels >= 0).any(dim=1).nonzero().flatten()
         return labels, used if len(used) < _USED * len(labels) else torch.arange(len(labels))
 
-    def _predict(self, head: _Heads, eval_idx: IntArray) -> PredProbs | Rows:
+    def _predict(self, head: Heads, eval_idx: IntArray) -> PredProbs | Rows:
         answer = _Answer(self._rows, head, self._rows.positions(eval_idx), self._n_classes)
         return answer if self._n_classes > MANY_CLASSES else np.asarray(answer)
 
@@ -213,7 +258,7 @@ class _Answer:
     """The probabilities (e, K) of a head, computed as they are read."""
 
     rows: FeatureRows
-    head: _Heads
+    head: Heads
     positions: Tensor
     """(e,) of the images among the rows."""
     n_classes: int
@@ -236,71 +281,3 @@ class _Answer:
         for start in range(0, len(self), _CHUNK):
             result[start : start + _CHUNK] = self[start : start + _CHUNK]
         return result.astype(dtype or result.dtype, copy=False)
-
-
-def _schedule(progress: float) -> float:
-    """Return the factor of the learning rate: up during the first 5 % of the training, then down along a cosine."""
-    return min(1.0, (progress + 1e-3) / _WARMUP) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _own_rows(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick each head's own rows of a batch: x (b, d) -> (H, b', d), and targets (b, H), -1 for none, -> (b', H).
-
-    If training parts overlap little, computing an MLP's first layer for other heads' rows costs more than this copy.
-    """
-    not_mine = targets < 0
-    most = int((~not_mine).sum(dim=0).max())
-    own = not_mine.int().argsort(dim=0, stable=True)[:most]
-    return x[own.T], targets.gather(0, own)
-
-
-@dataclass(frozen=True, eq=False)
-class _Heads:
-    """The weights of H heads side by side."""
-
-    weight: Tensor
-    """(d, H·(K + hidden)): each head's linear part, then its first hidden layer."""
-    bias: Tensor
-    """(H·(K + hidden),)"""
-    out: Tensor
-    """(H, hidden, K), from the hidden layer to the logits."""
-
-    @classmethod
-    def fresh(cls, d: int, n_classes: int, hidden: int, seeds: Sequence[int], device: torch.device) -> _Heads:
-        weight = torch.zeros(d, len(seeds), n_classes + hidden)
-        if hidden:
-            for head, seed in enumerate(seeds):
-                drawn = torch.randn(d, hidden, generator=torch.Generator().manual_seed(seed))
-                weight[:, head, n_classes:] = drawn / math.sqrt(d)
-        bias, out = torch.zeros(len(seeds) * (n_classes + hidden)), torch.zeros(len(seeds), hidden, n_classes)
-        return cls(*(each.to(device).requires_grad_() for each in (weight.flatten(1), bias, out)))
-
-    def only(self, head: int) -> _Heads:
-        """Return one of the heads."""
-        h = len(self.out)
-        weight = self.weight.view(len(self.weight), h, -1)[:, head].contiguous()
-        return _Heads(weight, self.bias.view(h, -1)[head], self.out[head : head + 1])
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return logits (b, H, K) of a batch (b, d) for all heads, or of each head's own rows (H, b, d)."""
-        h, hidden, k = self.out.shape
-        if x.ndim == 2:
-            z = torch.addmm(self.bias, x, self.weight).view(len(x), h, k + hidden)
-        else:
-            weight = self.weight.view(-1, h, k + hidden).transpose(0, 1)
-            z = torch.baddbmm(self.bias.view(h, 1, -1), x, weight).transpose(0, 1)
-        if not hidden:
-            return z
-        inner = z[..., k:].relu()
-        return z[..., :k] + torch.einsum("bhi,hik->bhk", inner, self.out)
-
-    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Return AdamW with a learning rate of 1/fan-in: its steps have the size of the learning rate."""
-        d, hidden = len(self.weight), self.out.shape[1]
-        groups = [
-            {"params": [self.weight], "lr": learning_rate / d, "weight_decay": weight_decay},
-            {"params": [self.bias], "lr": learning_rate / d, "weight_decay": 0.0},
-        ]
-        if hidden:
-            groups.append({"params": [self.out], "lr": learning_rate / 32 / hidden, "weight_decay": weight_decay})
-        return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)

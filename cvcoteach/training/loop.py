@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,12 @@ from torch.nn import functional
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
 from cvcoteach.training.batches import BatchSource
-from cvcoteach.training.compute_plan import ComputePlan
-from cvcoteach.training.devices import seeded
-from cvcoteach.training.pretrained import last_layer
+from cvcoteach.training.devices import repeatable, seeded
+from cvcoteach.training.engine.epochs import CapturedEpochs
+from cvcoteach.training.engine.steps import NotCapturableError
+from cvcoteach.training.engine.which import graphs_for
+from cvcoteach.training.optimizers import optimizer_for, portable
+from cvcoteach.training.orders import Order, shuffled
 from cvcoteach.training.recipe import Recipe, learning_rate_at
 
 _CHECK_EVERY = 50  # batches between looks at the losses: each look makes a GPU wait
@@ -54,38 +58,26 @@ class EpochReport:
 
 Losses = Callable[[Sequence[Tensor], Batch], Sequence[Tensor]]
 """Logits (b, K) of each network, float32 -> a loss for each network. Networks may choose for each other."""
-Order = Callable[[int, np.random.Generator], Sequence[IntArray]]
-"""Epoch (from 0) and random numbers -> the positions in each batch."""
 OnEpoch = Callable[[EpochReport], None]
+
+
+@runtime_checkable
+class FixedLosses(Protocol):
+    """Losses that change from epoch to epoch, in such a way that a captured step may compute them."""
+
+    def __call__(self, logits: Sequence[Tensor], batch: Batch) -> Sequence[Tensor]:
+        """Return a loss for each network; `batch.epoch` is not looked at after `fix`."""
+
+    def fix(self, epoch: int, sizes: Sequence[int], device: torch.device) -> None:
+        """Put what the epoch's batches of these sizes need into tensors, always the same ones."""
+
+    def unfix(self) -> None:
+        """Compute again as before the first `fix`."""
 
 
 def cross_entropy(logits: Sequence[Tensor], batch: Batch) -> list[Tensor]:
     """Return the cross-entropy of each network, without label smoothing: smoothed scores rank label errors worse."""
     return [functional.cross_entropy(each, batch.targets) for each in logits]
-
-
-def shuffled(n: int, batch_size: int) -> Order:
-    """Return all n images in random order, in batches of `batch_size` or one less, none of a single image.
-
-    Batch normalisation cannot take a single image, so there is no remainder: all batches share what is missing.
-    """
-    n_batches = _n_batches(n, batch_size)
-
-    def order(epoch: int, rng: np.random.Generator) -> list[IntArray]:
-        positions = rng.permutation(n) if n > 1 else np.zeros(2, np.int64)
-        return np.array_split(positions, n_batches)
-
-    return order
-
-
-def smallest_batch(n: int, batch_size: int) -> int:
-    """Return the number of images in the smallest batch of `shuffled`."""
-    return max(2, n // _n_batches(n, batch_size))
-
-
-def _n_batches(n: int, batch_size: int) -> int:
-    n_batches = -(-n // batch_size)
-    return max(1, n // 2) if n_batches > 1 and n // n_batches < 2 else n_batches
 
 
 class Training:
@@ -106,6 +98,7 @@ class Training:
         seed: int,
         losses: Losses = cross_entropy,
         order: Order | None = None,
+        note: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Prepare the first epoch.
 
@@ -118,6 +111,7 @@ class Training:
             seed: Decides order, augmentation and dropout.
             losses: What the networks minimise.
             order: Which images go into which batch; None: `shuffled`.
+            note: Called with a sentence where steps are not captured although the plan says so.
         """
         plan = source.plan
         self.networks = networks
@@ -127,8 +121,11 @@ class Training:
         self._seed, self._losses = seed, losses
         self._order = order or shuffled(len(rows), recipe.batch_of(len(rows)))
         self._targets = torch.as_tensor(targets).to(plan.torch_device)
-        self._optimizer = _optimizer(networks, recipe, plan)
+        self._optimizer = optimizer_for(networks, recipe, plan)
         self._scaler = torch.amp.GradScaler(plan.torch_device.type, enabled=plan.dtype == "float16")
+        self._note = note
+        self._captured = self._capturing() if plan.captured else None
+        self._begun: tuple[int, int] | None = None
 
     def run_epoch(self) -> EpochReport:
         """Train for one epoch.
@@ -136,15 +133,22 @@ class Training:
         Raises:
             InputError: A loss is not finite, so this training has failed.
         """
+        if self._captured is not None:
+            return run_together([self])[0]
         began = time.perf_counter()
-        numbers = np.random.SeedSequence([self._seed, self.epoch])
-        batches = self._order(self.epoch, np.random.default_rng(numbers))
-        for_augmentation, for_dropout = (int(number) for number in numbers.generate_state(2))
+        batches, for_augmentation, for_dropout = self._numbers()
         n_images = sum(map(len, batches))
-        with seeded(for_dropout, self._plan.torch_device):
+        with seeded(for_dropout, self._plan.torch_device), repeatable(self._plan.deterministic):
             loss = self._run_batches(batches, for_augmentation)
         self.epoch += 1
         return EpochReport(self.epoch, self.recipe.epochs, n_images / (time.perf_counter() - began), loss)
+
+    def _numbers(self) -> tuple[Sequence[IntArray], int, int]:
+        """Return the epoch's batches, and the seeds of augmentation and dropout."""
+        numbers = np.random.SeedSequence([self._seed, self.epoch])
+        batches = self._order(self.epoch, np.random.default_rng(numbers))
+        for_augmentation, for_dropout = (int(number) for number in numbers.generate_state(2))
+        return batches, for_augmentation, for_dropout
 
     def _run_batches(self, batches: Sequence[IntArray], augmentation_seed: int) -> float:
         device = self._plan.torch_device
@@ -158,10 +162,7 @@ class Training:
             rate = self._rate(step, len(batches))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            with self._plan.autocast():
-                outputs = [network(inputs) for network in self.networks]
-            batch = Batch(rows, self._targets[rows], self.epoch)
-            losses = torch.stack(list(self._losses([logits_of(output) for output in outputs], batch)))
+            losses = self._losses_of(inputs, rows)
             torch.autograd.backward(self._scaler.scale(losses.sum()))
             self._scaler.step(self._optimizer)
             self._scaler.update()
@@ -170,6 +171,100 @@ class Training:
             if step % _CHECK_EVERY == 0 or step == len(batches) - 1:
                 self._check(record[: step + 1], len(batches))
         return float(record.mean())
+
+    def _losses_of(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        with self._plan.autocast():
+            outputs = [network(inputs) for network in self.networks]
+        batch = Batch(rows, self._targets[rows], self.epoch)
+        return torch.stack(list(self._losses([logits_of(output) for output in outputs], batch)))
+
+    # -- captured steps ------------------------------------------------------------------------------------------
+
+    def _capturing(self) -> CapturedEpochs | None:
+        """Return the epochs as captured steps; None where that cannot be."""
+        inputs = self._source.fixed(self.recipe)
+        if self._plan.dtype == "float16":
+            why = "float16 needs a look at every step's gradients"
+        elif self._losses is not cross_entropy and not isinstance(self._losses, FixedLosses):
+            why = "the losses may change with the epoch"
+        elif inputs is None:
+            why = "the inputs are fetched batch by batch"
+        else:
+            graphs = graphs_for(self._plan.torch_device)
+            return CapturedEpochs(graphs, inputs, self._losses_of, self.networks, self._optimizer)
+        self._note(f"steps run one by one, not captured: {why}.")
+        return None
+
+    def begin(self) -> bool:
+        """Draw an epoch and capture its steps; return whether they can be launched.
+
+        Raises:
+            torch.OutOfMemoryError: There is too little memory on the device to capture them.
+        """
+        if self._captured is None:
+            return False
+        batches, for_augmentation, for_dropout = self._numbers()
+        sizes = [len(batch) for batch in batches]
+        for network in self.networks:
+            network.train()
+        losses = self._losses if isinstance(self._losses, FixedLosses) else None
+        if losses is not None:
+            losses.fix(self.epoch, sizes, self._plan.torch_device)
+        try:
+            self._captured.begin(
+                batches,
+                [self._rows[batch] for batch in batches],
+                [self._rate(step, len(batches)) for step in range(len(batches))],
+                seed=for_augmentation,
+                epochs_left=self.recipe.epochs - self.epoch,
+            )
+        except NotCapturableError as error:
+            self._captured = None
+            if losses is not None:
+                losses.unfix()
+            self._note(f"steps run one by one, since they cannot be captured ({error}).")
+            return False
+        if losses is not None:
+            losses.fix(self.epoch, sizes, self._plan.torch_device)  # again: the capture ran some
+        self._begun = sum(sizes), for_dropout
+        return True
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the plan wants only algorithms that repeat to the bit."""
+        return self._plan.deterministic
+
+    @property
+    def is_random(self) -> bool:
+        """Whether captured steps draw random numbers of their own, so that they must not share a moment with others."""
+        return self._captured is not None and self._captured.is_random
+
+    def launch(self) -> Iterator[None]:
+        """Launch one step of the epoch after the other, an item each; `finish` waits for them."""
+        assert self._captured is not None
+        return self._captured.launch()
+
+    def wait(self) -> None:
+        """Wait until all steps that were launched have ended."""
+        if self._captured is not None:
+            self._captured.wait()
+
+    def launch_alone(self) -> None:
+        """Launch all steps, with random numbers of their own."""
+        assert self._begun is not None
+        with seeded(self._begun[1], self._plan.torch_device):
+            for _ in self.launch():
+                pass
+
+    def finish(self, began: float) -> EpochReport:
+        """Wait for the steps that were launched, and check their losses. began: by `time.perf_counter`."""
+        assert self._captured is not None
+        assert self._begun is not None
+        record = self._captured.record()
+        self._check(record, len(record))
+        self.epoch += 1
+        speed = self._begun[0] / (time.perf_counter() - began)
+        return EpochReport(self.epoch, self.recipe.epochs, speed, float(record.mean()))
 
     def _rate(self, step: int, n_batches: int) -> float:
         return learning_rate_at(self.recipe, self.epoch + step / n_batches)
@@ -188,7 +283,7 @@ class Training:
         return {
             "epoch": self.epoch,
             "networks": [network.state_dict() for network in self.networks],
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": portable(self._optimizer.state_dict()),
             "scaler": self._scaler.state_dict(),
         }
 
@@ -197,33 +292,48 @@ class Training:
         self.epoch = state["epoch"]
         for network, values in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(values)
-        fused = [group["fused"] for group in self._optimizer.param_groups]
+        kept: list[dict[str, Any]] = [
+            {name: group[name] for name in ("fused", "capturable", "lr") if name in group}
+            for group in self._optimizer.param_groups
+        ]
         self._optimizer.load_state_dict(state["optimizer"])
-        for group, own in zip(self._optimizer.param_groups, fused, strict=True):
-            group["fused"] = own  # of this plan, whatever the earlier one was
+        for group, own in zip(self._optimizer.param_groups, kept, strict=True):
+            group.update(own)  # of this plan, whatever the earlier one was
         if state["scaler"]:  # empty, unless the earlier plan computed in float16
             self._scaler.load_state_dict(state["scaler"])
 
 
-def _optimizer(networks: Sequence[nn.Module], recipe: Recipe, plan: ComputePlan) -> torch.optim.Optimizer:
-    # a fused SGD whose first step the scaler skips would continue with momentum from uninitialised memory
-    fused = plan.dtype != "float16"
-    trained = [p for network in networks for p in network.parameters() if p.requires_grad]
-    heads = {p for network in networks for p in last_layer(network)[1].parameters()} if recipe.body_rate < 1 else set()
-    groups = [
-        {
-            "params": [p for p in trained if (p.ndim >= 2) == is_matrix and (p in heads) == is_head],
-            "weight_decay": recipe.weight_decay if is_matrix else 0.0,
-            "scale": 1.0 if is_head or recipe.body_rate == 1 else recipe.body_rate,
-        }
-        for is_head in ([False, True] if heads else [False])
-        for is_matrix in (True, False)
-    ]
-    rate = recipe.learning_rate
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=fused)
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, fused=fused)
+def run_together(trainings: Sequence[Training]) -> list[EpochReport]:
+    """Train each for one epoch, side by side where their steps are captured, and return a report of each.
+
+    A training ends as it would alone, save by rounding.
+
+    Raises:
+        InputError: A loss is not finite, so that training has failed.
+        torch.OutOfMemoryError: There is too little memory on the device for all of them.
+    """
+    began = time.perf_counter()
+    with repeatable(any(training.deterministic for training in trainings)):
+        ready = [training for training in trainings if training.begin()]
+        together = [training for training in ready if not training.is_random]
+        # in turn, since the queue of a device holds so much: whoever comes first must not fill it
+        try:
+            for _ in zip_longest(*[training.launch() for training in together]):
+                pass
+        finally:  # whatever happens next, nothing may be freed that a device still uses
+            for training in together:
+                training.wait()
+        reports = {id(training): training.finish(began) for training in together}
+        for training in trainings:
+            if id(training) in reports:
+                continue
+            if training in ready:
+                began = time.perf_counter()
+                training.launch_alone()
+                reports[id(training)] = training.finish(began)
+            else:
+                reports[id(training)] = training.run_epoch()
+    return [reports[id(training)] for training in trainings]
 
 
 def logits_of(output: Any) -> Tensor:
@@ -232,7 +342,6 @@ def logits_of(output: Any) -> Tensor:
     return first.float()
 
 
-@torch.inference_mode()
 def predict(
     networks: Sequence[nn.Module],
     source: BatchSource,
@@ -248,8 +357,20 @@ def predict(
         source: The images or features.
         rows: The rows of the source to predict, at least one.
         mirror: Whether to average over each image and its mirror image too.
-        batch_size: Rows computed at a time.
+        batch_size: Rows computed at a time; fewer where memory runs out.
     """
+    while True:
+        with suppress(torch.OutOfMemoryError):
+            return _predicted(networks, source, rows, mirror, batch_size)
+        if batch_size == 1:
+            raise InputError("the device has too little memory to compute the network on a single image.")
+        batch_size //= 2
+
+
+@torch.inference_mode()
+def _predicted(
+    networks: Sequence[nn.Module], source: BatchSource, rows: IntArray, mirror: bool, batch_size: int
+) -> PredProbs:
     for network in networks:
         network.eval()
     parts: list[Tensor] = []
@@ -258,36 +379,5 @@ def predict(
         views = [inputs, inputs.flip(3)] if mirror else [inputs]
         with source.plan.autocast():
             outputs = [network(view) for network in networks for view in views]
-        parts.append(torch.stack([logits_of(output).softmax(dim=1) for output in outputs]).mean(dim=0).cpu())
-    return torch.cat(parts).numpy()
-
-
-def fit(training: Training, on_epoch: OnEpoch | None = None, validate: Callable[[], float] | None = None) -> None:
-    """Run the remaining epochs.
-
-    Args:
-        training: At any epoch.
-        on_epoch: Called after each epoch.
-        validate: Returns the loss on images that are not trained on. The networks then end with the weights of its
-            best epoch, and training stops after the recipe's `patience` epochs without improvement.
-
-    Raises:
-        InputError: A loss is not finite.
-    """
-    best, best_epoch, best_weights = math.inf, training.epoch, None
-    patience = training.recipe.patience
-    while training.epoch < training.recipe.epochs:
-        report = training.run_epoch()
-        if validate is not None:
-            loss = validate()
-            report = replace(report, validation_loss=loss)
-            if loss < best:
-                best, best_epoch = loss, report.epoch
-                best_weights = [copy.deepcopy(network.state_dict()) for network in training.networks]
-        if on_epoch is not None:
-            on_epoch(report)
-        if validate is not None and patience is not None and report.epoch - best_epoch >= patience:
-            break
-    if best_weights is not None:
-        for network, weights in zip(training.networks, best_weights, strict=True):
-            network.load_state_dict(weights)
+        parts.append(torch.stack([logits_of(output).softmax(dim=1) for output in outputs]).mean(dim=0))
+    return torch.cat(parts).cpu().numpy()  # one wait for all of them

@@ -30,13 +30,18 @@ def normalise(images: Tensor, scaling: Scaling, memory_format: torch.memory_form
 
     One channel and a mean of three gives three channels: grey images for a network that expects colour.
     """
-    factor, offset = _factor_and_offset(scaling, images.device)
-    floats = torch.addcmul(offset, images.to(torch.float32), factor)
+    return scaled_by(images, factor_and_offset(scaling, images.device), memory_format)
+
+
+def scaled_by(images: Tensor, by: tuple[Tensor, Tensor], memory_format: torch.memory_format) -> Tensor:
+    """Do what `normalise` does, with the numbers of `factor_and_offset`."""
+    floats = torch.addcmul(by[1], images.to(torch.float32), by[0])
     return floats.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 
 
 @lru_cache(16)  # a GPU would wait for these few numbers in every batch
-def _factor_and_offset(scaling: Scaling, device: torch.device) -> tuple[Tensor, Tensor]:
+def factor_and_offset(scaling: Scaling, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what a byte is multiplied by, and what is added then: (C,) each, on the device."""
     mean, std = torch.tensor(scaling.mean), torch.tensor(scaling.std)
     return (1 / (255 * std)).to(device), (-mean / std).to(device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.training.devices import fits
+from cvcoteach.training.reading_ahead import read_ahead
 
 _ORDER_SEED = 0x1C5
 _CHUNK = 8192  # rows
@@ -34,7 +36,7 @@ class Rows:
         self.n, self.d = features.shape
         self.device = device
         mean, scale = _statistics(features)
-        self._mean, self._scale = torch.from_numpy(mean), torch.from_numpy(scale)
+        self._mean, self._scale = torch.from_numpy(mean).to(device), torch.from_numpy(scale).to(device)
         self._order = np.random.default_rng(_ORDER_SEED).permutation(self.n)
         inverse = np.empty(self.n, np.int64)
         inverse[self._order] = np.arange(self.n)
@@ -68,15 +70,30 @@ class Rows:
             return self.resident[first : first + len(positions)]
         return self.resident[positions.to(self.device)]
 
+    def each(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield the rows (b, d) at each batch of positions (b,); a GPU that cannot hold all has them read ahead."""
+        if self.resident is None and self.device.type == "cuda":
+            for raw in read_ahead(self._raw, [positions.numpy() for positions in batches], self.device):
+                yield self._standardised(raw.to(self.device, non_blocking=True))
+            return
+        for positions in batches:
+            yield self.at(positions)
+
     def _read(self, positions: IntArray) -> Tensor:
+        return self._standardised(self._raw(positions).to(self.device))
+
+    def _raw(self, positions: IntArray) -> Tensor:
         wanted = self._order[positions]
         by_place = np.argsort(wanted)  # disks read forwards
         raw = np.empty((len(wanted), self.d), np.float32)
         raw[by_place] = self._features[wanted[by_place]]
-        x = (torch.from_numpy(raw) - self._mean) * self._scale
+        return torch.from_numpy(raw)
+
+    def _standardised(self, raw: Tensor) -> Tensor:
+        x = (raw - self._mean) * self._scale
         # rows far from the mean would dominate: their length is bounded by √(2d), their direction stays
         x *= (2 / (1 + x.square().mean(dim=1, keepdim=True))).sqrt()
-        return x.to(self.device)
+        return x
 
 
 def check_shape(features: npt.NDArray[Any], where: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,20 +14,31 @@ from torch import nn
 
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.kfold import stratified_parts
+from cvcoteach.crossval.trainer import Fold
 from cvcoteach.training.batches import DeviceImages, ImageBatches, check_pixels, room_for
 from cvcoteach.training.compute_plan import ComputePlan, best_threads, probe
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
-from cvcoteach.training.loop import OnEpoch, Training, fit, logits_of, predict
+from cvcoteach.training.fitting import Fitting
+from cvcoteach.training.loop import OnEpoch, Training, logits_of, predict
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.normalisation import Scaling, normalise, scaling_of
 from cvcoteach.training.presets import PRESETS
+from cvcoteach.training.probing import probe_captured
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.side_by_side import FoldInTraining, SideBySide
 
 _FLOOR = 1e-7  # log of a probability that float32 rounded to 0
 
 
 class TorchTrainer:
-    """A `FoldTrainer` that trains a network of `recipe` from a fresh initialisation for each fold."""
+    """A `FoldTrainer` that trains a network of `recipe` from a fresh initialisation for each fold.
+
+    On a GPU it is a `ParallelFoldTrainer`: the steps of a training are captured once and replayed (CUDA graphs), and as
+    many folds as are faster and fit into memory are trained at the same time.
+    """
+
+    # only where there is something to gain: whoever has it is given all folds at once
+    fit_predict_each: Callable[[Sequence[Fold]], Iterator[tuple[int, PredProbs]]]
 
     def __init__(
         self,
@@ -40,6 +52,7 @@ class TorchTrainer:
         threads: int | None = None,
         precision: str | None = None,
         on_epoch: OnEpoch | None = None,
+        note: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Take the images and how networks are trained on them.
 
@@ -55,7 +68,9 @@ class TorchTrainer:
             models: Builds the recipe's model, and may have loaded its backbone already.
             threads: CPU threads; None: as many as are fastest. Ignored if there is a plan.
             precision: "float32", "bfloat16" or "float16"; None: the fastest. Ignored if there is a plan.
-            on_epoch: Called after each epoch.
+            on_epoch: Called after each epoch, of all folds that are trained at the same time together.
+            note: Called with a sentence where a GPU cannot do what was planned: steps that cannot be captured, or
+                memory that runs out, so that fewer folds share it or batches shrink.
 
         Raises:
             InputError: The pixels are of another kind, this machine lacks the device, or the model is unknown.
@@ -76,16 +91,20 @@ class TorchTrainer:
         self._threads = plan.threads if plan else choose_threads(threads)
         self._threads_are_free = plan is None and threads is None
         self._plan = plan
-        if plan is None and precision is not None:
+        self._precision = precision
+        if plan is None and precision is not None and self._device.type != "cuda":
             self._plan = ComputePlan(
                 device=str(self._device),
                 dtype=precision,
-                channels_last=self._device.type == "cuda",
                 threads=self._threads,
                 resident=room_for(self._array, self._device),
                 reason="precision as asked for",
             )
         self._images: DeviceImages | None = None
+        self._beside: SideBySide | None = None
+        self._note, self._noted = note, set[str]()
+        if self._device.type == "cuda" or (plan is not None and plan.side_by_side > 1):
+            self.fit_predict_each = self._fit_predict_each
 
     @property
     def n_images(self) -> int:
@@ -108,9 +127,32 @@ class TorchTrainer:
             if self._threads_are_free and self._device.type == "cpu":
                 threads = best_threads(network, images, threads)
                 set_threads(threads)
-            plan = probe(network, images, device=self._device, threads=threads)
+            plan = self._probed(network, rows, images, threads)
             self._plan = replace(plan, resident=room_for(self._array, self._device))
         return self._plan
+
+    def _probed(self, network: nn.Module, rows: IntArray, images: torch.Tensor, threads: int) -> ComputePlan:
+        if self._device.type != "cuda":
+            return probe(network, images, device=self._device, threads=threads)
+        plan = probe_captured(
+            network,
+            lambda plan: ImageBatches(DeviceImages(self._array[rows], plan), self._scaling(rows)),
+            replace(self.recipe, batch_size=self.recipe.batch_of(len(self._array)), least_batches=0),
+            ComputePlan(device=str(self._device), threads=threads),
+            n_classes=self._n_classes,
+            precision=self._precision,
+        )
+        if plan is not None:
+            return plan
+        if self._precision is None:
+            return probe(network, images, device=self._device, threads=threads)
+        return ComputePlan(
+            device=str(self._device),
+            dtype=self._precision,
+            channels_last=True,
+            threads=threads,
+            reason="precision as asked for",
+        )
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """Train a fresh network on `train_idx` with `train_labels` (m,), and return probabilities of `eval_idx` (e, K).
@@ -120,6 +162,64 @@ class TorchTrainer:
         Raises:
             InputError: There is nothing to train on, the labels do not fit, or a loss is not finite.
         """
+        self._check(Fold(train_idx, train_labels, eval_idx, seed))
+        if len(eval_idx) == 0:
+            return np.zeros((0, self._n_classes), np.float32)
+        return next(iter(self._answers([Fold(train_idx, train_labels, eval_idx, seed)])))[1]
+
+    def _fit_predict_each(self, folds: Sequence[Fold]) -> Iterator[tuple[int, PredProbs]]:
+        """Do what `fit_predict` does, for as many folds at the same time as the plan says (`ParallelFoldTrainer`)."""
+        for fold in folds:
+            self._check(fold)
+        asked = [position for position, fold in enumerate(folds) if len(fold.eval_idx)]
+        for position, fold in enumerate(folds):
+            if not len(fold.eval_idx):
+                yield position, np.zeros((0, self._n_classes), np.float32)
+        for place, answer in self._answers([folds[position] for position in asked]):
+            yield asked[place], answer
+
+    def _answers(self, folds: Sequence[Fold]) -> Iterator[tuple[int, PredProbs]]:
+        plan = self.plan
+        set_threads(plan.threads)
+        if self._images is None:
+            self._images = DeviceImages(self._array, plan)
+        if self._beside is None:
+            self._beside = SideBySide(plan.torch_device, plan.side_by_side, self.recipe.batch_size, self._note)
+        return self._beside.answers(folds, self._started, self._on_epoch)
+
+    def _started(self, fold: Fold, most: int | None) -> FoldInTraining:
+        """Begin a fold, in batches of `most` images at most."""
+        assert self._images is not None
+        train_idx, train_labels, eval_idx, seed = fold
+        plan, recipe = self.plan, self.recipe
+        if most is not None:
+            recipe = replace(recipe, batch_size=min(recipe.batch_of(len(train_idx)), most), least_batches=0)
+        source = ImageBatches(self._images, self._scaling(train_idx))
+        network = plan.placed(self._network(seed))
+
+        def probabilities(rows: IntArray) -> PredProbs:
+            return predict([network], source, rows, mirror=recipe.mirrors_predictions)
+
+        def answer() -> PredProbs:
+            result = probabilities(eval_idx)
+            if not np.isfinite(result).all():
+                raise InputError(
+                    f"the network's outputs are not finite at a learning rate of {recipe.learning_rate:.3g}; take a "
+                    "smaller one (--learning-rate, Recipe.learning_rate)."
+                )
+            return result
+
+        trained = np.ones(len(train_idx), np.bool_)
+        validate: Callable[[], float] | None = None
+        if recipe.patience is not None and len(train_idx) > 1:
+            trained = _trained_on(train_labels, recipe.held_back, seed)
+            validate = partial(_validation_loss, probabilities, train_idx[~trained], train_labels[~trained])
+        rows, labels = train_idx[trained], train_labels[trained]
+        training = Training([network], source, rows, labels, recipe, seed=seed, note=self._note_once)
+        return FoldInTraining(Fitting(training, validate), answer)
+
+    def _check(self, fold: Fold) -> None:
+        train_idx, train_labels = fold.train_idx, fold.train_labels
         if len(train_idx) == 0:
             raise InputError("train_idx is empty; a fold needs images to train on.")
         if len(train_labels) != len(train_idx) or not 0 <= train_labels.min() <= train_labels.max() < self._n_classes:
@@ -127,36 +227,12 @@ class TorchTrainer:
                 f"train_labels has {len(train_labels)} labels up to {train_labels.max(initial=0)}; {len(train_idx)} "
                 f"training images of {self._n_classes} classes need as many, 0-{self._n_classes - 1}."
             )
-        if len(eval_idx) == 0:
-            return np.zeros((0, self._n_classes), np.float32)
-        plan, recipe = self.plan, self.recipe
-        set_threads(plan.threads)
-        if self._images is None:
-            self._images = DeviceImages(self._array, plan)
-        source = ImageBatches(self._images, self._scaling(train_idx))
-        network = plan.placed(self._network(seed))
 
-        def probabilities(rows: IntArray) -> PredProbs:
-            return predict([network], source, rows, mirror=recipe.mirrors_predictions)
-
-        trained = np.ones(len(train_idx), np.bool_)
-        validate: Callable[[], float] | None = None
-        if recipe.patience is not None and len(train_idx) > 1:
-            trained = _trained_on(train_labels, recipe.held_back, seed)
-            validate = partial(_validation_loss, probabilities, train_idx[~trained], train_labels[~trained])
-
-        training = Training([network], source, train_idx[trained], train_labels[trained], recipe, seed=seed)
-        fit(training, self._on_epoch, validate)
-        result = probabilities(eval_idx)
-        if not np.isfinite(result).all():
-            raise InputError(
-                f"the network's outputs are not finite at a learning rate of {recipe.learning_rate:.3g}; take a "
-                "smaller one (--learning-rate, Recipe.learning_rate)."
-            )
-        if plan.torch_device.type == "cuda":
-            del training, network
-            torch.cuda.empty_cache()
-        return result
+    def _note_once(self, sentence: str) -> None:
+        """Say of all folds what each of them would say."""
+        if sentence not in self._noted:
+            self._noted.add(sentence)
+            self._note(sentence)
 
     def _network(self, seed: int) -> nn.Module:
         """Return a fresh network on the CPU that has been tried on an image.

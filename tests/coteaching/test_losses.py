@@ -12,6 +12,8 @@ from cvcoteach.coteaching.losses import Exchange, coteaching_losses, n_kept
 from cvcoteach.training.devices import available_devices
 from cvcoteach.training.loop import Batch
 
+CPU = torch.device("cpu")
+
 
 def test_what_is_easy_does_not_depend_on_what_it_counts() -> None:
     a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([40.0, 30.0, 20.0, 10.0])
@@ -88,3 +90,50 @@ def test_cross_entropy_of_each_sample_is_torchs() -> None:
     assert math.isnan(left_out)
     assert (agreement, images) == (1.0, 8)
     assert kept == pytest.approx((float(for_a) + float(for_b)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rate", [0.1, 0.55, 1.0])
+def test_an_exchange_of_fixed_shapes_is_the_same_exchange(rate: float, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.rand(40, generator=generator) if weighted else None
+    targets = torch.randint(0, 3, (40,), generator=generator)
+    cut, masked = Exchange(lambda epoch: rate, weights), Exchange(lambda epoch: rate, weights)
+    masked.fix(0, [10, 10, 11], CPU)
+    for start, stop in ((0, 10), (10, 20), (20, 31)):
+        a, b = (torch.randn(stop - start, 3, generator=generator).requires_grad_() for _ in range(2))
+        rows = torch.arange(start, stop)
+        gradients = []
+        for exchange in (cut, masked):
+            losses = torch.stack(list(exchange([a, b], Batch(rows, targets[rows], 0))))
+            gradients.append((losses.detach(), *torch.autograd.grad(losses.sum(), (a, b))))
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other)
+    assert masked.take_record() == pytest.approx(cut.take_record(), rel=1e-5, nan_ok=True)
+
+
+def test_an_exchange_of_fixed_shapes_stops_at_a_loss_that_is_not_finite_and_only_there() -> None:
+    for value in (math.nan, math.inf):
+        exchange = Exchange(lambda epoch: 0.5)
+        exchange.fix(0, [8], CPU)
+        logits = torch.randn(8, 3)
+        broken = logits.clone()
+        broken[3] = value
+        for_a, for_b = exchange([logits, broken], Batch(torch.arange(8), torch.zeros(8, dtype=torch.int64), 5))
+        assert for_a.isnan()
+        assert for_b.isnan()
+
+
+def test_what_is_fixed_for_an_epoch_stays_where_it_is_and_ends() -> None:
+    exchange = Exchange(lambda epoch: 1.0 if epoch else 0.5)
+    exchange.fix(0, [8, 9], CPU)
+    assert exchange._sums is not None
+    places = [exchange._sums.data_ptr(), *(count.data_ptr() for count in exchange._keep.values())]
+    assert [int(count) for count in exchange._keep.values()] == [4, 4]
+    exchange.fix(1, [8, 9], CPU)
+    assert [exchange._sums.data_ptr(), *(count.data_ptr() for count in exchange._keep.values())] == places
+    assert [int(count) for count in exchange._keep.values()] == [8, 9]
+    exchange.unfix()
+    logits, targets = torch.randn(8, 3), torch.zeros(8, dtype=torch.int64)
+    exchange([logits, logits], Batch(torch.arange(8), targets, 0))
+    assert exchange.take_record()[3] == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -195,3 +196,31 @@ def test_weights_that_are_all_0_are_refused() -> None:
     X, y = features(60)
     with pytest.raises(InputError, match="all 60 weights are 0, so there is nothing to train on"):
         training_of(X, y, vanilla_curriculum(60, 0.0, 4), weights=np.zeros(60))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_captured_epochs_are_those_of_eager_steps(weighted: bool) -> None:
+    X, y = features(90)
+    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.4, 0.5, warmup=2, ramp=2)
+    weights = np.random.default_rng(1).random(90) if weighted else None
+    ends = []
+    for plan in (ComputePlan(), ComputePlan(captured=True)):
+        networks = [linear(1), linear(2)]
+        training = CoTraining(
+            networks, FeatureBatches(X, plan), y[curriculum.rows], curriculum, RECIPE, weights=weights, seed=7
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nothing was left to eager steps
+            run_to_end(training)
+        ends.append((torch.cat([p.flatten() for n in networks for p in n.parameters()]), training.history))
+    torch.testing.assert_close(ends[1][0], ends[0][0], rtol=1e-4, atol=1e-5)
+    for one, other in zip(ends[0][1], ends[1][1], strict=True):
+        assert (other.epoch, other.stage, other.images, other.keep_rate) == (
+            one.epoch,
+            one.stage,
+            one.images,
+            one.keep_rate,
+        )
+        assert (other.loss_kept, other.loss_left_out, other.agreement) == pytest.approx(
+            (one.loss_kept, one.loss_left_out, one.agreement), rel=1e-4, nan_ok=True
+        )

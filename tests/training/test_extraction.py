@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from torch import nn
+from torch import Tensor, nn
 
 from cvcoteach._validation import InputError
 from cvcoteach.training.extraction import extract_features
@@ -68,6 +69,28 @@ def test_a_stopped_extraction_resumes(tmp_path: Path) -> None:
     assert 0 < network.seen <= len(pixels) - 64
     assert told[-1] == len(pixels)
     assert_array_equal(features, whole)
+
+
+class Greedy(Colours):
+    """Runs out of memory on more than `room` images."""
+
+    room = 10
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(images)
+
+
+def test_where_memory_runs_out_a_part_of_a_batch_is_computed_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = images()
+    whole = extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path / "whole")
+    assert_array_equal(extract_features(backbone_of(Greedy()), pixels, "key", cache_dir=tmp_path / "part"), whole)
+    monkeypatch.setattr(Greedy, "room", 0)
+    with pytest.raises(InputError, match=r"cpu has too little memory to compute .* on one image"):
+        extract_features(backbone_of(Greedy()), pixels, "other", cache_dir=tmp_path / "part")
 
 
 def test_images_that_the_backbone_does_not_take_and_odd_outputs_are_refused(tmp_path: Path) -> None:

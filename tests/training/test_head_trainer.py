@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score
 
@@ -224,3 +225,66 @@ def test_answers_of_many_classes_are_computed_as_they_are_read(monkeypatch):
         np.testing.assert_allclose(answer[10:20], expected[10:20], atol=1e-6)
         np.testing.assert_array_equal(np.asarray(answer), expected)
     assert isinstance(HeadTrainer(X, K).fit_predict(*folds[0]), np.ndarray)
+
+
+# -- captured steps ----------------------------------------------------------------------------------------------
+
+
+def answers_of(head, captured, *, share=1.0, **options):
+    X, labels = clusters(300, seed=3)
+    rng = np.random.default_rng(0)
+    every = rng.permutation(300)[: round(300 * share)]
+    asked = [
+        Fold(np.sort(part), labels[np.sort(part)], np.arange(0, 300, 7), seed)
+        for seed, part in enumerate(
+            [np.delete(every, np.arange(k, len(every), 3)) if head == "linear" else every[k::3] for k in range(3)]
+        )
+    ]
+    losses = []
+    trainer = HeadTrainer(
+        X,
+        K,
+        head,
+        device="cpu",
+        threads=1,
+        captured=captured,
+        on_epoch=lambda report: losses.append(report.loss),
+        **options,
+    )
+    return trainer.fit_predict_many(asked), losses
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6], ids=["all rows", "some rows"])
+@pytest.mark.parametrize("head", HEADS)
+def test_captured_heads_are_those_of_eager_steps(head, share):
+    (eager, eager_losses), (captured, losses) = (
+        answers_of(head, False, share=share),
+        answers_of(head, True, share=share),
+    )
+    for one, other in zip(eager, captured, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-4)
+    np.testing.assert_allclose(losses, eager_losses, rtol=1e-4)
+
+
+def test_heads_share_less_memory_where_it_runs_out(monkeypatch):
+    together = []
+    train = HeadTrainer._train
+
+    def crowded(self, folds, n_batches):
+        together.append((len(folds), n_batches))
+        if len(folds) > 1 or n_batches == together[0][1]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train(self, folds, n_batches)
+
+    monkeypatch.setattr(HeadTrainer, "_train", crowded)
+    notes = []
+    answers, _ = answers_of("linear", None, note=notes.append)
+    assert [np.shape(answer) for answer in answers] == [(43, K)] * 3
+    n = together[0][1]
+    assert notes == [
+        "the memory of cpu is full: 1 of 3 heads at the same time.",
+        f"the memory of cpu is full: {2 * n} batches, not {n}.",
+        "the memory of cpu is full: 1 of 2 heads at the same time.",
+        f"the memory of cpu is full: {2 * n} batches, not {n}.",
+        f"the memory of cpu is full: {2 * n} batches, not {n}.",
+    ]

@@ -17,9 +17,11 @@ from cvcoteach._validation import InputError, IntArray
 from cvcoteach.training.batches import DeviceImages, ImageBatches
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import seeded
-from cvcoteach.training.loop import Batch, EpochReport, Losses, Order, Training, fit, predict, shuffled
+from cvcoteach.training.fitting import fit
+from cvcoteach.training.loop import Batch, EpochReport, Losses, Training, predict
 from cvcoteach.training.networks import SmallNet
 from cvcoteach.training.normalisation import Scaling
+from cvcoteach.training.orders import Order, shuffled
 from cvcoteach.training.presets import FINETUNE
 from cvcoteach.training.recipe import Recipe
 
