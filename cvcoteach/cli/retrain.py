@@ -80,7 +80,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @click.option(
     "--export", "exports", multiple=True, metavar="onnx|torch.export", help="Export the classifier too; repeatable."
 )
-@options.machine()
+@options.machine(engine=True)
 @options.as_json
 @options.quiet
 def retrain(
