@@ -149,7 +149,7 @@ _FIRST = (
     help="Overwrite the run of other images, labels or settings that is in the run folder.",
 )
 @options.seed
-@options.machine()
+@options.machine(engine=True)
 @options.as_json
 @options.quiet
 def find_issues(

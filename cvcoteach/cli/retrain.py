@@ -85,7 +85,7 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
     is_flag=True,
     help="Judge all labels of the run again, by five more pairs of networks, each without a fifth of the images.",
 )
-@options.machine()
+@options.machine(engine=True)
 @options.as_json
 @options.quiet
 def retrain(

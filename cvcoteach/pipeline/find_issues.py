@@ -32,6 +32,7 @@ from cvcoteach.pipeline.earlier_runs import (
     still_reviewed,
 )
 from cvcoteach.pipeline.learned import folds_of, lone_images, n_learned
+from cvcoteach.pipeline.on_engine import on_engine
 from cvcoteach.pipeline.page.report import PAGE, write_page
 from cvcoteach.pipeline.prepare import Prepared, prepare
 from cvcoteach.pipeline.progress import RunProgress
@@ -49,6 +50,7 @@ def default_output(source: str | Path) -> Path:
     return Path(f"{Path(source).resolve().stem}-issues")
 
 
+@on_engine
 def find_issues(
     source: str | Path | Source | Any,
     output: str | Path | None = None,

@@ -22,6 +22,7 @@ from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
 from cvcoteach.data.sources import Choices, at_hand, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
+from cvcoteach.pipeline.on_engine import on_engine
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.recheck import RECHECK, check_can_judge_again, judged_again
 from cvcoteach.pipeline.results import RunResults
@@ -73,6 +74,7 @@ def default_output(run: Path) -> Path:
     return run.with_name(f"{run.name.removesuffix('-issues')}-model")
 
 
+@on_engine
 def retrain(
     run: str | Path,
     output: str | Path | None = None,

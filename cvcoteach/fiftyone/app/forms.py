@@ -125,6 +125,12 @@ def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
     return results
 
 
+def choose_engine(form: Form) -> None:
+    """Ask whether one process computes, or Ray on all GPUs of the machine, or of the cluster that RAY_ADDRESS names."""
+    names = {"serial": "one process", "ray": "Ray: all GPUs of the machine, or the cluster that RAY_ADDRESS names"}
+    form.choice("engine", names, "What computes", default="serial")
+
+
 def choose_label_field(form: Form, ctx: Any) -> str | None:
     """Add a dropdown of all label fields, including those that cannot be checked: choosing one of these says why."""
     usable = label_fields(ctx.dataset)
