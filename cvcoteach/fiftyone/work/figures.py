@@ -60,7 +60,8 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     issues = results.issues
     noise_ratio = None
     if issues.has_signal:  # rounded as the summary of a run is, so that all pages say the same
-        noise_ratio = round(float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()), 4)
+        right = np.where(done.reviewed, ~done.was_wrong, issues.label_quality)
+        noise_ratio = round(replace(issues, label_quality=right).noise_ratio, 4)
     checks = spot_checks(issues)
     n_checked = _done_in_order(checks, done)
     checked = None
