@@ -37,6 +37,8 @@ class Action:
     icon: str
     on_click: Any
     """A method of the panel, or the URI of an operator."""
+    params: Mapping[str, Any] | None = None
+    """What the click sends."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,15 @@ def figures(panel: Any, name: str, shown: Sequence[Figure]) -> None:
         _markdown(row, f"tile_{number}", f"### {figure.value}\n\n{figure.what}{more}", tile)
 
 
-def buttons(panel: Any, name: str, actions: Sequence[Action], *, variant: str = "outlined") -> None:
-    """Add a row of buttons that fills the width."""
-    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(actions)}, minmax(0, 1fr))"))
+def buttons(
+    panel: Any, name: str, actions: Sequence[Action], *, variant: str = "outlined", columns: int | None = None
+) -> None:
+    """Add buttons that fill the width, `columns` a row; all in one row if None."""
+    n = columns or len(actions)
+    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({n}, minmax(0, 1fr))"))
     for action in actions:
-        button(row, action, variant=variant)
+        options = {} if action.params is None else {"params": dict(action.params)}
+        button(row, action, variant=variant, **options)
 
 
 def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:

@@ -17,7 +17,7 @@ from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
 from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall, review_sample
 
-SPOT_CHECKS = 100
+SPOT_CHECKS = 1_000
 """Samples drawn at random, in an order of which every first part is a random sample too."""
 
 LEAST_CHECKS = 10
