@@ -6,6 +6,7 @@ from typing import Any
 
 from cvcoteach.fiftyone.app.forms import dataset_of
 from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.work.blind import SHARES
 
 _STORE = "cvcoteach_label_issues"
 _KEY, _BLIND = "brain_key", "blind_share"
@@ -30,7 +31,8 @@ def choose(ctx: Any, key: str) -> None:
 
 def blind_share(ctx: Any) -> float:
     """Return the share of the review queue that is shown without our suggestion, in [0, 1)."""
-    return float(ctx.store(_STORE).get(_BLIND) or 0)
+    share = float(ctx.store(_STORE).get(_BLIND) or 0)
+    return share if share in SHARES else 0.0
 
 
 def choose_blind_share(ctx: Any, share: float) -> None:

@@ -97,11 +97,18 @@ def buttons(
         button(row, action, variant=variant, **options)
 
 
+def choices(panel: Any, name: str, actions: Sequence[Action], *, chosen: int) -> None:
+    """Add a row of buttons of which one, number `chosen`, is filled: the state that holds."""
+    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(actions)}, minmax(0, 1fr))"))
+    for number, action in enumerate(actions):
+        button(row, action, variant="contained" if number == chosen else "outlined", params=dict(action.params or {}))
+
+
 def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:
     """Add one button, as wide as its place."""
     style = {"button": {"sx": {"width": "100%", "minWidth": 0, "padding": "5px 4px", "& p": _ONE_LINE}}}
     panel.btn(
-        action.name, label=action.label, icon=action.icon, on_click=action.on_click, variant=variant,
+        action.name, label=action.label, icon=action.icon or None, on_click=action.on_click, variant=variant,
         componentsProps=style, **options,
     )  # fmt: skip
 

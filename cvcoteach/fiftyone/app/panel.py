@@ -320,18 +320,16 @@ class LabelIssuesPanel(Views):
                 Action("checks", f"Check {CHECKS} at random", "casino", self.show_checks),
             ),
         )  # fmt: skip
-        view = types.DropdownView()
-        for one in blind.SHARES:
-            view.add_choice(str(one), label=f"{one:.0%} of them, drawn at random" if one else "none")
-        label = "Shown without our suggestion"
-        panel.enum(
-            "blind",
-            list(map(str, blind.SHARES)),
-            label=label,
-            default=str(share),
-            view=view,
-            on_change=self.choose_blind,
-        )
+        layout.paragraph(panel, "blind", "Of these, drawn at random and shown **without our suggestion**:")
+        # no dropdown: the App reports the value of one whenever the panel opens, as if it had been chosen
+        layout.choices(
+            panel, "blind_shares",
+            [
+                Action(f"share_{number}", f"{one:.0%}", "", self.choose_blind, {"value": one})
+                for number, one in enumerate(blind.SHARES)
+            ],
+            chosen=blind.SHARES.index(share),
+        )  # fmt: skip
 
     def _correct(self, ctx: Any, what: str) -> None:
         key = chosen_run(ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import fiftyone as fo
@@ -38,10 +38,10 @@ class Reviews:
     removed: BoolArray | None = None
     """(n,) whether the sample was deleted; None where all exist."""
 
-    @property
+    @cached_property
     def reviewed(self) -> BoolArray:
         """(n,) whether a person has looked at it."""
-        return self.status != UNREVIEWED
+        return np.asarray(self.status != UNREVIEWED)
 
     def left(self, results: FindLabelIssuesResults) -> BoolArray:
         """Return which samples (n,) are flagged, exist, and are not reviewed."""
@@ -52,10 +52,11 @@ class Reviews:
         rows = rows & ~self.reviewed
         return rows if self.removed is None else rows & ~self.removed
 
-    @property
+    @cached_property
     def counts(self) -> Mapping[str, int]:
         """Samples per review status."""
-        found = Counter(self.status.tolist())
+        found = Counter(self.status[self.reviewed].tolist())
+        found[UNREVIEWED] = len(self.status) - found.total()
         return {status: found[status] for status in STATUSES}
 
 

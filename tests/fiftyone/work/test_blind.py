@@ -37,8 +37,8 @@ def test_random_checks_are_spread_over_the_queue_in_their_order(run: Any) -> Non
 
 def test_the_panel_shows_a_share_of_the_queue_blind_and_measures_by_it(run: Any) -> None:
     results = runs.load(run.dataset)
-    assert "Shown without our suggestion" in Event.of(run, "on_load").shown
-    Event.of(run, "choose_blind", {"value": "0.2"})
+    assert "shown **without our suggestion**" in Event.of(run, "on_load").shown
+    Event.of(run, "choose_blind", {"value": 0.2})
     mixed = blind.queue(results, browse.reviews(run.dataset, results), 0.2).rows
     event = Event.of(run, "show_left")
     ids = [results.ids[row].decode() for row in mixed]
@@ -62,13 +62,13 @@ def test_the_panel_shows_a_share_of_the_queue_blind_and_measures_by_it(run: Any)
         execute("review_and_move_on", run.dataset, view=view, current_sample=sample_id, params={"what": what})
     figures = headline(results, browse.reviews(run.dataset, results))
     assert figures.n_checked >= 3
-    Event.of(run, "choose_blind", {"value": "0.0"})
+    Event.of(run, "choose_blind", {"value": 0.0})
     corrections.undo_corrections(run.dataset, ids[:4])
     assert set(Event.of(run, "show_left").viewed) <= set(run.wrong_ids)
 
 
 def test_a_blind_thumbnail_tells_no_suggestion_and_opens_in_the_queue(run: Any) -> None:
-    Event.of(run, "choose_blind", {"value": "0.2"})
+    Event.of(run, "choose_blind", {"value": 0.2})
     results = runs.load(run.dataset)
     first = blind.queue(results, browse.reviews(run.dataset, results), 0.2).rows[0]
     sample_id = results.ids[first].decode()
@@ -76,4 +76,4 @@ def test_a_blind_thumbnail_tells_no_suggestion_and_opens_in_the_queue(run: Any) 
     event = Event.of(run, "open_card", {"sample_id": sample_id})
     assert event.params("open_sample")["id"] == sample_id
     assert event.viewed[0] == sample_id
-    Event.of(run, "choose_blind", {"value": "0.0"})
+    Event.of(run, "choose_blind", {"value": 0.0})
