@@ -189,8 +189,8 @@ class LabelIssuesPanel(Views):
         self._under_way(panel, ctx)
         if ctx.has_custom_view and unseen_in(ctx.view):
             layout.paragraph(panel, "checking", texts.CHECKING)
-        for number, sentence in enumerate(texts.first_of_all(issues, done)):
-            layout.paragraph(panel, f"first_{number}", sentence)
+        if first := texts.first_of_all(issues, done):
+            layout.paragraph(panel, "first", "  \n".join(first))
         layout.figures(panel, "figures", texts.estimates(figures))
         for number, note in enumerate(texts.notes(results, figures)):
             layout.paragraph(panel, f"note_{number}", note)
@@ -219,9 +219,9 @@ class LabelIssuesPanel(Views):
             layout.title(panel, "sample", texts.sample(results, row, blind=unseen))
             layout.figures(panel, "sample_figures", texts.sample_figures(results, done, row, blind=unseen))
             if not unseen:
-                known = texts.known_of(results, row, browse.told_by(ctx.dataset, results, ctx.current_sample))
-                for number, sentence in enumerate(known):
-                    layout.paragraph(panel, f"known_{number}", sentence)
+                told = browse.told_by(ctx.dataset, results, ctx.current_sample)
+                if known := texts.known_of(results, row, told):
+                    layout.paragraph(panel, "known", "  \n".join(known))
         else:
             layout.title(panel, "sample", "This sample is not part of the run")
         self._buttons(panel, ctx, exclude_first=exclude_first)
@@ -325,7 +325,7 @@ class LabelIssuesPanel(Views):
         layout.choices(
             panel, "blind_shares",
             [
-                Action(f"share_{number}", f"{one:.0%}", "", self.choose_blind, {"value": one})
+                Action(f"share_{number}", f"{one:.0%}" if one else "none", "", self.choose_blind, {"value": one})
                 for number, one in enumerate(blind.SHARES)
             ],
             chosen=blind.SHARES.index(share),

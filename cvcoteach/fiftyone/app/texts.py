@@ -7,12 +7,13 @@ from typing import Any
 
 from cvcoteach.fiftyone.app.charts import MOST_CLASSES
 from cvcoteach.fiftyone.app.layout import Figure, escaped
+from cvcoteach.fiftyone.store.annotators import NAMES
 from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.browse import Reviews
 from cvcoteach.fiftyone.work.figures import LEAST_CHECKS, Headline
-from cvcoteach.fiftyone.work.kinds import labels_of_copies
+from cvcoteach.fiftyone.work.kinds import kinds, labels_of_copies
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout
 
@@ -38,23 +39,23 @@ def estimates(figures: Headline) -> list[Figure]:
     ]
 
 
-def first_of_all(issues: LabelIssues, done: Reviews) -> Iterator[str]:
-    """Yield as Markdown what to know before labels are changed: contradictions, strangers, odd classes."""
-    n = int(done.open(issues.contradiction).sum())
-    if n:
-        yield f"**{n:,} contradiction{'s' * (n != 1)} first**: exact copies with different labels."
-    n = int(done.open(issues.is_stranger).sum())
-    if n:
-        yield f"**{n:,}** perhaps of **none of the classes**: exclude before relabeling."
+def first_of_all(issues: LabelIssues, done: Reviews) -> list[str]:
+    """Return as lines of Markdown what to know before labels are changed: contradictions, strangers, odd classes."""
+    lines, found = [], {kind.name: int(done.open(kind.rows).sum()) for kind in kinds(issues)}
+    if n := found.get("contradiction"):
+        lines.append(f"**{n:,} contradiction{'s' * (n != 1)} first**: exact copies with different labels.")
+    if n := found.get("stranger"):
+        lines.append(f"**{n:,}** perhaps of **none of the classes**: exclude before relabeling.")
     names = [escaped(name) for name in issues.class_names]
     if len(issues.overlaps):
         pairs = [f"{names[i]} and {names[j]}" for i, j in issues.overlaps.tolist()]
-        yield f"**Cannot be told apart**, so neither is flagged for the other: {_listed(pairs)}."
+        lines.append(f"**Cannot be told apart**, so neither is flagged for the other: {_listed(pairs)}.")
     if len(issues.at_risk):
         rare = _listed([names[k] for k in issues.at_risk])
-        yield f"**At risk**: few labels of {rare} are right; look before accepting."
+        lines.append(f"**At risk**: few labels of {rare} are right; look before accepting.")
     if len(issues.beyond_judgment):
-        yield f"**Too few to judge**, so look yourself: {_listed([names[k] for k in issues.beyond_judgment])}."
+        lines.append(f"**Too few to judge**, so look yourself: {_listed([names[k] for k in issues.beyond_judgment])}.")
+    return lines
 
 
 def annotators(known: Sequence[Mapping[str, Any]]) -> str:
@@ -148,29 +149,34 @@ def card(results: FindLabelIssuesResults, row: int, *, blind: bool = False) -> t
     return given, f"a copy is {copies[0]}" if copies else suggested
 
 
-def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str]) -> Iterator[str]:
-    """Yield what else is known of a sample, as Markdown. told: what the sample itself says, name -> value."""
-    issues = results.issues
+def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str]) -> list[str]:
+    """Return what else is known of a sample, as lines of Markdown. told: what the sample itself says, name -> value."""
+    lines, issues = [], results.issues
     if copies := labels_of_copies(issues, row):
-        yield f"**Contradiction**: an exact copy is labelled {_listed([f'**{escaped(name)}**' for name in copies])}."
+        lines.append(
+            f"**Contradiction**: an exact copy is labelled {_listed([f'**{escaped(name)}**' for name in copies])}."
+        )
     if issues.is_stranger[row]:
-        yield "**Perhaps none of the classes**: exclude it, unless you see one that fits."
+        lines.append("**Perhaps none of the classes**: exclude it, unless you see one that fits.")
     given, other = issues.labels[row], issues.overlaps_with[issues.labels[row]]
     if other >= 0:
         pair = [escaped(issues.class_names[k]) for k in (given, other)]
-        yield f"{' and '.join(pair)} cannot be told apart here."
+        lines.append(f"{' and '.join(pair)} cannot be told apart here.")
     if given in issues.at_risk:
-        yield f"{escaped(issues.class_names[given])} is a class at risk: few of its labels are right."
+        lines.append(f"{escaped(issues.class_names[given])} is a class at risk: few of its labels are right.")
     parts = [f"{escaped(name)}: **{escaped(value)}**" for name, value in told.items()]
     quality = {str(one["annotator"]): one.get("quality") for one in results.info.get("annotators") or []}
-    parts += [f"{quality[who]:.0%} of this annotator's labels right" for who in told.values() if quality.get(who)]
+    for name, who in told.items():
+        if name.replace(" ", "_") in NAMES and quality.get(who) is not None:
+            parts.append(f"**{quality[who]:.0%}** of this annotator's labels right")
     if issues.n_annotators is not None and issues.agreement is not None:
         n = int(issues.n_annotators[row])
         parts.append(f"{n:,} annotator{'s' * (n != 1)}, **{issues.agreement[row]:.0%}** gave this label")
     if issues.splits is not None:
         parts.append(f"split: **{escaped(str(issues.splits[row]))}**")
     if parts:
-        yield " \u00b7 ".join(parts)
+        lines.append(" \u00b7 ".join(parts))
+    return lines
 
 
 def _counted(figures: Headline) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,10 @@ def test_an_open_sample_tells_what_is_known_of_it(rich: Rich) -> None:
     other = CLASSES[rich.issues.labels[rich.other]]
     assert f"**Contradiction**: an exact copy is labelled **{other}**." in shown
     assert "3 annotators, **67%** gave this label" in Event.of(rich.noisy, "refresh", current_sample=rich.ids[0]).shown
-    assert "annotator: **person 1**" in Event.of(rich.noisy, "refresh", current_sample=rich.ids[1]).shown
+    shown = Event.of(rich.noisy, "refresh", current_sample=rich.ids[1]).shown
+    assert re.search(
+        r"annotator: \*\*person 1\*\* . \*\*\d+%\*\* of this annotator's labels right . 3 annotators", shown
+    )
     bar = int(np.flatnonzero(rich.issues.labels == 0)[0])
     assert "bar and cross cannot be told apart" in Event.of(rich.noisy, "refresh", current_sample=rich.ids[bar]).shown
 
