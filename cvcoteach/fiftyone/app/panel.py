@@ -224,7 +224,7 @@ class LabelIssuesPanel(Views):
                     layout.paragraph(panel, "known", "  \n".join(known))
         else:
             layout.title(panel, "sample", "This sample is not part of the run")
-        self._buttons(panel, ctx, exclude_first=exclude_first)
+        self._buttons(panel, ctx, exclude_first=exclude_first, unseen=unseen)
         layout.paragraph(panel, "keys", texts.CHECKING if unseen else KEYS)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         for path in _files(ctx.dataset, [ctx.current_sample]).values():
@@ -275,7 +275,7 @@ class LabelIssuesPanel(Views):
                 view.add_choice(key, label=key)
             panel.enum("brain_key", keys, label="Run", default=results.key, view=view, on_change=self.choose_run)
 
-    def _buttons(self, panel: Any, ctx: Any, *, exclude_first: bool = False) -> None:
+    def _buttons(self, panel: Any, ctx: Any, *, exclude_first: bool = False, unseen: bool = False) -> None:
         marks = ctx.selected_samples
         if marks and not ctx.current_sample:
             keep = sum(mark.get("type") == "alt" for mark in marks)
@@ -293,6 +293,8 @@ class LabelIssuesPanel(Views):
         ]
         if exclude_first:
             shown.insert(0, shown.pop(3))
+        if unseen:  # there is no suggestion to accept
+            shown = [action for action in shown if action.name != "accept"]
         layout.buttons(panel, "buttons", shown)
 
     def _queue(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:

@@ -52,6 +52,7 @@ def test_the_panel_shows_a_share_of_the_queue_blind_and_measures_by_it(run: Any)
     for sample_id in ids:
         shown = Event.of(run, "refresh", view=stages, current_sample=sample_id).shown
         assert ("Is it " in shown) == (sample_id in unseen)
+        assert ("Accept (a)" in shown) == (sample_id not in unseen)
         assert ("probability" in shown) == (sample_id not in unseen)
         what = "keep" if sample_id in unseen else "accept"
         if sample_id in unseen:
