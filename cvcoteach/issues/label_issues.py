@@ -229,14 +229,18 @@ class LabelIssues:
     def subset(self, which: IntArray) -> LabelIssues:
         """Return what is known about some labels, (m,) indices; noise model and class names stay those of all.
 
-        Which of them are copies is forgotten.
+        Copies of an image outside of these are copies of the first of them.
         """
         of_labels: dict[str, Any] = {
             name: value[which]
             for name, value in _values(self).items()
             if isinstance(value, np.ndarray) and name not in ("transition", "prior", "overlaps", "duplicate_of")
         }
-        return replace(self, **of_labels, duplicate_of=None, index=None if self.index is None else self.index[which])
+        copies = None
+        if self.duplicate_of is not None:
+            _, first, group = np.unique(self._first_copy[which], return_index=True, return_inverse=True)
+            copies = np.where(first[group] == np.arange(len(which)), -1, first[group])
+        return replace(self, **of_labels, duplicate_of=copies, index=None if self.index is None else self.index[which])
 
     def worst_first(self, *, flagged_only: bool = True) -> IntArray:
         """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images.
