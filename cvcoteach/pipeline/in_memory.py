@@ -17,7 +17,6 @@ from cvcoteach._progress import OnProgress
 from cvcoteach._validation import (
     BoolArray,
     InputError,
-    IntArray,
     as_array,
     check_columns,
     check_rows,
@@ -25,10 +24,9 @@ from cvcoteach._validation import (
     lookalikes,
     near,
 )
-from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
+from cvcoteach.crossval.groups import as_groups, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.crossval.views import as_trainers
-from cvcoteach.data.copies import first_copies
 from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.from_posterior import issues_of
@@ -36,6 +34,7 @@ from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.annotators import consensus, several
+from cvcoteach.pipeline.copies import Content, Copies, found_copies
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
@@ -79,8 +78,8 @@ class Flagged(NamedTuple):
     """(K,), or None where nobody named them."""
     splits: Names | None = None
     """(n,) name of the split of each image, or None."""
-    first_copy: IntArray | None = None
-    """(n,) the first image with the same content, its own where there is none; None where nothing is known of any."""
+    copies: Copies | None = None
+    """Which images are copies of which; None where nothing is known of any."""
 
 
 def label_issues(
@@ -98,6 +97,7 @@ def label_issues(
     seed: int = 0,
     groups: npt.ArrayLike | None = None,
     splits: npt.ArrayLike | None = None,
+    bind_near_copies: bool = True,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -126,6 +126,7 @@ def label_issues(
             that it trained on. None: each image stands alone.
         splits: (n,) name of the split of each image, such as train and test: models learn from train alone, and the
             noise of each split is estimated apart; of `pred_probs` the latter only.
+        bind_near_copies: of images and features keep near copies in one fold, as exact ones always are.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -138,7 +139,7 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     rule = FlagRule(flag_for, min_probability)
-    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, rule, preset)
+    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, rule, preset, bind_near_copies)
     given, together, annotations = labels, None, None
     if getattr(labels, "ndim", 1) == 2:
         given, class_names, annotations = several(labels, class_names)
@@ -156,9 +157,8 @@ def label_issues(
         rule=settings.flag_rule,
     )
     issues = replace(issues, splits=found.splits)
-    if found.first_copy is not None:
-        copies = np.where(found.first_copy == np.arange(len(found.first_copy)), -1, found.first_copy)
-        issues = replace(issues, duplicate_of=copies)
+    if found.copies is not None:
+        issues = replace(issues, duplicate_of=found.copies.duplicate_of, near_copy_of=found.copies.near_copy_of)
     if isinstance(labels, pd.Series | pd.DataFrame):
         issues = replace(issues, index=labels.index)
     if together is None:
@@ -197,15 +197,17 @@ def flagged(
     learned = slice(None) if out is None else ~out
     with _shown(progress) as shown:
         evidence, trainers = _trained_on(evidence.read(), len(names), settings, len(y), shown)
-        first = None if evidence.kind == "trainer" else first_copies(evidence.value)
-        if first is not None and not copies_tell(first, max(rounds.folds(len(y)))):
-            first = None
-        found = joined(found, first)
+        copies = None
+        if evidence.kind != "trainer":
+            content, n_folds = Content(evidence.value), max(rounds.folds(len(y)))
+            copies = found_copies(content, n_folds, found, bind_near=settings.bind_near_copies)
+            copies = copies if copies.any else None
+        found = joined(found, None if copies is None else copies.near)
         n = len(y[learned])
         shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])), view=len(trainers))
         result = rounds.run(trainers, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
-    return Flagged(result.posterior, flags, names, parts, first)
+    return Flagged(result.posterior, flags, names, parts, copies)
 
 
 def _by_pred_probs(
