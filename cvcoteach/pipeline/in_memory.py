@@ -33,6 +33,7 @@ from cvcoteach.issues.from_posterior import issues_of
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 from cvcoteach.pipeline.annotators import consensus, several
 from cvcoteach.pipeline.copies import Content, Copies, found_copies
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
@@ -196,7 +197,7 @@ def flagged(
     out = held_out(parts)
     learned = slice(None) if out is None else ~out
     with _shown(progress) as shown:
-        evidence, trainers = _trained_on(evidence.read(), len(names), settings, len(y), shown)
+        evidence, trainers = _trained_on(evidence.read(), len(names), settings, len(y), shown, len(y[learned]))
         copies = None
         if evidence.kind != "trainer":
             content, n_folds = Content(evidence.value), max(rounds.folds(len(y)))
@@ -233,7 +234,8 @@ def _by_pred_probs(
     parts = None if splits is None else as_splits(splits, len(array))
     posterior = fit_posterior(array, probs)
     y = posterior.labels
-    if parts is not None and held_out(parts) is not None:
+    # of thousands of classes one model of the noise has to do for all splits, as in `IterativeCV`
+    if parts is not None and held_out(parts) is not None and probs.shape[1] <= MANY_CLASSES:
         posterior = fit_by_split(y, probs, list(rows_by_split(parts).values()))
     disagrees = settings.filter_by == "incv"
     flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior, settings.flag_rule)
@@ -247,7 +249,12 @@ def check_rule(filter_by: str) -> None:
 
 
 def _trained_on(
-    evidence: Evidence, n_classes: int, settings: InMemorySettings, n_labels: int, progress: RunProgress
+    evidence: Evidence,
+    n_classes: int,
+    settings: InMemorySettings,
+    n_labels: int,
+    progress: RunProgress,
+    n_learned: int,
 ) -> tuple[Evidence, Sequence[FoldTrainer]]:
     """Return the evidence, images as pixels (n, H, W, C), and the trainers for it, one for each view."""
     # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
@@ -255,7 +262,7 @@ def _trained_on(
     if evidence.kind == "images":
         from cvcoteach.pipeline.in_memory_images import trainers_for
 
-        pixels, trainers = trainers_for(evidence.value, n_classes, settings, n_labels, progress)
+        pixels, trainers = trainers_for(evidence.value, n_classes, settings, n_labels, progress, n_learned)
         return Evidence("images", pixels), trainers
     if evidence.kind == "features":
         from cvcoteach.training.head_trainer import HeadTrainer

@@ -282,11 +282,19 @@ class RunResults:
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
     def has_written_table(self) -> bool:
-        """Return whether issues.csv is as it was written, so that nothing of anybody's is lost with it."""
+        """Return whether issues.csv is as it was written, so that nothing of anybody's is lost with it.
+
+        An earlier build may have written some of the columns only.
+        """
         try:
-            return (self.folder / ISSUES).read_bytes() == csv_text(self.table(), float_format=_FLOATS).encode()
-        except OSError:
+            there = (self.folder / ISSUES).read_bytes()
+            columns = next(csv.reader([there.split(b"\n", 1)[0].decode()]), [])
+        except (OSError, UnicodeDecodeError, csv.Error):
             return False
+        table = self.table()
+        if not {*_COLUMNS} <= {*columns} <= {*table.columns}:
+            return False
+        return there == csv_text(table[columns], float_format=_FLOATS).encode()
 
     def has_its_table(self) -> bool:
         """Return whether issues.csv is there, with its columns and, in any order, each image with its flag."""
