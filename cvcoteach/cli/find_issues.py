@@ -118,6 +118,12 @@ _FIRST = (
     help="Images that agreement drops for each one it selects, at most.",
 )
 @click.option(
+    "--bind-near-copies/--no-bind-near-copies",
+    default=True,
+    help="Keep near copies of an image, such as frames of a burst or a picture saved anew, in one fold, as exact ones "
+    "always are.  [default: bind]",
+)
+@click.option(
     "--flag-for",
     type=click.Choice(["f1", "precision", "recall"]),
     default="f1",

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._progress import duration
-from cvcoteach.crossval.groups import n_units
 from cvcoteach.data.brightness import brightness_levels
 from cvcoteach.data.images import natural_size, size_for
 from cvcoteach.data.sources import Source
 from cvcoteach.engines.trainer import RayTrainer
 from cvcoteach.noise_model.top_probs import MANY_CLASSES
+from cvcoteach.pipeline.learned import folds_of, n_learned
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.auto_preset import (
     BACKBONES,
@@ -79,7 +79,7 @@ def _seconds_from_scratch(data: Source, settings: Settings, machine: Machine) ->
     side = size_for(data, None)
     sample = np.zeros((min(len(data), PRESETS["fast"].batch_size), side, side, 3), np.uint8)
     trainer = TorchTrainer(sample, len(data.class_names), device=machine.device, threads=machine.threads)
-    return seconds_to_train(trainer, settings.cross_validation.folds(n_units(len(data), data.groups)), len(data))
+    return seconds_to_train(trainer, folds_of(settings.cross_validation, data), n_learned(data))
 
 
 def decided(data: Source, settings: Settings, machine: Machine, before: Mapping[str, Any]) -> Automatic:

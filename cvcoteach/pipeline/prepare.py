@@ -23,7 +23,7 @@ from cvcoteach.data.splits import as_splits
 from cvcoteach.data.workers import in_processes
 from cvcoteach.engines.chunks import RayTasks, features_on
 from cvcoteach.pipeline.automatic import as_chosen, decide, decided, seconds_to_train
-from cvcoteach.pipeline.copies import Content, bind_copies
+from cvcoteach.pipeline.copies import Content, Copies, bind_copies
 from cvcoteach.pipeline.given_features import given_features
 from cvcoteach.pipeline.learned import folds_of, n_learned, split_notes
 from cvcoteach.pipeline.on_engine import here
@@ -56,8 +56,8 @@ class Prepared:
     """What the images hold; None: not known."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
-    first_copy: IntArray | None = None
-    """(n,) the first image with the same pixels or features, itself where there is none; None where there are none."""
+    copies: Copies | None = None
+    """Which images are copies of which; None where nobody looked."""
     n_groups: int | None = None
     """Number of groups that were named."""
     images: Mapping[str, Any] = field(default_factory=dict)
@@ -128,8 +128,9 @@ def prepare(
     named = prepared.source.groups
     prepared = replace(prepared, n_groups=None if named is None else n_units(len(named), named))
     if prepared.content is not None:
-        bound, first_copy = bind_copies(prepared.source, prepared.content, max(incv.folds(len(prepared.source))))
-        prepared = replace(prepared, source=bound, first_copy=first_copy)
+        n_folds = max(incv.folds(len(prepared.source)))
+        bound, copies = bind_copies(prepared.source, prepared.content, n_folds, bind_near=settings.bind_near_copies)
+        prepared = replace(prepared, source=bound, copies=copies)
     kept = prepared.source
     identity: dict[str, Any] = {"select": incv.select, "folds": folds_of(incv, kept), "seed": incv.seed}
     if kept.annotations is not None:

@@ -116,7 +116,7 @@ def judged_again(
         place = {path: row for row, path in enumerate(source.paths)}
         source = source.subset([place[path] for path in before.paths])
         rows, labels = data.rows, before.labels
-        copies = np.where(before.duplicate_of < 0, np.arange(len(labels)), before.duplicate_of)
+        copies = before.found.first_copy
         groups = None if not before.has_copy.any() and source.groups is None else joined(source.groups, copies)
         trainer = PairTrainer(task, plan, folder / CHECKPOINT, progress)
         scorer = OutOfSampleScorer(
@@ -167,6 +167,7 @@ def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: An
         issues,
         splits=found.splits,
         duplicate_of=found.duplicate_of,
+        near_copy_of=found.near_copy_of,
         n_annotators=found.n_annotators,
         agreement=found.agreement,
     )
@@ -185,7 +186,9 @@ def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: An
     }
     rounds = (*before.rounds, record)
     kept_figures = {
-        name: before.summary[name] for name in ("n_duplicates", "n_contradictions") if name in before.summary
+        name: before.summary[name]
+        for name in ("n_duplicates", "n_near_copies", "n_contradictions")
+        if name in before.summary
     }
     results = replace(
         before,

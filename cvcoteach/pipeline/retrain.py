@@ -136,7 +136,7 @@ def retrain(
     images, test_images = _named_sources(location, test if split is None else None, named, tested_as)
     images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
     if split is not None:
-        test_images = replace(images, choices=replace(images.choices, split=split))
+        test_images = replace(images, paths=_paths_of(finished, split))
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
@@ -211,6 +211,12 @@ def _held_out_split(run: FinishedRun, test: Path | None) -> str | None:
     if not run.results.held_out[splits == str(test)].all():
         raise InputError(f"{str(test)!r} is the split that models learned from; measure on another one.")
     return str(test)
+
+
+def _paths_of(run: FinishedRun, split: str) -> frozenset[str]:
+    """Return the names of the images of a split of the run, wherever the run knew it from."""
+    inside = np.asarray(run.results.found.splits) == split
+    return frozenset([run.results.paths[row] for row in np.flatnonzero(inside).tolist()])
 
 
 def _named_sources(

@@ -38,10 +38,13 @@ class NamedSource:
     """As `read_source` takes it."""
     choices: Choices = field(default_factory=Choices)
     """How to read it."""
+    paths: frozenset[str] | None = None
+    """The images of it that are meant, by name; None: all."""
 
     def read(self, **options: Any) -> Source:
         """Read paths and labels; the options are those of `read_source`."""
-        return read_source(self.location, **asdict(self.choices), **options)
+        found = read_source(self.location, **asdict(self.choices), **options)
+        return found if self.paths is None else found.subset(np.array([path in self.paths for path in found.paths]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,6 +66,8 @@ class Settings:
     """Images that "agreement" drops for each one kept, at most."""
     seed: int = 0
     """Of all splits and trainings."""
+    bind_near_copies: bool = True
+    """Keep near copies of an image in one fold, as exact ones always are."""
     flag_for: FlagFor = "f1"
     """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
     min_probability: float | None = None
@@ -108,6 +110,8 @@ class InMemorySettings:
     """Which labels "posterior" flags."""
     preset: str = "auto"
     """How images are trained on: "auto", "fast" or "paper", see `Settings`."""
+    bind_near_copies: bool = True
+    """Keep near copies of an image in one fold, as exact ones always are."""
 
     @property
     def cross_validation(self) -> IterativeCV:
