@@ -18,9 +18,9 @@ _FLOOR = 1e-3
 _LEAST_SHARE = 0.01
 _LEAST_ERRORS = 3.0
 _LEAST_IMAGES = 50  # fewer tell an able model from chance, but not a wrong label from a difficult image
-_LEAST_CONFIDENCE, _LEAST_EVIDENCE = 0.75, 2.0
-_FEW_PER_CLASS, _SURE, _LEAST_AGREEMENT_OF_FEW = 100.0, 0.8, 0.7
-_MANY_PER_CLASS, _LEAST_AGREEMENT = 1000.0, 0.3
+_LEAST_EVIDENCE = 2.0
+_FEW_PER_CLASS, _UNSURE_OF_FEW, _SURE, _LEAST_AGREEMENT_OF_FEW = 100.0, 0.75, 0.8, 0.7
+_MANY_PER_CLASS, _UNSURE, _LEAST_AGREEMENT = 1000.0, 0.63, 0.35
 _VALUES = 4_000_000
 _ROWS = 200_000
 
@@ -56,8 +56,9 @@ class Signal:
 
         Weak models explain most disagreement by their own weakness. With fewer than 100 images per class, models count
         as weak that are less than 75 % confident on average, or less than 80 % if their agreement with the labels is
-        below .7; with fewer than 1,000, those below 75 % and .3. What they say about noise counts only with evidence of
-        two standard errors.
+        below .7; with fewer than 1,000, those below 63 % and .35. What they say about noise counts only with evidence
+        of two standard errors. (Chosen on heads on good features, on a few of their principal components and on
+        pixels, of true labels, aggre, random2 and symmetric noise.)
         """
         return self.above_chance and not self._too_weak
 
@@ -81,11 +82,13 @@ class Signal:
 
     @property
     def _too_weak(self) -> bool:
-        unsure = self.confidence < _LEAST_CONFIDENCE
         if self.n_per_class < _FEW_PER_CLASS:
-            weak = unsure or (self.confidence < _SURE and self.agreement < _LEAST_AGREEMENT_OF_FEW)
+            able = self.confidence >= _SURE or self.agreement >= _LEAST_AGREEMENT_OF_FEW
+            weak = self.confidence < _UNSURE_OF_FEW or not able
         else:
-            weak = unsure and self.agreement < _LEAST_AGREEMENT and self.n_per_class < _MANY_PER_CLASS
+            # labels half of which are wrong agree with able models as little, but these are sure of themselves
+            weak = self.confidence < _UNSURE and self.agreement < _LEAST_AGREEMENT
+            weak = weak and self.n_per_class < _MANY_PER_CLASS
         return weak and self.evidence < _LEAST_EVIDENCE
 
 
