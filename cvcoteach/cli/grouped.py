@@ -16,7 +16,7 @@ _SUBJECTS = {
     "flip patience exports trusted",
     "Method": "action mode select n_rounds n_folds remove_ratio noise_rate flag_for min_probability "
     "allow_empty_classes held_out test_split test_format seed",
-    "Machine": "device threads precision cache_dir",
+    "Machine": "device threads precision deterministic cache_dir",
     "Output": "output write undo again as_json quiet",
 }
 """Options by name, as the commands share them; those of no group here come last."""

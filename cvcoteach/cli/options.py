@@ -99,6 +99,11 @@ _THREADS = click.option(
 _PRECISION = click.option(
     "--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a short probe]"
 )
+_DETERMINISTIC = click.option(
+    "--deterministic",
+    is_flag=True,
+    help="On a GPU, use only algorithms that repeat to the bit.  [default: where they cost less than 5 %]",
+)
 cache_dir = click.option(
     "--cache-dir", type=PATH, help="Where decoded images and features are kept.  [default: the user's cache]"
 )
@@ -135,13 +140,22 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
             max_megapixels: float | None,
             trusted: tuple[str, ...],
             precision: str | None = None,
+            deterministic: bool = False,
             **rest: Any,
         ) -> Any:
             max_pixels = pixels(max_megapixels)
-            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels, trusted), **rest)
+            where = Machine(device, threads, precision, cache_dir, max_pixels, trusted, deterministic)
+            return command(machine=where, **rest)
 
         result: Command = gathered
-        for option in (_TRUST, max_megapixels, cache_dir, *([_PRECISION] if precision else []), _THREADS, _DEVICE):
+        for option in (
+            _TRUST,
+            max_megapixels,
+            cache_dir,
+            *([_DETERMINISTIC, _PRECISION] if precision else []),
+            _THREADS,
+            _DEVICE,
+        ):
             result = option(result)
         return result
 

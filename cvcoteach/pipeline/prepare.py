@@ -310,6 +310,7 @@ def _with_images(
             models=models,
             threads=machine.threads,
             precision=machine.precision,
+            deterministic=machine.deterministic,
             on_epoch=progress.epoch,
             note=progress.note,
         )

@@ -78,6 +78,7 @@ def second_trainer(
             plan=plan,
             threads=machine.threads,
             precision=machine.precision,
+            deterministic=machine.deterministic,
             on_epoch=progress.epoch,
             note=progress.note,
         )

@@ -168,6 +168,8 @@ class Machine:
     """Pixels of the largest image to read; None: 268 million."""
     trusted: tuple[str, ...] = ()
     """Names of code from outside that may run: "package.module:function", files of TorchScript or torch.export."""
+    deterministic: bool = False
+    """Whether a GPU uses only algorithms that repeat to the bit, whatever they cost."""
 
     def __post_init__(self) -> None:
         if self.cache_dir is not None:  # may be given as text
