@@ -36,6 +36,8 @@ _HOMES = {
     "plot_quality": "pipeline.plots",
     "plot_reliability": "pipeline.plots",
     "plot_rounds": "pipeline.plots",
+    "RayCluster": "engines.cluster",
+    "RayTrainer": "engines.trainer",
     "review_sample": "issues.reviews",
     "RunResults": "pipeline.results",
     "sample_weights": "issues.label_issues",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from cvcoteach.crossval.result import CrossValResult as CrossValResult
     from cvcoteach.crossval.trainer import FoldTrainer as FoldTrainer
     from cvcoteach.crossval.views import fuse_pred_probs as fuse_pred_probs
+    from cvcoteach.engines.cluster import RayCluster as RayCluster
+    from cvcoteach.engines.trainer import RayTrainer as RayTrainer
     from cvcoteach.issues.label_issues import LabelIssues as LabelIssues
     from cvcoteach.issues.label_issues import sample_weights as sample_weights
     from cvcoteach.issues.precision_recall import expected_precision_recall as expected_precision_recall

@@ -8,6 +8,7 @@ Without a folder it uses handwritten digits with some wrong labels. Corrections 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import fiftyone as fo
@@ -64,10 +65,12 @@ def main() -> None:
         suggested, wrong = sample[results.fields.suggested].label, sample[results.fields.wrong]
         print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, {wrong:.0%} likely wrong")
 
+    flagged = browse.unreviewed_flagged_ids(dataset, results)
     if not options.no_app:  # worst first, the panel beside it; in a sample: a accepts, k keeps, e excludes, u undoes
+        os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")  # plugins are read once, not at every click
         fo.launch_app(dataset, view=left, spaces=panel_beside_grid()).wait()
-    elif len(left):
-        call("accept_suggestions", ids=left.values("id"))
+    elif flagged:
+        call("accept_suggestions", ids=flagged)
     print(f"{len(corrections.history(dataset)):,} corrections are on record.")
     if options.export:
         call("export_corrected", kind="imagefolder", to=str(options.export))

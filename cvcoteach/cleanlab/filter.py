@@ -61,6 +61,7 @@ def find_label_issues(
     seed: int = 0,
     groups: npt.ArrayLike | None = None,
     splits: npt.ArrayLike | None = None,
+    bind_near_copies: bool = True,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -103,6 +104,7 @@ def find_label_issues(
             that it trained on. None: each image stands alone.
         splits: (n,) name of the split of each image, such as train and test: models learn from train alone, and the
             noise of each split is estimated apart; of `pred_probs` the latter only.
+        bind_near_copies: of images and features keep near copies in one fold, as exact ones always are.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -162,7 +164,7 @@ def find_label_issues(
         check_at_least("n_jobs", n_jobs, 1)
     _check_ranking(return_indices_ranked_by, rank_by_kwargs, multi_label)
 
-    settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule, preset)
+    settings = InMemorySettings(rule, n_rounds, n_folds, seed, flag_rule, preset, bind_near_copies)
     found = flagged(labels, evidence, settings, class_names, progress, groups=groups, splits=splits)
     posterior = found.posterior
     if rule == "posterior" or return_indices_ranked_by == "posterior":

@@ -118,6 +118,12 @@ _FIRST = (
     help="Images that agreement drops for each one it selects, at most.",
 )
 @click.option(
+    "--bind-near-copies/--no-bind-near-copies",
+    default=True,
+    help="Keep near copies of an image, such as frames of a burst or a picture saved anew, in one fold, as exact ones "
+    "always are.  [default: bind]",
+)
+@click.option(
     "--flag-for",
     type=click.Choice(["f1", "precision", "recall"]),
     default="f1",
@@ -149,7 +155,7 @@ _FIRST = (
     help="Overwrite the run of other images, labels or settings that is in the run folder.",
 )
 @options.seed
-@options.machine()
+@options.machine(engine=True)
 @options.as_json
 @options.quiet
 def find_issues(

@@ -14,9 +14,9 @@ _SUBJECTS = {
     "annotator_columns format max_megapixels corrections ignore_labels",
     "Model": "backbone features also_from_scratch preset model weights head finetune epochs learning_rate image_size "
     "flip patience exports trusted",
-    "Method": "action mode select n_rounds n_folds remove_ratio noise_rate flag_for min_probability "
-    "allow_empty_classes held_out test_split test_format seed",
-    "Machine": "device threads precision deterministic cache_dir",
+    "Method": "action mode select n_rounds n_folds remove_ratio bind_near_copies noise_rate flag_for "
+    "min_probability allow_empty_classes held_out test_split test_format recheck seed",
+    "Machine": "device threads precision deterministic engine ray_address task_gpus cache_dir",
     "Output": "output write undo again as_json quiet",
 }
 """Options by name, as the commands share them; those of no group here come last."""

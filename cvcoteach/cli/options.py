@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cvcoteach.cli.display import Display, Quiet
-from cvcoteach.pipeline.settings import Machine
+from cvcoteach.pipeline.settings import ENGINES, Machine
 
 Command = Callable[..., Any]
 
@@ -45,7 +45,8 @@ path_pattern = click.option(
 split = click.option(
     "--split",
     metavar="NAME",
-    help="The one split to read of a source with several, such as train, val or test.  [default: all]",
+    help="The one split to read of a source with several, such as train, val or test.  [default: all; of "
+    "CVAT, Datumaro and TFRecord train]",
 )
 split_column = click.option(
     "--split-column",
@@ -123,12 +124,33 @@ _TRUST = click.option(
 )
 
 
+_ENGINE = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="serial",
+    show_default=True,
+    help="What computes: this process, or tasks of Ray on all GPUs of this machine or a cluster; see docs/scale.md.",
+)
+_RAY_ADDRESS = click.option(
+    "--ray-address",
+    metavar="HOST:PORT|auto",
+    help="Ray cluster to join; auto on one of its nodes.  [default: Ray is started on this machine]",
+)
+_TASK_GPUS = click.option(
+    "--task-gpus",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="GPUs of each Ray task; a fraction lets several tasks share one.",
+)
+
+
 def pixels(megapixels: float | None) -> int | None:
     """Return a number of megapixels in pixels, None for None."""
     return None if megapixels is None else max(1, round(megapixels * 1_000_000))
 
 
-def machine(*, precision: bool = True) -> Callable[[Command], Command]:
+def machine(*, precision: bool = True, engine: bool = False) -> Callable[[Command], Command]:
     """Add the options that say where to compute; the command gets them as one `machine`."""
 
     def decorate(command: Command) -> Command:
@@ -144,18 +166,14 @@ def machine(*, precision: bool = True) -> Callable[[Command], Command]:
             **rest: Any,
         ) -> Any:
             max_pixels = pixels(max_megapixels)
-            where = Machine(device, threads, precision, cache_dir, max_pixels, trusted, deterministic)
+            own = {name: rest.pop(name) for name in ("engine", "ray_address", "task_gpus") if name in rest}
+            where = Machine(device, threads, precision, cache_dir, max_pixels, trusted, deterministic, **own)
             return command(machine=where, **rest)
 
         result: Command = gathered
-        for option in (
-            _TRUST,
-            max_megapixels,
-            cache_dir,
-            *([_DETERMINISTIC, _PRECISION] if precision else []),
-            _THREADS,
-            _DEVICE,
-        ):
+        engines = [_TASK_GPUS, _RAY_ADDRESS, _ENGINE] if engine else []
+        precisions = [_DETERMINISTIC, _PRECISION] if precision else []
+        for option in (_TRUST, max_megapixels, cache_dir, *engines, *precisions, _THREADS, _DEVICE):
             result = option(result)
         return result
 

@@ -80,7 +80,12 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @click.option(
     "--export", "exports", multiple=True, metavar="onnx|torch.export", help="Export the classifier too; repeatable."
 )
-@options.machine()
+@click.option(
+    "--recheck",
+    is_flag=True,
+    help="Judge all labels of the run again, by five more pairs of networks, each without a fifth of the images.",
+)
+@options.machine(engine=True)
 @options.as_json
 @options.quiet
 def retrain(
@@ -97,6 +102,7 @@ def retrain(
     test_split: str | None,
     test_format: str | None,
     exports: tuple[str, ...],
+    recheck: bool,
     machine: Machine,
     as_json: bool,
     quiet: bool,
@@ -108,6 +114,7 @@ def retrain(
     point, the same command resumes from the last epoch.
     """
     from cvcoteach.data.sources import Choices
+    from cvcoteach.pipeline.recheck import recheck_text
     from cvcoteach.pipeline.retrain import retrain as carry_out
     from cvcoteach.pipeline.run_summary import counted
     from cvcoteach.pipeline.scores import comparison_text, figures
@@ -126,6 +133,7 @@ def retrain(
             test=test,
             test_choices=Choices(split=test_split, format=test_format),
             exports=exports,
+            recheck=recheck,
             watcher=display,
         )
     if result.was_done:
@@ -133,11 +141,11 @@ def retrain(
     if as_json:
         test_figures = None if result.compared is None else figures(result.compared)
         calibration = None if result.calibration is None else asdict(result.calibration)
-        say(
-            json.dumps(
-                {"folder": str(result.folder), **result.summary, "calibration": calibration, "test": test_figures}
-            )
+        again = (
+            None if result.rechecked is None else {"folder": str(result.rechecked.folder), **result.rechecked.summary}
         )
+        figures_of = {"calibration": calibration, "test": test_figures, "recheck": again}
+        say(json.dumps({"folder": str(result.folder), **result.summary, **figures_of}))
         return
     images = counted(result.summary["selected"], "image")
     if result.summary["mode"] != "posterior":
@@ -152,6 +160,8 @@ def retrain(
             f"({known.low:.1%} to {known.high:.1%}), by {known.n_images:,} held-out images whose classes are known by "
             "the run's posterior only."
         )
+    if result.rechecked is not None:
+        say(recheck_text(result.rechecked))
     say(f"\nClassifier: {result.folder} (model.safetensors, model.json, history.csv)")
     for file in result.exported:
         say(f"Exported: {file}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -45,6 +45,22 @@ class Selection:
         """Return all labels (n,) as S, as in the original Co-teaching."""
         everything = np.ones(len(labels), np.bool_)
         return cls(labels, everything, ~everything, noise_rate)
+
+    def subset(self, rows: IntArray) -> Self:
+        """Return the selection of some of the images, rows (m,)."""
+
+        def of(array: Any) -> Any:
+            return None if array is None else array[rows]
+
+        return replace(
+            self,
+            labels=self.labels[rows],
+            selected=self.selected[rows],
+            candidate=self.candidate[rows],
+            wrong=of(self.wrong),
+            weights=of(self.weights),
+            soft=of(self.soft),
+        )
 
     def epochs(self, passes: int, *, pace: Pace = PUBLISHED_PACE) -> int:
         """Return how many epochs show about as many images as `passes`, at most ten times those of all images."""

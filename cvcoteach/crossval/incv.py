@@ -26,7 +26,7 @@ from cvcoteach.crossval.result import CrossValResult, Round, Select
 from cvcoteach.crossval.selection_rules import keep_and_drop_by_part, what_to_learn
 from cvcoteach.crossval.trainer import Finished, FoldTrainer, OnFold
 from cvcoteach.crossval.views import View, as_trainers, check_views, finished_of, fused
-from cvcoteach.data.splits import as_splits, held_out, rows_by_split
+from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.flags import PROBABLY_WRONG
 from cvcoteach.issues.strangers import strangers
 from cvcoteach.noise_model.by_split import fit_by_split
@@ -159,10 +159,7 @@ class IterativeCV:
         posterior = result.posterior
         if names is not None and scorer.held_out is not None:
             probs = result.pred_probs if self.select == "posterior" else result.rounds[0].pred_probs
-            if isinstance(probs, TopProbs):  # one model of the noise has to do for all splits
-                posterior = fit_posterior(y, probs)
-            else:
-                posterior = fit_by_split(y, probs, list(rows_by_split(names).values()))
+            posterior = posterior_of(y, probs, names)
         return replace(result, splits=names, posterior=_with_strangers(posterior, scorers))
 
     def _by_posterior(self, scorers: Sequence[OutOfSampleScorer], labels: IntArray) -> CrossValResult:
@@ -260,6 +257,19 @@ class IterativeCV:
             remove_ratio=ratio,
             posterior=fit_posterior(labels, rounds[0].pred_probs),
         )
+
+
+def posterior_of(labels: IntArray, probs: Answer, splits: Names | None) -> Posterior:
+    """Return the posterior of labels (n,), with the noise of each split, where there are several, estimated apart.
+
+    Args:
+        labels: (n,) given, 0..K-1.
+        probs: (n, K) by models that did not train on the image.
+        splits: (n,) name of the split of each image; None: there are none.
+    """
+    if splits is None or held_out(splits) is None or isinstance(probs, TopProbs):  # of many classes one has to do
+        return fit_posterior(labels, probs)
+    return fit_by_split(labels, probs, list(rows_by_split(splits).values()))
 
 
 def _with_strangers(posterior: Posterior, scorers: Sequence[OutOfSampleScorer]) -> Posterior:

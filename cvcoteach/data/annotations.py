@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,26 @@ class Annotations:
     """(r,) 0..A-1."""
     label: IntArray
     """(r,) 0..K-1."""
+
+    @staticmethod
+    def of_parts(parts: Sequence[Annotations]) -> Annotations:
+        """Return the annotations of all images of several parts, in order; an annotator is known by name."""
+        names = tuple(dict.fromkeys(name for part in parts for name in part.annotators))
+        number = {name: k for k, name in enumerate(names)}
+        before = np.cumsum([0, *[part.n_images for part in parts]])
+        own = [np.array([number[name] for name in part.annotators], np.int64) for part in parts]
+        return Annotations(
+            names,
+            int(before[-1]),
+            np.concatenate([part.image + start for part, start in zip(parts, before, strict=False)]),
+            np.concatenate([numbers[part.annotator] for part, numbers in zip(parts, own, strict=True)]),
+            np.concatenate([part.label for part in parts]),
+        )
+
+    def described(self) -> str:
+        """Return how many labels there are, and by how many annotators: "60 labels by 3 annotators"."""
+        labels, who = len(self.label), len(self.annotators)
+        return f"{labels:,} label{'' if labels == 1 else 's'} by {who:,} annotator{'' if who == 1 else 's'}"
 
     def weighed(self, n_classes: int, weights: FloatArray) -> csr_array:
         """Return for each image the sum of the weights (A,) of the annotators that gave each class, (n, K)."""

@@ -8,11 +8,12 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,9 @@ LARGEST_SIZE = 4096
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
+
+InTasks = Callable[[Callable[..., Any], Iterable[tuple[object, ...]], int], Generator[Any]]
+"""Function, tasks, number of workers -> function(*task) of each, in any order; in this process if the number is 1."""
 
 _PROBED = 64
 """Images decoded first, to tell grey from colour, the range of values, and how long the rest will take."""
@@ -103,6 +107,7 @@ def load_images(
     levels: Levels | None = None,
     max_pixels: int | None = None,
     workers: int | None = None,
+    in_tasks: InTasks = in_processes,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Images:
@@ -118,6 +123,7 @@ def load_images(
         levels: black and white, of the images that a model was trained on; None: by the range of the source.
         max_pixels: of the largest image that is read; None: `MAX_PIXELS`.
         workers: processes that decode; None takes as many as there are CPUs for this process, or none for few images.
+        in_tasks: runs the pieces of the work, elsewhere if there are many.
         progress: called with the number of images done and of all.
         note: called with a sentence where another process decodes the same images, which is waited for.
 
@@ -140,7 +146,7 @@ def load_images(
     folder = cache_folder(cache_dir)
     try:
         wanted = Wanted(size, channels, levels, max_pixels or MAX_PIXELS)
-        decoded, content = _Loader(source, source.files, wanted, folder, workers, progress, note).load()
+        decoded, content = _Loader(source, source.files, wanted, folder, workers, in_tasks, progress, note).load()
     except OSError as error:
         raise InputError(
             f"the cache folder {folder} cannot be used ({error.strerror or error}); {CACHE_VARIABLE} names another one."
@@ -223,6 +229,7 @@ class _Loader:
     wanted: Wanted
     folder: Path
     workers: int | None
+    in_tasks: InTasks
     progress: Progress | None
     note: Callable[[str], None] | None
 
@@ -354,7 +361,7 @@ class _Loader:
         ]
         few = seconds * len(rows) < _WORTH_WORKERS
         workers = min(len(tasks), self.workers or (1 if few else cpu_count()))
-        return in_processes(function, tasks, max(1, workers))
+        return self.in_tasks(function, tasks, max(1, workers))
 
     def _check_room(self, build: Build) -> None:
         if shutil.disk_usage(build.folder).free < build.bytes_to_come:

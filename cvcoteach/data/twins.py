@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach.data.near_copies import LEAST_FEATURES, LEAST_IMAGES
 from cvcoteach.data.sources import spread
 
 _LOOKED_AT = 3000
@@ -21,8 +22,6 @@ _NEAR = 0.15
 Frames of a burst lie below it (CIFAR images moved by a pixel: 0.01 to 0.15); of images taken one by one not one in a
 thousand does (CIFAR-10, handwritten digits).
 """
-_LEAST_IMAGES, _LEAST_FEATURES = 100, 16
-"""With fewer images one is near by chance; in few dimensions the nearest of many always is."""
 _MANY = 0.05
 """Share of images with a near copy from which folds should know about it."""
 _SAME_GROUP, _BY_CHANCE = 0.8, 0.2
@@ -59,7 +58,7 @@ def near_twins(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntAr
     everyone = np.flatnonzero(first_copy == np.arange(len(first_copy)))
     # whole stretches: frames of a video often follow each other
     looked_at = everyone[_stretches(len(everyone), _LOOKED_AT)]
-    if len(looked_at) < _LEAST_IMAGES or (rows.ndim == 2 and rows.shape[1] < _LEAST_FEATURES):
+    if len(looked_at) < LEAST_IMAGES or (rows.ndim == 2 and rows.shape[1] < LEAST_FEATURES):
         return Twins(np.empty((0, 2), np.int64), len(looked_at))
     x = _small(rows[looked_at if which is None else which[looked_at]])
     x = (x - x.mean(axis=0)).astype(np.float32)  # half the time, and near copies are far from the last digits

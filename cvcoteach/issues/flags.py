@@ -67,6 +67,17 @@ class FlagRule:
                 f"min_probability is {self.min_probability}; flags take a probability above 0 and up to 1."
             )
 
+    @classmethod
+    def named(cls, name: str) -> FlagRule:
+        """Return the rule of a name that `str` gave it. Raises InputError for any other."""
+        kind, _, least = name.partition(" ")
+        if kind != "probability":
+            return cls(kind)  # type: ignore[arg-type]
+        try:
+            return cls(min_probability=float(least))
+        except ValueError:
+            raise InputError(f"{name!r} is no rule by which labels are flagged.") from None
+
     def __str__(self) -> str:
         """Return the rule's name, as `LabelIssues.flag_for` has it."""
         return self.flag_for if self.min_probability is None else f"probability {self.min_probability:g}"

@@ -26,6 +26,7 @@ from cvcoteach.noise_model.top_probs import MANY_CLASSES
 NOT_SAVED = ("annotators", "index")
 """Fields that stay in memory."""
 
+_NOT_OF_SUBSETS = ("transition", "prior", "overlaps", "duplicate_of", "near_copy_of")
 _AT_RISK = 1 / 3
 _SPARSE = "transition_"
 _LEAST_KEPT = 1e-3  # as cleanlab bounds its own sample weights
@@ -73,6 +74,8 @@ class LabelIssues:
     """(n,) share of them that gave the label, in [0, 1]; None likewise."""
     duplicate_of: IntArray | None = None
     """(n,) the first image with the same content, -1 where there is none before it; None where none are known."""
+    near_copy_of: IntArray | None = None
+    """(n,) the first image that shows the same picture, but for small changes, -1 likewise; None likewise."""
     annotators: pd.DataFrame | None = None
     """A row per annotator, the least reliable first: annotator, n_labels, agreement, quality. Not saved."""
     index: pd.Index[Any] | None = None
@@ -150,7 +153,7 @@ class LabelIssues:
 
     @property
     def noise_ratio(self) -> float:
-        """Expected share of wrong labels, in [0, 1], exact copies together counted once; NaN without a signal."""
+        """Expected share of wrong labels, in [0, 1], copies together counted once; NaN without a signal."""
         return float(np.average(self.wrong, weights=self._weights)) if self.has_signal else float("nan")
 
     @property
@@ -160,12 +163,17 @@ class LabelIssues:
         return everyone if self.duplicate_of is None else np.where(self.duplicate_of < 0, everyone, self.duplicate_of)
 
     @property
+    def first_copy(self) -> IntArray:
+        """(n,) the first image that shows the same picture, which is its own where there is none."""
+        first = self._first_copy
+        return first if self.near_copy_of is None else np.where(self.near_copy_of < 0, first, self.near_copy_of)
+
+    @property
     def _weights(self) -> FloatArray | None:
         """(n,) one over the number of copies of each image, itself counted; None where there are none."""
-        if self.duplicate_of is None or (self.duplicate_of < 0).all():
-            return None
-        first = self._first_copy
-        return np.asarray(1 / np.bincount(first, minlength=len(first))[first])
+        first = self.first_copy
+        counts = np.bincount(first, minlength=len(first))
+        return np.asarray(1 / counts[first]) if (counts > 1).any() else None
 
     @property
     def contradiction(self) -> BoolArray:
@@ -229,14 +237,18 @@ class LabelIssues:
     def subset(self, which: IntArray) -> LabelIssues:
         """Return what is known about some labels, (m,) indices; noise model and class names stay those of all.
 
-        Which of them are copies is forgotten.
+        Copies of an image outside of these are copies of the first of them.
         """
         of_labels: dict[str, Any] = {
             name: value[which]
             for name, value in _values(self).items()
-            if isinstance(value, np.ndarray) and name not in ("transition", "prior", "overlaps", "duplicate_of")
+            if isinstance(value, np.ndarray) and name not in _NOT_OF_SUBSETS
         }
-        return replace(self, **of_labels, duplicate_of=None, index=None if self.index is None else self.index[which])
+        exact, near = _first_within(self._first_copy[which]), _first_within(self.first_copy[which])
+        copies = None if self.duplicate_of is None else np.where(exact == np.arange(len(which)), -1, exact)
+        alike = None if self.near_copy_of is None else np.where(near == exact, -1, near)
+        index = None if self.index is None else self.index[which]
+        return replace(self, **of_labels, duplicate_of=copies, near_copy_of=alike, index=index)
 
     def worst_first(self, *, flagged_only: bool = True) -> IntArray:
         """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images.
@@ -274,8 +286,8 @@ class LabelIssues:
         is_label_issue (bool), label_quality (float64), given_label, predicted_label (int16); suggested_label (int16),
         suggested_prob (float64), given_class, suggested_class (categories, by name), overlap (category: a class that
         the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by); of several
-        splits also split, of several annotators n_annotators and agreement; where there are exact copies, duplicate_of
-        (position of the first one, -1 for none before it) and contradiction (bool).
+        splits also split, of several annotators n_annotators and agreement; where there are copies, duplicate_of
+        (position of the first exact one, -1 for none before it), contradiction (bool) and near_copy_of.
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32
@@ -299,7 +311,10 @@ class LabelIssues:
         if self.n_annotators is not None:
             frame["n_annotators"], frame["agreement"] = self.n_annotators, self.agreement
         if self._weights is not None:
-            frame["duplicate_of"], frame["contradiction"] = self.duplicate_of, self.contradiction
+            none = np.full(len(self.labels), -1)
+            frame["duplicate_of"] = none if self.duplicate_of is None else self.duplicate_of
+            frame["contradiction"] = self.contradiction
+            frame["near_copy_of"] = none if self.near_copy_of is None else self.near_copy_of
         return frame
 
     def by_split(self) -> pd.DataFrame:
@@ -343,6 +358,12 @@ class LabelIssues:
         if parts:
             values["transition"] = SparseTransition.of_arrays(parts, len(values["class_names"]))
         return LabelIssues(**values)
+
+
+def _first_within(units: IntArray) -> IntArray:
+    """Return the position (m,) of the first of the same unit."""
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+    return first[unit]
 
 
 def sample_weights(issues: LabelIssues) -> FloatArray:

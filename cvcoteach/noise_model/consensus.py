@@ -51,12 +51,13 @@ class ConsensusPosterior(Posterior):
         return np.asarray(result / result.sum(axis=1, keepdims=True))
 
 
-def seen_in_images(posterior: Posterior) -> FloatArray:
-    """Return P(true = k | image), (n, K), before anybody's label is looked at; rows sum to 1."""
-    result = np.empty(posterior.pred_probs.shape)
+def seen_in_images(posterior: Posterior, which: IntArray) -> FloatArray:
+    """Return P(true = k | image) of the images `which` (m,), before anybody's label is looked at; rows sum to 1."""
+    k = posterior.pred_probs.shape[1]
+    result = np.empty((len(which), k))
     with threadpool_limits(1):
-        for rows in chunks(*posterior.pred_probs.shape):
-            result[rows] = posterior.model.before_label(posterior.pred_probs[rows].clip(0, 1))
+        for rows in chunks(len(which), k):
+            result[rows] = posterior.model.before_label(posterior.pred_probs[which[rows]].clip(0, 1))
     return result
 
 

@@ -19,7 +19,7 @@ _LEAST_SHARE = 0.01
 _LEAST_ERRORS = 3.0
 _LEAST_IMAGES = 50  # fewer tell an able model from chance, but not a wrong label from a difficult image
 _LEAST_CONFIDENCE, _LEAST_EVIDENCE = 0.75, 2.0
-_FEW_PER_CLASS, _SURE, _LEAST_AGREEMENT_OF_FEW = 100.0, 0.8, 0.6
+_FEW_PER_CLASS, _SURE, _LEAST_AGREEMENT_OF_FEW = 100.0, 0.8, 0.7
 _MANY_PER_CLASS, _LEAST_AGREEMENT = 1000.0, 0.3
 _VALUES = 4_000_000
 _ROWS = 200_000
@@ -56,7 +56,7 @@ class Signal:
 
         Weak models explain most disagreement by their own weakness. With fewer than 100 images per class, models count
         as weak that are less than 75 % confident on average, or less than 80 % if their agreement with the labels is
-        below .6; with fewer than 1,000, those below 75 % and .3. What they say about noise counts only with evidence of
+        below .7; with fewer than 1,000, those below 75 % and .3. What they say about noise counts only with evidence of
         two standard errors.
         """
         return self.above_chance and not self._too_weak

@@ -19,7 +19,7 @@ from cvcoteach.noise_model.posterior import Posterior
 ANNOTATORS = "annotators.csv"
 
 _MOST_CELLS = 20_000_000
-"""Images times annotators that CROWDLAB gets; of more images as many as fit."""
+"""Images times annotators, or classes, that CROWDLAB gets; of more images as many as fit."""
 _PRIOR_LABELS = 5
 """Labels of the usual quality that each annotator is credited with, so that one image does not decide."""
 _MOST_NAMED = 3
@@ -56,7 +56,7 @@ def consensus(annotations: Annotations, posterior: Posterior) -> Consensus:
     labels, k = posterior.labels, posterior.pred_probs.shape[1]
     if annotations.label.max() >= k:
         raise InputError(f"labels go up to {annotations.label.max()}, but there are {k} classes, 0 to {k - 1}.")
-    quality = _crowdlab(annotations, seen_in_images(posterior))
+    quality = _crowdlab(annotations, posterior)
     counts = np.bincount(annotations.annotator, minlength=len(annotations.annotators))
     known = ~np.isnan(quality)
     usual = float(np.average(quality[known], weights=counts[known])) if known.any() else 0.5
@@ -126,13 +126,14 @@ def figures(found: Consensus) -> dict[str, Any]:
     }
 
 
-def _crowdlab(annotations: Annotations, seen: FloatArray) -> FloatArray:
+def _crowdlab(annotations: Annotations, posterior: Posterior) -> FloatArray:
     """Return the quality of each annotator, (A,), in [0, 1]; NaN for one without a label among those looked at."""
     # imported here: it takes seconds, and most runs have one label per image
     from cleanlab.multiannotator import get_label_quality_multiannotator
 
     n_annotators = len(annotations.annotators)
-    rows = spread(annotations.n_images, max(1, _MOST_CELLS // n_annotators))
+    widest = max(n_annotators, posterior.pred_probs.shape[1])
+    rows = spread(annotations.n_images, max(1, _MOST_CELLS // widest))
     part = annotations.subset(rows)
     labels = np.full((len(rows), n_annotators), np.nan)
     labels[part.image, part.annotator] = part.label
@@ -143,7 +144,10 @@ def _crowdlab(annotations: Annotations, seen: FloatArray) -> FloatArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = get_label_quality_multiannotator(
-            pd.DataFrame(labels[:, there], columns=there), seen[rows], return_detailed_quality=False, verbose=False
+            pd.DataFrame(labels[:, there], columns=there),
+            seen_in_images(posterior, rows),
+            return_detailed_quality=False,
+            verbose=False,
         )
     stats = found["annotator_stats"]["annotator_quality"]
     result[stats.index.to_numpy(dtype=np.int64)] = stats.to_numpy(dtype=np.float64)

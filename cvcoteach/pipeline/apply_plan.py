@@ -153,7 +153,10 @@ def plan(
     at, images = changes["row"].to_numpy(), changes["image"].to_numpy()
     labels[at[relabelled]] = new[images[relabelled]]
     kept[at[~relabelled]] = False
-    _check_classes(data, labels, kept, settings)
+    if emptied := _emptied_classes(data, labels, kept):
+        if settings.action != "list" and not settings.allow_empty_classes:
+            raise InputError(f"{emptied} would lose all its images; --allow-empty-classes says that this is meant.")
+        notes.append(f"{emptied} would lose all its images.")
     if n_protected := int((decisions.protected & applied).sum()):
         stay = "stays as it is" if n_protected == 1 else "stay as they are"
         names = ", ".join(np.unique(np.asarray(finished.results.found.splits)[decisions.protected]).tolist())
@@ -254,16 +257,15 @@ def _changes(run: FinishedRun, decisions: _Decisions, rows: IntArray) -> pd.Data
     )
 
 
-def _check_classes(data: Source, labels: IntArray, kept: BoolArray, settings: ApplySettings) -> None:
+def _emptied_classes(data: Source, labels: IntArray, kept: BoolArray) -> str:
+    """Return which classes would lose all their images, as the subject of a sentence; empty where none would."""
     k = len(data.class_names)
     before, after = np.bincount(data.labels, minlength=k), np.bincount(labels[kept], minlength=k)
     emptied = np.flatnonzero((before > 0) & (after == 0))
-    if len(emptied) and not settings.allow_empty_classes:
-        name = data.class_names[int(emptied[0])]
-        others = f" and {counted(len(emptied) - 1, 'other')}" if len(emptied) > 1 else ""
-        raise InputError(
-            f"the class {name!r}{others} would lose all its images; --allow-empty-classes says that this is meant."
-        )
+    if not len(emptied):
+        return ""
+    others = f" and {counted(len(emptied) - 1, 'other')}" if len(emptied) > 1 else ""
+    return f"the class {data.class_names[int(emptied[0])]!r}{others}"
 
 
 # -- the images of the run --

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._progress import duration
-from cvcoteach.crossval.groups import n_units
 from cvcoteach.data.brightness import brightness_levels
 from cvcoteach.data.images import natural_size, size_for
 from cvcoteach.data.sources import Source
+from cvcoteach.engines.trainer import RayTrainer
 from cvcoteach.noise_model.top_probs import MANY_CLASSES
+from cvcoteach.pipeline.learned import folds_of, n_learned
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.auto_preset import (
     BACKBONES,
@@ -78,7 +79,7 @@ def _seconds_from_scratch(data: Source, settings: Settings, machine: Machine) ->
     side = size_for(data, None)
     sample = np.zeros((min(len(data), PRESETS["fast"].batch_size), side, side, 3), np.uint8)
     trainer = TorchTrainer(sample, len(data.class_names), device=machine.device, threads=machine.threads)
-    return seconds_to_train(trainer, settings.cross_validation.folds(n_units(len(data), data.groups)), len(data))
+    return seconds_to_train(trainer, folds_of(settings.cross_validation, data), n_learned(data))
 
 
 def decided(data: Source, settings: Settings, machine: Machine, before: Mapping[str, Any]) -> Automatic:
@@ -108,10 +109,11 @@ def as_chosen(reason: str, seconds: float | None) -> str:
     return f"preset auto takes {reason}{time}."
 
 
-def seconds_to_train(trainer: TorchTrainer, folds: Sequence[int], n_images: int) -> float | None:
+def seconds_to_train(trainer: TorchTrainer | RayTrainer, folds: Sequence[int], n_images: int) -> float | None:
     """Estimate how long all trainings take, by the speed that the trainer's plan measured; None where it did not."""
-    measured = trainer.plan.measured
-    if not measured:
+    plan, recipe = trainer.plan, trainer.recipe
+    if plan is None or recipe is None or not plan.measured:
         return None
-    trainings = sum(n_folds - 1 for n_folds in folds)  # each is on all images but one part, about
-    return trainer.recipe.epochs * trainings * n_images / max(measured.values())
+    at_once = trainer.side_by_side if isinstance(trainer, RayTrainer) else 1
+    turns = sum(-(-n_folds // at_once) * (n_folds - 1) / n_folds for n_folds in folds)  # a training leaves one part out
+    return float(recipe.epochs * turns * n_images / max(plan.measured.values()))

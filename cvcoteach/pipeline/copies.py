@@ -1,18 +1,25 @@
-"""Copies of images, exact and near: the former stay in one fold, of the latter a note tells."""
+"""Copies of images, exact and near, which stay in one fold; a note tells of near ones that do not."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import IntArray
-from cvcoteach.crossval.groups import copies_tell, joined, members, n_units
+from cvcoteach.crossval.groups import copies_tell, joined, members
 from cvcoteach.data.copies import contradictions, first_copies
+from cvcoteach.data.near_copies import near_copies
 from cvcoteach.data.sources import Source
 from cvcoteach.data.splits import held_out
 from cvcoteach.data.twins import Twins, group_like, near_twins
+
+_LARGEST_PART = 5
+"""A group that near copies join holds at most the images divided by this, unless it was as large before."""
+_MANY = 0.05
+"""Share of near copies from which a column of their groups is named."""
 
 
 class Content(NamedTuple):
@@ -24,43 +31,110 @@ class Content(NamedTuple):
     """(n,) the rows that are images of the run, ascending; None: all."""
 
 
-def bind_copies(data: Source, content: Content, n_folds: int) -> tuple[Source, IntArray | None]:
-    """Return the source with exact copies in one group, with notes on these and on near copies.
+class Copies(NamedTuple):
+    """Which images are copies of which."""
+
+    exact: IntArray
+    """(n,) the first image with the same content, itself where there is none."""
+    near: IntArray
+    """(n,) the first image that shows the same picture, itself where there is none; exact copies included."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there are copies at all."""
+        return bool((self.near != np.arange(len(self.near))).any())
+
+    @property
+    def duplicate_of(self) -> IntArray:
+        """(n,) the first exact copy, -1 where there is none before it."""
+        return np.where(self.exact == np.arange(len(self.exact)), -1, self.exact)
+
+    @property
+    def near_copy_of(self) -> IntArray:
+        """(n,) the first near copy, -1 where there is none before it, or where it is an exact one."""
+        return np.where((self.near == np.arange(len(self.near))) | (self.near == self.exact), -1, self.near)
+
+    @property
+    def n_exact(self) -> int:
+        """The number of images that repeat an earlier one exactly."""
+        return int((self.duplicate_of >= 0).sum())
+
+    @property
+    def n_near(self) -> int:
+        """The number of images that nearly repeat an earlier one, and repeat none exactly."""
+        return int(((self.near_copy_of >= 0) & (self.duplicate_of < 0)).sum())
+
+
+def found_copies(content: Content, n_folds: int, groups: IntArray | None, *, bind_near: bool) -> Copies:
+    """Return which images are copies of which, as far as they can be bound to folds.
+
+    Args:
+        content: What the images hold.
+        n_folds: Most folds of a round.
+        groups: (n,) named ones; near copies must not join them to a large part of all images.
+        bind_near: Whether to look for near copies.
+    """
+    found = first_copies(*content)
+    exact = found if copies_tell(found, n_folds) else np.arange(len(found))
+    near = near_copies(*content, found) if bind_near else exact
+    together, by_exact = joined(groups, near), joined(groups, exact)
+    assert together is not None
+    assert by_exact is not None
+    largest = int(np.bincount(together).max())
+    glued = largest > max(int(np.bincount(by_exact).max()), len(found) // _LARGEST_PART)
+    return Copies(exact, near if copies_tell(near, n_folds) and not glued else exact)
+
+
+def bind_copies(data: Source, content: Content, n_folds: int, *, bind_near: bool = True) -> tuple[Source, Copies]:
+    """Return the source with copies in one group, with notes on these; and which images are copies of which.
 
     Args:
         data: n images.
-        content: what they hold.
-        n_folds: most folds of a round.
-
-    Returns:
-        The source, and the first copy (n,) of each image, itself where there is none; None where there are no copies,
-        or nothing else (see `copies_tell`).
+        content: What they hold.
+        n_folds: Most folds of a round.
+        bind_near: Whether to bind near copies too; else a note tells of many.
     """
-    first = first_copies(*content)
-    if data.groups is None and (twins := near_twins(*content, first)).many:
+    copies = found_copies(content, n_folds, data.groups, bind_near=bind_near)
+    if data.groups is None and (twins := near_twins(*content, copies.near)).many:
         data = _noted(data, _on_twins(data, twins))
-    if not copies_tell(first, n_folds):
-        return data, None
-    n_copies = len(first) - n_units(len(first), first)
-    data = _noted(
-        data,
-        f"{n_copies:,} of {len(first):,} images {'repeats' if n_copies == 1 else 'repeat'} another one exactly; copies "
-        "stay in one fold.",
-    )
-    n_contradicting = int(contradictions(data.labels, first).sum())
-    if n_contradicting:
+    if not copies.any:
+        return data, copies
+    exact, near, n = copies.n_exact, copies.n_near, len(data)
+    against = contradictions(data.labels, copies.exact)
+    if exact:
+        data = _noted(data, f"{exact:,} of {n:,} images {_repeat(exact)} another one exactly; copies stay in one fold.")
+    if against.any():
+        data = _noted(data, f"{int(against.sum()):,} images are copies of each other with different labels.")
+    if near:
+        n_other = int((contradictions(data.labels, copies.near) & ~against).sum())
         data = _noted(
             data,
-            f"{n_contradicting:,} images are copies of each other with different labels.",
+            f"{near:,} of {n:,} images {_repeat(near)} another one nearly, such as frames of a burst or a picture "
+            "saved anew; near copies stay in one fold"
+            + (f", and {n_other:,} of them have different labels." if n_other else "."),
         )
+        if data.groups is None and (column := _group_column(data, copies.near)) is not None:
+            data = _noted(data, f"the column {column!r} looks like their groups: {_by_column(column)}.")
     out = held_out(data.splits)
-    if out is not None and (n_known := int((members(first, ~out) & out).sum())):
+    if out is not None and (n_known := int((members(copies.near, ~out) & out).sum())):
         data = _noted(
             data,
             f"{n_known:,} {'image is' if n_known == 1 else 'images are'} held out, but a copy is among what models "
             "learn from: judged by models that did not learn the copy.",
         )
-    return replace(data, groups=joined(data.groups, first)), first
+    return replace(data, groups=joined(data.groups, copies.near)), copies
+
+
+def _repeat(n: int) -> str:
+    return "repeats" if n == 1 else "repeat"
+
+
+def _group_column(data: Source, near: IntArray) -> str | None:
+    """Return the column that looks like the groups of near copies, if there is one."""
+    later = np.flatnonzero(near != np.arange(len(near)))
+    if data.other_columns is None or len(later) < _MANY * len(near):
+        return None
+    return group_like(data.other_columns(), Twins(np.stack([later, near[later]], axis=1), len(near)))
 
 
 def _noted(data: Source, note: str) -> Source:
@@ -71,7 +145,7 @@ def _on_twins(data: Source, twins: Twins) -> str:
     """Return a note on near copies in different folds, which names the column that looks like groups of them."""
     column = None if data.other_columns is None else group_like(data.other_columns(), twins)
     way = (
-        f"the column {column!r} looks like their groups: --group-column {column} keeps each in one fold"
+        f"the column {column!r} looks like their groups: {_by_column(column)}"
         if column is not None
         else "if they come from videos, bursts or patients, name these groups (--group-column, in FiftyOne group_field)"
     )
@@ -79,3 +153,7 @@ def _on_twins(data: Source, twins: Twins) -> str:
         f"{twins.share:.0%} of {twins.n_looked_at:,} images looked at have a near copy, which may lie in another fold "
         f"and confirm a wrong label; {way}."
     )
+
+
+def _by_column(column: str) -> str:
+    return f"--group-column {column} keeps each in one fold"

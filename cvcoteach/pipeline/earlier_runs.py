@@ -67,6 +67,8 @@ def asked(settings: Settings, choices: Choices) -> dict[str, Any]:
     """Return what was asked for, as JSON: how to read the source, and all settings but those that only flag."""
     plain = {**asdict(choices), **asdict(settings)}
     plain = {name: value for name, value in plain.items() if name not in _NO_MATTER}
+    if plain["bind_near_copies"]:  # as in runs that did not know of it
+        del plain["bind_near_copies"]
     return dict(json.loads(json.dumps(plain, default=str)))
 
 

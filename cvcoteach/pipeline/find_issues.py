@@ -32,6 +32,7 @@ from cvcoteach.pipeline.earlier_runs import (
     still_reviewed,
 )
 from cvcoteach.pipeline.learned import folds_of, lone_images, n_learned
+from cvcoteach.pipeline.on_engine import on_engine
 from cvcoteach.pipeline.page.report import PAGE, write_page
 from cvcoteach.pipeline.prepare import Prepared, prepare
 from cvcoteach.pipeline.progress import RunProgress
@@ -49,6 +50,7 @@ def default_output(source: str | Path) -> Path:
     return Path(f"{Path(source).resolve().stem}-issues")
 
 
+@on_engine
 def find_issues(
     source: str | Path | Source | Any,
     output: str | Path | None = None,
@@ -234,13 +236,16 @@ def _cross_validated(prepared: Prepared, incv: IterativeCV, rule: FlagRule, cloc
         write_csv(run.path / ANNOTATORS, together.table, float_format="%.4f")
     issues, posterior = result.issues(data.class_names, rule), result.posterior
     views = run_summary.view_figures(result, VIEWS)
-    everyone = np.arange(len(data))
-    first = everyone if prepared.first_copy is None else prepared.first_copy
-    if prepared.first_copy is not None:
-        issues = replace(issues, duplicate_of=np.where(first != everyone, first, -1))
+    copies = prepared.copies
+    if copies is not None and copies.any:
+        issues = replace(issues, duplicate_of=copies.duplicate_of, near_copy_of=copies.near_copy_of)
     if together is not None:
         issues = replace(issues, n_annotators=together.per_image, agreement=together.agreement)
-    copies = {"n_duplicates": int((first != everyone).sum()), "n_contradictions": int(issues.contradiction.sum())}
+    counts = {
+        "n_duplicates": 0 if copies is None else copies.n_exact,
+        "n_near_copies": 0 if copies is None else copies.n_near,
+        "n_contradictions": int(issues.contradiction.sum()),
+    }
     annotators = {} if together is None else figures(together)
     return RunResults(
         folder=run.path,
@@ -254,7 +259,7 @@ def _cross_validated(prepared: Prepared, incv: IterativeCV, rule: FlagRule, cloc
         rounds=tuple(rounds),
         summary={
             **run_summary.summary(issues, rounds, len(prepared.unreadable)),
-            **copies,
+            **counts,
             **annotators,
             **views,
             "trained_on": run_summary.trained_on(prepared.identity),

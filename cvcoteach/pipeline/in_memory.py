@@ -17,7 +17,6 @@ from cvcoteach._progress import OnProgress
 from cvcoteach._validation import (
     BoolArray,
     InputError,
-    IntArray,
     as_array,
     check_columns,
     check_rows,
@@ -25,17 +24,18 @@ from cvcoteach._validation import (
     lookalikes,
     near,
 )
-from cvcoteach.crossval.groups import as_groups, copies_tell, joined, n_units
+from cvcoteach.crossval.groups import as_groups, joined, n_units
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.crossval.views import as_trainers
-from cvcoteach.data.copies import first_copies
 from cvcoteach.data.splits import Names, as_splits, held_out, rows_by_split
 from cvcoteach.issues.flags import FlagFor, FlagRule, flags_of
 from cvcoteach.issues.from_posterior import issues_of
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
+from cvcoteach.noise_model.top_probs import MANY_CLASSES
 from cvcoteach.pipeline.annotators import consensus, several
+from cvcoteach.pipeline.copies import Content, Copies, found_copies
 from cvcoteach.pipeline.progress import Bar, Calling, RunProgress
 from cvcoteach.pipeline.settings import RULES, InMemorySettings
 
@@ -79,8 +79,8 @@ class Flagged(NamedTuple):
     """(K,), or None where nobody named them."""
     splits: Names | None = None
     """(n,) name of the split of each image, or None."""
-    first_copy: IntArray | None = None
-    """(n,) the first image with the same content, its own where there is none; None where nothing is known of any."""
+    copies: Copies | None = None
+    """Which images are copies of which; None where nothing is known of any."""
 
 
 def label_issues(
@@ -98,6 +98,7 @@ def label_issues(
     seed: int = 0,
     groups: npt.ArrayLike | None = None,
     splits: npt.ArrayLike | None = None,
+    bind_near_copies: bool = True,
     flag_for: FlagFor = "f1",
     min_probability: float | None = None,
     progress: bool | OnProgress = True,
@@ -126,6 +127,7 @@ def label_issues(
             that it trained on. None: each image stands alone.
         splits: (n,) name of the split of each image, such as train and test: models learn from train alone, and the
             noise of each split is estimated apart; of `pred_probs` the latter only.
+        bind_near_copies: of images and features keep near copies in one fold, as exact ones always are.
         flag_for: what "posterior" flags are good at: the best expected "f1", or an expected "precision" or "recall" of
             90 %.
         min_probability: flag every label that is wrong with at least this probability instead, in (0, 1].
@@ -138,7 +140,7 @@ def label_issues(
     """
     evidence = Evidence.of({"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer})
     rule = FlagRule(flag_for, min_probability)
-    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, rule, preset)
+    settings = InMemorySettings(filter_by, n_rounds, n_folds, seed, rule, preset, bind_near_copies)
     given, together, annotations = labels, None, None
     if getattr(labels, "ndim", 1) == 2:
         given, class_names, annotations = several(labels, class_names)
@@ -156,9 +158,8 @@ def label_issues(
         rule=settings.flag_rule,
     )
     issues = replace(issues, splits=found.splits)
-    if found.first_copy is not None:
-        copies = np.where(found.first_copy == np.arange(len(found.first_copy)), -1, found.first_copy)
-        issues = replace(issues, duplicate_of=copies)
+    if found.copies is not None:
+        issues = replace(issues, duplicate_of=found.copies.duplicate_of, near_copy_of=found.copies.near_copy_of)
     if isinstance(labels, pd.Series | pd.DataFrame):
         issues = replace(issues, index=labels.index)
     if together is None:
@@ -196,16 +197,18 @@ def flagged(
     out = held_out(parts)
     learned = slice(None) if out is None else ~out
     with _shown(progress) as shown:
-        evidence, trainers = _trained_on(evidence.read(), len(names), settings, len(y), shown)
-        first = None if evidence.kind == "trainer" else first_copies(evidence.value)
-        if first is not None and not copies_tell(first, max(rounds.folds(len(y)))):
-            first = None
-        found = joined(found, first)
+        evidence, trainers = _trained_on(evidence.read(), len(names), settings, len(y), shown, len(y[learned]))
+        copies = None
+        if evidence.kind != "trainer":
+            content, n_folds = Content(evidence.value), max(rounds.folds(len(y)))
+            copies = found_copies(content, n_folds, found, bind_near=settings.bind_near_copies)
+            copies = copies if copies.any else None
+        found = joined(found, None if copies is None else copies.near)
         n = len(y[learned])
         shown.plan(n, rounds.folds(n_units(n, None if found is None else found[learned])), view=len(trainers))
         result = rounds.run(trainers, y, n_classes=len(names), groups=found, splits=parts, on_fold=shown.fold)
     flags = result.flags if settings.filter_by == "incv" else flags_of(result.posterior, settings.flag_rule)
-    return Flagged(result.posterior, flags, names, parts, first)
+    return Flagged(result.posterior, flags, names, parts, copies)
 
 
 def _by_pred_probs(
@@ -231,7 +234,8 @@ def _by_pred_probs(
     parts = None if splits is None else as_splits(splits, len(array))
     posterior = fit_posterior(array, probs)
     y = posterior.labels
-    if parts is not None and held_out(parts) is not None:
+    # of thousands of classes one model of the noise has to do for all splits, as in `IterativeCV`
+    if parts is not None and held_out(parts) is not None and probs.shape[1] <= MANY_CLASSES:
         posterior = fit_by_split(y, probs, list(rows_by_split(parts).values()))
     disagrees = settings.filter_by == "incv"
     flags = probs[np.arange(len(y)), y] < probs.max(axis=1) if disagrees else flags_of(posterior, settings.flag_rule)
@@ -245,7 +249,12 @@ def check_rule(filter_by: str) -> None:
 
 
 def _trained_on(
-    evidence: Evidence, n_classes: int, settings: InMemorySettings, n_labels: int, progress: RunProgress
+    evidence: Evidence,
+    n_classes: int,
+    settings: InMemorySettings,
+    n_labels: int,
+    progress: RunProgress,
+    n_learned: int,
 ) -> tuple[Evidence, Sequence[FoldTrainer]]:
     """Return the evidence, images as pixels (n, H, W, C), and the trainers for it, one for each view."""
     # imported here, as in the doors: with `pred_probs` nothing is trained, and torch takes seconds to import
@@ -253,7 +262,7 @@ def _trained_on(
     if evidence.kind == "images":
         from cvcoteach.pipeline.in_memory_images import trainers_for
 
-        pixels, trainers = trainers_for(evidence.value, n_classes, settings, n_labels, progress)
+        pixels, trainers = trainers_for(evidence.value, n_classes, settings, n_labels, progress, n_learned)
         return Evidence("images", pixels), trainers
     if evidence.kind == "features":
         from cvcoteach.training.head_trainer import HeadTrainer

@@ -32,7 +32,7 @@ from cvcoteach.training.torch_trainer import TorchTrainer
 
 
 def trainers_for(
-    images: Any, n_classes: int, settings: InMemorySettings, n_labels: int, progress: RunProgress
+    images: Any, n_classes: int, settings: InMemorySettings, n_labels: int, progress: RunProgress, n_learned: int
 ) -> tuple[Pixels, Sequence[FoldTrainer]]:
     """Return the images as pixels (n, H, W, C), and the trainers that the preset chooses, one for each view.
 
@@ -42,6 +42,7 @@ def trainers_for(
         settings: Their preset and rounds count.
         n_labels: As many images there shall be.
         progress: Is told what was chosen, and follows the features.
+        n_learned: Images that models learn from, those held out not being among them.
 
     Raises:
         InputError: For another number of images, what is no images, and an unknown preset.
@@ -63,9 +64,11 @@ def trainers_for(
     pixels = pixels_of(images, "images", min(look.side, choice.backbone.size))
     seconds = seconds_to_extract(choice.backbone, look, device)
     second = _second(pixels, n_classes, settings)
-    more = None if second is None else seconds_to_train(second, settings.cross_validation.folds(n_labels), n_labels)
-    reason = f"heads on features of {choice.backbone.name} at {choice.backbone.size} pixels, since "
-    reason += f"the {n_labels:,} images look like photographs"
+    more = None if second is None else seconds_to_train(second, settings.cross_validation.folds(n_learned), n_learned)
+    reason = choice.reason
+    if choice.finetune:  # of a folder; from Python heads are trained all the same
+        reason = f"heads on features of {choice.backbone.name} at {choice.backbone.size} pixels, since "
+        reason += f"the {n_labels:,} images look like photographs"
     if second is None or more is None or more > TIME_FOR_A_SECOND_VIEW:
         progress.note(as_chosen(reason, seconds))
         return pixels, [_heads(pixels, n_classes, choice.backbone, progress)]

@@ -20,24 +20,24 @@ from cvcoteach.data.images import Images, load_images, natural_size, size_for
 from cvcoteach.data.levels import Levels
 from cvcoteach.data.sources import Choices, Source, read_source
 from cvcoteach.data.splits import as_splits
+from cvcoteach.data.workers import in_processes
+from cvcoteach.engines.chunks import RayTasks, features_on
 from cvcoteach.pipeline.automatic import as_chosen, decide, decided, seconds_to_train
-from cvcoteach.pipeline.copies import Content, bind_copies
+from cvcoteach.pipeline.copies import Content, Copies, bind_copies
 from cvcoteach.pipeline.given_features import given_features
 from cvcoteach.pipeline.learned import folds_of, n_learned, split_notes
+from cvcoteach.pipeline.on_engine import here
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
-from cvcoteach.pipeline.second_view import check_same_images, on_rows, second_trainer
+from cvcoteach.pipeline.second_view import check_same_images, second_trainer
 from cvcoteach.pipeline.settings import Machine, Settings
+from cvcoteach.pipeline.trainers import as_record, heads_trainer, network_trainer, on_rows, recorded_plan
 from cvcoteach.training.backbones import Backbone, load_backbone
-from cvcoteach.training.compute_plan import ComputePlan
-from cvcoteach.training.devices import choose_device
 from cvcoteach.training.extraction import extract_features
-from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.presets import FINETUNE, PRESETS
 from cvcoteach.training.recipe import Recipe
-from cvcoteach.training.torch_trainer import TorchTrainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class Prepared:
     """What the images hold; None: not known."""
     seconds_reading: float = 0.0
     """Time that decoding and feature extraction took, seconds."""
-    first_copy: IntArray | None = None
-    """(n,) the first image with the same pixels or features, itself where there is none; None where there are none."""
+    copies: Copies | None = None
+    """Which images are copies of which; None where nobody looked."""
     n_groups: int | None = None
     """Number of groups that were named."""
     images: Mapping[str, Any] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def prepare(
         InputError: Anything does not fit.
     """
     started = time.perf_counter()
-    choose_device(machine.device)  # fails before a million images are read
+    local = here(machine)  # fails before a million images are read
     _check(settings)
     data = source
     if not isinstance(data, Source):
@@ -112,7 +112,7 @@ def prepare(
         check_views(2, len(data.class_names), settings.selection)
     incv, automatic, backbone = settings.cross_validation, None, None
     if settings.is_open:
-        automatic = decided(data, settings, machine, before) if before else decide(data, settings, machine)
+        automatic = decided(data, settings, local, before) if before else decide(data, settings, local)
         settings, backbone = automatic.settings, automatic.backbone
         if automatic.note:
             progress.note(automatic.note)
@@ -128,8 +128,9 @@ def prepare(
     named = prepared.source.groups
     prepared = replace(prepared, n_groups=None if named is None else n_units(len(named), named))
     if prepared.content is not None:
-        bound, first_copy = bind_copies(prepared.source, prepared.content, max(incv.folds(len(prepared.source))))
-        prepared = replace(prepared, source=bound, first_copy=first_copy)
+        n_folds = max(incv.folds(len(prepared.source)))
+        bound, copies = bind_copies(prepared.source, prepared.content, n_folds, bind_near=settings.bind_near_copies)
+        prepared = replace(prepared, source=bound, copies=copies)
     kept = prepared.source
     identity: dict[str, Any] = {"select": incv.select, "folds": folds_of(incv, kept), "seed": incv.seed}
     if kept.annotations is not None:
@@ -187,15 +188,8 @@ def _heads(
     ignored = [name for name in _OF_NETWORKS if getattr(settings, name) is not None]
     if ignored:
         progress.note(f"ignored for heads on features: {', '.join(ignored)}.")
-    return HeadTrainer(
-        features,
-        len(data.class_names),
-        settings.head,
-        device=machine.device,
-        threads=machine.threads,
-        on_epoch=None if settings.also_from_scratch else progress.epoch,
-        note=progress.note,
-    )
+    shown = not settings.also_from_scratch
+    return heads_trainer(features, len(data.class_names), settings.head, machine, progress, shown=shown)
 
 
 def _with_backbone(
@@ -263,6 +257,7 @@ def load(
         levels=levels,
         cache_dir=machine.cache_dir,
         max_pixels=machine.max_pixels,
+        in_tasks=in_processes if machine.cluster is None else RayTasks(machine.cluster),
         progress=progress.reading,
         note=progress.note,
     )
@@ -273,10 +268,12 @@ def load(
 
 def extracted(backbone: Backbone, images: Images, machine: Machine, progress: RunProgress) -> npt.NDArray[np.float16]:
     """Return features (n, d) of all images, computed or from the cache; see `extract_features`."""
+    cluster = machine.cluster
     return extract_features(
         backbone,
         images.pixels,
         images.content_key,
+        elsewhere=None if cluster is None else features_on(cluster, backbone, images.pixels, machine.device),
         device=machine.device,
         threads=machine.threads,
         cache_dir=machine.cache_dir,
@@ -300,26 +297,15 @@ def _with_images(
     data, unreadable, readable = _readable(data, images)
 
     def make_trainer(run: RunFolder) -> FoldTrainer:
-        plan = ComputePlan.recorded(run.record, machine.device)
-        trainer = TorchTrainer(
-            images.pixels,
-            len(data.class_names),
-            recipe,
-            device=machine.device,
-            plan=plan,
-            models=models,
-            threads=machine.threads,
-            precision=machine.precision,
-            deterministic=machine.deterministic,
-            on_epoch=progress.epoch,
-            note=progress.note,
-        )
+        plan = recorded_plan(run.record, machine)
+        n_classes = len(data.class_names)
+        trainer = network_trainer(images.pixels, n_classes, recipe, machine, progress, plan=plan, models=models)
         if plan is None and not run.done:
-            run.save(plan=asdict(trainer.plan))
+            run.save(plan=as_record(trainer.plan))
         if reason is not None and not run.done:
             folds = folds_of(settings.cross_validation, data)
             progress.note(as_chosen(reason, seconds_to_train(trainer, folds, n_learned(data))))
-        return trainer if readable is None else on_rows(trainer, readable)
+        return on_rows(trainer, readable)
 
     identity = {"recipe": recipe.as_record(), "image_size": size, "images_digest": images.content_key}
     content = Content(images.pixels, readable)

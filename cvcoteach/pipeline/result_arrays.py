@@ -28,6 +28,7 @@ _FORMS = {
     "alternative": ("class", "n"),
     "alternative_prob": ("f", "n"),
     "duplicate_of": ("row", "n"),
+    "near_copy_of": ("row", "n"),
     "reviewed": ("b", "n"),
     "splits": ("U", "n"),
     "n_annotators": ("i", "n"),
@@ -56,6 +57,7 @@ _TRANSITION = "transition"
 
 _ADDED: Mapping[str, Any] = {
     "duplicate_of": -1,
+    "near_copy_of": -1,
     "reviewed": False,
     "splits": "",
     "n_annotators": 0,

@@ -145,16 +145,23 @@ class RunResults:
         return np.full(len(self.labels), -1) if found is None else found
 
     @property
+    def near_copy_of(self) -> IntArray:
+        """(n,) the first image that shows the same picture, but for small changes; -1 where there is none before it."""
+        found = self.found.near_copy_of
+        return np.full(len(self.labels), -1) if found is None else found
+
+    @property
     def contradiction(self) -> BoolArray:
         """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
         return self.found.contradiction
 
     @property
     def has_copy(self) -> BoolArray:
-        """(n,) images that have an exact copy."""
-        copies = self.duplicate_of >= 0
-        result = copies.copy()
-        result[self.duplicate_of[copies]] = True
+        """(n,) images that have an exact or a near copy."""
+        result = np.zeros(len(self.labels), np.bool_)
+        for first in (self.duplicate_of, self.near_copy_of):
+            copies = np.flatnonzero(first >= 0)
+            result[copies], result[first[copies]] = True, True
         return result
 
     @property
@@ -263,6 +270,7 @@ class RunResults:
                 "round": self.round,
                 "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
                 "contradiction": self.contradiction,
+                "near_copy_of": np.where(self.near_copy_of < 0, "", paths[self.near_copy_of]),
                 "overlap": np.append(names, "")[issues.overlaps_with[issues.labels]],
                 "stranger": "" if issues.stranger is None else issues.stranger,
             }
@@ -274,11 +282,19 @@ class RunResults:
         return table.iloc[self.worst_first()].reset_index(drop=True)
 
     def has_written_table(self) -> bool:
-        """Return whether issues.csv is as it was written, so that nothing of anybody's is lost with it."""
+        """Return whether issues.csv is as it was written, so that nothing of anybody's is lost with it.
+
+        An earlier build may have written some of the columns only.
+        """
         try:
-            return (self.folder / ISSUES).read_bytes() == csv_text(self.table(), float_format=_FLOATS).encode()
-        except OSError:
+            there = (self.folder / ISSUES).read_bytes()
+            columns = next(csv.reader([there.split(b"\n", 1)[0].decode()]), [])
+        except (OSError, UnicodeDecodeError, csv.Error):
             return False
+        table = self.table()
+        if not {*_COLUMNS} <= {*columns} <= {*table.columns}:
+            return False
+        return there == csv_text(table[columns], float_format=_FLOATS).encode()
 
     def has_its_table(self) -> bool:
         """Return whether issues.csv is there, with its columns and, in any order, each image with its flag."""
@@ -315,7 +331,7 @@ class RunResults:
             found = replace(found, stranger=np.full(n, _NOT_LOOKED_FOR))
         if found.n_annotators is None:
             found = replace(found, n_annotators=np.zeros(n, np.int64), agreement=np.ones(n))
-        found = replace(found, duplicate_of=self.duplicate_of)
+        found = replace(found, duplicate_of=self.duplicate_of, near_copy_of=self.near_copy_of)
         of_issues = {name: getattr(found, name) for name in _OF_ISSUES}
         write_result_arrays(run.path / ARRAYS, {"dropped": self.dropped, **ours, **of_issues})
         run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
@@ -334,8 +350,8 @@ class RunResults:
         arrays = read_result_arrays(run.path / ARRAYS, {*_IN_ARRAYS, *_OF_ISSUES})
         of_issues = {name: _plain(arrays[name]) for name in _OF_ISSUES if name != "splits"}
         of_issues["splits"] = arrays["splits"] if (arrays["splits"] != "").any() else None
-        if (arrays["duplicate_of"] < 0).all():
-            of_issues["duplicate_of"] = None
+        if max(arrays["duplicate_of"].max(), arrays["near_copy_of"].max()) < 0:
+            of_issues |= {"duplicate_of": None, "near_copy_of": None}
         if (arrays["stranger"] == _NOT_LOOKED_FOR).any():
             of_issues["stranger"] = None
         if not arrays["n_annotators"].any():

@@ -22,7 +22,10 @@ from cvcoteach.coteaching.training import CoTeachingTask, Epoch, with_epochs
 from cvcoteach.data.sources import Choices, at_hand, columns_of
 from cvcoteach.pipeline.classifier import CHECKPOINT, ClassifierTraining, epochs_of, plan_of
 from cvcoteach.pipeline.finished_run import FinishedRun
+from cvcoteach.pipeline.on_engine import on_engine
 from cvcoteach.pipeline.progress import RunProgress
+from cvcoteach.pipeline.recheck import RECHECK, check_can_judge_again, judged_again
+from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.retrain_recipe import recipe_of
 from cvcoteach.pipeline.retrain_selection import mode_of, selection_of
 from cvcoteach.pipeline.retraining_set import (
@@ -61,6 +64,8 @@ class RetrainedClassifier:
     """(K,) names."""
     was_done: bool
     """Whether the folder held the finished classifier already, so that nothing was trained."""
+    rechecked: RunResults | None = None
+    """The run's labels judged again, in the folder `recheck`; None where that was not asked for."""
 
 
 def default_output(run: Path) -> Path:
@@ -69,6 +74,7 @@ def default_output(run: Path) -> Path:
     return run.with_name(f"{run.name.removesuffix('-issues')}-model")
 
 
+@on_engine
 def retrain(
     run: str | Path,
     output: str | Path | None = None,
@@ -83,6 +89,7 @@ def retrain(
     test: str | Path | None = None,
     test_choices: Choices | None = None,
     exports: Sequence[str] = (),
+    recheck: bool = False,
     watcher: Watcher | None = None,
 ) -> RetrainedClassifier:
     """Retrain on what a run found about its labels, and save the classifier in a folder.
@@ -102,6 +109,8 @@ def retrain(
             split that the run held out, with the labels it has now.
         test_choices: How to read images of `test`, columns aside; None: as they are recognised.
         exports: "onnx", "torch.export".
+        recheck: Whether to judge all labels of the run again, by five more pairs that are trained in the same way, each
+            without a fifth of the images; see `judged_again`.
         watcher: Follows the run.
 
     Raises:
@@ -113,6 +122,8 @@ def retrain(
     for kind in exports:
         check_export(kind)  # before anything is trained
     finished = FinishedRun.read(run)
+    if recheck:
+        check_can_judge_again(finished)
     recipe = recipe_of(settings, finished.record)
     if recipe.model.is_foreign:
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
@@ -125,7 +136,7 @@ def retrain(
     images, test_images = _named_sources(location, test if split is None else None, named, tested_as)
     images = replace(images, choices=as_in_run(run, finished.record, location, images.choices))
     if split is not None:
-        test_images = replace(images, choices=replace(images.choices, split=split))
+        test_images = replace(images, paths=_paths_of(finished, split))
     request = RetrainRequest(finished, images, corrections, settings, recipe.model)
     data = read_retraining_set(request, machine, progress)
     recipe, n_classes = data.inputs.adapted(recipe), len(data.class_names)
@@ -168,6 +179,13 @@ def retrain(
         compared = None if tested is None else _compared(model, training, tested, progress)
         if compared is not None:
             _write_scores(folder, compared, data.class_names)
+        rechecked = None
+        if recheck:
+            identity, into = folder.record["identity"], folder.path / RECHECK
+            found = images.read()
+            rechecked = judged_again(
+                finished, data, task, training.plan, found, into, identity=identity, progress=progress
+            )
         return RetrainedClassifier(
             folder=folder.path,
             history=_read_history(folder.path / _HISTORY),
@@ -177,6 +195,7 @@ def retrain(
             exported=tuple([export_model(model, folder.path, kind) for kind in exports]),
             class_names=data.class_names,
             was_done=was_done,
+            rechecked=rechecked,
         )
 
 
@@ -192,6 +211,12 @@ def _held_out_split(run: FinishedRun, test: Path | None) -> str | None:
     if not run.results.held_out[splits == str(test)].all():
         raise InputError(f"{str(test)!r} is the split that models learned from; measure on another one.")
     return str(test)
+
+
+def _paths_of(run: FinishedRun, split: str) -> frozenset[str]:
+    """Return the names of the images of a split of the run, wherever the run knew it from."""
+    inside = np.asarray(run.results.found.splits) == split
+    return frozenset([run.results.paths[row] for row in np.flatnonzero(inside).tolist()])
 
 
 def _named_sources(

@@ -38,10 +38,13 @@ class NamedSource:
     """As `read_source` takes it."""
     choices: Choices = field(default_factory=Choices)
     """How to read it."""
+    paths: frozenset[str] | None = None
+    """The images of it that are meant, by name; None: all."""
 
     def read(self, **options: Any) -> Source:
         """Read paths and labels; the options are those of `read_source`."""
-        return read_source(self.location, **asdict(self.choices), **options)
+        found = read_source(self.location, **asdict(self.choices), **options)
+        return found if self.paths is None else found.subset(np.array([path in self.paths for path in found.paths]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,8 @@ class RetrainingSet:
 
     paths: tuple[str, ...]
     """n, as in the run."""
+    rows: IntArray
+    """(n,) which of the run's images they are, ascending."""
     inputs: Inputs
     """n images, or their features."""
     given: IntArray
@@ -168,6 +173,7 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     alone = ~results.has_copy[kept] & ("groups" not in request.run.record) & (posterior is not None)
     return RetrainingSet(
         paths=tuple([results.paths[i] for i in kept]),
+        rows=kept,
         inputs=inputs,
         given=results.labels[kept],
         corrected=_subset(reviewed, kept),

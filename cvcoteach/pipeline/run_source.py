@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Choices
+from cvcoteach.data.sources import Choices, as_far_as_taken
 
 
 def reading_record(choices: Choices) -> dict[str, str | None]:
@@ -52,14 +52,16 @@ def location_of(folder: Path, record: Mapping[str, Any], how_to_name: str) -> Pa
 
 
 def as_in_run(folder: Path, record: Mapping[str, Any], location: Path, named: Choices | None = None) -> Choices:
-    """Return how to read images: where they are the run's, as the run read them, save for what the user named.
+    """Return how to read the images of a run: as the run read them, save for what the user named.
+
+    Where they have moved, what the run was told counts as far as it means something to what is there now.
 
     Raises InputError where the record is damaged.
     """
     named = named or Choices()
-    if os.path.abspath(location) != record.get("source"):
-        return named
     before = choices_in(record.get("reading", {}), folder / "run.json")
+    if os.path.abspath(location) != record.get("source"):
+        before = as_far_as_taken(location, before, named)
     return replace(before, **{name: value for name, value in vars(named).items() if value is not None})
 
 

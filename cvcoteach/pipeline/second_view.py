@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 
-from cvcoteach._validation import InputError, IntArray, PredProbs
-from cvcoteach.crossval.trainer import Fold, FoldTrainer, ParallelFoldTrainer
+from cvcoteach._validation import InputError
+from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import Images
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Machine
-from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.pipeline.trainers import as_record, network_trainer, on_rows, recorded_plan
 from cvcoteach.training.presets import PRESETS
-from cvcoteach.training.torch_trainer import TorchTrainer
 
 VIEWS = ("heads on features", "networks from scratch")
 """How a summary calls the views."""
 
 _PLAN = "second_plan"
-
-
-class OnRows(NamedTuple):
-    """A trainer for some rows of its images: image i of the run is row `rows[i]`."""
-
-    trainer: FoldTrainer
-    """For all rows."""
-    rows: IntArray
-    """(n,) rows of the run's images."""
-
-    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
-        """Do what the trainer does, on the rows of these images."""
-        return self.trainer.fit_predict(self.rows[train_idx], train_labels, self.rows[eval_idx], seed)
-
-
-class FoldsOnRows(OnRows):
-    """The same of a trainer that trains several folds at the same time."""
-
-    def fit_predict_each(self, folds: Sequence[Fold]) -> Iterator[tuple[int, PredProbs]]:
-        """Do what the trainer does, on the rows of these images."""
-        assert isinstance(self.trainer, ParallelFoldTrainer)
-        return self.trainer.fit_predict_each(
-            [fold._replace(train_idx=self.rows[fold.train_idx], eval_idx=self.rows[fold.eval_idx]) for fold in folds]
-        )
-
-
-def on_rows(trainer: FoldTrainer, rows: IntArray) -> FoldTrainer:
-    """Return a trainer for some rows (n,) of the images of `trainer`, which trains as many folds at the same time."""
-    return FoldsOnRows(trainer, rows) if isinstance(trainer, ParallelFoldTrainer) else OnRows(trainer, rows)
 
 
 def check_same_images(images: Images, n_kept: int) -> None:
@@ -69,21 +37,10 @@ def second_trainer(
 
     def make(run: RunFolder) -> FoldTrainer:
         recorded = run.record.get(_PLAN)
-        plan = None if recorded is None else ComputePlan.recorded({"plan": recorded}, machine.device)
-        trainer = TorchTrainer(
-            images.pixels,
-            n_classes,
-            PRESETS["fast"],
-            device=machine.device,
-            plan=plan,
-            threads=machine.threads,
-            precision=machine.precision,
-            deterministic=machine.deterministic,
-            on_epoch=progress.epoch,
-            note=progress.note,
-        )
+        plan = None if recorded is None else recorded_plan({"plan": recorded}, machine)
+        trainer = network_trainer(images.pixels, n_classes, PRESETS["fast"], machine, progress, plan=plan)
         if plan is None and not run.done:
-            run.save(**{_PLAN: asdict(trainer.plan)})
-        return on_rows(trainer, np.flatnonzero(images.readable)) if images.errors else trainer
+            run.save(**{_PLAN: as_record(trainer.plan)})
+        return on_rows(trainer, np.flatnonzero(images.readable) if images.errors else None)
 
     return make

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from cvcoteach._validation import InputError, near
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.result import Select
 from cvcoteach.issues.flags import FlagFor, FlagRule
 
+if TYPE_CHECKING:
+    from cvcoteach.engines.cluster import RayCluster
+
 RULES = ("posterior", "incv")
 """What may flag a label: its probability of being wrong, or that INCV did not select it."""
+
+Engine = Literal["serial", "ray"]
+ENGINES: tuple[Engine, ...] = ("serial", "ray")
+"""What may compute a run."""
 
 _DECIDED = ("model", "weights", "epochs", "learning_rate", "flip", "patience", "features", "backbone")
 """Settings that leave nothing for the preset "auto" to decide; beside them it is "fast"."""
@@ -58,6 +66,8 @@ class Settings:
     """Images that "agreement" drops for each one kept, at most."""
     seed: int = 0
     """Of all splits and trainings."""
+    bind_near_copies: bool = True
+    """Keep near copies of an image in one fold, as exact ones always are."""
     flag_for: FlagFor = "f1"
     """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
     min_probability: float | None = None
@@ -100,6 +110,8 @@ class InMemorySettings:
     """Which labels "posterior" flags."""
     preset: str = "auto"
     """How images are trained on: "auto", "fast" or "paper", see `Settings`."""
+    bind_near_copies: bool = True
+    """Keep near copies of an image in one fold, as exact ones always are."""
 
     @property
     def cross_validation(self) -> IterativeCV:
@@ -170,7 +182,20 @@ class Machine:
     """Names of code from outside that may run: "package.module:function", files of TorchScript or torch.export."""
     deterministic: bool = False
     """Whether a GPU uses only algorithms that repeat to the bit, whatever they cost."""
+    engine: Engine = "serial"
+    """"serial": this process; "ray": tasks on a Ray cluster, or on all GPUs and CPUs of this machine."""
+    ray_address: str | None = None
+    """Of the Ray cluster: "host:port", or "auto" on one of its nodes; None: Ray is started here."""
+    task_gpus: float = 1.0
+    """GPUs of a Ray task; a fraction lets several share one."""
+    cluster: RayCluster | None = field(default=None, repr=False, compare=False)
+    """The engine while it runs, see `on_engine`."""
 
     def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise InputError(f"engine is {self.engine!r}; {near(str(self.engine), ENGINES)}")
+        if self.engine == "serial" and (self.ray_address is not None or self.task_gpus != 1):
+            name = "ray_address" if self.ray_address is not None else "task_gpus"
+            raise InputError(f"{name} is set with engine serial, which has no use for it; add engine ray.")
         if self.cache_dir is not None:  # may be given as text
             object.__setattr__(self, "cache_dir", Path(self.cache_dir))

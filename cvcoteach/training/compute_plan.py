@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -77,15 +77,18 @@ class ComputePlan:
         return network.to(memory_format=self.memory_format)
 
     @classmethod
-    def recorded(cls, record: Mapping[str, Any], device: str | None) -> Self | None:
+    def recorded(
+        cls, record: Mapping[str, Any], device: str | None, devices: Collection[str] | None = None
+    ) -> Self | None:
         """Return the plan in a run's record, if the run can continue with it.
 
         Args:
             record: The content of run.json.
             device: The device asked for; None or "auto" accepts the recorded one.
+            devices: Those that there are; None: of this machine.
 
         Returns:
-            The plan; None where none is recorded, this machine lacks its device, or another device is asked for.
+            The plan; None where none is recorded, its device is not there, or another device is asked for.
 
         Raises:
             InputError: The recorded plan is damaged.
@@ -96,7 +99,11 @@ class ComputePlan:
             plan = cls(**record["plan"])
         except TypeError as error:
             raise InputError(f'run.json holds a damaged compute plan ({error}); delete its entry "plan".') from error
-        usable = plan.device in available_devices() and device in (None, "auto", plan.device)
+        usable = plan.device in (available_devices() if devices is None else devices) and device in (
+            None,
+            "auto",
+            plan.device,
+        )
         return plan if usable else None
 
 

@@ -7,8 +7,8 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,9 @@ from cvcoteach.training.normalisation import Scaling, normalise
 OnFeatures = Callable[[int, int, float], None]
 """Called with the number of images done, the number of all images, and images per second."""
 
+Elsewhere = Callable[[int, int], Generator[npt.NDArray[np.float16]]]
+"""First image, one past the last -> features (b, d) of all images between them, piece by piece and in order."""
+
 _VERSION = 1
 _BATCH = {"cpu": 64, "mps": 128, "cuda": 256}
 
@@ -43,6 +46,7 @@ def extract_features(
     cache_dir: Path | None = None,
     progress: OnFeatures | None = None,
     note: Callable[[str], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> npt.NDArray[np.float16]:
     """Return features (n, d) float16 of all images, memory-mapped from the cache.
 
@@ -57,6 +61,7 @@ def extract_features(
         cache_dir: None: CVCOTEACH_CACHE_DIR from the environment, else the user's cache folder.
         progress: Called after each batch.
         note: Called with a sentence where another process computes the same features, which is waited for.
+        elsewhere: Computes them in other processes; None: this one does.
 
     Raises:
         InputError: The backbone does not take the images or returns a number that is not finite, or the cache cannot
@@ -79,8 +84,10 @@ def extract_features(
         with locked(file.lock, note):
             features = file.open()
             if features is None:
-                set_threads(choose_threads(threads))
-                _compute(Extractor(backbone, array, choose_device(device)), file, progress)
+                if elsewhere is None:
+                    set_threads(choose_threads(threads))
+                    elsewhere = Extractor(backbone, array, choose_device(device)).features
+                _compute(elsewhere, len(array), file, progress)
                 features = file.open()
             if features is None:
                 raise OSError(errno.EIO, "features vanished while they were computed")
@@ -131,7 +138,7 @@ class Extractor:
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def features(self, start: int, stop: int) -> Iterator[npt.NDArray[np.float16]]:
+    def features(self, start: int, stop: int) -> Generator[npt.NDArray[np.float16]]:
         """Yield features (b, d) of the images start..stop-1, batch by batch."""
         rows = [np.arange(at, min(at + self.batch_size, stop)) for at in range(start, stop, self.batch_size)]
         # a GPU has the next batch to compute before the features of the last one are fetched and written
@@ -196,16 +203,18 @@ class Fetched:
         return self._host.numpy()
 
 
-def _compute(extractor: Extractor, file: FeatureFile, progress: OnFeatures | None) -> None:
-    """Compute the features that are not there yet."""
-    n, d = extractor.n, file.width()
+def _compute(compute: Elsewhere, n: int, file: FeatureFile, progress: OnFeatures | None) -> None:
+    """Compute the features of n images that are not there yet."""
+    d = file.width()
     if d is None:
-        d = next(extractor.features(0, min(1, n))).shape[1]
+        [first] = compute(0, min(1, n))
+        d = first.shape[1]
     with file.begin((n, d)) as building:
         began, already = time.perf_counter(), building.done
-        for features in extractor.features(already, n):
-            building.add(features)
-            if progress is not None:
-                seconds = max(time.perf_counter() - began, 1e-9)
-                progress(building.done, n, (building.done - already) / seconds)
+        with closing(compute(already, n)) as parts:
+            for features in parts:
+                building.add(features)
+                if progress is not None:
+                    seconds = max(time.perf_counter() - began, 1e-9)
+                    progress(building.done, n, (building.done - already) / seconds)
     file.publish((n, d))

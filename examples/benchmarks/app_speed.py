@@ -44,6 +44,7 @@ def _measure(n: int) -> None:
     from fiftyone_scale import NAMES, _dataset, _noisy
 
     from cvcoteach.fiftyone import install
+    from cvcoteach.fiftyone.store import runs
     from cvcoteach.fiftyone.work.imports import import_label_issues
     from cvcoteach.issues.from_posterior import posterior_issues
     from tests.fiftyone import browser
@@ -63,7 +64,9 @@ def _measure(n: int) -> None:
         _say("the panel, opened first, s", opened[:1])
         _say("the panel, opened again, s", opened[1:])
         before = _memory(server)
-        page.locator('[data-cy="panel-content-label_issues"] img').first.click()
+        results = runs.load(fo.load_dataset("speed"))
+        worst = results.ids[results.issues.worst_first()[0]].decode()
+        page.evaluate("([id]) => window.__foo__.executeOperator('open_sample', {id})", [worst])
         page.locator('[data-cy="modal"]').wait_for()
         page.wait_for_timeout(3000)
         _say("a key press until the next sample is open, s", [_press(page) for _ in range(PRESSES)])

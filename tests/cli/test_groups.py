@@ -83,12 +83,35 @@ def test_the_groups_of_an_npz_are_an_array(table: pd.DataFrame) -> None:
     assert "t.npz has no array 'nothing' (--group-column)" in refused.stderr
 
 
-def test_near_copies_in_different_folds_are_noted_and_their_column_is_named(table: pd.DataFrame) -> None:
+def test_clips_are_bound_without_their_column_as_near_copies(table: pd.DataFrame) -> None:
+    table.drop(columns="clip").assign(camera=np.arange(2000) % 3).to_csv("t.csv", index=False)
+    result = find("--label-column", "label")
+    assert result.exit_code == 0, result.output
+    n_near = json.loads(Path("t-issues/run.json").read_text())["summary"]["n_near_copies"]
+    assert 1790 <= n_near <= 1800
+    assert f"{n_near:,} of 2,000 images repeat another one nearly" in result.stderr
+    issues = pd.read_csv("t-issues/issues.csv", keep_default_na=False)
+    flagged, wrong = set(issues.path[issues.is_label_issue]), set(table.path[clips(3)[1]])
+    assert len(wrong & flagged) >= 0.75 * len(wrong)
+    assert len(wrong & flagged) >= 0.6 * len(flagged)
+    clip_of = table.set_index("path")["clip"]
+    named = issues[issues.near_copy_of != ""]
+    assert len(named) == n_near
+    assert (clip_of[named.path].to_numpy() == clip_of[named.near_copy_of].to_numpy()).all()
+    assert "groups" not in json.loads(Path("t-issues/run.json").read_text())
+    assert f"{n_near:,} images are near copies of another one." in Path("t-issues/issues.html").read_text()
+
+
+def test_near_copies_are_noted_and_their_column_is_named(table: pd.DataFrame) -> None:
     table.assign(camera=np.arange(2000) % 3).to_csv("t.csv", index=False)
     said = find("--label-column", "label", "--rounds", 1).stderr
-    assert "100% of 2,000 images looked at have a near copy, which may lie in another fold" in said
+    assert "of 2,000 images repeat another one nearly, such as frames of a burst" in said
+    assert "near copies stay in one fold" in said
     assert "the column 'clip' looks like their groups: --group-column clip keeps each in one fold." in said
+    part = find("--label-column", "label", "--rounds", 1, "--no-bind-near-copies", "-o", "parted")
+    assert "100% of 2,000 images looked at have a near copy, which may lie in another fold" in part.stderr
+    assert "the column 'clip' looks like their groups: --group-column clip keeps each in one fold." in part.stderr
+    assert (pd.read_csv("parted/issues.csv", keep_default_na=False).near_copy_of == "").all()
     table.drop(columns="clip").assign(camera=np.arange(2000) % 3).to_csv("t.csv", index=False)
-    said = find("--label-column", "label", "--rounds", 1, "--output", "other").stderr
+    said = find("--label-column", "label", "--rounds", 1, "--no-bind-near-copies", "--output", "other").stderr
     assert "name these groups (--group-column, in FiftyOne group_field)" in said
-    assert "near copy" not in find("--label-column", "label", "--group-column", "camera", "-o", "third").stderr

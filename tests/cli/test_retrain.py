@@ -404,6 +404,40 @@ def test_by_the_posterior_every_image_is_learned_and_held_out_ones_tell_how_well
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("signal_found")
+def test_labels_are_judged_again_by_networks_that_did_not_train_on_them(work: Path) -> None:
+    kept = RunResults.load(work / "run").worst_first()[0]
+    path, given = RunResults.load(work / "run").paths[kept], RunResults.load(work / "run").labels[kept]
+    (work / "kept.csv").write_text(f"path,action,label\n{path},kept,\n")
+    arguments = (work / "run", "--epochs", 8, "--corrections", work / "kept.csv", *MACHINE, "-o", work / "twice")
+    result = call("retrain", *arguments, "--recheck")
+    assert result.exit_code == 0, result.output
+    assert "Judged again by networks that did not train on them: " in result.stdout
+    before, after = RunResults.load(work / "run"), RunResults.load(work / "twice" / "recheck")
+    assert (before.paths, len(after.rounds)) == (after.paths, len(before.rounds) + 1)
+    assert not np.allclose(before.pred_probs, after.pred_probs)
+    assert after.reviewed[kept], "somebody kept it"
+    assert not after.found.is_label_issue[kept]
+    assert after.labels[kept] == given
+    since = after.summary["since"]
+    changed = before.found.is_label_issue != after.found.is_label_issue
+    assert since["new"] + since["cleared"] == changed.sum()
+    again = json.loads(call("retrain", *arguments, "--recheck", "--json", "-q").stdout)["recheck"]
+    assert again["since"] == since, "what is there is not computed again"
+    for next_step in (
+        ("apply", work / "twice" / "recheck", "--action", "list"),
+        ("report", work / "twice" / "recheck"),
+    ):
+        assert call(*next_step).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_run_by_agreement_is_not_judged_again(agreed: Path, work: Path) -> None:
+    refused(call("retrain", agreed, "--recheck", "-o", work / "no"), "selected by agreement, which leaves no")
+    assert not (work / "no").exists()
+
+
+@pytest.mark.slow
 def test_images_that_have_moved_are_named_beside_their_run(work: Path) -> None:
     shutil.copytree(work / "shapes", work / "moved")
     arguments = ("--epochs", 1, *MACHINE, "-q")

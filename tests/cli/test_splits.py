@@ -13,7 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cvcoteach.cli.main import main
+from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.settings import Machine, Settings
 
 pytestmark = pytest.mark.slow
 
@@ -128,3 +130,20 @@ def test_a_copy_of_a_test_image_in_train_is_told() -> None:
     features[str(copy)] = features[str(file)]
     np.save("x.npy", [features[name] for name in sorted(features, key=lambda name: ("/test/" in name, name))])
     assert "1 image is held out, but a copy is among what models learn from" in find("--rounds", 1).stderr
+
+
+def test_retraining_measures_on_a_split_that_only_an_array_names() -> None:
+    pixels, _, given, test = digits()
+    Path("flat").mkdir()
+    for number, (image, label) in enumerate(zip(pixels, given.tolist(), strict=True)):
+        Path("flat", str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image).save(Path("flat", str(label), f"{number:03}.png"))
+    order = sorted(range(N), key=lambda i: (str(given[i]), i))
+    np.save("flat.npy", pixels[order].reshape(N, -1) / 255)
+    settings = Settings(features=Path("flat.npy"), n_rounds=1)
+    splits = np.where(test[order], "test", "train")
+    find_issues("flat", "flat-issues", settings, Machine(device="cpu", threads=1), splits=splits)
+    options = ("--model", "small", "--epochs", 1, "--device", "cpu", "--threads", 1, "--precision", "float32")
+    result = run("retrain", "flat-issues", "--test", "test", *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(Path("flat-model/run.json").read_text())["test"]["n_images"] == N_TEST

@@ -56,6 +56,9 @@ COMMANDS = {
         ),
         ("model",),
     ),
+    "recheck": Command(
+        ("retrain", "run", "-o", "model", "--epochs", "2", "--mode", "vanilla", "--recheck", *EXACT), ("model",)
+    ),
     "apply": Command(APPLY, ("fixed", "fixed.changes.json"), WRITTEN),
     "undo": Command(
         ("apply", "--undo", "fixed.changes.json", "--write", "-q"), ("fixed", "fixed.changes.json"), UNDONE
@@ -70,6 +73,7 @@ STEP = int(os.environ.get("CVCOTEACH_FAULTS_STEP", "40"))
 """Every so many operations of a command there is a fault; `make faults` takes every one, in an hour or two."""
 BEFORE = {
     "retrain": ("find-issues",),
+    "recheck": ("find-issues",),
     "predict": ("find-issues", "retrain"),
     "export": ("find-issues", "retrain"),
     "apply": ("on features",),

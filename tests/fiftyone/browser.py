@@ -58,6 +58,11 @@ def page_at(address: str) -> Iterator[Any]:
         context.route(ELSEWHERE, lambda route: route.abort())
         page = context.new_page()
         page.add_init_script("window.addEventListener('error', e => (window.__errors ||= []).push(String(e.message)))")
+        page.add_locator_handler(  # a promotion comes a moment after the page and covers the panel
+            page.get_by_role("button", name="Dismiss"),
+            lambda button: button.evaluate("it => it.click()"),
+            no_wait_after=True,
+        )
         page.goto(address)
         try:
             yield page

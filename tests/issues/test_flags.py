@@ -155,3 +155,11 @@ def test_classes_of_up_to_three_labels_are_beyond_judgment() -> None:
     labels = np.r_[np.zeros(100, np.int64), [1, 1, 1, 2, 2, 2, 2]]
     flags = FlagRule().flags(np.r_[np.full(100, 0.01), np.full(7, 0.95)], labels)
     assert flags[100:].tolist() == [False] * 3 + [True] * 4
+
+
+@pytest.mark.parametrize("rule", [FlagRule(), FlagRule("precision"), FlagRule("recall"), FlagRule("f1", 0.35)])
+def test_a_rule_is_known_by_its_name(rule: FlagRule) -> None:
+    assert FlagRule.named(str(rule)) == rule
+    for name in ("bogus", "probability x", "probability 2"):
+        with pytest.raises(InputError):
+            FlagRule.named(name)

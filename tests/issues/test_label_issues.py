@@ -301,3 +301,12 @@ def test_splits_survive_saving(tmp_path):
     assert (loaded.splits == splits).all()
     assert loaded.by_split().equals(issues.by_split())
     assert posterior_issues(labels, probs).by_split().empty
+
+
+def test_a_subset_keeps_its_copies_and_what_contradicts_among_them():
+    found = replace(issues_of([0, 0, 1, 0, 1], [0.9] * 5, [0] * 5), duplicate_of=np.array([-1, 0, 0, -1, 3]))
+    part = found.subset(np.array([1, 2, 4]))
+    assert part.duplicate_of.tolist() == [-1, 0, -1]
+    assert part.contradiction.tolist() == [True, True, False]
+    assert part.noise_ratio == pytest.approx(0.1)
+    assert found.subset(np.array([4, 1])).duplicate_of.tolist() == [-1, -1]

@@ -15,6 +15,8 @@ from cvcoteach import label_issues
 from cvcoteach._validation import InputError
 from cvcoteach.cli.main import main
 from cvcoteach.data.annotations import Annotations
+from cvcoteach.noise_model.consensus import seen_in_images
+from cvcoteach.noise_model.posterior import Posterior, fit_posterior
 from cvcoteach.pipeline.results import RunResults
 
 RIGHT = dict(zip("ann bob cy dan eve fay kim lea".split(), (0.98, 0.95, 0.9, 0.9, 0.85, 0.8, 0.5, 0.35), strict=True))
@@ -133,3 +135,25 @@ def test_a_run_lists_its_annotators_and_the_doubtful_consensus_first(
     assert "t.csv holds the labels of several annotators" in refused.stderr
     listed = CliRunner().invoke(main, ["apply", "t-issues", "--action", "list"])
     assert listed.exit_code == 0, listed.output
+
+
+def test_what_images_show_is_asked_of_some_of_them() -> None:
+    true, _ = annotated(300, 5, 2)
+    posterior = fit_posterior(true, seen(true, 5))
+    every, some = seen_in_images(posterior, np.arange(300)), np.array([7, 3, 250])
+    np.testing.assert_array_equal(seen_in_images(posterior, some), every[some])
+    np.testing.assert_allclose(every.sum(axis=1), 1)
+
+
+def test_of_many_classes_crowdlab_gets_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    true, labels = annotated(400, 40, 3)
+    asked: list[int] = []
+
+    def some(posterior: Posterior, which: np.ndarray) -> np.ndarray:
+        asked.append(len(which))
+        return seen_in_images(posterior, which)
+
+    monkeypatch.setattr("cvcoteach.pipeline.annotators._MOST_CELLS", 4000)
+    monkeypatch.setattr("cvcoteach.pipeline.annotators.seen_in_images", some)
+    assert label_issues(labels, seen(true, 40)).annotators is not None
+    assert asked == [100]

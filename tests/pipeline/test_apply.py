@@ -143,6 +143,8 @@ def test_no_class_loses_all_its_images_unless_that_is_meant(run: RunResults, tmp
         plan(run.folder, ApplySettings("reviews", corrections=file))
     planned = plan(run.folder, ApplySettings("reviews", corrections=file, allow_empty_classes=True))
     assert planned.summary["n_excluded"] == len(rows)
+    listed = plan(run.folder, ApplySettings("list", min_probability=1.0, corrections=file))
+    assert "the class 'bar' would lose all its images." in listed.notes, "a list changes nothing"
 
 
 def test_what_was_changed_since_the_run_is_left_alone(run: RunResults, tmp_path: Path) -> None:

@@ -119,3 +119,13 @@ def test_drawings_are_told_from_photographs(photos: Path) -> None:
     for file in photos.rglob("*.png"):
         file.write_bytes(b"no image")
     assert brightness_levels(read_source(photos)) == 256
+
+
+def test_the_time_of_a_second_view_leaves_out_what_is_held_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, int]] = []
+    monkeypatch.setattr(automatic, "TorchTrainer", lambda *args, **options: None)
+    monkeypatch.setattr(automatic, "seconds_to_train", lambda trainer, folds, n: asked.append((folds, n)))
+    data = read_source(photos)
+    held = replace(data, splits=np.where(np.arange(len(data)) % 4 == 0, "test", "train"))
+    automatic._seconds_from_scratch(held, Settings(), Machine())
+    assert [n for _, n in asked] == [int((held.splits == "train").sum())]

@@ -275,3 +275,18 @@ def test_the_flags_of_a_run_come_back_from_its_probabilities(tmp_path: Path, fak
     flags = find_label_issues(run.labels, run.pred_probs, filter_by="posterior", min_examples_per_class=0)
     np.testing.assert_array_equal(flags, run.issues().is_label_issue)
     np.testing.assert_array_equal(label_issues(run.labels, run.pred_probs).is_label_issue, flags)
+
+
+def test_a_table_of_an_earlier_build_is_nobodys_work(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    results = find_issues(source, tmp_path / "run", QUICK)
+    file = tmp_path / "run" / "issues.csv"
+    assert results.has_written_table()
+    table = results.table().drop(columns=["near_copy_of", "overlap"])
+    table.to_csv(file, index=False, float_format="%.6f")
+    assert results.has_written_table()
+    table.assign(given_label="x").to_csv(file, index=False, float_format="%.6f")
+    assert not results.has_written_table()
+    table.assign(remark="seen").to_csv(file, index=False, float_format="%.6f")
+    assert not results.has_written_table()

@@ -192,3 +192,16 @@ def test_several_trainers_are_views_of_the_same_images() -> None:
     np.testing.assert_array_equal(mask, both.is_label_issue)
     with pytest.raises(InputError, match="trainer is an empty list"):
         label_issues(GIVEN, trainer=[], progress=False)
+
+
+def test_thousands_of_classes_have_one_model_of_the_noise_for_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("fitted by split")
+
+    monkeypatch.setattr("cvcoteach.pipeline.in_memory.fit_by_split", never)
+    k = 2100
+    labels = np.arange(2 * k) % k
+    probs = np.full((2 * k, k), 0.2 / k, np.float32)
+    probs[np.arange(2 * k), labels] += 0.8
+    issues = label_issues(labels, probs, splits=np.where(np.arange(2 * k) < k, "train", "test"))
+    assert issues.by_split()["split"].tolist() == ["train", "test"]

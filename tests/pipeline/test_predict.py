@@ -62,3 +62,24 @@ def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
         read_unlabelled(tmp_path)
     with pytest.raises(InputError, match="does not exist; it takes a folder of images"):
         read_unlabelled(tmp_path / "nowhere")
+
+
+def test_all_splits_are_predicted_with_and_without_their_labels(classifier: Model, tmp_path: Path) -> None:
+    images, true, _ = dataset(9, 0.0)
+    labels = np.array(CLASSES)[true]
+    parts = {
+        "train_images": images[:5],
+        "train_labels": labels[:5],
+        "test_images": images[5:],
+        "test_labels": labels[5:],
+    }
+    np.savez(tmp_path / "d.npz", **parts)
+    table = predict(tmp_path / "model", tmp_path / "d.npz", tmp_path / "p.csv", MACHINE).table
+    without = predict(tmp_path / "model", tmp_path / "d.npz", tmp_path / "q.csv", MACHINE, ignore_labels=True).table
+    assert without.path.tolist() == table.path.tolist()
+    assert len(without) == 9
+    assert (without.probability == table.probability).all()
+    one = {"split": "test", "ignore_labels": True}
+    assert len(predict(tmp_path / "model", tmp_path / "d.npz", tmp_path / "r.csv", MACHINE, **one).table) == 4
+    source = read_unlabelled(tmp_path / "d.npz")
+    assert source.description == "9 images (train 5, test 4) without labels, d.npz"

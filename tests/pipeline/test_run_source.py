@@ -93,3 +93,13 @@ def test_a_record_without_a_source_is_damaged(tmp_path: Path) -> None:
 
 def test_paths_are_relative_to_the_folder_of_a_table(tmp_path: Path) -> None:
     assert root_of(str(tmp_path)) == root_of(str(tmp_path / "labels.csv")) == tmp_path
+
+
+def test_what_the_run_was_told_counts_where_its_images_have_moved_to_as_far_as_it_is_taken(tmp_path: Path) -> None:
+    reading = {"path_column": "p", "split_column": "part", "annotator_column": "who", "cache_dir": "cache"}
+    record = {"source": str(tmp_path / "a.csv"), "reading": reading}
+    (tmp_path / "moved.csv").write_text("p,label,part,who\n")
+    moved = as_in_run(tmp_path, record, tmp_path / "moved.csv", Choices(split_column="other"))
+    assert moved == Choices("p", split_column="other", annotator_column="who", cache_dir=Path("cache"))
+    class_folders(tmp_path / "shapes", n=6)
+    assert as_in_run(tmp_path, record, tmp_path / "shapes") == Choices(cache_dir=Path("cache"))

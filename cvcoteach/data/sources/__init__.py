@@ -7,6 +7,7 @@ from cvcoteach.data.sources.hugging_face import read_dataset as read_dataset
 from cvcoteach.data.sources.npz import check_images as check_images
 from cvcoteach.data.sources.npz import open_npz as open_npz
 from cvcoteach.data.sources.registry import FORMATS as FORMATS
+from cvcoteach.data.sources.registry import as_far_as_taken as as_far_as_taken
 from cvcoteach.data.sources.registry import columns_of as columns_of
 from cvcoteach.data.sources.registry import has_labels as has_labels
 from cvcoteach.data.sources.registry import read_source as read_source

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.table import Table
+from cvcoteach.data.sources.columns import Table
 
 Batches = Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
 """Yields some columns of a table, in pieces."""

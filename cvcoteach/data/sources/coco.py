@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.json_file import beside, content_of, json_format, table_of
 from cvcoteach.data.sources.source import Choices
-from cvcoteach.data.sources.table import Table
 
 
 def _is_coco(content: Any) -> bool:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.json_file import beside, table_of
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 _ROOT = "annotations"
 _HEAD = 4096

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.json_file import content_of, table_of
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 
 def is_datumaro(content: Any) -> bool:

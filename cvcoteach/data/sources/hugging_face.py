@@ -14,9 +14,10 @@ import pyarrow as pa
 from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.arrow import arrow_table
+from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.joined import in_order, read_splits
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
-from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._validation import InputError, lookalikes, order_names
-from cvcoteach.data.sources.source import Source, UnlabelledError, count
+from cvcoteach.data.annotations import Annotations
+from cvcoteach.data.sources.source import Source, UnlabelledError, count, printable_name
 from cvcoteach.data.splits import split_order
 
 
@@ -41,6 +42,14 @@ def read_splits(names: Sequence[str], read: Callable[[str], Source]) -> Source:
     return source.noted(*notes)
 
 
+def joined_unlabelled(parts: Mapping[str, Source]) -> Source:
+    """Return the images of all splits without their labels; arguments and errors as of `joined`."""
+    sizes = ", ".join(f"{name} {len(source):,}" for name, source in parts.items())
+    source = joined(parts)
+    said = f"{count(len(source), 'image')} ({sizes}) without labels, {printable_name(source.location)}"
+    return replace(source, description=said)
+
+
 def joined(parts: Mapping[str, Source]) -> Source:
     """Return the images of all splits, in their order, with the classes of any of them.
 
@@ -65,6 +74,10 @@ def joined(parts: Mapping[str, Source]) -> Source:
         raise InputError(
             f"the splits of {first.location.name} hold images of different sizes ({sizes}); --split reads one of them."
         )
+    annotations = _annotations(sources, names)
+    rest = first.description.split(", ", 2)[-1].removesuffix(f"/{next(iter(parts))}")
+    if first.annotations is not None and annotations is not None:
+        rest = rest.replace(first.annotations.described(), annotations.described(), 1)
     has_files = any(source.file_names is not None for source in sources)
     notes = dict.fromkeys(note for source in sources for note in source.notes)
     return replace(
@@ -74,18 +87,18 @@ def joined(parts: Mapping[str, Source]) -> Source:
         class_names=names,
         array=np.concatenate(arrays) if arrays else None,
         notes=(*notes, *[note for note in lookalikes(names) if note not in notes]),
-        description=describe_splits({name: len(source) for name, source in parts.items()}, len(names), first),
+        description=describe_splits({name: len(source) for name, source in parts.items()}, len(names), rest),
         file_names=tuple([name for each in sources for name in each.file_names or each.paths]) if has_files else None,
         **_groups(sources),
+        annotations=annotations,
         other_columns=None,
         splits=np.repeat(list(parts), [len(source) for source in sources]),
     )
 
 
-def describe_splits(sizes: Mapping[str, int], n_classes: int, first: Source) -> str:
-    """Return what was understood: "70 images (train 60, test 10), 3 classes, …", the rest being that of the first."""
+def describe_splits(sizes: Mapping[str, int], n_classes: int, rest: str) -> str:
+    """Return what was understood: "70 images (train 60, test 10), 3 classes, …", with the rest at the end."""
     each = ", ".join(f"{name} {n:,}" for name, n in sizes.items())
-    rest = first.description.split(", ", 2)[-1].removesuffix(f"/{next(iter(sizes))}")
     return f"{count(sum(sizes.values()), 'image')} ({each}), {count(n_classes, 'class', 'classes')}, {rest}"
 
 
@@ -93,6 +106,19 @@ def _named(path: str, split: str) -> str:
     """Return the name of an image; a number of a row says of which split."""
     file, mark, row = path.rpartition("#")
     return f"{file}#{split}/{row}" if mark and row.isdigit() else path
+
+
+def _annotations(sources: Sequence[Source], class_names: Sequence[str]) -> Annotations | None:
+    """Return what annotators said of all images; those of one name are the same annotator in each split."""
+    if any(source.annotations is None for source in sources):
+        return None
+    number = {name: k for k, name in enumerate(class_names)}
+    parts = [
+        source.annotations.relabelled(np.array([number[name] for name in source.class_names], np.int64))
+        for source in sources
+        if source.annotations is not None
+    ]
+    return Annotations.of_parts(parts)
 
 
 def _groups(sources: Sequence[Source]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.paths import folders_beside
 from cvcoteach.data.sources.records import frame_table
 from cvcoteach.data.sources.source import Choices, Format, Source, count
-from cvcoteach.data.sources.table import Table, read_table, read_table_unlabelled
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 _TAKES = frozenset(["path_pattern", "label_column"])
 

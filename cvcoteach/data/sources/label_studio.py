@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pandas as pd
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.json_file import beside, content_of, json_format, table_of
 from cvcoteach.data.sources.records import frame_table
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, count
-from cvcoteach.data.sources.table import Table
 
 
 def _is_label_studio(content: Any) -> bool:

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.arrow import arrow_table
+from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import Choices, Format, Source
-from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
 
 SUFFIXES = frozenset([".parquet", ".pq"])

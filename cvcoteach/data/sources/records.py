@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Format
-from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 
 LIST_SUFFIXES = frozenset([".txt", ".lst"])
 LINES_SUFFIXES = frozenset([".jsonl", ".ndjson"])

@@ -28,7 +28,7 @@ from cvcoteach.data.sources import (
     tfrecord,
     webdataset,
 )
-from cvcoteach.data.sources.joined import in_order, read_splits
+from cvcoteach.data.sources.joined import in_order, joined_unlabelled, read_splits
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
 from cvcoteach.data.sources.remote import at_hand
@@ -163,7 +163,11 @@ def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Sourc
     """
     choices = choices or Choices()
     location = _located(source, "a folder of images, one image, a table or an .npz", choices.cache_dir)
-    return _format_of(location, choices).read_unlabelled(location, choices)
+    kind = _format_of(location, choices)
+    names = in_order(kind.splits(location, choices)) if choices.split is None else []
+    if len(names) < 2 or kind is folder.FORMAT:  # of a folder all images are read, at any depth
+        return kind.read_unlabelled(location, choices)
+    return joined_unlabelled({name: kind.read_unlabelled(location, replace(choices, split=name)) for name in names})
 
 
 def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
@@ -171,6 +175,17 @@ def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
     choices = choices or Choices()
     location = _located(source, "a folder of images, one image, a table or an .npz", choices.cache_dir)
     return _format_of(location, choices).has_labels(location, choices)
+
+
+def as_far_as_taken(location: Path, choices: Choices, named: Choices) -> Choices:
+    """Return the choices that mean something to what lies at a path now; without what they say of places.
+
+    named: What the user says of it, such as its format.
+    """
+    kind = _format_of(location, Choices(format=named.format or choices.format)) if location.exists() else None
+    taken = frozenset() if kind is None else kind.takes
+    kept = {name: value for name, value in vars(choices).items() if name in taken}
+    return Choices(**kept, format=choices.format, cache_dir=choices.cache_dir)
 
 
 def columns_of(source: str | Path) -> tuple[str, ...] | None:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import BoolArray, InputError, IntArray, near
+from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.sources.annotated import Annotated, all_named, by_columns, by_rows
+from cvcoteach.data.sources.columns import (
+    PATH_COLUMNS,
+    Table,
+    annotators_of,
+    check_columns,
+    find_label_column,
+    find_path_column,
+    find_split_column,
+    of_split,
+    others_of,
+    plain,
+    say_which,
+    split_columns,
+    splits_in,
+)
 from cvcoteach.data.sources.joined import describe_splits
 from cvcoteach.data.sources.labels import (
     describe,
@@ -20,60 +34,19 @@ from cvcoteach.data.sources.labels import (
     named_values,
     one_hot,
     refuse_several_labels,
-    split_names,
     unknown_values,
 )
-from cvcoteach.data.sources.paths import Found, find_files, names_files, note_on_repeats
+from cvcoteach.data.sources.paths import Found, find_files, note_on_repeats
 from cvcoteach.data.sources.source import (
-    SPLIT_WORDS,
     Choices,
     Source,
     UnlabelledError,
     count,
     printable_name,
-    spread,
     unlabelled,
 )
 from cvcoteach.data.sources.unpacked import unpack
-from cvcoteach.data.splits import Names, is_train, rows_by_split
-
-PATH_COLUMNS = frozenset(
-    ["path", "filepath", "file_path", "file", "filename", "file_name", "image", "image_path", "image_file", "img_path"]
-)
-LABEL_COLUMNS = frozenset(["label", "labels", "given_label", "class", "class_name", "target", "category"])
-
-SPLIT_COLUMNS = frozenset(["split", "splits", "subset", "partition", "fold"])
-"""Columns that say to which part of a dataset an image belongs."""
-
-OF_TABLES = frozenset(
-    "path_column label_column path_pattern group_column split_column split annotator_column annotator_columns".split()
-)
-"""The fields of `Choices` that mean something to a table."""
-
-_LOOKED_AT = 1000
-"""Rows of a table in which a column is looked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """A table file, whatever its format."""
-
-    file: Path
-    columns: Mapping[str, bool]
-    """Each column, and whether it holds text."""
-    load: Callable[..., pd.DataFrame]
-    """(columns, most=None) -> these columns, of all rows or of the first `most`."""
-    words_are_missing: bool = False
-    """Whether words such as NA stand for a missing value."""
-    notes: tuple[str, ...] = ()
-    images: Mapping[str, Callable[[], Iterator[bytes]]] = field(default_factory=dict)
-    """Columns that hold encoded images, and what gives them, row by row."""
-    stamp: str = ""
-    """What tells whether these have changed."""
-    part: str = ""
-    """Which part of the file it is, where the file holds several tables."""
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names of the classes 0, 1, … of a column, where the file holds them."""
+from cvcoteach.data.splits import rows_by_split
 
 
 def read_table(table: Table, choices: Choices) -> Source:
@@ -84,16 +57,16 @@ def read_table(table: Table, choices: Choices) -> Source:
             point nowhere.
     """
     name = table.file.name
-    _check_columns(table, choices)
-    path_column = choices.path_column or _find_path_column(table, choices)
+    check_columns(table, choices)
+    path_column = choices.path_column or find_path_column(table, choices)
     label_column = choices.label_column
     if label_column is None and choices.annotator_columns is None:
-        label_column = _find_label_column(table, path_column, choices)
-    split_column, together = _find_split_column(table, path_column, label_column, choices)
+        label_column = find_label_column(table, path_column, choices)
+    split_column, together = find_split_column(table, path_column, label_column, choices)
     also = [column for column in (choices.group_column, split_column, choices.annotator_column) if column is not None]
     by_annotator: Annotated | None = None
     if choices.annotator_columns is not None:
-        columns = _annotators_of(table, choices)
+        columns = annotators_of(table, choices)
         frame = table.load([*_unless_images(table, path_column), *columns, *also])
         by_annotator = by_columns(
             all_named(frame[columns], table.class_names), columns, name, words=table.words_are_missing
@@ -103,15 +76,15 @@ def read_table(table: Table, choices: Choices) -> Source:
         values.iloc[by_annotator.rows] = np.array(found.class_names, dtype=object)[found.labels]
         where, said = f"labels of {name}", f"columns {path_column} and, by annotator, {', '.join(columns)} of {name}"
     elif label_column is None:
-        others = _others(table, path_column, choices)
-        parts = _splits(table, others)
+        others = others_of(table, path_column, choices)
+        parts = split_columns(table, others)
         columns = [column for column in others if column not in parts]
         frame = table.load([*_unless_images(table, path_column), *columns, *also])
         hot = frame[columns].to_numpy()
         encoded_as = one_hot(columns, hot)
         if encoded_as is None:
             refuse_several_labels(hot, f"the columns {columns[0]} to {columns[-1]} of {name}")
-            raise InputError(_say_which(table, "--label-column", "given labels"))
+            raise InputError(say_which(table, "--label-column", "given labels"))
         values = pd.Series(np.array(columns, dtype=object)[encoded_as])
         where, said = f"labels of {name}", f"columns {path_column} and, one-hot, {', '.join(columns)} of {name}"
     else:
@@ -127,9 +100,9 @@ def read_table(table: Table, choices: Choices) -> Source:
     unknown, wanted = unknown_values(values, names), np.ones(len(frame), np.bool_)
     if by_annotator is not None:
         wanted = np.isin(np.arange(len(frame)), by_annotator.rows)
-    splits = None if split_column is None else _splits_in(table, split_column, frame)
+    splits = None if split_column is None else splits_in(table, split_column, frame)
     if choices.split is not None and splits is not None:
-        wanted &= _of_split(splits, choices.split, f"{name}, column {split_column!r},")
+        wanted &= of_split(splits, choices.split, f"{name}, column {split_column!r},")
         unknown, splits = unknown & wanted, None
     unlabelled_rows: tuple[str, ...] = ()
     known = np.flatnonzero(wanted & ~unknown)
@@ -152,18 +125,16 @@ def read_table(table: Table, choices: Choices) -> Source:
         encoded.labels,
         encoded.class_names,
         notes=(*table.notes, *unlabelled_rows, *notes, *encoded.notes),
-        description=describe(len(paths), len(encoded.class_names), said),
         file_names=files,
     )
     if choices.group_column is not None:
         where = f"groups in the column {choices.group_column!r} of {name}"
         groups = group_codes(frame[choices.group_column], where, words_are_missing=table.words_are_missing)
         source = replace(source, groups=groups.codes, group_names=groups.names)
-    elif others := [name for name in _others(table, path_column, choices) if name != label_column and label_column]:
+    elif others := [name for name in others_of(table, path_column, choices) if name != label_column and label_column]:
         source = replace(source, other_columns=partial(_rest, table, others, known))
-    if splits is not None and len(sizes := rows_by_split(splits)) > 1:
-        told = describe_splits({each: len(rows) for each, rows in sizes.items()}, len(encoded.class_names), source)
-        source = replace(source, splits=splits, description=f"{told}, splits in the column {split_column}")
+    if splits is not None and len(np.unique(splits)) > 1:
+        source, said = replace(source, splits=splits), f"{said}, splits in the column {split_column}"
     if together is not None:
         source = replace(source, notes=(*source.notes, together))
     if choices.annotator_column is not None:
@@ -171,8 +142,20 @@ def read_table(table: Table, choices: Choices) -> Source:
         by_annotator = by_rows(source.paths, named, who, name, words=table.words_are_missing)
         source = source.subset(by_annotator.rows)
     if by_annotator is not None:
-        return _with_annotations(source, by_annotator, known)
-    return replace(source, notes=(*source.notes, *note_on_repeats(source)))
+        source = _with_annotations(source, by_annotator, known)
+    else:
+        source = replace(source, notes=(*source.notes, *note_on_repeats(source)))
+    return replace(source, description=_described(source, said))
+
+
+def _described(source: Source, said: str) -> str:
+    """Return what was understood of a source, in one line. said: its columns."""
+    if source.annotations is not None:
+        said = f"{source.annotations.described()}, {said}"
+    if source.splits is None:
+        return describe(len(source), len(source.class_names), said)
+    sizes = {name: len(rows) for name, rows in rows_by_split(source.splits).items()}
+    return describe_splits(sizes, len(source.class_names), said)
 
 
 def _with_annotations(source: Source, found: Annotated, rows: IntArray) -> Source:
@@ -181,34 +164,13 @@ def _with_annotations(source: Source, found: Annotated, rows: IntArray) -> Sourc
     if len(source) < annotations.n_images:  # of one split
         kept = np.flatnonzero(np.isin(found.rows, rows))
         annotations, labels = annotations.subset(kept), labels[kept]
-    n, k = len(source), len(found.encoded.class_names)
-    said = f"{count(len(annotations.annotators), 'annotator')}, {source.description.split(', ', 2)[-1]}"
     return replace(
         source,
         labels=labels,
         class_names=found.encoded.class_names,
         annotations=annotations,
         notes=tuple(dict.fromkeys((*source.notes, *found.notes))),
-        description=describe(n, k, f"{count(len(annotations.label), 'label')} by {said}"),
     )
-
-
-def _annotators_of(table: Table, choices: Choices) -> list[str]:
-    """Return the columns of annotators that were named. Raises InputError for fewer than two, and for others."""
-    columns = [column.strip() for column in str(choices.annotator_columns).split(",")]
-    for column in columns:
-        if column not in table.columns:
-            raise InputError(
-                f"{table.file.name} has no column {column!r} (--annotator-columns); {near(column, table.columns)}"
-            )
-    if len(set(columns)) < 2:
-        raise InputError(f"--annotator-columns is {choices.annotator_columns!r}; it takes two columns or more: a,b,c.")
-    if choices.annotator_column is not None:
-        raise InputError(
-            "--annotator-column and --annotator-columns are both given; the first is for a row per image and "
-            "annotator, the second for a column per annotator."
-        )
-    return columns
 
 
 def _rest(table: Table, columns: Sequence[str], rows: IntArray) -> pd.DataFrame:
@@ -240,8 +202,8 @@ def _images_of(table: Table, column: str, frame: pd.DataFrame, choices: Choices,
 
 def read_table_unlabelled(table: Table, choices: Choices) -> Source:
     """Return the images of a table: the column that is named, else one of a usual name, else the first."""
-    _check_columns(table, choices)
-    usual = [column for column in table.columns if _plain(column) in PATH_COLUMNS and column not in table.images]
+    check_columns(table, choices)
+    usual = [column for column in table.columns if plain(column) in PATH_COLUMNS and column not in table.images]
     path_column = choices.path_column or [*table.images, *usual, *table.columns][0]
     if path_column in table.images:
         inside = unpack(table.file, table.stamp, table.images[path_column], choices, f"{table.part} {path_column}")
@@ -258,130 +220,3 @@ def read_table_unlabelled(table: Table, choices: Choices) -> Source:
 def table_has_labels(table: Table, choices: Choices) -> bool:
     """Return whether a column beside that of the paths may hold labels."""
     return choices.label_column is not None or len(table.columns) > 1
-
-
-# -- columns --
-
-
-def _check_columns(table: Table, choices: Choices) -> None:
-    for option, column in (
-        ("--path-column", choices.path_column),
-        ("--label-column", choices.label_column),
-        ("--group-column", choices.group_column),
-        ("--split-column", choices.split_column),
-        ("--annotator-column", choices.annotator_column),
-    ):
-        if column is not None and column not in table.columns:
-            raise InputError(f"{table.file.name} has no column {column!r} ({option}); {near(column, table.columns)}")
-
-
-def _plain(column: str) -> str:
-    return column.strip().casefold()
-
-
-def _say_which(table: Table, option: str, what: str) -> str:
-    return (
-        f"{table.file.name} has the columns {', '.join(table.columns)}; say with {option} which one holds the {what}."
-    )
-
-
-def _named_columns(choices: Choices) -> tuple[str, ...]:
-    """Return the columns that were named as something other than paths and labels."""
-    named = (choices.group_column, choices.split_column, choices.annotator_column)
-    several = [] if choices.annotator_columns is None else choices.annotator_columns.split(",")
-    return (*[name for name in named if name is not None], *[name.strip() for name in several])
-
-
-def _find_path_column(table: Table, choices: Choices) -> str:
-    if len(table.images) == 1:
-        return next(iter(table.images))
-    if table.images:
-        raise InputError(_say_which(table, "--path-column", "images"))
-    taken = (choices.label_column, *_named_columns(choices))
-    texts = [column for column, text in table.columns.items() if text and column not in taken]
-    usual = [column for column in texts if _plain(column) in PATH_COLUMNS]
-    # a value for each usual name may be enough; files are looked at all the same, which tell more than a name
-    frame = table.load(texts, _LOOKED_AT) if texts else pd.DataFrame()
-    rows = spread(len(frame), 20)
-    existing = [column for column in texts if names_files(table.file, [str(path) for path in frame[column].iloc[rows]])]
-    for choice in ([column for column in usual if column in existing], existing, usual):
-        if len(choice) == 1:
-            return choice[0]
-    raise InputError(_say_which(table, "--path-column", "image paths"))
-
-
-def _others(table: Table, path_column: str, choices: Choices) -> list[str]:
-    """Return the columns that may hold labels; pandas writes its index into one without a name."""
-    taken = (path_column, *_named_columns(choices), *table.images)
-    return [column for column in table.columns if column not in taken and _plain(column) not in ("", "unnamed: 0")]
-
-
-def _find_label_column(table: Table, path_column: str, choices: Choices) -> str | None:
-    """Return the label column; None where there may be one per class. Raises InputError where it is not clear."""
-    others = _others(table, path_column, choices)
-    usual = [column for column in others if _plain(column) in LABEL_COLUMNS]
-    # exports of a reviewed dataset have the label of now beside the one that was given
-    of_now = [column for column in usual if _plain(column) != "given_label"]
-    of_fiftyone = [column for column in others if column.endswith(".label")]
-    named = [column for column in others if column in table.class_names]
-    for choice in (usual, of_now, named, others, [] if usual else of_fiftyone):
-        if len(choice) == 1:
-            return choice[0]
-    if len(others) > 1 and not usual:
-        parts = _splits(table, others)
-        rest = [column for column in others if column not in parts]
-        return rest[0] if len(rest) == 1 else None
-    raise InputError(_say_which(table, "--label-column", "given labels"))
-
-
-def _splits(table: Table, columns: Sequence[str]) -> list[str]:
-    """Return the columns that say train or test, by their name or by all of their values."""
-    found = [column for column in columns if _plain(column) in SPLIT_COLUMNS]
-    texts = [column for column in columns if table.columns[column] and column not in found]
-    frame = table.load(texts, _LOOKED_AT) if texts else pd.DataFrame()
-    return found + [
-        column for column in texts if len(frame) and frame[column].astype(str).str.lower().isin(SPLIT_WORDS).all()
-    ]
-
-
-def _find_split_column(
-    table: Table, path_column: str, label_column: str | None, choices: Choices
-) -> tuple[str | None, str | None]:
-    """Return the column of splits, and a note where one names parts of another kind, such as numbered folds.
-
-    A column that is not named counts where it says nothing but train, test and the like, and train among them.
-    """
-    if choices.split_column is not None:
-        return choices.split_column, None
-    others = [column for column in _others(table, path_column, choices) if column != label_column]
-    found = _splits(table, others)
-    for column in found:
-        values = table.load([column])[column].dropna().astype(str).str.strip().str.lower()
-        values = values[values != ""]
-        if len(values) and values.isin(SPLIT_WORDS).all() and values.map(is_train).any():
-            return column, None
-    if choices.split is not None:
-        raise InputError(
-            f"--split is {choices.split!r}, but no column of {table.file.name} says of which split an image is; "
-            "--split-column names it."
-        )
-    if not found or label_column is None:
-        return None, None
-    return None, (
-        f"the column {found[0]!r} of {table.file.name} names parts of a dataset; images of all parts are judged "
-        f"together (--split-column {found[0]} keeps them apart)."
-    )
-
-
-def _splits_in(table: Table, column: str, frame: pd.DataFrame) -> Names:
-    where = f"splits in the column {column!r} of {table.file.name}"
-    return split_names(frame[column], where, words_are_missing=table.words_are_missing)
-
-
-def _of_split(splits: Names, wanted: str, where: str) -> BoolArray:
-    """Return which images (n,) are of a split. Raises InputError where none is."""
-    found: BoolArray = np.char.lower(splits) == wanted.lower()
-    if not found.any():
-        names = ", ".join(np.unique(splits).tolist())
-        raise InputError(f"--split is {wanted!r}, but {where} holds the splits {names}.")
-    return found

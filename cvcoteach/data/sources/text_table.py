@@ -15,8 +15,9 @@ from pyarrow import csv
 
 from cvcoteach._csv import is_ours, unescaped_values
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source
-from cvcoteach.data.sources.table import OF_TABLES, Table, read_table, read_table_unlabelled, table_has_labels
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 
 SUFFIXES = frozenset([".csv", ".tsv"])
 _BLOCK = 2**20

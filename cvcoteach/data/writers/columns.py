@@ -14,8 +14,8 @@ import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray, is_whole, whole_name
 from cvcoteach.data.sources import Choices, Source
+from cvcoteach.data.sources.columns import LABEL_COLUMNS
 from cvcoteach.data.sources.source import printable_name
-from cvcoteach.data.sources.table import LABEL_COLUMNS
 from cvcoteach.data.writers.copy import Copy
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import fiftyone.operators as foo
 
+from cvcoteach._validation import IntArray
 from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.app.progress import errors_in_words
-from cvcoteach.fiftyone.app.reviewing import announce
+from cvcoteach.fiftyone.app.reviewing import announce, ask_before_emptying, check_emptied
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import bulk, corrections
 
@@ -38,6 +39,8 @@ class AcceptProbable(foo.Operator):
             return
         if len(rows):
             form.note(bulk.in_words(results, rows))
+            ids = _ids(results, rows)
+            ask_before_emptying(form, ctx, bulk.emptied(ctx.dataset, results, ids, bulk.SUGGESTED))
         else:
             form.refuse("no flagged label in this view that nobody has reviewed has a suggestion so probable.")
 
@@ -47,10 +50,15 @@ class AcceptProbable(foo.Operator):
         dataset = dataset_of(ctx)
         results = runs.load(dataset, ctx.params.get("brain_key"))
         rows = bulk.probable_rows(_where(ctx), results, _least(ctx))
-        ids = [sample_id.decode() for sample_id in results.ids[rows]]
+        ids = _ids(results, rows)
+        check_emptied(ctx, bulk.emptied(dataset, results, ids, bulk.SUGGESTED))
         done = corrections.accept_suggestions(dataset, ids, results.key, who=ctx.user_id)
         announce(ctx, done)
         return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
+
+
+def _ids(results: runs.FindLabelIssuesResults, rows: IntArray) -> list[str]:
+    return [sample_id.decode() for sample_id in results.ids[rows]]
 
 
 def _where(ctx: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which of several runs is being worked on: chosen in the grid's panel, valid for the open sample and its keys too."""
+"""What was chosen in the grid's panel, valid for the open sample and its keys too: the run, and how much is blind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from cvcoteach.fiftyone.app.forms import dataset_of
 from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.work.blind import SHARES
 
 _STORE = "cvcoteach_label_issues"
-_KEY = "brain_key"
+_KEY, _BLIND = "brain_key", "blind_share"
 
 
 def chosen_run(ctx: Any) -> str | None:
@@ -26,3 +27,14 @@ def chosen_run(ctx: Any) -> str | None:
 def choose(ctx: Any, key: str) -> None:
     """Work on the run `key` from now on."""
     ctx.store(_STORE).set(_KEY, key)
+
+
+def blind_share(ctx: Any) -> float:
+    """Return the share of the review queue that is shown without our suggestion, in [0, 1)."""
+    share = float(ctx.store(_STORE).get(_BLIND) or 0)
+    return share if share in SHARES else 0.0
+
+
+def choose_blind_share(ctx: Any, share: float) -> None:
+    """Show this share without our suggestion from now on."""
+    ctx.store(_STORE).set(_BLIND, share)

@@ -125,11 +125,17 @@ def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
     return results
 
 
+def choose_engine(form: Form) -> None:
+    """Ask whether one process computes, or Ray on all GPUs of the machine, or of the cluster that RAY_ADDRESS names."""
+    names = {"serial": "one process", "ray": "Ray: all GPUs of the machine, or the cluster that RAY_ADDRESS names"}
+    form.choice("engine", names, "What computes", default="serial")
+
+
 def choose_label_field(form: Form, ctx: Any) -> str | None:
     """Add a dropdown of all label fields, including those that cannot be checked: choosing one of these says why."""
     usable = label_fields(ctx.dataset)
     schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
-    ours = {name for key in runs.keys(ctx.dataset) for name in Fields(key)}
+    ours = {name for key in runs.keys(ctx.dataset) for name in Fields(key).all}
     others = [
         name for name, field in schema.items()
         if name not in usable and name not in ours and issubclass(field.document_type, fo.Label)

@@ -37,6 +37,8 @@ class Action:
     icon: str
     on_click: Any
     """A method of the panel, or the URI of an operator."""
+    params: Mapping[str, Any] | None = None
+    """What the click sends."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,29 @@ def figures(panel: Any, name: str, shown: Sequence[Figure]) -> None:
         _markdown(row, f"tile_{number}", f"### {figure.value}\n\n{figure.what}{more}", tile)
 
 
-def buttons(panel: Any, name: str, actions: Sequence[Action], *, variant: str = "outlined") -> None:
-    """Add a row of buttons that fills the width."""
-    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(actions)}, minmax(0, 1fr))"))
+def buttons(
+    panel: Any, name: str, actions: Sequence[Action], *, variant: str = "outlined", columns: int | None = None
+) -> None:
+    """Add buttons that fill the width, `columns` a row; all in one row if None."""
+    n = columns or len(actions)
+    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({n}, minmax(0, 1fr))"))
     for action in actions:
-        button(row, action, variant=variant)
+        options = {} if action.params is None else {"params": dict(action.params)}
+        button(row, action, variant=variant, **options)
+
+
+def choices(panel: Any, name: str, actions: Sequence[Action], *, chosen: int) -> None:
+    """Add a row of buttons of which one, number `chosen`, is filled: the state that holds."""
+    row = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({len(actions)}, minmax(0, 1fr))"))
+    for number, action in enumerate(actions):
+        button(row, action, variant="contained" if number == chosen else "outlined", params=dict(action.params or {}))
 
 
 def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:
     """Add one button, as wide as its place."""
     style = {"button": {"sx": {"width": "100%", "minWidth": 0, "padding": "5px 4px", "& p": _ONE_LINE}}}
     panel.btn(
-        action.name, label=action.label, icon=action.icon, on_click=action.on_click, variant=variant,
+        action.name, label=action.label, icon=action.icon or None, on_click=action.on_click, variant=variant,
         componentsProps=style, **options,
     )  # fmt: skip
 

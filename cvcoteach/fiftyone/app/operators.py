@@ -15,7 +15,15 @@ from cvcoteach.fiftyone.app import retrain_form
 from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
 from cvcoteach.fiftyone.app.filters import FilterLabelIssues
-from cvcoteach.fiftyone.app.forms import Form, choose_key, choose_label_field, choose_run, dataset_of, filled
+from cvcoteach.fiftyone.app.forms import (
+    Form,
+    choose_engine,
+    choose_key,
+    choose_label_field,
+    choose_run,
+    dataset_of,
+    filled,
+)
 from cvcoteach.fiftyone.app.params import given
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
 from cvcoteach.fiftyone.app.report import ReportLabelIssues
@@ -123,6 +131,7 @@ class FindLabelIssuesOperator(_Long):
         form.inputs.int("rounds", label="Rounds (if empty, 3; 4 for INCV as published)", min=1, max=20, required=False)
         form.inputs.int("epochs", label="Epochs of each training (if empty, the preset's)", min=1, required=False)
         form.inputs.int("seed", label="Seed", default=0, min=0, required=False)
+        choose_engine(form)
         form.check(lambda: given(params, _SETTINGS), "number_problem")
 
     def execute(self, ctx: Any) -> Iterator[Any]:
@@ -142,6 +151,7 @@ class FindLabelIssuesOperator(_Long):
                 group_field=params.get("group_field") or None,
                 split_field=params.get("split_field") or None,
                 filter_by=params.get("filter_by") or None,
+                engine=params.get("engine") or None,
                 overwrite=bool(params.get("overwrite")),
                 watcher=watcher,
             )

@@ -10,20 +10,21 @@ import numpy as np
 
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app import charts, layout, texts
-from cvcoteach.fiftyone.app.chosen_run import choose, chosen_run
+from cvcoteach.fiftyone.app.chosen_run import blind_share, choose, chosen_run
 from cvcoteach.fiftyone.app.forms import dataset_of
 from cvcoteach.fiftyone.app.layout import Action
 from cvcoteach.fiftyone.app.operators import PANEL, PLUGIN
 from cvcoteach.fiftyone.app.panel_views import CHECKS, Views, errors_as_toasts, run_of
 from cvcoteach.fiftyone.app.progress import in_words
-from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, is_blind, review_and_move_on
+from cvcoteach.fiftyone.app.reviewing import DOORS, announce, apply_marks, review_and_move_on
 from cvcoteach.fiftyone.app.underway import under_way
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import ACCEPTED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
-from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work import blind, browse, bulk, corrections
 from cvcoteach.fiftyone.work.edits import catch_up
-from cvcoteach.fiftyone.work.figures import Headline, headline
+from cvcoteach.fiftyone.work.figures import headline
+from cvcoteach.fiftyone.work.unseen import unseen_in
 
 CARDS = 8
 LOOK_AGAIN = 2_000
@@ -186,16 +187,18 @@ class LabelIssuesPanel(Views):
         self._run_choice(panel, ctx, results)
         layout.title(panel, "headline", texts.headline(figures))
         self._under_way(panel, ctx)
-        if ctx.has_custom_view and is_blind(ctx.view, results):
+        if ctx.has_custom_view and unseen_in(ctx.view):
             layout.paragraph(panel, "checking", texts.CHECKING)
+        if first := texts.first_of_all(issues, done):
+            layout.paragraph(panel, "first", "  \n".join(first))
         layout.figures(panel, "figures", texts.estimates(figures))
         for number, note in enumerate(texts.notes(results, figures)):
             layout.paragraph(panel, f"note_{number}", note)
         self._buttons(panel, ctx)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
-        self._queue(panel, ctx, results, done, figures)
+        self._queue(panel, ctx, results, done)
         self._more(panel, done)
-        self._flags(panel, ctx, results)
+        self.add_kinds(panel, results)
         layout.heading(panel, "matrix_title", "Given and suggested labels, flagged only" + texts.of_many(issues))
         layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
         layout.heading(panel, "quality_title", "Label quality")
@@ -204,23 +207,25 @@ class LabelIssuesPanel(Views):
         flagged = np.bincount(issues.labels[issues.is_label_issue], minlength=issues.n_classes)
         noise = charts.class_noise(issues.noise_ratio_per_class, flagged, issues.class_names)
         layout.plot(panel, "classes", noise, self.show_class)
+        self.add_annotators(panel, results)
 
     def _modal(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
         rows = np.flatnonzero(results.ids == ctx.current_sample.encode())
-        blind = ctx.has_custom_view and is_blind(ctx.view, results)
+        unseen = ctx.has_custom_view and ctx.current_sample in unseen_in(ctx.view)
+        exclude_first = False
         if len(rows):
             row = int(rows[0])
-            layout.title(panel, "sample", texts.sample(results, row, blind=blind))
-            layout.figures(panel, "sample_figures", texts.sample_figures(results, done, row, blind=blind))
-            if not blind and (fields := browse.more_fields(ctx.dataset, results)):
-                sample = ctx.dataset.select(ctx.current_sample)
-                known = {name: sample.values(field)[0] for name, field in fields.items()}
-                if text := texts.known_of(known):
-                    layout.paragraph(panel, "known", text)
+            exclude_first = not unseen and bool(results.issues.is_stranger[row])
+            layout.title(panel, "sample", texts.sample(results, row, blind=unseen))
+            layout.figures(panel, "sample_figures", texts.sample_figures(results, done, row, blind=unseen))
+            if not unseen:
+                told = browse.told_by(ctx.dataset, results, ctx.current_sample)
+                if known := texts.known_of(results, row, told):
+                    layout.paragraph(panel, "known", "  \n".join(known))
         else:
             layout.title(panel, "sample", "This sample is not part of the run")
-        self._buttons(panel, ctx)
-        layout.paragraph(panel, "keys", texts.CHECKING if blind else KEYS)
+        self._buttons(panel, ctx, exclude_first=exclude_first, unseen=unseen)
+        layout.paragraph(panel, "keys", texts.CHECKING if unseen else KEYS)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
         for path in _files(ctx.dataset, [ctx.current_sample]).values():
             layout.picture(panel, "picture", layout.media_url(path))
@@ -262,16 +267,6 @@ class LabelIssuesPanel(Views):
             ),
         )  # fmt: skip
 
-    def _flags(self, panel: Any, ctx: Any, results: FindLabelIssuesResults) -> None:
-        """Add a button for each flag that the run added to its five fields."""
-        flags = [
-            Action(f"flag_{name}", f"Show {name.replace('_', ' ')}", "filter_alt", self.show_flag)
-            for name, field in browse.more_fields(ctx.dataset, results).items()
-            if browse.is_flag(ctx.dataset, field)
-        ]
-        for flag in flags:
-            layout.button(panel, flag, params={"name": flag.name.removeprefix("flag_")})
-
     def _run_choice(self, panel: Any, ctx: Any, results: FindLabelIssuesResults) -> None:
         keys = runs.keys(ctx.dataset)
         if len(keys) > 1:
@@ -280,7 +275,7 @@ class LabelIssuesPanel(Views):
                 view.add_choice(key, label=key)
             panel.enum("brain_key", keys, label="Run", default=results.key, view=view, on_change=self.choose_run)
 
-    def _buttons(self, panel: Any, ctx: Any) -> None:
+    def _buttons(self, panel: Any, ctx: Any, *, exclude_first: bool = False, unseen: bool = False) -> None:
         marks = ctx.selected_samples
         if marks and not ctx.current_sample:
             keep = sum(mark.get("type") == "alt" for mark in marks)
@@ -289,41 +284,53 @@ class LabelIssuesPanel(Views):
         keys = dict.fromkeys(("accept", "keep", "exclude", "undo"), "")
         if ctx.current_sample:  # the keys work there only
             keys = {name: f" ({name[0]})" for name in keys}
-        layout.buttons(
-            panel, "buttons",
-            (
-                Action("accept", f"Accept{keys['accept']}", "check", self.accept),
-                Action("keep", f"Keep{keys['keep']}", "thumb_up", self.keep),
-                Action("set", "Set\u2026", "edit", self.set_label),
-                Action("exclude", f"Exclude{keys['exclude']}", "block", self.exclude),
-                Action("undo", f"Undo{keys['undo']}", "undo", self.undo),
-            ),
-        )  # fmt: skip
+        shown = [
+            Action("accept", f"Accept{keys['accept']}", "check", self.accept),
+            Action("keep", f"Keep{keys['keep']}", "thumb_up", self.keep),
+            Action("set", "Set\u2026", "edit", self.set_label),
+            Action("exclude", f"Exclude{keys['exclude']}", "block", self.exclude),
+            Action("undo", f"Undo{keys['undo']}", "undo", self.undo),
+        ]
+        if exclude_first:
+            shown.insert(0, shown.pop(3))
+        if unseen:  # there is no suggestion to accept
+            shown = [action for action in shown if action.name != "accept"]
+        layout.buttons(panel, "buttons", shown)
 
-    def _queue(
-        self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews, figures: Headline
-    ) -> None:
-        rows = browse.queue(results, done)[:CARDS]
+    def _queue(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
+        share = blind_share(ctx)
+        queue = blind.queue(results, done, share)
+        rows = queue.rows[:CARDS]
         if not len(rows):
             layout.heading(panel, "queue_title", "Every flagged label is reviewed")
             return
         layout.heading(panel, "queue_title", "Next to review, worst first")
-        issues = results.issues
+        unseen = set(queue.unseen.tolist())
         ids = [sample_id.decode() for sample_id in results.ids[rows]]
         files = _files(ctx.dataset, ids)
         shown = []
         for row, sample_id in zip(rows, ids, strict=True):
-            given, suggested = (issues.class_names[k] for k in (issues.labels[row], issues.suggested[row]))
             if sample_id in files:  # it may have been deleted since
+                given, suggested = texts.card(results, int(row), blind=int(row) in unseen)
                 params = {"sample_id": sample_id}
                 shown.append(layout.Card(layout.media_url(files[sample_id]), given, suggested, params))
         layout.cards(panel, "queue", shown, self.open_card)
         layout.buttons(
             panel, "shown",
             (
-                Action("left", f"Show all {figures.n_left:,} in the grid", "grid_view", self.show_left),
+                Action("left", f"Show all {len(queue.rows):,} in the grid", "grid_view", self.show_left),
                 Action("checks", f"Check {CHECKS} at random", "casino", self.show_checks),
             ),
+        )  # fmt: skip
+        layout.paragraph(panel, "blind", "Of these, drawn at random and shown **without our suggestion**:")
+        # no dropdown: the App reports the value of one whenever the panel opens, as if it had been chosen
+        layout.choices(
+            panel, "blind_shares",
+            [
+                Action(f"share_{number}", f"{one:.0%}" if one else "none", "", self.choose_blind, {"value": one})
+                for number, one in enumerate(blind.SHARES)
+            ],
+            chosen=blind.SHARES.index(share),
         )  # fmt: skip
 
     def _correct(self, ctx: Any, what: str) -> None:
@@ -339,6 +346,11 @@ class LabelIssuesPanel(Views):
             ids = [sample_id for sample_id in ids if sample_id not in alt]
             if not ids:
                 raise InputError("every selected sample is Alt-clicked, to be kept; click those to accept.")
+        becomes = {"accept": bulk.SUGGESTED, "exclude": None}.get(what, bulk.AS_IT_IS)
+        if bulk.emptied(ctx.dataset, runs.load(ctx.dataset, key), ids, becomes):
+            name = {"accept": "accept_suggestions", "exclude": "exclude_samples"}[what]  # their forms ask
+            ctx.prompt(f"{PLUGIN}/{name}", params={"brain_key": key, "ids": ids}, on_success=self.refresh)
+            return
         announce(ctx, DOORS[what](ctx.dataset, ids, key, who=ctx.user_id))
         ctx.ops.set_selected_samples(to_keep) if to_keep else ctx.ops.clear_selected_samples()
 

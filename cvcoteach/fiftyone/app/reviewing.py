@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
@@ -16,9 +15,10 @@ from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.app.progress import errors_in_words, in_app, in_words
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import object_ids
-from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work import browse, bulk, corrections
 from cvcoteach.fiftyone.work.actions import audit_of
 from cvcoteach.fiftyone.work.corrections import Correction
+from cvcoteach.fiftyone.work.unseen import unseen_in
 
 DOORS = {
     "accept": corrections.accept_suggestions,
@@ -26,6 +26,10 @@ DOORS = {
     "exclude": corrections.exclude_samples,
 }
 """What a key or a button does to samples."""
+
+OF_VIEW = "flagged samples not yet reviewed in this view"
+EMPTY = "empty_classes"
+"""The parameter by which somebody allows a class to be left without an image."""
 
 HINT = "a accept \u00b7 k keep \u00b7 e exclude \u00b7 u undo"
 """What the keys do in an open sample."""
@@ -51,15 +55,24 @@ class _Review(foo.Operator, ABC):
     def _fill(self, form: Form, ctx: Any) -> None:
         results = choose_run(form, ctx)
         if results is not None:
-            ids, whose = chosen(ctx, results)
+            ids, whose = self.chosen(ctx, results)
             self.more_input(form, ctx, results)
             if ids:
                 form.note(f"{len(ids):,} {whose}.")
+                ask_before_emptying(form, ctx, bulk.emptied(ctx.dataset, results, ids, self.becomes(ctx)))
             else:
                 form.refuse("there is no sample to review here: select some, or choose a view with flagged ones.")
 
     def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
         """Ask for what else the correction needs."""
+
+    def chosen(self, ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
+        """Return the samples to correct, and what to call them."""
+        return chosen(ctx, results)
+
+    @abstractmethod
+    def becomes(self, ctx: Any) -> Any:
+        """Return the samples' new class, as `bulk.emptied` takes it."""
 
     @abstractmethod
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
@@ -69,7 +82,9 @@ class _Review(foo.Operator, ABC):
     def execute(self, ctx: Any) -> dict[str, Any]:
         """Correct the samples, and say what was done."""
         results = runs.load(dataset_of(ctx), ctx.params.get("brain_key"))
-        done = self.correct(ctx, chosen(ctx, results)[0])
+        ids = self.chosen(ctx, results)[0]
+        check_emptied(ctx, bulk.emptied(ctx.dataset, results, ids, self.becomes(ctx)))
+        done = self.correct(ctx, ids)
         announce(ctx, done)
         return {"message": done.message, "ids": list(done.ids), "left_alone": dict(done.left_alone)}
 
@@ -78,6 +93,20 @@ class AcceptSuggestions(_Review):
     """Give the samples the labels that the run suggests."""
 
     name_, label_, icon_, verb = "accept_suggestions", "Accept suggested labels", "check", "Accept"
+
+    def chosen(self, ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
+        """Return the samples; those of a whole view without what probably belongs to none of the classes."""
+        ids, whose = chosen(ctx, results)
+        if whose != OF_VIEW:
+            return ids, whose
+        strangers = results.issues.is_stranger[results.rows(ids)]
+        n = int(strangers.sum())
+        left = f"; {n:,} that probably belong to no class are left out, to be excluded first" if n else ""
+        return [one for one, is_stranger in zip(ids, strangers, strict=True) if not is_stranger], whose + left
+
+    def becomes(self, ctx: Any) -> Any:
+        """Return what stands for the suggestions."""
+        return bulk.SUGGESTED
 
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
         """Accept the suggestions for the samples `ids`."""
@@ -89,6 +118,10 @@ class KeepLabels(_Review):
 
     name_, label_, icon_, verb = "keep_labels", "Keep given labels", "thumb_up", "Keep"
 
+    def becomes(self, ctx: Any) -> Any:
+        """Return what stands for the labels as they are."""
+        return bulk.AS_IT_IS
+
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
         """Keep the labels of the samples `ids`."""
         return corrections.keep_labels(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
@@ -99,6 +132,9 @@ class ExcludeSamples(_Review):
 
     name_, label_, icon_, verb = "exclude_samples", "Exclude samples", "block", "Exclude"
 
+    def becomes(self, ctx: Any) -> Any:
+        """Return no class."""
+
     def correct(self, ctx: Any, ids: Sequence[str]) -> Correction:
         """Exclude the samples `ids`."""
         return corrections.exclude_samples(ctx.dataset, ids, ctx.params.get("brain_key"), who=ctx.user_id)
@@ -108,6 +144,10 @@ class SetLabel(_Review):
     """Give the samples a label by name."""
 
     name_, label_, icon_, verb = "set_label", "Set label", "edit", "Set"
+
+    def becomes(self, ctx: Any) -> Any:
+        """Return the label."""
+        return str(ctx.params.get("label") or "").strip()
 
     def more_input(self, form: Form, ctx: Any, results: runs.FindLabelIssuesResults) -> None:
         """Ask for the label."""
@@ -211,15 +251,23 @@ def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], s
     if ctx.current_sample:
         return [ctx.current_sample], "sample, the open one"
     where = ctx.view if ctx.has_custom_view else dataset_of(ctx)
-    return browse.unreviewed_flagged_ids(where, results), "flagged samples not yet reviewed in this view"
+    return browse.unreviewed_flagged_ids(where, results), OF_VIEW
 
 
-def is_blind(view: Any, results: runs.FindLabelIssuesResults) -> bool:
-    """Return whether a view leaves out the suggestions: a label is to be judged without them."""
-    if view is None:
-        return False
-    left_out = {name for stage in view._stages if isinstance(stage, fo.ExcludeFields) for name in stage.field_names}
-    return results.fields.suggested in left_out
+def ask_before_emptying(form: Form, ctx: Any, names: list[str]) -> None:
+    """Refuse the form where classes would be left without an image, until somebody says that this is meant."""
+    if not names:
+        return
+    sentence = bulk.emptied_in_words(names)
+    form.inputs.bool(EMPTY, label=f"Go on although {sentence}", default=False, required=False)
+    if not ctx.params.get(EMPTY):
+        form.refuse(f"{sentence}; say that this is meant, or leave some out.", "emptied")
+
+
+def check_emptied(ctx: Any, names: list[str]) -> None:
+    """Raise InputError where classes would be left without an image, and nobody said that this is meant."""
+    if names and not ctx.params.get(EMPTY):
+        raise InputError(f"{bulk.emptied_in_words(names)}; {EMPTY}=True says that this is meant.")
 
 
 def _to_undo(ctx: Any) -> list[str] | None:
@@ -258,6 +306,8 @@ def apply_marks(ctx: Any) -> str:
     if not any(marks.values()):
         raise InputError("nothing is marked: click samples to accept, Alt-click those to keep.")
     key, messages, refused = ctx.params.get("brain_key"), [], []
+    results = runs.load(ctx.dataset, key)
+    check_emptied(ctx, bulk.emptied(ctx.dataset, results, marks["default"], bulk.SUGGESTED))
     for kind, door in (("default", corrections.accept_suggestions), ("alt", corrections.keep_labels)):
         if marks[kind]:
             try:
@@ -291,14 +341,25 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         assert sample_id is not None
         results = runs.load(ctx.dataset, key)
         view = ctx.view if ctx.has_custom_view else None
-        if what == "accept" and is_blind(view, results):
+        if what == "accept" and sample_id in unseen_in(view):
             raise InputError("this label is shown without a suggestion to accept: keep it (k), or set another.")
         again = browse.is_reviewed(ctx.dataset, results, sample_id)
         done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
         following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view, again=again)
     if in_app(ctx):
-        end = " That was the last one: every flagged label in this view has been reviewed." if following is None else ""
+        end = _last_of_class(ctx, results, sample_id) if what in ("accept", "exclude") else ""
+        end += (
+            " That was the last one: every flagged label in this view has been reviewed." if following is None else ""
+        )
         ctx.ops.notify(done.message + end, variant="success")
         if following is not None:
             ctx.ops.open_sample(id=following)
     return {"message": done.message, "ids": list(done.ids), "sample": sample_id, "next": following}
+
+
+def _last_of_class(ctx: Any, results: runs.FindLabelIssuesResults, sample_id: str | None) -> str:
+    """Return a sentence where the class that the run judged has no image left; empty otherwise."""
+    (given,) = results.given([str(sample_id)])
+    if given is None or not bulk.is_empty(ctx.dataset, results, given):
+        return ""
+    return f" The class {given!r} has no image left."

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cvcoteach.fiftyone.app.charts import MOST_CLASSES
 from cvcoteach.fiftyone.app.layout import Figure, escaped
+from cvcoteach.fiftyone.store.annotators import NAMES
 from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.browse import Reviews
 from cvcoteach.fiftyone.work.figures import LEAST_CHECKS, Headline
+from cvcoteach.fiftyone.work.kinds import kinds, labels_of_copies
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout
 
@@ -36,6 +39,45 @@ def estimates(figures: Headline) -> list[Figure]:
     ]
 
 
+def first_of_all(issues: LabelIssues, done: Reviews) -> list[str]:
+    """Return as lines of Markdown what to know before labels are changed: contradictions, strangers, odd classes."""
+    lines, found = [], {kind.name: int(done.open(kind.rows).sum()) for kind in kinds(issues)}
+    if n := found.get("contradiction"):
+        lines.append(f"**{n:,} contradiction{'s' * (n != 1)} first**: exact copies with different labels.")
+    if n := found.get("stranger"):
+        lines.append(f"**{n:,}** perhaps of **none of the classes**: exclude before relabeling.")
+    names = [escaped(name) for name in issues.class_names]
+    if len(issues.overlaps):
+        pairs = [f"{names[i]} and {names[j]}" for i, j in issues.overlaps.tolist()]
+        lines.append(f"**Cannot be told apart**, so neither is flagged for the other: {_listed(pairs)}.")
+    if len(issues.at_risk):
+        rare = _listed([names[k] for k in issues.at_risk])
+        lines.append(f"**At risk**: few labels of {rare} are right; look before accepting.")
+    if len(issues.beyond_judgment):
+        lines.append(f"**Too few to judge**, so look yourself: {_listed([names[k] for k in issues.beyond_judgment])}.")
+    return lines
+
+
+def annotators(known: Sequence[Mapping[str, Any]]) -> str:
+    """Return the least reliable annotators as Markdown, by quality where it is known."""
+    each = [
+        f"**{escaped(str(one['annotator']))}** "
+        + (f"{one['quality']:.2f} of {one['n_labels']:,} labels" if one.get("quality") is not None else _flagged(one))
+        for one in known
+    ]
+    by_quality = any(one.get("quality") is not None for one in known)
+    return f"The least reliable first{', by quality from 0 to 1' * by_quality}: {_listed(each)}."
+
+
+def _flagged(one: Mapping[str, Any]) -> str:
+    return f"{one['n_flagged']:,} of {one['n_labels']:,} labels flagged"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
     """Yield what else there is to know, as Markdown: why something is unknown, random checks, retraining."""
     if figures.expected.precision is None:
@@ -53,7 +95,7 @@ def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
     counts = done.counts
     parts = [f"**{int(done.reviewed.sum()):,}** reviewed"]
     parts += [f"{counts[status]:,} {status}" for status in STATUSES if status != UNREVIEWED]
-    parts.append(f"**{int(done.left(results).sum()):,}** left")
+    parts.append(f"**{len(browse.queue(results, done)):,}** left")
     return " \u00b7 ".join(parts)
 
 
@@ -67,6 +109,8 @@ def sample(results: FindLabelIssuesResults, row: int, *, blind: bool = False) ->
     given, suggested = _names(results, row)
     if blind:
         return f"Is it {escaped(given)}?"
+    if results.issues.is_stranger[row]:
+        return f"{escaped(given)} \u2192 {NONE}"
     return escaped(given) if given == suggested else f"{escaped(given)} \u2192 {escaped(suggested)}"
 
 
@@ -77,26 +121,62 @@ def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int, *, 
     if blind:
         return [Figure(escaped(given), "given label"), Figure(done.status[row].capitalize(), "review")]
     shown = [Figure(f"{issues.wrong[row]:.0%}", f"{escaped(given)} is wrong", "probability")]
-    if given != suggested:
+    if issues.stranger is not None and issues.is_stranger[row]:
+        shown.append(Figure(f"{issues.stranger[row]:.0%}", "no class fits", "probability"))
+    elif given != suggested:
         shown.append(Figure(f"{issues.suggested_prob[row]:.0%}", f"{escaped(suggested)} is right", "probability"))
     return [*shown, Figure(done.status[row].capitalize(), "review", "flagged" if issues.is_label_issue[row] else "")]
 
 
+NONE = "none of these?"
+"""In place of the suggestion for what probably belongs to none of the classes."""
+
 CHECKING = (
-    "**Random checks**, shown without our suggestion. In an open one: **k** if its label is right, **Set\u2026** to "
+    "**Random checks** are shown without our suggestion. In an open one: **k** if its label is right, **Set\u2026** to "
     f"give another, **e** if no class fits. From {LEAST_CHECKS} on, precision and recall are measured from them."
 )
 """What to do in the view of random checks."""
 
 
-def known_of(values: Mapping[str, Any]) -> str:
-    """Return what else is known of a sample, as Markdown; empty for nothing."""
-    words = {True: "yes", False: "no"}
-    return " \u00b7 ".join(
-        f"{escaped(name.replace('_', ' '))}: **{words[value] if isinstance(value, bool) else escaped(str(value))}**"
-        for name, value in values.items()
-        if value is not None
-    )
+def card(results: FindLabelIssuesResults, row: int, *, blind: bool = False) -> tuple[str, str]:
+    """Return what stands under a thumbnail: the given label, and what it should perhaps be."""
+    given, suggested = _names(results, row)
+    if blind:
+        return given, "?"
+    if results.issues.is_stranger[row]:
+        return given, NONE
+    copies = labels_of_copies(results.issues, row) if given == suggested else []
+    return given, f"a copy is {copies[0]}" if copies else suggested
+
+
+def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str]) -> list[str]:
+    """Return what else is known of a sample, as lines of Markdown. told: what the sample itself says, name -> value."""
+    lines, issues = [], results.issues
+    if copies := labels_of_copies(issues, row):
+        lines.append(
+            f"**Contradiction**: an exact copy is labelled {_listed([f'**{escaped(name)}**' for name in copies])}."
+        )
+    if issues.is_stranger[row]:
+        lines.append("**Perhaps none of the classes**: exclude it, unless you see one that fits.")
+    given, other = issues.labels[row], issues.overlaps_with[issues.labels[row]]
+    if other >= 0:
+        pair = [escaped(issues.class_names[k]) for k in (given, other)]
+        lines.append(f"{' and '.join(pair)} cannot be told apart here.")
+    if given in issues.at_risk:
+        lines.append(f"{escaped(issues.class_names[given])} is a class at risk: few of its labels are right.")
+    parts = [f"{escaped(name)}: **{escaped(value)}**" for name, value in told.items()]
+    quality = {str(one["annotator"]): one.get("quality") for one in results.info.get("annotators") or []}
+    for name, who in told.items():
+        if name.replace(" ", "_") in NAMES and quality.get(who) is not None:
+            parts.append(f"**{quality[who]:.0%}** of this annotator's labels right")
+    if issues.n_annotators is not None and issues.agreement is not None:
+        n = int(issues.n_annotators[row])
+        parts.append(f"{n:,} annotator{'s' * (n != 1)}, **{issues.agreement[row]:.0%}** gave this label")
+    if issues.splits is not None:
+        parts.append(f"split: **{escaped(str(issues.splits[row]))}**")
+    if parts:
+        lines.append(" \u00b7 ".join(parts))
+    return lines
 
 
 def _counted(figures: Headline) -> str:

@@ -16,6 +16,7 @@ _NAMES = {
     "@cvcoteach/label_issues/retrain_coteaching": "Retrain by Co-teaching",
 }
 _WAITING = (ExecutionRunState.SCHEDULED, ExecutionRunState.QUEUED)
+_OPEN = (*_WAITING, ExecutionRunState.RUNNING)
 _HINT = "FIFTYONE\\_ALLOW\\_LEGACY\\_ORCHESTRATORS=true fiftyone delegated launch"
 
 
@@ -26,10 +27,13 @@ def under_way(ctx: Any) -> list[str]:
     except InputError:
         return []
     service = DelegatedOperationService()
+    waiting = {"dataset_id": dataset._doc.id, "operator": {"$in": list(_NAMES)}, "run_state": {"$in": list(_OPEN)}}
+    if service._repo._collection.find_one(waiting, {"_id": 1}) is None:  # one look at every rendering, not six
+        return []
     return [
         f"**{name}**, delegated: {_how_far(operation, state)}"
         for uri, name in _NAMES.items()
-        for state in (*_WAITING, ExecutionRunState.RUNNING)
+        for state in _OPEN
         for operation in service.list_operations(operator=uri, dataset_id=dataset._doc.id, run_state=state)
     ]
 

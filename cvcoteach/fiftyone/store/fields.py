@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -59,7 +59,17 @@ class Fields:
         return f"{self.key}_review"
 
     def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the five fields that every run has."""
         return iter((self.is_issue, self.quality, self.wrong, self.suggested, self.review))
+
+    def of(self, what: str) -> str:
+        """The field of one of FURTHER."""
+        return f"{self.key}_{what}"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All names, FURTHER included."""
+        return (*self, *map(self.of, FURTHER))
 
 
 def check_label_field(samples: Any, label_field: str) -> None:
@@ -102,25 +112,69 @@ _DECLARED: tuple[tuple[Any, dict[str, Any], str], ...] = (
     (fo.EmbeddedDocumentField, {"embedded_doc_type": fo.Classification}, "Most probable label"),
     (fo.StringField, {}, "What a person decided: " + ", ".join(STATUSES)),
 )
-"""Type, options and description of each of the `Fields`; by its description a run recognizes its own."""
+"""Type, options and description of each of the five fields; by its description a run recognizes its own."""
+
+FURTHER: Mapping[str, tuple[Any, str]] = {
+    "contradiction": (fo.BooleanField, "An exact copy of the image has another label"),
+    "duplicate_of": (fo.StringField, "Id of the first sample with the same content"),
+    "none_of_these": (fo.BooleanField, "The image probably belongs to none of the classes"),
+    "stranger": (fo.FloatField, "Probability that the image belongs to none of the classes"),
+    "overlap": (fo.StringField, "A class that the models cannot tell from the given one"),
+    "at_risk": (fo.BooleanField, "Few labels of the given class are right: look before accepting"),
+    "n_annotators": (fo.IntField, "How many annotators labelled the image"),
+    "agreement": (fo.FloatField, "Share of the annotators that gave the label"),
+}
+"""Type and description of the fields that a run has where there is something to show."""
 
 
-def declare(dataset: Any, fields: Fields) -> None:
-    """Add the fields to the schema, with descriptions, and group them in the App's sidebar."""
-    for name, (kind, options, description) in zip(fields, _DECLARED, strict=True):
+def _declared(fields: Fields) -> dict[str, tuple[Any, dict[str, Any], str]]:
+    """Return type, options and description of every field, by name."""
+    declared = dict(zip(fields, _DECLARED, strict=True))
+    for what, (kind, description) in FURTHER.items():
+        declared[fields.of(what)] = (kind, {}, description)
+    return declared
+
+
+def declare(dataset: Any, fields: Fields, further: Sequence[str] = ()) -> None:
+    """Add the five fields, and those of FURTHER that are named, to the schema, and group them in the App's sidebar."""
+    names, declared = [*fields, *map(fields.of, further)], _declared(fields)
+    for name in names:
+        kind, options, description = declared[name]
         dataset.add_sample_field(name, kind, description=description, **options)
     for name in (fields.quality, fields.review):
         dataset.create_index(name)
-    _group(dataset, fields.key, list(fields))
+    _group(dataset, fields.key, names)
 
 
-def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
-    """Write a run's outcome on its samples, all of them unreviewed."""
+def further(ids: Ids, issues: LabelIssues) -> dict[str, list[Any]]:
+    """Return what a run knows beyond the five fields, n values for each of FURTHER that has something to show."""
+    found: dict[str, list[Any]] = {}
+    if issues.duplicate_of is not None and (copies := issues.duplicate_of >= 0).any():
+        if issues.contradiction.any():
+            found["contradiction"] = issues.contradiction.tolist()
+        firsts = np.where(copies, ids[issues.duplicate_of].astype("U24"), "")
+        found["duplicate_of"] = [first or None for first in firsts.tolist()]
+    if issues.stranger is not None and issues.is_stranger.any():
+        found["none_of_these"] = issues.is_stranger.tolist()
+        found["stranger"] = issues.stranger.tolist()
+    if len(issues.overlaps):
+        names = np.array([*issues.class_names, None], dtype=object)
+        found["overlap"] = names[issues.overlaps_with[issues.labels]].tolist()
+    if len(issues.at_risk):
+        found["at_risk"] = np.isin(issues.labels, issues.at_risk).tolist()
+    if issues.n_annotators is not None and issues.agreement is not None:
+        found["n_annotators"], found["agreement"] = issues.n_annotators.tolist(), issues.agreement.tolist()
+    return found
+
+
+def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues, more: Mapping[str, list[Any]]) -> None:
+    """Write a run's outcome on its samples, all of them unreviewed. more: as `further` returns it."""
     time, names = now(), issues.class_names
+    more_names = [fields.of(what) for what in more]
     a_label = fo.Classification().to_dict()  # one template: making them one by one takes as long as writing them
 
     def update(
-        sample_id: bytes, is_issue: bool, quality: float, wrong: float, suggested: int, confidence: float
+        sample_id: bytes, is_issue: bool, quality: float, wrong: float, suggested: int, confidence: float, *rest: Any
     ) -> UpdateOne:
         values = {
             fields.is_issue: is_issue,
@@ -129,13 +183,13 @@ def write(dataset: Any, fields: Fields, ids: Ids, issues: LabelIssues) -> None:
             fields.suggested: {**a_label, "_id": ObjectId(), "label": names[suggested], "confidence": confidence},
             fields.review: UNREVIEWED,
             "last_modified_at": time,
+            **dict(zip(more_names, rest, strict=True)),
         }
         return UpdateOne({"_id": ObjectId(sample_id.decode())}, {"$set": values})
 
-    columns = (
-        ids, issues.is_label_issue, issues.label_quality, issues.wrong, issues.suggested, issues.suggested_prob
-    )  # fmt: skip
-    rows = (zip(*(c[i : i + _CHUNK].tolist() for c in columns), strict=True) for i in range(0, len(ids), _CHUNK))
+    arrays = (ids, issues.is_label_issue, issues.label_quality, issues.wrong, issues.suggested, issues.suggested_prob)
+    parts = (slice(i, i + _CHUNK) for i in range(0, len(ids), _CHUNK))
+    rows = (zip(*(a[s].tolist() for a in arrays), *(m[s] for m in more.values()), strict=True) for s in parts)
     bulk_write(dataset, (update(*row) for chunk in rows for row in chunk))
 
 
@@ -162,7 +216,7 @@ def rename(dataset: Any, old: Fields, new: Fields) -> None:
     there = _there(dataset, old)
     for name in there:
         _drop_index(dataset, name)
-    dataset.rename_sample_fields({name: new_name for name, new_name in zip(old, new, strict=True) if name in there})
+    dataset.rename_sample_fields({a: b for a, b in zip(old.all, new.all, strict=True) if a in there})
     for name in (new.quality, new.review):
         if name in dataset.get_field_schema():
             dataset.create_index(name)
@@ -174,7 +228,7 @@ def foreign(dataset: Any, fields: Fields, *, of_a_run: bool) -> list[str]:
     """Return the names taken by fields that are not the run's or, where there is no run of the key, by any field."""
     schema = dataset.get_field_schema()
     return [
-        name for name, (_, _, description) in zip(fields, _DECLARED, strict=True)
+        name for name, (_, _, description) in _declared(fields).items()
         if name in schema and not (of_a_run and schema[name].description == description)
     ]  # fmt: skip
 
@@ -201,7 +255,7 @@ def object_ids(ids: Sequence[str]) -> list[ObjectId]:
 def _there(dataset: Any, fields: Fields) -> list[str]:
     others = foreign(dataset, fields, of_a_run=True)
     schema = dataset.get_field_schema()
-    return [name for name in fields if name in schema and name not in others]
+    return [name for name in fields.all if name in schema and name not in others]
 
 
 def _drop_index(dataset: Any, name: str) -> None:
@@ -217,7 +271,7 @@ def _group(dataset: Any, key: str, paths: list[str] | None) -> None:
         if not paths:
             return
         groups = fo.DatasetAppConfig.default_sidebar_groups(dataset)
-    names = set(paths or ()) | set(Fields(key))
+    names = set(paths or ()) | set(Fields(key).all)
     for group in groups:
         group.paths = [path for path in group.paths if path not in names]
     groups = [group for group in groups if group.name != key]

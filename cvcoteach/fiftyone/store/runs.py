@@ -17,6 +17,7 @@ import numpy as np
 
 from cvcoteach._validation import InputError, IntArray, near
 from cvcoteach.fiftyone.store import fields as fo_fields
+from cvcoteach.fiftyone.store.annotators import annotators_of
 from cvcoteach.fiftyone.store.fields import Fields, Ids
 from cvcoteach.issues.label_issues import LabelIssues
 
@@ -64,7 +65,8 @@ class FindLabelIssues(fob.BrainMethod):
 
     def get_fields(self, samples: Any, key: str) -> list[str]:
         """Return the label field, and those the run wrote."""
-        return [self.config.label_field, *Fields(key)]
+        schema = samples._dataset.get_field_schema()
+        return [self.config.label_field, *(name for name in Fields(key).all if name in schema)]
 
     def rename(self, samples: Any, key: str, new_key: str) -> None:
         """Rename the fields."""
@@ -227,10 +229,11 @@ def save(
         info = {**info, "notes": [*info["notes"], end]}
     method = config.build()
     method.register_run(samples, key, overwrite=True, cleanup=True)
-    fields = Fields(key)
-    fo_fields.declare(dataset, fields)
-    fo_fields.write(dataset, fields, ids, issues)
-    info = {**info, "saved_at": fo_fields.now().isoformat()}
+    fields, more = Fields(key), fo_fields.further(ids, issues)
+    fo_fields.declare(dataset, fields, [*more])
+    fo_fields.write(dataset, fields, ids, issues, more)
+    info = {"annotators": annotators_of(samples, config.label_field, ids, issues), **info}
+    info["saved_at"] = fo_fields.now().isoformat()
     results = FindLabelIssuesResults(samples, config, key, ids=ids, issues=issues, info=info, backend=method)
     method.save_run_results(samples, key, results)
     return results

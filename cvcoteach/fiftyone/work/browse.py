@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import fiftyone as fo
@@ -14,14 +14,14 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
+from cvcoteach.fiftyone.store.annotators import annotator_field
 from cvcoteach.fiftyone.store.fields import ACCEPTED, STATUSES, UNREVIEWED, object_ids
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work.staleness import n_removed
+from cvcoteach.fiftyone.work.unseen import is_mark
 from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
 
 QUALITY_BINS = 20
-ANNOTATOR_NAMES = ("annotator", "annotated_by", "annotator_id", "labeler", "labeled_by", "rater", "worker", "worker_id")
-"""Usual names of the attribute that says who gave a label."""
 
 _known_removed: dict[tuple[Any, str], tuple[Any, BoolArray | None]] = {}
 """By dataset and run: when a sample was last deleted, and which of the run's are gone."""
@@ -38,20 +38,25 @@ class Reviews:
     removed: BoolArray | None = None
     """(n,) whether the sample was deleted; None where all exist."""
 
-    @property
+    @cached_property
     def reviewed(self) -> BoolArray:
         """(n,) whether a person has looked at it."""
-        return self.status != UNREVIEWED
+        return np.asarray(self.status != UNREVIEWED)
 
     def left(self, results: FindLabelIssuesResults) -> BoolArray:
         """Return which samples (n,) are flagged, exist, and are not reviewed."""
-        left = results.issues.is_label_issue & ~self.reviewed
-        return left if self.removed is None else left & ~self.removed
+        return self.open(results.issues.is_label_issue)
 
-    @property
+    def open(self, rows: BoolArray) -> BoolArray:
+        """Return which of some samples (n,) exist and are not reviewed."""
+        rows = rows & ~self.reviewed
+        return rows if self.removed is None else rows & ~self.removed
+
+    @cached_property
     def counts(self) -> Mapping[str, int]:
         """Samples per review status."""
-        found = Counter(self.status.tolist())
+        found = Counter(self.status[self.reviewed].tolist())
+        found[UNREVIEWED] = len(self.status) - found.total()
         return {status: found[status] for status in STATUSES}
 
 
@@ -93,6 +98,12 @@ def _worst_first(issues: LabelIssues) -> IntArray:
 
 
 @lru_cache(maxsize=8)
+def _contradiction(issues: LabelIssues) -> BoolArray:
+    """Return `issues.contradiction`; found once, not at every key press."""
+    return issues.contradiction
+
+
+@lru_cache(maxsize=8)
 def _ranks(issues: LabelIssues) -> IntArray:
     """Return the place (n,) of each image in that order."""
     places = np.empty(len(issues.labels), np.int64)
@@ -108,16 +119,10 @@ def is_reviewed(dataset: Any, results: FindLabelIssuesResults, sample_id: str) -
     return sample is not None and sample.get(review) not in (None, UNREVIEWED)
 
 
-def checks(results: FindLabelIssuesResults, rows: IntArray) -> Any:
-    """Return the view of samples to be judged without anything that the run says of them."""
-    fields = results.fields
-    return select(results, rows).exclude_fields([fields.is_issue, fields.quality, fields.wrong, fields.suggested])
-
-
 def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
-    """Return the rows of the flagged samples nobody has reviewed, worst first."""
-    worst = _worst_first(results.issues)
-    return worst[done.left(results)[worst]]
+    """Return the rows of what nobody has reviewed: contradictions, flagged or not, then the flagged, worst first."""
+    worst, issues = _worst_first(results.issues), results.issues
+    return worst[done.open(issues.is_label_issue | _contradiction(issues))[worst]]
 
 
 def accepted(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
@@ -143,8 +148,8 @@ def following(
         return _next_in(results, ordered, open_, sample_id, wrap=not again)
     rows = queue(results, done)
     if view is not None:
-        there = np.array(unreviewed_flagged_ids(view, results), dtype=results.ids.dtype)
-        rows = rows[np.isin(results.ids[rows], there)]
+        there = results.rows(unreviewed_flagged_ids(view, results, contradictions=True))
+        rows = rows[np.isin(rows, there)]
     if sample_id is not None and len(rows):
         here = int(results.rows([sample_id])[0])
         if here >= 0:
@@ -156,7 +161,8 @@ def following(
 
 def _in_order(results: FindLabelIssuesResults, view: Any) -> IntArray | None:
     """Return the rows of a view that names its samples in order and shows all of them; None for any other view."""
-    stages = [] if view is None else [stage for stage in view._stages if not isinstance(stage, fo.ExcludeFields)]
+    stages = [] if view is None else view._stages
+    stages = [stage for stage in stages if not isinstance(stage, fo.ExcludeFields) and not is_mark(stage)]
     if len(stages) != 1 or not isinstance(stages[0], fo.Select) or not stages[0].ordered:
         return None
     rows = results.rows(stages[0].sample_ids)
@@ -191,15 +197,36 @@ def annotators(dataset: Any, results: FindLabelIssuesResults) -> tuple[str | Non
 
     The field is an attribute of the label or of the sample, with one of the usual names; None where there is none.
     """
-    label_field, fields = results.config.label_field, results.fields
-    schema = dataset.get_field_schema(flat=True)
-    places = [f"{where}{name}" for where in (f"{label_field}.", "") for name in ANNOTATOR_NAMES]
-    field = next((place for place in places if isinstance(schema.get(place), fo.StringField)), None)
-    if field is None:
-        return None, {}
+    field = annotator_field(dataset, results.config.label_field)
+    return field, {} if field is None else _left_by(dataset, results, field)
+
+
+def groups(dataset: Any, results: FindLabelIssuesResults, most: int = 50) -> tuple[str | None, dict[str, int]]:
+    """Return the field of the groups of the run, None for none, and how many labels are left of those with most."""
+    field = groups_field(dataset, results)
+    return field, {} if field is None else dict(list(_left_by(dataset, results, field).items())[:most])
+
+
+def groups_field(dataset: Any, results: FindLabelIssuesResults) -> str | None:
+    """Return the field of the groups that the run kept in one fold; None where there is none, or it is gone."""
+    field = (results.config.settings or {}).get("group_field")
+    return field if isinstance(field, str) and field in dataset.get_field_schema() else None
+
+
+def splits(results: FindLabelIssuesResults, done: Reviews) -> dict[str, int]:
+    """Return how many labels are left to review of each split; nothing where there are no splits."""
+    if results.issues.splits is None:
+        return {}
+    names, counts = np.unique(results.issues.splits[done.left(results)], return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def _left_by(dataset: Any, results: FindLabelIssuesResults, field: str) -> dict[str, int]:
+    """Count what is left to review by the value of a field, as text, the most frequent first."""
+    fields = results.fields
     left_ = {fields.is_issue: True, fields.review: UNREVIEWED, field: {"$ne": None}}
     stages = [{"$match": left_}, {"$group": {"_id": f"${field}", "n": {"$sum": 1}}}, {"$sort": {"n": -1, "_id": 1}}]
-    return field, {row["_id"]: row["n"] for row in dataset._sample_collection.aggregate(stages)}
+    return {str(row["_id"]): row["n"] for row in dataset._sample_collection.aggregate(stages)}
 
 
 def of_pair(results: FindLabelIssuesResults, done: Reviews, given: str, suggested: str) -> BoolArray:
@@ -217,25 +244,34 @@ def of_annotator(dataset: Any, results: FindLabelIssuesResults, name: str) -> Bo
     return _mask(results, {field: name})
 
 
-def more_fields(dataset: Any, results: FindLabelIssuesResults) -> dict[str, str]:
-    """Return what else is known of each sample, name -> field: groups, and what later runs add to their five fields."""
-    prefix, ours = f"{results.key}_", set(results.fields)
-    schema = dataset.get_field_schema()
-    found = {name.removeprefix(prefix): name for name in schema if name.startswith(prefix) and name not in ours}
-    group = (results.config.settings or {}).get("group_field")
-    if isinstance(group, str) and group in schema:
-        found[group] = group
-    return found
+def of_group(dataset: Any, results: FindLabelIssuesResults, name: str) -> BoolArray:
+    """Return which samples (n,) are of a group, named as `groups` does. Raises InputError for a run without groups."""
+    field, _ = groups(dataset, results)
+    if field is None:
+        raise InputError(f"the run {results.key!r} knows of no groups.")
+    return _mask(results, {"$expr": {"$eq": [{"$toString": f"${field}"}, name]}})
 
 
-def is_flag(dataset: Any, field: str) -> bool:
-    """Return whether a field holds yes or no."""
-    return isinstance(dataset.get_field(field), fo.BooleanField)
+def of_split(results: FindLabelIssuesResults, name: str) -> BoolArray:
+    """Return which samples (n,) are of a split. Raises InputError for one that the run does not know."""
+    known = results.issues.splits
+    if known is None or name not in known:
+        raise InputError(f"the run {results.key!r} has no split {name!r}.")
+    return np.asarray(known == name)
 
 
-def with_flag(results: FindLabelIssuesResults, field: str) -> Any:
-    """Return the view of the samples for which a field of `more_fields` is true, worst first."""
-    return worst_first(results, _mask(results, {field: True}))
+def told_by(dataset: Any, results: FindLabelIssuesResults, sample_id: str) -> dict[str, str]:
+    """Return what the sample itself says, name -> value: who labelled it, and its group."""
+    fields = [annotator_field(dataset, results.config.label_field), groups_field(dataset, results)]
+    wanted = [field for field in fields if field is not None]
+    if not wanted:
+        return {}
+    values = dataset.select(sample_id).values(wanted)
+    return {
+        field.rsplit(".", 1)[-1].replace("_", " "): str(value[0])
+        for field, value in zip(wanted, values, strict=True)
+        if value and value[0] is not None
+    }
 
 
 def _mask(results: FindLabelIssuesResults, query: dict[str, Any]) -> BoolArray:
@@ -293,11 +329,13 @@ def flagged(results: FindLabelIssuesResults) -> Any:
     return worst_first(results, results.issues.is_label_issue)
 
 
-def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults) -> list[str]:
-    """Return the flagged samples of a dataset or view that nobody has reviewed."""
-    fields = results.fields
-    wanted = fo.ViewField(fields.is_issue) & (fo.ViewField(fields.review) == UNREVIEWED)
-    return list(samples.match(wanted).values("id"))
+def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults, *, contradictions: bool = False) -> list[str]:
+    """Return the flagged samples of a dataset or view, with `contradictions` these too, that nobody has reviewed."""
+    fields, here = results.fields, fo.ViewField
+    wanted = here(fields.is_issue)
+    if contradictions and _contradiction(results.issues).any():
+        wanted = wanted | here(fields.of("contradiction"))
+    return list(samples.match(wanted & (here(fields.review) == UNREVIEWED)).values("id"))
 
 
 def worst_first(results: FindLabelIssuesResults, rows: BoolArray) -> Any:

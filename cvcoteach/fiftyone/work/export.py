@@ -124,7 +124,8 @@ def _to_csv(view: Any, results: runs.FindLabelIssuesResults, file: Path) -> int:
 
 
 def _to_dataset(view: Any, results: runs.FindLabelIssuesResults, name: str) -> int:
-    ours = [field for key in runs.keys(view._dataset) for field in Fields(key)]
+    schema = view._dataset.get_field_schema()
+    ours = [field for key in runs.keys(view._dataset) for field in Fields(key).all if field in schema]
     made = view.exclude_fields(ours).clone()  # named last: a whole export, or one that FiftyOne clears away
     made.persistent = True
     made.name = name

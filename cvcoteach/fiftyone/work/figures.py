@@ -17,7 +17,7 @@ from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout, expected_precision_recall
 from cvcoteach.issues.reviews import ReviewSample, measured_precision_recall, review_sample
 
-SPOT_CHECKS = 100
+SPOT_CHECKS = 1_000
 """Samples drawn at random, in an order of which every first part is a random sample too."""
 
 LEAST_CHECKS = 10
@@ -60,7 +60,8 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     issues = results.issues
     noise_ratio = None
     if issues.has_signal:  # rounded as the summary of a run is, so that all pages say the same
-        noise_ratio = round(float(np.where(done.reviewed, done.was_wrong, issues.wrong).mean()), 4)
+        right = np.where(done.reviewed, ~done.was_wrong, issues.label_quality)
+        noise_ratio = round(replace(issues, label_quality=right).noise_ratio, 4)
     checks = spot_checks(issues)
     n_checked = _done_in_order(checks, done)
     checked = None

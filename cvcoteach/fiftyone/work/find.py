@@ -25,7 +25,7 @@ from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_groups, read_labels, read_splits, read_vectors
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
 from cvcoteach.pipeline.results import RunResults
-from cvcoteach.pipeline.settings import Machine, Settings
+from cvcoteach.pipeline.settings import Engine, Machine, Settings
 
 WORK_VARIABLE = "CVCOTEACH_FIFTYONE_DIR"
 """Environment variable that names the folder of unfinished runs."""
@@ -47,6 +47,7 @@ def find_label_issues(
     group_field: str | None = None,
     split_field: str | None = None,
     filter_by: Literal["posterior", "incv"] | None = None,
+    engine: Engine | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> FindLabelIssuesResults:
@@ -66,6 +67,7 @@ def find_label_issues(
         split_field: A field of splits, or "tags" for tags such as train and test: models learn from train alone.
         filter_by: What to flag: "posterior" by the rule of `settings`, "incv" every label that INCV, as published, did
             not select (`settings.select` "agreement"); None: as the settings say.
+        engine: What computes, "serial" or "ray", see `Machine`; None: as the machine says.
         overwrite: Replace a run of the same key and label field.
         watcher: Follows the run.
 
@@ -77,6 +79,8 @@ def find_label_issues(
     """
     settings, keeping = settings or Settings(), _NotesKept(watcher)
     dataset = samples._dataset
+    if engine is not None:
+        machine = replace(machine or Machine(), engine=engine)
     if filter_by is not None:
         if filter_by not in FILTERS:
             raise InputError(f"filter_by is {filter_by!r}; it takes {' or '.join(FILTERS)}.")

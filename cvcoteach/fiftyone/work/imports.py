@@ -14,6 +14,7 @@ import pandas as pd
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
 from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.annotators import MOST
 from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
@@ -53,12 +54,14 @@ def import_label_issues(
     data = read_labels(samples, label_field, need_files=False)
     if isinstance(found, str | Path):
         data, issues, notes = issues_from_folder(Path(found), data)
-        source = str(found)
+        source, annotators = str(found), annotators_in(Path(found))
     else:
         issues = issues_of(found, data, pred_probs, class_names)
-        notes, source = [], "cleanlab"
+        notes, source, annotators = [], "cleanlab", []
     config = FindLabelIssuesConfig(label_field, source, {})
-    info = {"notes": [*data.notes, *notes], "summary": {}, "as_of": as_of}
+    info: dict[str, Any] = {"notes": [*data.notes, *notes], "summary": {}, "as_of": as_of}
+    if annotators:
+        info["annotators"] = annotators
     return runs.save(samples, brain_key, config, data.ids, issues, info)
 
 
@@ -84,6 +87,15 @@ def issues_from_folder(folder: Path, data: Labelled) -> tuple[Labelled, LabelIss
     if (other := int((~same).sum())) > 0:
         notes.append(left_out(other, f"with another label now than in {folder.name}"))
     return picked.take(same), issues_of_rows(issues, rows[matched][same]), notes
+
+
+def annotators_in(folder: Path) -> list[dict[str, Any]]:
+    """Return a record per annotator of a finished run: annotator, n_labels, agreement, quality; nothing for none."""
+    results = RunResults.load(folder)
+    if results.found.n_annotators is None:
+        return []
+    known = results.annotators().head(MOST)
+    return [{str(name): value for name, value in one.items()} for one in known.to_dict("records")]
 
 
 def issues_of(

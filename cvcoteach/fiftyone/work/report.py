@@ -57,13 +57,14 @@ def write_report(dataset: Any, to: str, brain_key: str | None = None) -> Path:
     rows, paths, labels = rows[kept], [paths[i] for i in kept], [labels[i] for i in kept]
     issues, done = issues_of_rows(results.issues, rows), browse.reviews(dataset, results)
     n, k = len(rows), issues.n_classes
+    unknown = np.broadcast_to(np.float32(1 / k), (n, k))  # a run here keeps no probabilities; no page shows any
     other = np.where(issues.suggested != issues.labels, issues.suggested, (issues.labels + 1) % k)
     found = RunResults(
         folder=Path(dataset.name),
         source=f"{dataset.name} (FiftyOne, run {results.key})",
         paths=tuple(paths),
-        pred_probs=np.full((n, k), 1 / k, np.float32),
-        pred_probs_round_1=np.full((n, k), 1 / k, np.float32),
+        pred_probs=unknown,
+        pred_probs_round_1=unknown,
         selected=~issues.is_label_issue,
         candidate=issues.is_label_issue,
         round=np.ones(n, np.int64),

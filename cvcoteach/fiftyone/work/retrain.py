@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._progress import OnProgress, Progress
-from cvcoteach._validation import BoolArray, InputError, IntArray
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
 from cvcoteach.crossval.kfold import stratified_parts
 from cvcoteach.data.splits import held_out
 from cvcoteach.fiftyone.store import runs
@@ -95,7 +95,7 @@ def retrain(
     catch_up(samples._dataset, results)
     folder = check_output(output, embeddings_field)
     data = _Samples.read(samples, results, embeddings_field, test_tag, seed)
-    noise_rate = float(np.clip(results.issues.noise_ratio, 0, 0.9)) if results.issues.has_signal else None
+    noise_rate = None if data.wrong is None else float(np.clip(data.wrong[data.train].mean(), 0, 0.9))
     on_progress = on_progress or (lambda update: None)
 
     def trained(number: int, what: str, **options: Any) -> CoTeaching:
@@ -142,6 +142,8 @@ class _Samples:
     """(n,) labels as they are."""
     trusted: BoolArray
     """(n,) learned from at the start."""
+    wrong: FloatArray | None
+    """(n,) probability that the label is wrong, 0 where somebody reviewed it; None where the run does not know."""
     train: IntArray
     """Rows to train on."""
     test: IntArray
@@ -197,7 +199,8 @@ class _Samples:
         given = np.array(issues.class_names)[issues.labels[rows]]
         train, test = np.flatnonzero(~tagged & ~only_judged), np.flatnonzero(tagged)
         _check(now, trusted, train, test, tag)
-        return cls(x, given, now, trusted, train, test, int((usable & ~there).sum()))
+        wrong = np.where(done.reviewed[rows], 0.0, issues.wrong[rows]) if issues.has_signal else None
+        return cls(x, given, now, trusted, wrong, train, test, int((usable & ~there).sum()))
 
 
 def _check(now: npt.NDArray[np.str_], trusted: BoolArray, train: IntArray, test: IntArray, tag: str | None) -> None:

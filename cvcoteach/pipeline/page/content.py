@@ -97,6 +97,7 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
         "seconds": round(sum(part["seconds"] for part in record.get("timings", [])), 1),
         "n_unreadable": len(results.unreadable),
         "n_duplicates": int((results.duplicate_of >= 0).sum()),
+        "n_near_copies": int(((results.near_copy_of >= 0) & (results.duplicate_of < 0)).sum()),
         "n_contradictions": int(results.contradiction.sum()),
     }
 
@@ -156,12 +157,15 @@ def _labels_of_copies(results: RunResults) -> dict[int, list[str]]:
 
 
 def copies_sentence(content: Mapping[str, Any]) -> str:
-    """Return what there is to say about exact copies, in a sentence; empty for none."""
-    n, against = content["n_duplicates"], content["n_contradictions"]
-    if not n:
-        return ""
-    copies = f"{n:,} {'image is an exact copy' if n == 1 else 'images are exact copies'} of another one"
-    return f"{copies}; {against:,} images contradict a copy by their label." if against else f"{copies}."
+    """Return what there is to say about copies, in one or two sentences; empty for none."""
+    n, near, against = content["n_duplicates"], content["n_near_copies"], content["n_contradictions"]
+    said = []
+    if n:
+        copies = f"{n:,} {'image is an exact copy' if n == 1 else 'images are exact copies'} of another one"
+        said.append(f"{copies}; {against:,} images contradict a copy by their label." if against else f"{copies}.")
+    if near:
+        said.append(f"{near:,} {'image is a near copy' if near == 1 else 'images are near copies'} of another one.")
+    return " ".join(said)
 
 
 _SINCE = (

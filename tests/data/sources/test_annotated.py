@@ -51,6 +51,10 @@ def test_groups_and_splits_stay_with_their_images(pets: Path) -> None:
     assert source.splits.tolist() == ["train", "train", "test"]
     assert source.groups is not None
     assert source.groups.tolist() == [0, 1, 0]
+    assert source.description == (
+        "3 images (train 2, test 1), 2 classes, 5 labels by 2 annotators, columns path and label of t.csv, splits "
+        "in the column part"
+    )
     alone = read_source(table, annotator_column="who", split="train", label_column="label")
     assert given(alone) == {"a.png": "cat", "b.png": "dog"}
     assert len(by_whom(alone)) == 3

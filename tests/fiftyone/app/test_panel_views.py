@@ -128,15 +128,6 @@ def in_the_app_view(run: Any, **params: str) -> list[str]:
     return list(fo.DatasetView._build(run.dataset, asked["view"]).values("id"))
 
 
-def test_fields_that_a_run_adds_are_shown_and_flags_can_be_looked_at(run: Any) -> None:
-    run.dataset.add_sample_field("label_issues_contradiction", fo.BooleanField)
-    flagged = set(run.ids[:3])
-    run.dataset.set_values("label_issues_contradiction", [i in flagged for i in run.ids])
-    assert "Show contradiction" in Event.of(run, "refresh").shown
-    assert set(Event.of(run, "show_flag", {"name": "contradiction"}).viewed) == flagged
-    assert "contradiction: **yes**" in Event.of(run, "refresh", current_sample=run.ids[0]).shown
-
-
 def test_bulk_accept_says_how_many_mistakes_to_expect_before_it_is_done(run: Any) -> None:
     results = runs.load(run.dataset)
     rows = bulk.probable_rows(run.dataset, results, 0.5)

@@ -145,7 +145,6 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
 
     # the button in the grid's bar, the form, the progress
     page.locator('[data-cy="looker"]').first.wait_for()
-    _dismiss_promotion(page)
     page.locator('[data-itemid="grid-actions-row"]').get_by_text("rule", exact=True).click()
     form.get_by_text("Label field").wait_for()
     _choose(page, form, "Embeddings", "embedding")
@@ -304,15 +303,6 @@ def _picture(page: Any, name: str, readme: Any = None, part: tuple[int, int, int
         README_PICTURES.mkdir(exist_ok=True)
         few = shot.crop(part or (0, 0, *shot.size)).quantize(128, Image.Quantize.MAXCOVERAGE)
         few.save(README_PICTURES / f"{name}.png", optimize=True)
-
-
-def _dismiss_promotion(page: Any) -> None:
-    """It comes a moment after the page and covers the panel."""
-    page.add_locator_handler(
-        page.get_by_role("button", name="Dismiss"),
-        lambda button: button.evaluate("it => it.click()"),
-        no_wait_after=True,
-    )
 
 
 def _choose(page: Any, form: Any, label: str, value: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, corrections
 from cvcoteach.fiftyone.work.figures import headline, spot_checks, with_reviews
+from cvcoteach.fiftyone.work.imports import import_label_issues
 from cvcoteach.issues.from_posterior import posterior_issues
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import expected_precision_recall
@@ -84,3 +87,20 @@ def test_an_excluded_sample_counts_as_a_wrong_label_a_kept_one_as_right(noisy: A
     done = browse.reviews(noisy.dataset, results)
     rows = [noisy.ids.index(i) for i in (one, two, three)]
     assert done.was_wrong[rows].tolist() == [True, False, True]
+
+
+def test_copies_count_once_in_the_noise_rate_as_in_that_of_the_command(noisy: Any) -> None:
+    """Twenty copies of one image with a wrong label; once all are reviewed, one label of those left was wrong."""
+    issues = posterior_issues(noisy.given, noisy.pred_probs, class_names=("bar", "cross", "ring"))
+    copies = np.full(60, -1)
+    copies[1:20] = 0
+    quality = np.where(np.arange(60) < 20, 0.0, 1.0)
+    found = replace(issues, duplicate_of=copies, label_quality=quality)
+    import_label_issues(noisy.dataset, "ground_truth", found)
+    results = runs.load(noisy.dataset)
+    assert headline(results, browse.reviews(noisy.dataset, results)).noise_ratio == round(found.noise_ratio, 4)
+    assert found.noise_ratio == pytest.approx(1 / 41)
+    corrections.exclude_samples(noisy.dataset, noisy.ids[:10])
+    corrections.keep_labels(noisy.dataset, noisy.ids[10:])
+    after = headline(results, browse.reviews(noisy.dataset, results)).noise_ratio
+    assert after == pytest.approx(0.5 / 41, abs=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 
 from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
+from cvcoteach.coteaching.estimator import CoTeaching
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
 from cvcoteach.fiftyone.work.imports import import_label_issues
 from cvcoteach.fiftyone.work.retrain import retrain
+from cvcoteach.issues.from_posterior import posterior_issues
 from tests.fiftyone.calls import in_the_app, toasts
 from tests.fiftyone.store.test_runs import imported
 from tests.fiftyone.work.test_find import with_embeddings
@@ -128,3 +131,29 @@ def test_a_model_of_images_is_kept_where_asked(noisy: Any, tmp_path: Any) -> Non
     model = load_model(tmp_path / "model")
     assert model.class_names == ("bar", "cross", "ring")
     assert np.isfinite(done.accuracy_after)
+
+
+def test_the_noise_rate_is_that_of_the_samples_trained_on_reviews_included(
+    noisy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All noise lies in the test split, but for two labels, of which one is kept."""
+    with_embeddings(noisy)
+    issues = posterior_issues(noisy.given, noisy.pred_probs, class_names=("bar", "cross", "ring"))
+    wrong = np.flatnonzero(noisy.true != noisy.given)
+    splits = np.full(60, "train", dtype=object)
+    splits[wrong[2:]] = "test"
+    import_label_issues(noisy.dataset, "ground_truth", replace(issues, splits=splits.astype(str)))
+    corrections.keep_labels(noisy.dataset, [noisy.ids[wrong[0]]])
+    told: list[float | None] = []
+
+    def fit(self: CoTeaching, x: Any, y: Any, *, noise_rate: float | None = None, **sets: Any) -> CoTeaching:
+        told.append(noise_rate)
+        return self
+
+    monkeypatch.setattr(CoTeaching, "fit", fit)
+    monkeypatch.setattr(CoTeaching, "predict", lambda self, x: np.full(len(x), "bar"))
+    retrain(noisy.dataset, embeddings_field="embedding")
+    expected = issues.wrong.copy()
+    expected[wrong[0]] = 0
+    assert told == [0.0, pytest.approx(expected[splits == "train"].mean())]
+    assert told[1] < 0.5 * issues.noise_ratio

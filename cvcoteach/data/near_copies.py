@@ -1,0 +1,262 @@
+"""Images that show the same picture as another: re-encoded, scaled, a little cropped or moved, or frames of a burst.
+
+Both are compared as pictures of 16×16 pixels from which brightness and contrast are taken out, or as features. What
+counts as near is learned from the images: so near that chance would give hardly any image such a neighbor.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from cvcoteach._validation import BoolArray, FloatArray, IntArray
+from cvcoteach.data.sources.source import spread
+
+LEAST_IMAGES, LEAST_FEATURES = 100, 16
+"""With fewer images one is near by chance; in few dimensions the nearest of many always is."""
+
+_SIDE = 16
+"""Pixels a side of the pictures that are compared."""
+_READ_SIDE = 64
+"""Pixels a side that are read of larger images, at least."""
+_FLAT = 8.0
+"""Contrast in gray levels (root mean square) below which a picture is too flat to tell from others."""
+_FARTHEST_PICTURES, _FARTHEST_FEATURES = 0.3, 0.4
+"""Largest distance of near copies, of pictures of length 1: 0.3 is a correlation of .955.
+
+Of 20,000 images of CIFAR-10 the 50 nearest pairs, up to 0.3, are of one class each, and but for one or two the same
+picture; so are the 12 pairs of features up to 0.45.
+"""
+_BY_CHANCE = 1e-3
+"""Images in which chance may find a near copy, as a share."""
+_TAILS = ((0.01, 0.1), (0.1, 0.5))
+"""Quantiles of all distances from which the density of near neighbors is extrapolated; bursts may fill the first."""
+_SAMPLE = 1500
+"""Images among which all distances are looked at."""
+_AXES, _SHRUNK = 12, 0.6
+"""Principal axes in which neighbors are searched, and the part of a distance that they hold at most.
+
+Most of a small change is in the details, which these axes lack: 190 of 192 pairs of a search along all axes are found.
+"""
+_NEIGHBORS = 8
+"""Nearest images that are compared with each; of more copies some lead to the others."""
+_LARGEST_GROUP = 20
+"""A group holds at most the images divided by this."""
+_STRICTER = 4
+"""Times that the distance is halved for a group that is too large."""
+_BLOCK, _WIDTH = 512, 4096
+"""Images that are compared at a time, and with how many: so many distances fit into a processor's cache."""
+_CHUNK_BYTES = 16 * 2**20
+
+
+def near_copies(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntArray) -> IntArray:
+    """Return the position (n,) of the first image that shows the same picture, which is its own where there is none.
+
+    Copies of copies are copies, unless more than a twentieth of all images would be copies of each other: such a group
+    falls into those that are nearer to each other, or into single images.
+
+    Args:
+        rows: (m, H, W, C) pixels or (m, d) features, in memory or memory-mapped.
+        which: (n,) the rows that are images of the run, ascending; None: all.
+        first_copy: (n,) the first image with the same content, itself where there is none.
+    """
+    everyone = np.flatnonzero(first_copy == np.arange(len(first_copy)))
+    if len(everyone) < LEAST_IMAGES or (rows.ndim == 2 and rows.shape[1] < LEAST_FEATURES):
+        return first_copy
+    view = _View(rows, everyone if which is None else which[everyone])
+    pairs = _near_pairs(view)
+    nearest = np.arange(len(first_copy))
+    nearest[everyone] = everyone[_groups(pairs, len(everyone))]
+    return nearest[first_copy]
+
+
+class _Pairs(NamedTuple):
+    """Pairs of images that are near each other."""
+
+    one: IntArray
+    """(m,)"""
+    other: IntArray
+    """(m,)"""
+    distance: FloatArray
+    """(m,)"""
+
+    def where(self, mask: BoolArray) -> _Pairs:
+        return _Pairs(self.one[mask], self.other[mask], self.distance[mask])
+
+
+class _View:
+    """The images as points (n, d) of length 1, made when they are asked for."""
+
+    def __init__(self, rows: npt.NDArray[Any], which: IntArray) -> None:
+        self.rows, self.which = rows, which
+        self.chunk = max(1, _CHUNK_BYTES // max(1, rows[:1].nbytes))
+        self.center: npt.NDArray[np.float32] | float = 0.0
+        self.least = _FLAT
+        if rows.ndim == 2:
+            some = rows[which[spread(len(which), _SAMPLE)]].astype(np.float32)
+            self.center = some.mean(axis=0)
+            self.least = 1e-3 * float(np.median(np.sqrt(((some - self.center) ** 2).mean(axis=1))))
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def points(self, of: IntArray) -> npt.NDArray[np.float32]:
+        """Return the images `of` (m,) as points, (m, d); of a flat one not a number."""
+        rows = self.rows[self.which[of]]
+        values = rows - self.center if rows.ndim == 2 else _pictures(rows)
+        values = values.astype(np.float32, copy=False)
+        contrast = np.sqrt((values**2).mean(axis=1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            length = np.where(contrast > self.least, contrast * math.sqrt(values.shape[1]), np.nan)
+            return np.asarray(values / length[:, None], np.float32)
+
+    def pairs(self, one: IntArray, other: IntArray) -> _Pairs:
+        """Return pairs of images (m,), (m,) with how far they are from each other."""
+        images, place = np.unique(np.concatenate([one, other]), return_inverse=True)
+        points: npt.NDArray[np.float16] = np.empty(
+            (0, 0), np.float16
+        )  # half of the memory, and a distance needs no more
+        for start in range(0, len(images), self.chunk):
+            part = self.points(images[start : start + self.chunk])
+            if not start:
+                points = np.empty((len(images), part.shape[1]), np.float16)
+            points[start : start + len(part)] = part
+        distance = np.empty(len(one))
+        at, to = place[: len(one)], place[len(one) :]
+        for start in range(0, len(one), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            distance[block] = np.linalg.norm(points[at[block]].astype(np.float32) - points[to[block]], axis=1)
+        return _Pairs(one, other, distance)
+
+
+def _pictures(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return images (m, H, W, C) as small ones, each channel less its mean, (m, d)."""
+    step = max(1, min(rows.shape[1:3]) // _READ_SIDE)
+    small = rows[:, ::step, ::step].astype(np.float32)
+    m, height, width, channels = small.shape
+    down, across = _averaging(height), _averaging(width)
+    small = np.matmul(down, small.reshape(m, height, width * channels))
+    small = np.matmul(across, small.reshape(m, len(down), width, channels))
+    small = small.reshape(m, -1, channels)
+    small -= small.mean(axis=1, keepdims=True)
+    return small.reshape(m, -1)
+
+
+def _averaging(n: int) -> npt.NDArray[np.float32]:
+    """Return the matrix (s, n) that averages n pixels to s <= 16, each by the part of it that falls in."""
+    s = min(_SIDE, n)
+    edges = np.arange(s + 1) * (n / s)
+    covered = np.minimum(edges[1:, None], np.arange(1, n + 1)) - np.maximum(edges[:-1, None], np.arange(n))
+    return np.asarray(np.maximum(covered, 0) * (s / n), np.float32)
+
+
+def _near_pairs(view: _View) -> _Pairs:
+    """Return the pairs of images that are nearer to each other than chance explains."""
+    sample = view.points(spread(len(view), _SAMPLE))
+    sample = sample[~np.isnan(sample[:, 0])]
+    none = _Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    if len(sample) < LEAST_IMAGES // 2:
+        return none
+    farthest = _FARTHEST_FEATURES if view.rows.ndim == 2 else _FARTHEST_PICTURES
+    limit = min(farthest, _limit_by_chance(sample, len(view)))
+    if not limit > 0:
+        return none
+    center = sample.mean(axis=0)
+    spreads, axes = np.linalg.eigh((sample - center).T @ (sample - center))
+    held = math.sqrt(max(0.0, float(spreads[-_AXES:].sum() / max(spreads.sum(), 1e-12))))
+    axes = axes[:, : -_AXES - 1 : -1]  # the widest first
+    seen = np.empty((len(view), axes.shape[1]), np.float32)
+    for start in range(0, len(view), view.chunk):
+        part = np.arange(start, min(start + view.chunk, len(view)))
+        seen[part] = view.points(part) @ axes
+    told = np.flatnonzero(~np.isnan(seen[:, 0]))
+    one, other = _neighbors(seen[told], min(_SHRUNK, held) * limit)
+    near = view.pairs(told[one], told[other])
+    return near.where(near.distance < limit)
+
+
+def _neighbors(points: npt.NDArray[np.float32], reach: float) -> tuple[IntArray, IntArray]:
+    """Return pairs (m,), (m,) of points (n, d) within reach of each other; of many neighbors some of the nearest.
+
+    Points are compared in blocks, with those of the same strip along the first axis and the next one, as far as they
+    lie within reach along the second: a tree takes twenty times as long in so many dimensions.
+    """
+    strips = np.floor((points[:, 0] - points[:, 0].min(initial=0)) / reach).astype(np.int64)
+    order = np.lexsort((points[:, 1], strips))
+    points, strips = points[order], strips[order]
+    height, squares, one = points[:, 1], (points**2).sum(axis=1, keepdims=True), np.ones((len(points), 1), np.float32)
+    left, right = np.hstack([points, squares, one]), np.hstack([-2 * points, one, squares]).T  # left @ right: distances
+    ones, others = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    starts = np.flatnonzero(np.diff(strips, prepend=-1))
+    for start, end in pairwise([*starts.tolist(), len(points)]):
+        after = int(np.searchsorted(strips, strips[start] + 1, "right"))
+        for low in range(start, end, _BLOCK):
+            high = min(low + _BLOCK, end)
+            bottom, top = height[low] - reach, height[high - 1] + reach
+            same = (low, start + int(np.searchsorted(height[start:end], top, "right")))
+            beside = [end + int(np.searchsorted(height[end:after], at)) for at in (bottom, top)]
+            for first, last in (same, beside):
+                for at in range(first, last, _WIDTH):
+                    near = _within(left[low:high] @ right[:, at : min(at + _WIDTH, last)], reach**2)
+                    row, column = low + near[0], at + near[1]
+                    once = (row < column) | (at >= end)
+                    ones.append(order[row[once]])
+                    others.append(order[column[once]])
+    return np.concatenate(ones), np.concatenate(others)
+
+
+def _within(squared: npt.NDArray[np.float32], limit: float) -> tuple[IntArray, IntArray]:
+    """Return the places (m,), (m,) of values (a, b) below a limit; in rows of many such about the least."""
+    near = squared < limit
+    found = np.flatnonzero(near)
+    if len(found) > _NEIGHBORS * len(near) // 4 and near.shape[1] > _NEIGHBORS:
+        near &= squared <= np.partition(squared, _NEIGHBORS, axis=1)[:, _NEIGHBORS, None]
+        found = np.flatnonzero(near)
+    row, column = np.divmod(found, near.shape[1])
+    return row, column
+
+
+def _limit_by_chance(points: npt.NDArray[np.float32], n: int) -> float:
+    """Return the distance within which chance gives one in a thousand of n images a neighbor.
+
+    The number of neighbors grows with a power of the distance, which the quantiles of all distances tell.
+
+    Args:
+        points: (m, d) some of the images.
+        n: Number of all.
+    """
+    products = points @ points.T
+    distances = np.sqrt(np.maximum(2 - 2 * products[np.triu_indices(len(points), 1)], 0))
+    limits = [0.0]
+    for low, high in _TAILS:
+        near, far = np.quantile(distances, [low, high])
+        if 0 < near < far:
+            power = math.log(high / low) / math.log(far / near)
+            limits.append(float(near) * (_BY_CHANCE / (low * n)) ** (1 / power))
+    return max(limits)
+
+
+def _groups(pairs: _Pairs, n: int) -> IntArray:
+    """Return the first image of the group of each, (n,); groups hold a twentieth of all at most."""
+    first, largest = _first_connected(pairs, n), max(2, n // _LARGEST_GROUP)
+    for _ in range(_STRICTER):
+        too_large = np.bincount(first, minlength=n)[first] > largest
+        if not too_large.any():
+            return first
+        inside = too_large[pairs.one]
+        pairs = pairs.where(~inside | (pairs.distance < pairs.distance[inside].max() / 2))
+        first = _first_connected(pairs, n)
+    return np.where(np.bincount(first, minlength=n)[first] > largest, np.arange(n), first)
+
+
+def _first_connected(pairs: _Pairs, n: int) -> IntArray:
+    """Return the first of the images that pairs connect with each, (n,)."""
+    edges = coo_array((np.ones(len(pairs.one), np.bool_), (pairs.one, pairs.other)), shape=(n, n))
+    _, first, code = np.unique(connected_components(edges, directed=False)[1], return_index=True, return_inverse=True)
+    return np.asarray(first[code], np.int64)
