@@ -100,6 +100,11 @@ _THREADS = click.option(
 _PRECISION = click.option(
     "--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a short probe]"
 )
+_DETERMINISTIC = click.option(
+    "--deterministic",
+    is_flag=True,
+    help="On a GPU, use only algorithms that repeat to the bit.  [default: where they cost less than 5 %]",
+)
 cache_dir = click.option(
     "--cache-dir", type=PATH, help="Where decoded images and features are kept.  [default: the user's cache]"
 )
@@ -157,15 +162,17 @@ def machine(*, precision: bool = True, engine: bool = False) -> Callable[[Comman
             max_megapixels: float | None,
             trusted: tuple[str, ...],
             precision: str | None = None,
+            deterministic: bool = False,
             **rest: Any,
         ) -> Any:
             max_pixels = pixels(max_megapixels)
             own = {name: rest.pop(name) for name in ("engine", "ray_address", "task_gpus") if name in rest}
-            return command(machine=Machine(device, threads, precision, cache_dir, max_pixels, trusted, **own), **rest)
+            where = Machine(device, threads, precision, cache_dir, max_pixels, trusted, deterministic, **own)
+            return command(machine=where, **rest)
 
         result: Command = gathered
         engines = [_TASK_GPUS, _RAY_ADDRESS, _ENGINE] if engine else []
-        precisions = [_PRECISION] if precision else []
+        precisions = [_DETERMINISTIC, _PRECISION] if precision else []
         for option in (_TRUST, max_megapixels, cache_dir, *engines, *precisions, _THREADS, _DEVICE):
             result = option(result)
         return result

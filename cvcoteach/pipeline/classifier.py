@@ -146,7 +146,12 @@ def plan_of(folder: RunFolder, task: CoTeachingTask, machine: Machine) -> Comput
     plan = ComputePlan.recorded(folder.record, machine.device)
     if plan is None:
         plan = task.inputs.plan(
-            task.recipe, task.n_classes, device=machine.device, threads=machine.threads, precision=machine.precision
+            task.recipe,
+            task.n_classes,
+            device=machine.device,
+            threads=machine.threads,
+            precision=machine.precision,
+            deterministic=machine.deterministic,
         )
         if not folder.done:
             folder.save(plan=asdict(plan))

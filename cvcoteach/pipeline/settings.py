@@ -180,6 +180,8 @@ class Machine:
     """Pixels of the largest image to read; None: 268 million."""
     trusted: tuple[str, ...] = ()
     """Names of code from outside that may run: "package.module:function", files of TorchScript or torch.export."""
+    deterministic: bool = False
+    """Whether a GPU uses only algorithms that repeat to the bit, whatever they cost."""
     engine: Engine = "serial"
     """"serial": this process; "ray": tasks on a Ray cluster, or on all GPUs and CPUs of this machine."""
     ray_address: str | None = None

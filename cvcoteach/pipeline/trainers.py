@@ -81,9 +81,15 @@ def network_trainer(
     models: ModelFactory | None = None,
 ) -> NetworkTrainer:
     """Return a trainer of networks on images that tells `progress` of its epochs; see `TorchTrainer`."""
-    precision = machine.precision
+    precision, deterministic = machine.precision, machine.deterministic
     if machine.cluster is not None:
-        more = {"n_classes": n_classes, "recipe": recipe, "models": models, "precision": precision}
+        more = {
+            "n_classes": n_classes,
+            "recipe": recipe,
+            "models": models,
+            "precision": precision,
+            "deterministic": deterministic,
+        }
         return RayTrainer(
             machine.cluster, TorchTrainer, pixels, more, device=machine.device, plan=plan, on_epoch=progress.epoch
         )
@@ -96,6 +102,7 @@ def network_trainer(
         models=models,
         threads=machine.threads,
         precision=precision,
+        deterministic=deterministic,
         on_epoch=progress.epoch,
         note=progress.note,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cvcoteach.training.engine.graphs import Graphs
-from cvcoteach.training.engine.steps import CapturedSteps, rates_as_tensors
+from cvcoteach.training.engine.steps import CapturedSteps, rates_as_tensors, weakly
 from cvcoteach.training.heads import Heads, loss_of, own_rows, schedule
 
 
@@ -77,7 +77,9 @@ class CapturedHeads:
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._rates = rates_as_tensors(optimizer, device)
-        self._steps = CapturedSteps(graphs, self._step, self._trained, optimizer, rewind=self._rewind)
+        self._steps = CapturedSteps(
+            graphs, weakly(self._step), weakly(self._trained), optimizer, rewind=weakly(self._rewind)
+        )
         self._steps.prepare([steps.largest])
         self._at.zero_()
         graphs.fork()

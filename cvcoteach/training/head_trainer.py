@@ -167,7 +167,7 @@ class HeadTrainer:
             heads = self._train([folds[i] for i in members], n_batches)
             return {i: self._predict(heads.only(place), folds[i].eval_idx) for place, i in enumerate(members)}
         device = self._rows.device
-        memory_freed(device)
+        memory_freed(device, after_all=True)
         half = len(members) // 2
         if half:
             self._note(f"the memory of {device} is full: {half} of {len(members)} heads at the same time.")

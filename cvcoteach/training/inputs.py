@@ -38,6 +38,7 @@ class Inputs(Protocol):
         device: str | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        deterministic: bool = False,
     ) -> ComputePlan:
         """Return how to compute; what is None is chosen."""
 
@@ -74,6 +75,7 @@ class ImageInputs:
         device: str | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        deterministic: bool = False,
     ) -> ComputePlan:
         """Return the plan that a short probe decides, see `TorchTrainer.plan`."""
         trainer = TorchTrainer(
@@ -84,6 +86,7 @@ class ImageInputs:
             device=device,
             threads=threads,
             precision=precision,
+            deterministic=deterministic,
         )
         return trainer.plan
 
@@ -124,11 +127,20 @@ class FeatureInputs:
         device: str | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        deterministic: bool = False,
     ) -> ComputePlan:
         """Return a plan in float32, if no other precision is asked for."""
         where = choose_device(device)
         resident = room_for(self.features, where)
-        return ComputePlan(str(where), precision or "float32", threads=choose_threads(threads), resident=resident)
+        dtype = precision or "float32"
+        return ComputePlan(
+            str(where),
+            dtype,
+            threads=choose_threads(threads),
+            resident=resident,
+            captured=where.type == "cuda" and resident and dtype != "float16" and not recipe.hidden,
+            deterministic=deterministic,
+        )
 
     def batches(self, plan: ComputePlan, rows: IntArray) -> FeatureBatches:
         """Return batches of the features as they are."""

@@ -20,7 +20,7 @@ from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
 from cvcoteach.training.batches import BatchSource
 from cvcoteach.training.devices import repeatable, seeded
 from cvcoteach.training.engine.epochs import CapturedEpochs
-from cvcoteach.training.engine.steps import NotCapturableError
+from cvcoteach.training.engine.steps import NotCapturableError, weakly
 from cvcoteach.training.engine.which import graphs_for
 from cvcoteach.training.optimizers import optimizer_for, portable
 from cvcoteach.training.orders import Order, shuffled
@@ -191,7 +191,7 @@ class Training:
             why = "the inputs are fetched batch by batch"
         else:
             graphs = graphs_for(self._plan.torch_device)
-            return CapturedEpochs(graphs, inputs, self._losses_of, self.networks, self._optimizer)
+            return CapturedEpochs(graphs, inputs, weakly(self._losses_of), self.networks, self._optimizer)
         self._note(f"steps run one by one, not captured: {why}.")
         return None
 

@@ -46,7 +46,7 @@ def probe_captured(
         network: On the CPU; not modified.
         source_of: Plan -> at least a batch of inputs on its device.
         recipe: How the network is trained; with its own batch size.
-        plain: The device and its threads.
+        plain: The device, its threads, and whether only algorithms that repeat to the bit are tried.
         n_classes: K.
         precision: The only one to try; None: float32 and bfloat16.
         seconds: After so long, nothing more is tried.
@@ -82,7 +82,7 @@ def probe_captured(
     if not speed or (precision is None and speed < _WORTH_IT * eager):
         return None
     exact = replace(best, deterministic=True)
-    if tried(exact) >= _COSTS_NOTHING * speed:
+    if not plain.deterministic and tried(exact) >= _COSTS_NOTHING * speed:
         best = exact
     for count in () if random else _COUNTS:
         together = tried(best, count) if time.perf_counter() < deadline else 0.0

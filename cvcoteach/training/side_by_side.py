@@ -66,7 +66,7 @@ class SideBySide:
                     waiting.remove(position)
                     yield position, answer
                 full = False
-            memory_freed(self.device)
+            memory_freed(self.device, after_all=full)
             if full:
                 self._shrink(len(group))
 

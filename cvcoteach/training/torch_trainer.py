@@ -51,6 +51,7 @@ class TorchTrainer:
         models: ModelFactory | None = None,
         threads: int | None = None,
         precision: str | None = None,
+        deterministic: bool = False,
         on_epoch: OnEpoch | None = None,
         note: Callable[[str], None] = warnings.warn,
     ) -> None:
@@ -68,6 +69,8 @@ class TorchTrainer:
             models: Builds the recipe's model, and may have loaded its backbone already.
             threads: CPU threads; None: as many as are fastest. Ignored if there is a plan.
             precision: "float32", "bfloat16" or "float16"; None: the fastest. Ignored if there is a plan.
+            deterministic: Whether a GPU uses only algorithms that repeat to the bit; otherwise it does where they cost
+                less than 5 %. Ignored if there is a plan.
             on_epoch: Called after each epoch, of all folds that are trained at the same time together.
             note: Called with a sentence where a GPU cannot do what was planned: steps that cannot be captured, or
                 memory that runs out, so that fewer folds share it or batches shrink.
@@ -91,7 +94,7 @@ class TorchTrainer:
         self._threads = plan.threads if plan else choose_threads(threads)
         self._threads_are_free = plan is None and threads is None
         self._plan = plan
-        self._precision = precision
+        self._precision, self._deterministic = precision, deterministic
         if plan is None and precision is not None and self._device.type != "cuda":
             self._plan = ComputePlan(
                 device=str(self._device),
@@ -138,19 +141,21 @@ class TorchTrainer:
             network,
             lambda plan: ImageBatches(DeviceImages(self._array[rows], plan), self._scaling(rows)),
             replace(self.recipe, batch_size=self.recipe.batch_of(len(self._array)), least_batches=0),
-            ComputePlan(device=str(self._device), threads=threads),
+            ComputePlan(device=str(self._device), threads=threads, deterministic=self._deterministic),
             n_classes=self._n_classes,
             precision=self._precision,
         )
         if plan is not None:
             return plan
         if self._precision is None:
-            return probe(network, images, device=self._device, threads=threads)
+            plan = probe(network, images, device=self._device, threads=threads)
+            return replace(plan, deterministic=self._deterministic)
         return ComputePlan(
             device=str(self._device),
             dtype=self._precision,
             channels_last=True,
             threads=threads,
+            deterministic=self._deterministic,
             reason="precision as asked for",
         )
 

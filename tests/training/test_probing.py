@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,16 @@ def test_what_costs_over_five_percent_is_left_out(monkeypatch: pytest.MonkeyPatc
     plan = probe_captured(Small(nn.Identity()), source_of, RECIPE, PLAIN, n_classes=3)
     assert plan is not None
     assert (plan.dtype, plan.deterministic, plan.side_by_side) == ("float32", False, 1)
+
+
+def test_what_repeats_is_all_that_is_tried_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"float32 captured": 999.0, "float32 deterministic": 100.0, "float32 captured deterministic": 150.0}
+    speeds(monkeypatch, found)
+    plain = replace(PLAIN, deterministic=True)
+    plan = probe_captured(Small(nn.Identity()), source_of, RECIPE, plain, n_classes=3)
+    assert plan is not None
+    assert plan.deterministic
+    assert set(plan.measured) == {"float32 deterministic", "float32 captured deterministic"}
 
 
 def test_a_precision_that_is_asked_for_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import Fold, ParallelFoldTrainer
-from cvcoteach.pipeline.second_view import on_rows
+from cvcoteach.pipeline.trainers import on_rows
 from cvcoteach.training import side_by_side
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.loop import EpochReport, Training, run_together

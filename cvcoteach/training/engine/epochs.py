@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cvcoteach._validation import IntArray
 from cvcoteach.training.engine.graphs import Graphs
-from cvcoteach.training.engine.steps import CapturedSteps, rates_as_tensors, state_of
+from cvcoteach.training.engine.steps import CapturedSteps, rates_as_tensors, state_of, weakly
 
 _WORTH_CAPTURING = 12  # steps; a capture with its warm-up takes as long as a few
 
@@ -48,7 +48,13 @@ class CapturedEpochs:
             optimizer: Of these networks; its learning rates become tensors on the device.
         """
         self._graphs, self._inputs, self._losses, self._optimizer = graphs, inputs, losses, optimizer
-        self._steps = CapturedSteps(graphs, self._step, lambda: state_of(networks), optimizer, rewind=self._rewind)
+        self._steps = CapturedSteps(
+            graphs,
+            weakly(self._step),
+            lambda: state_of(networks),
+            optimizer,
+            rewind=weakly(self._rewind),
+        )
         self._rates = rates_as_tensors(optimizer, graphs.device)
         self._tables: _Tables | None = None
         self._sizes: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -100,7 +101,14 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
 
-def memory_freed(device: torch.device) -> None:
-    """Give memory that nothing uses back to the device, for those who cannot take it from torch's own stock."""
+def memory_freed(device: torch.device, *, after_all: bool = False) -> None:
+    """Give memory that nothing uses back to the device, for those who cannot take it from torch's own stock.
+
+    Args:
+        device: Any.
+        after_all: Whether to look for garbage first, as where memory has run out.
+    """
+    if after_all:
+        gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

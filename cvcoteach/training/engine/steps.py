@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +75,9 @@ class CapturedSteps:
         except RuntimeError as error:
             with suppress(RuntimeError):  # of a stream on which a capture broke off
                 self.clear()
-            if (full := _out_of_memory(error)) is not None:
-                raise full from error
+            if _out_of_memory(error):
+                # a new one: the old one's frames would keep what has to be freed
+                raise torch.OutOfMemoryError(f"{self._graphs.device} has too little memory") from None
             raise NotCapturableError(str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
         self._addresses = _addresses(self._trained(), self._optimizer)
 
@@ -152,8 +155,23 @@ def _addresses(tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> l
     return [t.data_ptr() for t in (*tensors, *_state_of(optimizer))]
 
 
-def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:
-    """Return what broke off a capture, whose end then raises an error of its own."""
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that does not keep its object: what was captured is freed the moment its training is.
+
+    Captures take much memory, and garbage in a circle would wait for Python's collector.
+    """
+    reference = WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        there = reference()
+        assert there is not None
+        return there(*arguments)
+
+    return call
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Return whether that broke off a capture, whose end then raises an error of its own."""
     while error is not None and not isinstance(error, torch.OutOfMemoryError):
         error = error.__context__
-    return error
+    return error is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -270,6 +272,19 @@ def test_batches_may_grow_between_epochs() -> None:
         fit(each)
         ends.append(state(each))
     torch.testing.assert_close(ends[1], ends[0], rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_what_was_captured_is_freed_with_its_training_though_nobody_collects_garbage() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        each = training(CAPTURED)
+        fit(each)
+        kept = [weakref.ref(each), weakref.ref(each._captured), weakref.ref(each.networks[0])]
+        del each
+        assert [reference() for reference in kept] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 # -- the steps by themselves -------------------------------------------------------------------------------------
