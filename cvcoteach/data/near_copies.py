@@ -7,6 +7,7 @@ counts as near is learned from the images: so near that chance would give hardly
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -34,7 +35,11 @@ Of 20,000 images of CIFAR-10 the 50 nearest pairs, up to 0.3, are of one class e
 picture; so are the 12 pairs of features up to 0.45.
 """
 _BY_CHANCE = 1e-3
-"""Images in which chance may find a near copy, as a share."""
+"""Share of images for which chance may find a near copy."""
+_BEYOND_CHANCE = 2
+"""Times as many as that are found where there is more than chance; of fewer those that are surely no chance."""
+_SURELY = 0.1
+"""Images of all for which chance may find a near copy then."""
 _TAILS = ((0.01, 0.1), (0.1, 0.5))
 """Quantiles of all distances from which the density of near neighbors is extrapolated; bursts may fill the first."""
 _SAMPLE = 1500
@@ -164,7 +169,8 @@ def _near_pairs(view: _View) -> _Pairs:
     if len(sample) < LEAST_IMAGES // 2:
         return none
     farthest = _FARTHEST_FEATURES if view.rows.ndim == 2 else _FARTHEST_PICTURES
-    limit = min(farthest, _limit_by_chance(sample, len(view)))
+    by_chance = _limits_by_chance(sample, len(view), (_BY_CHANCE, _SURELY / len(view)))
+    limit, strict = (min(farthest, each) for each in by_chance)
     if not limit > 0:
         return none
     center = sample.mean(axis=0)
@@ -178,7 +184,9 @@ def _near_pairs(view: _View) -> _Pairs:
     told = np.flatnonzero(~np.isnan(seen[:, 0]))
     one, other = _neighbors(seen[told], min(_SHRUNK, held) * limit)
     near = view.pairs(told[one], told[other])
-    return near.where(near.distance < limit)
+    near = near.where(near.distance < limit)
+    n_found = len(np.union1d(near.one, near.other))
+    return near if n_found > _BEYOND_CHANCE * _BY_CHANCE * len(view) else near.where(near.distance < strict)
 
 
 def _neighbors(points: npt.NDArray[np.float32], reach: float) -> tuple[IntArray, IntArray]:
@@ -222,24 +230,26 @@ def _within(squared: npt.NDArray[np.float32], limit: float) -> tuple[IntArray, I
     return row, column
 
 
-def _limit_by_chance(points: npt.NDArray[np.float32], n: int) -> float:
-    """Return the distance within which chance gives one in a thousand of n images a neighbor.
+def _limits_by_chance(points: npt.NDArray[np.float32], n: int, shares: Sequence[float]) -> list[float]:
+    """Return the distances within which chance gives these shares of n images a neighbor.
 
     The number of neighbors grows with a power of the distance, which the quantiles of all distances tell.
 
     Args:
         points: (m, d) some of the images.
         n: Number of all.
+        shares: In (0, 1).
     """
     products = points @ points.T
     distances = np.sqrt(np.maximum(2 - 2 * products[np.triu_indices(len(points), 1)], 0))
-    limits = [0.0]
+    limits = [[0.0] for _ in shares]
     for low, high in _TAILS:
         near, far = np.quantile(distances, [low, high])
         if 0 < near < far:
             power = math.log(high / low) / math.log(far / near)
-            limits.append(float(near) * (_BY_CHANCE / (low * n)) ** (1 / power))
-    return max(limits)
+            for share, found in zip(shares, limits, strict=True):
+                found.append(float(near) * (share / (low * n)) ** (1 / power))
+    return [max(found) for found in limits]
 
 
 def _groups(pairs: _Pairs, n: int) -> IntArray:
