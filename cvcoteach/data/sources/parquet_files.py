@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,13 +25,8 @@ from cvcoteach.data.sources.source import (
 )
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
+from cvcoteach.data.splits import split_in_name
 
-_WORDS = {
-    "train": "train training trainset trn",
-    "validation": "val valid validation valset dev",
-    "test": "test tests testing testset eval holdout",
-}
-_SPLIT_OF = {word: name for name, words in _WORDS.items() for word in words.split()}
 _DEPTH = 3
 """Folders that the hub puts around files at most: configuration, split."""
 
@@ -102,16 +96,11 @@ def _split_of(file: Path) -> str:
     """Return the split that the name of a file tells, or that of its folder; empty for none."""
     shard = SHARD.fullmatch(file.stem)
     if shard:
-        return _usual(shard["name"]) or shard["name"]
+        return split_in_name(shard["name"]) or shard["name"]
     for part in (file.stem, *reversed(file.parts[:-1])):
-        if name := _usual(part):
+        if name := split_in_name(part):
             return name
     return ""
-
-
-def _usual(name: str) -> str:
-    """Return train, validation or test where a name says so."""
-    return next((_SPLIT_OF[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF), "")
 
 
 def _opened(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]]:
