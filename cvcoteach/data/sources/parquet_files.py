@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.columns import OF_TABLES, Table
+from cvcoteach.data.sources.columns import OF_TABLES, Listed, Table
 from cvcoteach.data.sources.parquet import SHARD, SUFFIXES, open_parquet
 from cvcoteach.data.sources.source import (
     IMAGE_SUFFIXES,
@@ -148,6 +149,13 @@ def _one_table(location: Path, files: Sequence[Path], split: str) -> Table:
         for table in tables:
             yield from table.images[column]()
 
+    def listed(column: str) -> Listed:
+        parts = [_renumbered_lists(table, column, class_names) for table in tables]
+        before = np.cumsum([0, *[part.n_rows for part in parts]])
+        rows = [part.row + start for part, start in zip(parts, before, strict=False)]
+        values = pd.concat([part.values for part in parts], ignore_index=True)
+        return Listed(int(before[-1]), np.concatenate(rows), values)
+
     folders = {file.parent for file in files}
     folder = folders.pop() if len(folders) == 1 else location
     return Table(
@@ -158,7 +166,19 @@ def _one_table(location: Path, files: Sequence[Path], split: str) -> Table:
         stamp=stamp_of(files),
         part=split,
         class_names=class_names,
+        lists={column: partial(listed, column) for column in first.lists},
     )
+
+
+def _renumbered_lists(table: Table, column: str, class_names: dict[str, tuple[str, ...]]) -> Listed:
+    """Return a column of lists of one file with the numbers that the classes have in all files."""
+    found = table.lists[column]()
+    if column not in class_names:
+        return found
+    values = found.values.astype(object)  # whole numbers beside missing ones
+    numbers = _in_all(values.dropna().infer_objects(), table, column, class_names[column])
+    values.loc[numbers.index] = numbers.astype(object)
+    return found._replace(values=values)
 
 
 def _renumbered(
@@ -167,14 +187,19 @@ def _renumbered(
     """Return columns of one file with the numbers that the classes have in all files; -1 stays."""
     frame = table.load(columns, most)
     for column in class_names.keys() & set(frame.columns):
-        own, place = table.class_names[column], {name: k for k, name in enumerate(class_names[column])}
-        values = frame[column].to_numpy()
-        if not pd.api.types.is_integer_dtype(frame[column]) or not len(values):
-            continue
-        if not -1 <= values.min() <= values.max() < len(own):
-            raise InputError(
-                f"labels in the column {column!r} of {table.file.name} are from {values.min()} to {values.max()}, but "
-                f"the file names {count(len(own), 'class', 'classes')}."
-            )
-        frame[column] = np.array([*[place[name] for name in own], -1], np.int64)[values]
+        frame[column] = _in_all(frame[column], table, column, class_names[column])
     return frame
+
+
+def _in_all(values: pd.Series[Any], table: Table, column: str, names: tuple[str, ...]) -> pd.Series[Any]:
+    """Return numbers of the classes of one file as numbers of these names."""
+    own, place = table.class_names[column], {name: k for k, name in enumerate(names)}
+    if not pd.api.types.is_integer_dtype(values) or not len(values):
+        return values
+    if not -1 <= values.min() <= values.max() < len(own):
+        raise InputError(
+            f"labels in the column {column!r} of {table.file.name} are from {values.min()} to {values.max()}, but the "
+            f"file names {count(len(own), 'class', 'classes')}."
+        )
+    numbers = np.array([*[place[name] for name in own], -1], np.int64)[values.to_numpy()]
+    return pd.Series(numbers, values.index, name=values.name)

@@ -102,7 +102,7 @@ def read(location: Path, choices: Choices) -> Source:
         description=describe(
             len(samples),
             len(encoded.class_names),
-            f"labels {key} in {count(len(shards), 'shard')} of {printable_name(location)}",
+            f"labels {key} in {count(len(_found(location)), 'shard')} of {printable_name(location)}",
         ),
         file_names=tuple(files),
         groups=codes,
