@@ -42,8 +42,8 @@ _SURELY = 0.1
 """Images of all for which chance may find a near copy then."""
 _TAILS = ((0.01, 0.1), (0.1, 0.5))
 """Quantiles of all distances from which the density of near neighbors is extrapolated; bursts may fill the first."""
-_SAMPLE = 1500
-"""Images among which all distances are looked at."""
+_SAMPLE, _FOR_AXES = 1500, 400
+"""Images among which all distances are looked at, and those that tell the principal axes."""
 _AXES, _SHRUNK = 12, 0.6
 """Principal axes in which neighbors are searched, and the part of a distance that they hold at most.
 
@@ -114,19 +114,17 @@ class _View:
     def points(self, of: IntArray) -> npt.NDArray[np.float32]:
         """Return the images `of` (m,) as points, (m, d); of a flat one not a number."""
         rows = self.rows[self.which[of]]
-        values = rows - self.center if rows.ndim == 2 else _pictures(rows)
-        values = values.astype(np.float32, copy=False)
-        contrast = np.sqrt((values**2).mean(axis=1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            length = np.where(contrast > self.least, contrast * math.sqrt(values.shape[1]), np.nan)
-            return np.asarray(values / length[:, None], np.float32)
+        values = rows.astype(np.float32) if rows.ndim == 2 else _pictures(rows)
+        values -= self.center
+        length = np.sqrt(np.einsum("ij,ij->i", values, values))
+        length[length <= self.least * math.sqrt(values.shape[1])] = np.nan
+        values /= length[:, None]
+        return values
 
     def pairs(self, one: IntArray, other: IntArray) -> _Pairs:
         """Return pairs of images (m,), (m,) with how far they are from each other."""
         images, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-        points: npt.NDArray[np.float16] = np.empty(
-            (0, 0), np.float16
-        )  # half of the memory, and a distance needs no more
+        points = np.empty((0, 0), np.float16)  # half of the memory, and a distance needs no more
         for start in range(0, len(images), self.chunk):
             part = self.points(images[start : start + self.chunk])
             if not start:
@@ -173,10 +171,11 @@ def _near_pairs(view: _View) -> _Pairs:
     limit, strict = (min(farthest, each) for each in by_chance)
     if not limit > 0:
         return none
-    center = sample.mean(axis=0)
-    spreads, axes = np.linalg.eigh((sample - center).T @ (sample - center))
-    held = math.sqrt(max(0.0, float(spreads[-_AXES:].sum() / max(spreads.sum(), 1e-12))))
-    axes = axes[:, : -_AXES - 1 : -1]  # the widest first
+    some = sample[spread(len(sample), _FOR_AXES)]
+    some = some - some.mean(axis=0)
+    spreads, axes = np.linalg.svd(some, full_matrices=False)[1:]
+    held = math.sqrt(float((spreads[:_AXES] ** 2).sum() / max((spreads**2).sum(), 1e-12)))
+    axes = axes[:_AXES].T  # the widest first
     seen = np.empty((len(view), axes.shape[1]), np.float32)
     for start in range(0, len(view), view.chunk):
         part = np.arange(start, min(start + view.chunk, len(view)))
