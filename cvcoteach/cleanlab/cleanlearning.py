@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from cleanlab.classification import CleanLearning as _CleanLearning
@@ -12,6 +12,7 @@ from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 
 from cvcoteach._validation import InputError, near
 from cvcoteach.cleanlab.limits import limited_flags
+from cvcoteach.data.splits import as_splits, held_out
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.noise_model.sparse_transition import dense
 from cvcoteach.pipeline.in_memory import label_issues
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LIMITS = {"frac_noise", "num_to_remove_per_class", "min_examples_per_class"}
-_INCV = {"n_rounds", "n_folds", "groups", "progress"}
+_INCV = {"n_rounds", "n_folds", "groups", "splits", "progress"}
+_TO_FIND = ("pred_probs", "thresholds", "noise_matrix", "inverse_noise_matrix", "clf_kwargs", "validation_func")
 _NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
 
 
@@ -30,14 +32,41 @@ class CleanLearning(_CleanLearning):
     """Works as `cleanlab.classification.CleanLearning`, unless find_label_issues_kwargs names a filter of ours.
 
     With filter_by="posterior" or "incv", clones of the classifier are trained in rounds of cross-validation, as by
-    `cvcoteach.label_issues` with a `SklearnTrainer`; n_rounds, n_folds and groups can stand beside it, and cv_n_folds
-    is not used. `pred_probs`, where given, are flagged without training. `fit` then learns without the flagged,
+    `cvcoteach.label_issues` with a `SklearnTrainer`; n_rounds, n_folds, groups and splits can stand beside it, and
+    cv_n_folds is not used. Of several splits all are judged, and nothing but train is learned from, by `fit`
+    neither. `pred_probs`, where given, are flagged without training. `fit` then learns without the flagged,
     weighted by our estimate of the noise; to learn from all images instead,
     `clf.fit(X, labels, sample_weight=sample_weights(self.issues))`.
     """
 
     issues: LabelIssues
     """What the last `find_label_issues` with a filter of ours found."""
+
+    def fit(self, X: Any, labels: Any = None, **options: Any) -> Self:
+        """Learn as cleanlab's does, from what is neither flagged nor held out; arguments are cleanlab's.
+
+        Raises what cleanlab raises, and InputError for splits that do not fit.
+        """
+        splits = self.find_label_issues_kwargs.get("splits")
+        given = options.get("y") if labels is None else labels
+        if splits is None or given is None or self.find_label_issues_kwargs.get("filter_by") not in RULES:
+            super().fit(X, labels, **options)
+            return self
+        out = held_out(as_splits(splits, len(given)))
+        if out is None:
+            super().fit(X, labels, **options)
+            return self
+        if options.get("label_issues") is None:
+            found = self.find_label_issues(X, given, **{name: options[name] for name in _TO_FIND if name in options})
+        else:
+            found = self._process_label_issues_arg(options["label_issues"], given)
+        flags = found["is_label_issue"].to_numpy()
+        # cleanlab leaves out what is flagged: so what is held out is, while it learns
+        super().fit(X, labels, **{**options, "label_issues": found.assign(is_label_issue=flags | out)})
+        assert self.label_issues_df is not None
+        self.label_issues_df["is_label_issue"] = flags
+        self.label_issues_mask = self.label_issues_df["is_label_issue"]
+        return self
 
     def find_label_issues(self, X: Any = None, labels: Any = None, **options: Any) -> pd.DataFrame:
         """Find label issues; arguments and the first four columns are cleanlab's, more follow (`LabelIssues.to_frame`).
@@ -73,7 +102,7 @@ class CleanLearning(_CleanLearning):
         y = labels_to_array(labels)
         self.clf_kwargs = options.get("clf_kwargs") or {}
         if pred_probs is not None:
-            return label_issues(y, pred_probs, filter_by=rule)
+            return label_issues(y, pred_probs, filter_by=rule, splits=incv.get("splits"))
         if self._default_clf:
             X = force_two_dimensions(X)
         if self.clf_kwargs or options.get("validation_func") is not None:

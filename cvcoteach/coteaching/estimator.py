@@ -23,6 +23,7 @@ from cvcoteach._validation import (
     refuse_missing,
 )
 from cvcoteach.coteaching.curriculum import Pace, check_noise_rate
+from cvcoteach.coteaching.learned_part import learned_part
 from cvcoteach.coteaching.model_files import ImageFormat, Model
 from cvcoteach.coteaching.presets import COTEACHING_PRESETS, HEAD_RECIPE
 from cvcoteach.coteaching.selection import Selection, corrected, selection_after
@@ -134,6 +135,7 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         candidate: npt.ArrayLike | None = None,
         noise_rate: float | None = None,
         groups: npt.ArrayLike | None = None,
+        splits: npt.ArrayLike | None = None,
     ) -> Self:
         """Train on images or features X with labels y of any kind.
 
@@ -146,6 +148,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             noise_rate: ε̂ of all labels, in [0, 1); None: INCV's estimate, or what the size of a given S implies.
             groups: (n,) group of each image, of any kind, such as its patient or video: no model of INCV judges an
                 image of a group that it trained on. None: each image stands alone.
+            splits: (n,) name of the split of each image, such as train and test: nothing but train is learned from, by
+                INCV neither, and `cross_validation_` knows of train alone. None: everything is learned from.
 
         Raises:
             InputError: Anything does not fit; it is a ValueError.
@@ -166,14 +170,20 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
         self.standard_: Standardisation | None = None
         self.scaling_: Scaling | None = None
         self.levels_ = ORDINARY
-        data, labels = self._fit_inputs(X, y)
+        part = None if splits is None else learned_part(X, y, splits)
+        data, labels = self._fit_inputs(X, y) if part is None else self._fit_inputs(part.X, part.y)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         codes = codes.astype(np.int64)
         k = len(self.classes_)
         if k < 2:
             raise InputError(f"y holds only one class ({self.classes_[0]!r}); a classifier needs a second one.")
-        sets = None if selected is None else _chosen(selected, candidate, len(codes))
-        given = _Given(sets, noise_rate, None if groups is None else as_groups(groups, len(codes)))
+        n = len(codes) if part is None else part.n
+        sets = None if selected is None else _chosen(selected, candidate, n)
+        named = None if groups is None else as_groups(groups, n)
+        if part is not None:
+            sets = None if sets is None else (part.of(sets[0]), part.of(sets[1]))
+            named = None if named is None else named[part.rows]
+        given = _Given(sets, noise_rate, named)
         pace = Pace(self.warmup, self.ramp)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         recipe = self._recipe(data)
@@ -186,6 +196,8 @@ class CoTeaching(ClassifierMixin, BaseEstimator):
             selection.candidate,
             selection.noise_rate,
         )
+        if part is not None:
+            self.selected_, self.candidate_ = part.whole(self.selected_), part.whole(self.candidate_)
         if self.epochs is None:
             recipe = with_epochs(recipe, selection, pace=pace, settle=self.recipe is None)
         curriculum = selection.curriculum(k, recipe.epochs, pace=pace)

@@ -7,6 +7,7 @@ counts as near is learned from the images: so near that chance would give hardly
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -34,11 +35,15 @@ Of 20,000 images of CIFAR-10 the 50 nearest pairs, up to 0.3, are of one class e
 picture; so are the 12 pairs of features up to 0.45.
 """
 _BY_CHANCE = 1e-3
-"""Images in which chance may find a near copy, as a share."""
+"""Share of images for which chance may find a near copy."""
+_BEYOND_CHANCE = 2
+"""Times as many as that are found where there is more than chance; of fewer those that are surely no chance."""
+_SURELY = 0.1
+"""Images of all for which chance may find a near copy then."""
 _TAILS = ((0.01, 0.1), (0.1, 0.5))
 """Quantiles of all distances from which the density of near neighbors is extrapolated; bursts may fill the first."""
-_SAMPLE = 1500
-"""Images among which all distances are looked at."""
+_SAMPLE, _FOR_AXES = 1500, 400
+"""Images among which all distances are looked at, and those that tell the principal axes."""
 _AXES, _SHRUNK = 12, 0.6
 """Principal axes in which neighbors are searched, and the part of a distance that they hold at most.
 
@@ -109,19 +114,17 @@ class _View:
     def points(self, of: IntArray) -> npt.NDArray[np.float32]:
         """Return the images `of` (m,) as points, (m, d); of a flat one not a number."""
         rows = self.rows[self.which[of]]
-        values = rows - self.center if rows.ndim == 2 else _pictures(rows)
-        values = values.astype(np.float32, copy=False)
-        contrast = np.sqrt((values**2).mean(axis=1))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            length = np.where(contrast > self.least, contrast * math.sqrt(values.shape[1]), np.nan)
-            return np.asarray(values / length[:, None], np.float32)
+        values = rows.astype(np.float32) if rows.ndim == 2 else _pictures(rows)
+        values -= self.center
+        length = np.sqrt(np.einsum("ij,ij->i", values, values))
+        length[length <= self.least * math.sqrt(values.shape[1])] = np.nan
+        values /= length[:, None]
+        return values
 
     def pairs(self, one: IntArray, other: IntArray) -> _Pairs:
         """Return pairs of images (m,), (m,) with how far they are from each other."""
         images, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-        points: npt.NDArray[np.float16] = np.empty(
-            (0, 0), np.float16
-        )  # half of the memory, and a distance needs no more
+        points = np.empty((0, 0), np.float16)  # half of the memory, and a distance needs no more
         for start in range(0, len(images), self.chunk):
             part = self.points(images[start : start + self.chunk])
             if not start:
@@ -164,13 +167,15 @@ def _near_pairs(view: _View) -> _Pairs:
     if len(sample) < LEAST_IMAGES // 2:
         return none
     farthest = _FARTHEST_FEATURES if view.rows.ndim == 2 else _FARTHEST_PICTURES
-    limit = min(farthest, _limit_by_chance(sample, len(view)))
+    by_chance = _limits_by_chance(sample, len(view), (_BY_CHANCE, _SURELY / len(view)))
+    limit, strict = (min(farthest, each) for each in by_chance)
     if not limit > 0:
         return none
-    center = sample.mean(axis=0)
-    spreads, axes = np.linalg.eigh((sample - center).T @ (sample - center))
-    held = math.sqrt(max(0.0, float(spreads[-_AXES:].sum() / max(spreads.sum(), 1e-12))))
-    axes = axes[:, : -_AXES - 1 : -1]  # the widest first
+    some = sample[spread(len(sample), _FOR_AXES)]
+    some = some - some.mean(axis=0)
+    spreads, axes = np.linalg.svd(some, full_matrices=False)[1:]
+    held = math.sqrt(float((spreads[:_AXES] ** 2).sum() / max((spreads**2).sum(), 1e-12)))
+    axes = axes[:_AXES].T  # the widest first
     seen = np.empty((len(view), axes.shape[1]), np.float32)
     for start in range(0, len(view), view.chunk):
         part = np.arange(start, min(start + view.chunk, len(view)))
@@ -178,7 +183,9 @@ def _near_pairs(view: _View) -> _Pairs:
     told = np.flatnonzero(~np.isnan(seen[:, 0]))
     one, other = _neighbors(seen[told], min(_SHRUNK, held) * limit)
     near = view.pairs(told[one], told[other])
-    return near.where(near.distance < limit)
+    near = near.where(near.distance < limit)
+    n_found = len(np.union1d(near.one, near.other))
+    return near if n_found > _BEYOND_CHANCE * _BY_CHANCE * len(view) else near.where(near.distance < strict)
 
 
 def _neighbors(points: npt.NDArray[np.float32], reach: float) -> tuple[IntArray, IntArray]:
@@ -222,24 +229,26 @@ def _within(squared: npt.NDArray[np.float32], limit: float) -> tuple[IntArray, I
     return row, column
 
 
-def _limit_by_chance(points: npt.NDArray[np.float32], n: int) -> float:
-    """Return the distance within which chance gives one in a thousand of n images a neighbor.
+def _limits_by_chance(points: npt.NDArray[np.float32], n: int, shares: Sequence[float]) -> list[float]:
+    """Return the distances within which chance gives these shares of n images a neighbor.
 
     The number of neighbors grows with a power of the distance, which the quantiles of all distances tell.
 
     Args:
         points: (m, d) some of the images.
         n: Number of all.
+        shares: In (0, 1).
     """
     products = points @ points.T
     distances = np.sqrt(np.maximum(2 - 2 * products[np.triu_indices(len(points), 1)], 0))
-    limits = [0.0]
+    limits = [[0.0] for _ in shares]
     for low, high in _TAILS:
         near, far = np.quantile(distances, [low, high])
         if 0 < near < far:
             power = math.log(high / low) / math.log(far / near)
-            limits.append(float(near) * (_BY_CHANCE / (low * n)) ** (1 / power))
-    return max(limits)
+            for share, found in zip(shares, limits, strict=True):
+                found.append(float(near) * (share / (low * n)) ** (1 / power))
+    return [max(found) for found in limits]
 
 
 def _groups(pairs: _Pairs, n: int) -> IntArray:

@@ -13,6 +13,13 @@ from cvcoteach._validation import BoolArray, InputError, IntArray, as_array
 
 Names = npt.NDArray[np.str_]
 
+_WORDS = {
+    "train": "train training trainset trn",
+    "validation": "val valid validation valset dev",
+    "test": "test tests testing testset eval holdout",
+}
+_SPLIT_OF = {word: name for name, words in _WORDS.items() for word in words.split()}
+
 
 def as_splits(splits: Any, n: int, *, name: str = "splits") -> Names:
     """Return names of splits of any kind as text, (n,), without spaces around them.
@@ -39,6 +46,11 @@ def as_splits(splits: Any, n: int, *, name: str = "splits") -> Names:
             "whether it is of train, test or another split."
         )
     return np.asarray(text[codes])
+
+
+def split_in_name(name: str) -> str:
+    """Return train, validation or test where a word in the name of a file says so; empty where none does."""
+    return next((_SPLIT_OF[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF), "")
 
 
 def is_train(name: str) -> bool:

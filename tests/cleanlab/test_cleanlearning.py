@@ -118,3 +118,41 @@ def test_groups_stay_in_one_fold():
     assert (frame["label_quality"] == expected.label_quality).all()
     without = label_issues(given, trainer=trainer, progress=False)
     assert (expected.label_quality != without.label_quality).any()
+
+
+class Watched(LogisticRegression):
+    """Keeps what it is trained on."""
+
+    seen: list[np.ndarray] = []  # noqa: RUF012 (clones share it)
+
+    def fit(self, X, y, sample_weight=None):
+        Watched.seen.append(X)
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("named", ["labels", "y"])
+def test_nothing_is_learned_from_test_rows_which_are_judged_all_the_same(named):
+    x, given, _ = blobs(400)
+    splits = np.where(np.arange(400) % 4 == 0, "test", "train")
+    Watched.seen = []
+    kwargs = {"filter_by": "posterior", "splits": splits}
+    learner = CleanLearning(Watched(), seed=0, find_label_issues_kwargs=kwargs)
+    learner.fit(x, **{named: given})
+    held_out = {row.tobytes() for row in x[splits == "test"]}
+    assert len(Watched.seen) > 5
+    assert not any(held_out & {row.tobytes() for row in seen} for seen in Watched.seen)
+    frame = learner.get_label_issues()
+    assert (frame["is_label_issue"] == learner.issues.is_label_issue).all()
+    assert learner.issues.by_split()["split"].tolist() == ["train", "test"]
+    assert len(Watched.seen[-1]) == ((splits == "train") & ~learner.issues.is_label_issue).sum()
+    before = len(Watched.seen)
+    learner.fit(x, given, label_issues=frame)
+    assert len(Watched.seen) == before + 1
+    assert len(Watched.seen[-1]) == len(Watched.seen[before - 1])
+
+
+def test_splits_of_another_length_get_a_sentence():
+    x, given, _ = blobs(100)
+    kwargs = {"filter_by": "posterior", "splits": ["train"] * 99}
+    with pytest.raises(InputError, match="splits has 99 rows, but labels has 100"):
+        CleanLearning(LogisticRegression(), find_label_issues_kwargs=kwargs).fit(x, given)

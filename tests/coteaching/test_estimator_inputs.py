@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from cvcoteach import CoTeaching
 from cvcoteach._validation import InputError, IntArray
+from tests.fakes import clouds
 from tests.images import dataset
 
 
@@ -68,3 +69,43 @@ def test_an_estimator_reads_new_images_with_the_levels_it_was_trained_on() -> No
     np.testing.assert_allclose(
         model.predict_proba(deep[:1] // 64), model.predict_proba(np.r_[deep[:1] // 64, deep])[:1], atol=1e-5
     )
+
+
+SPLITS = np.where(np.arange(300) % 3 == 0, "test", "train")
+
+
+@pytest.mark.slow
+def test_nothing_is_learned_from_what_is_held_out() -> None:
+    features, _, labels = clouds(300, 3, 0.1, 0)
+    settings = {"epochs": 2, "device": "cpu", "threads": 1, "random_state": 0}
+    whole = CoTeaching(**settings).fit(features, labels, splits=SPLITS, groups=np.arange(300) // 2)
+    train = SPLITS == "train"
+    alone = CoTeaching(**settings).fit(features[train], labels[train], groups=(np.arange(300) // 2)[train])
+    np.testing.assert_array_equal(whole.predict_proba(features), alone.predict_proba(features))
+    assert whole.selected_.shape == (300,)
+    assert not (whole.selected_ | whole.candidate_)[~train].any()
+    assert (whole.selected_[train] == alone.selected_).all()
+    changed = np.where(train[:, None], features, 1e6)
+    again = CoTeaching(**settings).fit(changed, labels, splits=SPLITS, groups=np.arange(300) // 2)
+    np.testing.assert_array_equal(again.predict_proba(features), alone.predict_proba(features))
+
+
+@pytest.mark.slow
+def test_splits_go_with_images_datasets_and_a_given_selection() -> None:
+    images, true, _ = dataset(30, 0.0)
+    splits = ["train"] * 24 + ["test"] * 6
+    settings = {"mode": "vanilla", "epochs": 1, "device": "cpu", "threads": 1, "random_state": 0}
+    of_arrays = CoTeaching(**settings).fit(images, true, noise_rate=0.1, splits=splits)
+    alone = CoTeaching(**settings).fit(images[:24], true[:24], noise_rate=0.1)
+    np.testing.assert_array_equal(of_arrays.predict_proba(images), alone.predict_proba(images))
+    assert CoTeaching(**settings).fit(Even(images, true), noise_rate=0.1, splits=splits).classes_.tolist() == [0, 1]
+    chosen = CoTeaching(**{**settings, "mode": "incv"}).fit(images, true, selected=np.arange(30), splits=splits)
+    assert chosen.selected_.sum() == 24
+
+
+def test_splits_that_do_not_fit_get_a_sentence() -> None:
+    features, _, labels = clouds(300, 3, 0.1, 0)
+    with pytest.raises(InputError, match="splits has 299 rows"):
+        CoTeaching().fit(features, labels, splits=SPLITS[:-1])
+    with pytest.raises(InputError, match="y is missing"):
+        CoTeaching().fit(features, splits=SPLITS)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.annotations import Annotations
+from cvcoteach.data.sources.columns import Listed
 from cvcoteach.data.sources.labels import Encoded, encode, missing_values, named_values, refuse_missing, unknown_values
 from cvcoteach.data.sources.source import count, some
 
@@ -65,6 +66,43 @@ def by_rows(paths: Sequence[Any], values: pd.Series[Any], who: pd.Series[Any], n
         kept["label"].to_numpy(),
     )
     return _checked(annotations, encoded, first, name)
+
+
+def by_lists(labels: Listed, who: Listed | None, names: Sequence[str], where: str, *, words: bool) -> Annotated:
+    """Return the labels of a table with a list of labels per image.
+
+    Args:
+        labels: what each image was labelled; missing ones, and -1 of named classes, are left out.
+        who: who gave each of them; None: the first of each list is by annotator 1, the second by annotator 2, ….
+        names: of the classes 0, 1, …, where labels are their numbers.
+        where: the table, for messages.
+        words: whether words such as NA stand for a missing value.
+
+    Raises:
+        InputError: where labels and annotators are not as many, an annotator gave an image two labels, or no image has
+            two annotators.
+    """
+    if who is not None and not np.array_equal(labels.row, who.row):
+        counts = [np.bincount(each.row, minlength=labels.n_rows) for each in (labels, who)]
+        row = int(np.argmax(counts[0] != counts[1]))
+        raise InputError(
+            f"row {row + 1} of {where} has {count(int(counts[0][row]), 'label')}, but "
+            f"{count(int(counts[1][row]), 'annotator')}; it takes one annotator for each label."
+        )
+    place = np.arange(len(labels.row)) - np.searchsorted(labels.row, labels.row)
+    annotators = pd.Series((place + 1).astype(str), name="annotator") if who is None else who.values
+    there = np.flatnonzero(~missing_values(labels.values, words_are_missing=words))
+    values = labels.values.iloc[there].infer_objects()
+    told = np.flatnonzero(~unknown_values(values, names))
+    known, values = there[told], values.iloc[told].reset_index(drop=True)
+    rows = labels.row[known]
+    given = named_values(values, names, f"labels of {where}").rename(str(labels.values.name))
+    found = by_rows(rows.tolist(), given, annotators.iloc[known].reset_index(drop=True), where, words=words)
+    notes = found.notes
+    if absent := labels.n_rows - len(found.rows):
+        verb = "was" if absent == 1 else "were"
+        notes = (f"{count(absent, 'row')} of {where} without any label {verb} left out.", *notes)
+    return found._replace(rows=rows[found.rows], notes=notes)
 
 
 def by_columns(frame: pd.DataFrame, columns: Sequence[str], name: str, *, words: bool) -> Annotated:

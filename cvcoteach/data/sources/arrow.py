@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.columns import Table
+from cvcoteach.data.sources.columns import Listed, Table
+
+_LISTS = ("List", "LargeList", "Sequence")
+"""What Hugging Face calls columns of lists, in datasets 4 and later and before."""
 
 Batches = Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
 """Yields some columns of a table, in pieces."""
@@ -39,7 +44,8 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
         for column in wanted:
             kind = schema.field(column).type
             if pa.types.is_nested(kind) or holds_images(kind):
-                raise InputError(f"the column {column!r} of {file.name} holds {kind}; it takes text or whole numbers.")
+                way = f"; --annotator-columns {column} reads one label per annotator from it" if _is_list(kind) else ""
+                raise InputError(f"the column {column!r} of {file.name} holds {kind}, not text or whole numbers{way}.")
         found = batches(wanted)
         if most is not None:
             first = next(iter(found), None)
@@ -50,6 +56,9 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
     def images_of(column: str) -> Callable[[], Iterator[bytes]]:
         return lambda: _images(file, column, batches([column]))
 
+    def values_of(column: str) -> Callable[[], Listed]:
+        return lambda: _listed(column, batches([column]))
+
     return Table(
         file,
         {field.name: any(test(field.type) for test in text) for field in schema},
@@ -57,7 +66,33 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
         images={field.name: images_of(field.name) for field in schema if holds_images(field.type)},
         stamp=stamp,
         class_names=class_names(features if features is not None else _features(schema)),
+        lists={field.name: values_of(field.name) for field in schema if _is_list(field.type)},
     )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Return whether values are lists of text or whole numbers."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(test(kind) for test in tests):
+        return False
+    plain = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
+    return any(test(kind.value_type) for test in plain)
+
+
+def _listed(column: str, batches: Iterable[pa.RecordBatch]) -> Listed:
+    """Return the values of a column of lists."""
+    n, rows, values = 0, [], []
+    for batch in batches:
+        lists = batch.column(0)
+        rows.append(n + pc.list_parent_indices(lists).to_numpy(zero_copy_only=False).astype(np.int64))
+        values.append(pc.list_flatten(lists))
+        n += len(lists)
+    together = pa.chunked_array(values) if values else pa.chunked_array([pa.array([], pa.string())])
+    types = {"types_mapper": pd.ArrowDtype} if together.null_count else {}
+    found = together.to_pandas(**types)
+    if together.null_count:
+        found = found.astype(object).where(found.notna(), None)
+    return Listed(n, np.concatenate([np.empty(0, np.int64), *rows]), found.rename(column))
 
 
 def holds_images(kind: pa.DataType) -> bool:
@@ -72,9 +107,14 @@ def class_names(features: Any) -> dict[str, tuple[str, ...]]:
     """Return the names of classes by column, where Hugging Face's features hold a `ClassLabel`."""
     if not isinstance(features, dict):
         return {}
+    inside = {
+        column: feature["feature"] if isinstance(feature, dict) and feature.get("_type") in _LISTS else feature
+        for column, feature in features.items()
+        if not isinstance(feature, dict) or feature.get("_type") not in _LISTS or "feature" in feature
+    }
     return {
         column: tuple(map(str, feature["names"]))
-        for column, feature in features.items()
+        for column, feature in inside.items()
         if isinstance(feature, dict)
         and feature.get("_type") == "ClassLabel"
         and isinstance(feature.get("names"), list)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import BoolArray, InputError, near
+from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources.labels import split_names
 from cvcoteach.data.sources.paths import names_files
 from cvcoteach.data.sources.source import SPLIT_WORDS, Choices, spread
@@ -32,6 +33,17 @@ _LOOKED_AT = 1000
 """Rows of a table in which a column is looked for."""
 
 
+class Listed(NamedTuple):
+    """A column of lists, such as the labels of several annotators, value by value."""
+
+    n_rows: int
+    """Of the table."""
+    row: IntArray
+    """(r,) the row of each value, ascending."""
+    values: pd.Series[Any]
+    """(r,)"""
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table file, whatever its format."""
@@ -52,11 +64,13 @@ class Table:
     """Which part of the file it is, where the file holds several tables."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the classes 0, 1, … of a column, where the file holds them."""
+    lists: Mapping[str, Callable[[], Listed]] = field(default_factory=dict)
+    """Columns of lists of text or whole numbers, and what gives their values."""
 
 
 def annotators_of(table: Table, choices: Choices) -> list[str]:
     """Return the columns of annotators that were named. Raises InputError for fewer than two, and for others."""
-    columns = [column.strip() for column in str(choices.annotator_columns).split(",")]
+    columns = _named_annotators(choices)
     for column in columns:
         if column not in table.columns:
             raise InputError(
@@ -70,6 +84,32 @@ def annotators_of(table: Table, choices: Choices) -> list[str]:
             "annotator, the second for a column per annotator."
         )
     return columns
+
+
+def list_of_labels(table: Table, choices: Choices) -> str | None:
+    """Return the column of lists of labels, one label per annotator; None where labels are given in another way.
+
+    That is the one column of --annotator-columns, or the labels beside a list of annotators. Raises InputError where it
+    is not clear.
+    """
+    named = [] if choices.annotator_columns is None else _named_annotators(choices)
+    if choices.annotator_column is None:
+        return named[0] if len(named) == 1 and named[0] in table.lists else None
+    if choices.annotator_column not in table.lists or named:
+        return None
+    others = [column for column in table.lists if column != choices.annotator_column]
+    usual = [column for column in others if plain(column) in LABEL_COLUMNS or column in table.class_names]
+    column = choices.label_column or next((each[0] for each in (others, usual) if len(each) == 1), None)
+    if column not in table.lists:
+        raise InputError(
+            f"the column {choices.annotator_column!r} of {table.file.name} holds lists of annotators; say with "
+            "--label-column which one holds the lists of their labels."
+        )
+    return column
+
+
+def _named_annotators(choices: Choices) -> list[str]:
+    return [column.strip() for column in str(choices.annotator_columns).split(",")]
 
 
 def check_columns(table: Table, choices: Choices) -> None:

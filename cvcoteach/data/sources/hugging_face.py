@@ -162,7 +162,7 @@ FORMAT = Format(
     read,
     read_unlabelled,
     lambda path, choices: table_has_labels(open_saved(path, choices)[0], choices),
-    OF_TABLES - {"annotator_column", "annotator_columns"},
+    OF_TABLES,
     "huggingface",
     splits_of,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from cvcoteach.data.sources.table import read_table, read_table_unlabelled, tabl
 from cvcoteach.data.sources.unpacked import stamp_of
 
 SUFFIXES = frozenset([".parquet", ".pq"])
+SHARD = re.compile(r"(?P<name>.+?)-\d{5}-of-(?P<of>\d{5})(-\w+)?")
+"""Name of one file of several: `train-00000-of-00002`, with a fingerprint at the end in old versions of datasets."""
 _ROWS = 1024
 """Rows read at a time: they may hold images."""
 
@@ -39,7 +42,11 @@ def open_parquet(file: Path) -> Table:
 
 def read(location: Path, choices: Choices) -> Source:
     """Return the images and labels of a Parquet file."""
-    return read_table(open_parquet(location), choices)
+    source = read_table(open_parquet(location), choices)
+    shard = SHARD.fullmatch(location.stem)
+    if shard is None or int(shard["of"]) < 2:
+        return source
+    return source.noted(f"{location.name} is one of {int(shard['of'])} files: name the folder to read all of them.")
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray
-from cvcoteach.data.sources.annotated import Annotated, all_named, by_columns, by_rows
+from cvcoteach.data.sources.annotated import Annotated, all_named, by_columns, by_lists, by_rows
 from cvcoteach.data.sources.columns import (
     PATH_COLUMNS,
     Table,
@@ -19,6 +20,7 @@ from cvcoteach.data.sources.columns import (
     find_label_column,
     find_path_column,
     find_split_column,
+    list_of_labels,
     of_split,
     others_of,
     plain,
@@ -58,22 +60,30 @@ def read_table(table: Table, choices: Choices) -> Source:
     """
     name = table.file.name
     check_columns(table, choices)
+    listed = list_of_labels(table, choices)
     path_column = choices.path_column or find_path_column(table, choices)
-    label_column = choices.label_column
+    label_column = choices.label_column if listed is None else listed
     if label_column is None and choices.annotator_columns is None:
         label_column = find_label_column(table, path_column, choices)
     split_column, together = find_split_column(table, path_column, label_column, choices)
-    also = [column for column in (choices.group_column, split_column, choices.annotator_column) if column is not None]
+    by_row = choices.annotator_column if listed is None else None
+    also = [column for column in (choices.group_column, split_column, by_row) if column is not None]
     by_annotator: Annotated | None = None
-    if choices.annotator_columns is not None:
+    if listed is not None:
+        who = None if choices.annotator_column is None else table.lists[choices.annotator_column]()
+        labels, class_names = table.lists[listed](), table.class_names.get(listed, ())
+        by_annotator = by_lists(labels, who, class_names, name, words=table.words_are_missing)
+        frame = table.load([*_unless_images(table, path_column), *also])
+        frame = frame if len(frame.columns) else pd.DataFrame(index=range(labels.n_rows))
+        values = _labels_of(by_annotator, labels.n_rows)
+        where, said = f"labels of {name}", f"columns {path_column} and, a list per image, {listed} of {name}"
+    elif choices.annotator_columns is not None:
         columns = annotators_of(table, choices)
         frame = table.load([*_unless_images(table, path_column), *columns, *also])
         by_annotator = by_columns(
             all_named(frame[columns], table.class_names), columns, name, words=table.words_are_missing
         )
-        found = by_annotator.encoded
-        values = pd.Series(np.full(len(frame), None, dtype=object))
-        values.iloc[by_annotator.rows] = np.array(found.class_names, dtype=object)[found.labels]
+        values = _labels_of(by_annotator, len(frame))
         where, said = f"labels of {name}", f"columns {path_column} and, by annotator, {', '.join(columns)} of {name}"
     elif label_column is None:
         others = others_of(table, path_column, choices)
@@ -96,7 +106,7 @@ def read_table(table: Table, choices: Choices) -> Source:
         )
     if not len(frame):
         raise InputError(f"{name} has columns, but no rows; it takes one row per image.")
-    names = table.class_names.get(label_column or "", ())
+    names = () if listed is not None else table.class_names.get(label_column or "", ())
     unknown, wanted = unknown_values(values, names), np.ones(len(frame), np.bool_)
     if by_annotator is not None:
         wanted = np.isin(np.arange(len(frame)), by_annotator.rows)
@@ -137,15 +147,22 @@ def read_table(table: Table, choices: Choices) -> Source:
         source, said = replace(source, splits=splits), f"{said}, splits in the column {split_column}"
     if together is not None:
         source = replace(source, notes=(*source.notes, together))
-    if choices.annotator_column is not None:
-        who, named = frame[choices.annotator_column], named_values(values, names, where).rename(label_column)
-        by_annotator = by_rows(source.paths, named, who, name, words=table.words_are_missing)
+    if by_row is not None:
+        by_whom, named = frame[by_row], named_values(values, names, where).rename(label_column)
+        by_annotator = by_rows(source.paths, named, by_whom, name, words=table.words_are_missing)
         source = source.subset(by_annotator.rows)
     if by_annotator is not None:
         source = _with_annotations(source, by_annotator, known)
     else:
         source = replace(source, notes=(*source.notes, *note_on_repeats(source)))
     return replace(source, description=_described(source, said))
+
+
+def _labels_of(found: Annotated, n: int) -> pd.Series[Any]:
+    """Return the label (n,) that most annotators gave the image of each row, by name; None for a row without one."""
+    values = pd.Series(np.full(n, None, dtype=object))
+    values.iloc[found.rows] = np.array(found.encoded.class_names, dtype=object)[found.encoded.labels]
+    return values
 
 
 def _described(source: Source, said: str) -> str:

@@ -18,9 +18,21 @@ import pandas as pd
 from cvcoteach._files import check_regular, in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import part_of
+from cvcoteach.data.sources.joined import in_order
 from cvcoteach.data.sources.labels import describe, encode, group_codes
-from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source, count, printable_name, unlabelled
+from cvcoteach.data.sources.source import (
+    IMAGE_SUFFIXES,
+    Choices,
+    Format,
+    Source,
+    chosen_split,
+    count,
+    printable_name,
+    some,
+    unlabelled,
+)
 from cvcoteach.data.sources.unpacked import stamp_of, unpack
+from cvcoteach.data.splits import split_in_name
 
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _LABEL_KEYS = ("label", "cls", "class", "class_name", "target", "category")
@@ -72,7 +84,7 @@ def read(location: Path, choices: Choices) -> Source:
     Raises:
         InputError: for files that are no tar, and where a sample has no label, or several images.
     """
-    shards = _found(location)
+    shards, notes = _of_split(location, choices)
     samples, files = _found_in(location, shards, choices)
     key, values = labels_of(samples, choices.label_column, location)
     encoded = encode(pd.Series(values), f"labels {key!r} of {location.name}")
@@ -86,11 +98,11 @@ def read(location: Path, choices: Choices) -> Source:
         tuple([sample.name for sample in samples]),
         encoded.labels,
         encoded.class_names,
-        notes=encoded.notes,
+        notes=(*notes, *encoded.notes),
         description=describe(
             len(samples),
             len(encoded.class_names),
-            f"labels {key} in {count(len(shards), 'shard')} of {printable_name(location)}",
+            f"labels {key} in {count(len(_found(location)), 'shard')} of {printable_name(location)}",
         ),
         file_names=tuple(files),
         groups=codes,
@@ -100,9 +112,10 @@ def read(location: Path, choices: Choices) -> Source:
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
     """Return the images of shards."""
-    samples, files = _found_in(location, _found(location), choices)
+    shards, notes = _of_split(location, choices)
+    samples, files = _found_in(location, shards, choices)
     source = unlabelled(location, location.parent, [sample.name for sample in samples])
-    return replace(source, file_names=tuple(files))
+    return replace(source, file_names=tuple(files), notes=notes)
 
 
 def has_labels(location: Path, choices: Choices) -> bool:
@@ -114,8 +127,19 @@ def has_labels(location: Path, choices: Choices) -> bool:
     return True
 
 
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits that the names of shards tell, such as `train-000.tar` and `val-000.tar`; none for one."""
+    return in_order([name for name in _by_split(location) if name])
+
+
 FORMAT = Format(
-    recognises, read, read_unlabelled, has_labels, frozenset(["label_column", "group_column"]), "webdataset"
+    recognises,
+    read,
+    read_unlabelled,
+    has_labels,
+    frozenset(["label_column", "group_column", "split"]),
+    "webdataset",
+    splits_of,
 )
 
 
@@ -135,6 +159,29 @@ def _found(location: Path) -> list[Path]:
     for shard in shards:
         check_regular(shard)
     return shards
+
+
+def _by_split(location: Path) -> dict[str, list[Path]]:
+    """Return the shards of each split, those whose name says nothing under an empty one."""
+    result: dict[str, list[Path]] = {}
+    for shard in _found(location) if location.is_dir() else []:
+        result.setdefault(split_in_name(shard.name), []).append(shard)
+    return result
+
+
+def _of_split(location: Path, choices: Choices) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the shards of the split to read, or all where there are no splits, and notes."""
+    parts = _by_split(location)
+    named = in_order([name for name in parts if name])
+    if not named:
+        if choices.split is not None:
+            raise InputError(f"--split is {choices.split!r}, but no shard of {location.name} is called that.")
+        return _found(location), ()
+    name, notes = chosen_split(named, choices, location.name)
+    if "" in parts:
+        left = some(shard.name for shard in parts[""])
+        notes = (*notes, f"{left} in {location.name} say nothing of a split and were left out.")
+    return parts[name], notes
 
 
 def _is_plain(shard: Path) -> bool:
@@ -255,10 +302,13 @@ def _walk(shards: list[Path], samples: list[Sample], *, images: bool) -> Iterato
         raise InputError(f"{shards[0].name} holds no images; it takes samples such as 000012.jpg and 000012.cls.")
 
 
-def samples_of(location: Path) -> tuple[list[Path], list[Sample]]:
-    """Return the shards of a path and all samples that have an image, in order. Errors as of `read`."""
-    shards = _found(location)
-    return shards, _walked(shards)
+def samples_of(location: Path, choices: Choices) -> tuple[list[Path], list[Sample]]:
+    """Return all shards of a path, and the samples that `read_source` reads, in its order. Errors as of `read`."""
+    names: list[str | None] = [choices.split]
+    if choices.split is None and (found := splits_of(location, choices)):
+        names = list(found)
+    read = [shard for name in names for shard in _of_split(location, replace(choices, split=name))[0]]
+    return _found(location), _walked(read)
 
 
 def _walked(shards: list[Path]) -> list[Sample]:
@@ -274,7 +324,9 @@ def _found_in(location: Path, shards: list[Path], choices: Choices) -> tuple[lis
         samples = _walked(shards)
         return samples, [sample.part for sample in samples]
     samples = []
-    files = unpack(location, stamp_of(shards), lambda: _walk(shards, samples, images=True), choices)
+    files = unpack(
+        location, stamp_of(shards), lambda: _walk(shards, samples, images=True), choices, choices.split or ""
+    )
     return samples or _walked(shards), list(files)
 
 

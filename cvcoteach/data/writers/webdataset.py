@@ -34,7 +34,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     Raises InputError where a shard has changed since it was read.
     """
     location = copy.source.location
-    shards, samples = webdataset.samples_of(location)
+    shards, samples = webdataset.samples_of(location, copy.choices)
     key, labels = webdataset.labels_of(samples, copy.choices.label_column, location)
     if tuple(sample.name for sample in samples) != copy.source.paths:
         raise InputError(f"{location.name} does not hold the samples as they were read; it has changed since.")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, read_source
@@ -113,3 +117,91 @@ def test_labels_that_differ_are_refused_with_the_way_out(pets: Path) -> None:
 def test_annotators_belong_to_a_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--annotator-column is 'who', but .* is not a table"):
         read_source(touch(tmp_path, "a/1.png", "b/2.png"), annotator_column="who")
+
+
+NAMES = ["zebra", "cat", "dog"]
+
+
+def of_lists(folder: Path, kind: str, **content: list[Any]) -> Path:
+    """Write four images with lists of labels, as `datasets` saves them."""
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    features = {"image": datasets.Image(), "votes": datasets.List(datasets.ClassLabel(names=NAMES))}
+    features |= {name: datasets.List(datasets.Value("string")) for name in content if name == "who"}
+    pictures = [Image.fromarray(np.full((8, 8), 10 * i, np.uint8)) for i in range(4)]
+    made = datasets.Dataset.from_dict({"image": pictures, **content}, features=datasets.Features(features))
+    if kind == "saved":
+        made.save_to_disk(folder / "t")
+        return folder / "t"
+    if kind == "split":
+        datasets.DatasetDict({"train": made, "test": made}).save_to_disk(folder / "t")
+        return folder / "t"
+    made.to_parquet(folder / "t.parquet")
+    return folder / "t.parquet"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(tmp_path / "cache"))
+
+
+VOTES = [[0, 0, 1], [1, 1], [-1, None], [2, 1, 2]]
+
+
+@pytest.mark.parametrize("kind", ["saved", "parquet"])
+def test_a_list_of_labels_per_image_is_a_label_of_each_annotator(tmp_path: Path, kind: str, cache: None) -> None:
+    table = of_lists(tmp_path, kind, votes=VOTES)
+    source = read_source(table, annotator_columns="votes")
+    assert [source.class_names[label] for label in source.labels] == ["zebra", "cat", "dog"]
+    assert source.annotations is not None
+    assert source.annotations.annotators == ("1", "2", "3")
+    assert source.annotations.per_image().tolist() == [3, 2, 3]
+    assert source.description == (
+        f"3 images, 3 classes, 8 labels by 3 annotators, columns image and, a list per image, votes of {table.name}"
+    )
+    assert any(note == f"1 row of {table.name} without any label was left out." for note in source.notes)
+    assert [path.rpartition("#")[2] for path in source.paths] == ["0", "1", "3"]
+
+
+def test_a_list_of_annotators_says_who_gave_the_labels_beside_it(tmp_path: Path, cache: None) -> None:
+    who = [["ann", "bob", "cy"], ["cy", "ann"], ["bob", "ann"], ["bob", "cy", "ann"]]
+    source = read_source(of_lists(tmp_path, "parquet", votes=VOTES, who=who), annotator_column="who")
+    path = "t.parquet#"
+    assert by_whom(source) == {
+        (f"{path}0", "ann", "zebra"), (f"{path}0", "bob", "zebra"), (f"{path}0", "cy", "cat"),
+        (f"{path}1", "cy", "cat"), (f"{path}1", "ann", "cat"),
+        (f"{path}3", "bob", "dog"), (f"{path}3", "cy", "cat"), (f"{path}3", "ann", "dog"),
+    }  # fmt: skip
+
+
+def test_annotators_of_several_splits_are_the_same_people(tmp_path: Path, cache: None) -> None:
+    source = read_source(of_lists(tmp_path, "split", votes=VOTES), annotator_columns="votes")
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train"] * 3 + ["test"] * 3
+    assert source.annotations is not None
+    assert source.annotations.annotators == ("1", "2", "3")
+    assert source.annotations.per_image().tolist() == [3, 2, 3] * 2
+    assert source.description.startswith("6 images (train 3, test 3), 3 classes, 16 labels by 3 annotators, columns ")
+
+
+def test_lists_of_several_files_are_read_by_the_names_of_each(tmp_path: Path, cache: None) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    of_lists(folder, "parquet", votes=VOTES).rename(folder / "a.parquet")
+    table = pq.read_table(folder / "a.parquet")
+    names = {b"huggingface": table.schema.metadata[b"huggingface"].replace(b'["zebra", "cat"', b'["cat", "zebra"')}
+    pq.write_table(table.replace_schema_metadata(names), folder / "b.parquet")
+    source = read_source(folder, annotator_columns="votes")
+    named = [source.class_names[label] for label in source.labels]
+    assert named == ["zebra", "cat", "dog", "cat", "zebra", "dog"]
+
+
+def test_lists_that_do_not_fit_get_a_sentence(tmp_path: Path, cache: None) -> None:
+    who = [["ann", "bob", "cy"], ["cy"], ["bob", "ann"], ["bob", "cy", "ann"]]
+    table = of_lists(tmp_path, "parquet", votes=VOTES, who=who)
+    with pytest.raises(InputError, match=r"row 2 of t\.parquet has 2 labels, but 1 annotator; it takes one annotator"):
+        read_source(table, annotator_column="who")
+    with pytest.raises(InputError, match="not text or whole numbers; --annotator-columns votes reads one label"):
+        read_source(table, label_column="votes")
+    with pytest.raises(InputError, match=r"'who' of t\.parquet holds lists of annotators; say with --label-column"):
+        read_source(table, annotator_column="who", label_column="image")

@@ -128,3 +128,33 @@ def test_an_image_that_changes_in_its_shard_is_seen(tmp_path: Path) -> None:
     after = load_images(read_source(folder), 6)
     assert after.pixels[:, 0, 0, 0].tolist() == [*range(0, 50, 10), *range(205, 210), 100, 110]
     assert after.content_key != before.content_key
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_names_of_shards_tell_splits(tmp_path: Path, packed: bool) -> None:
+    folder = write(tmp_path / "shards", cls=lambda i: i % 3)
+    ending = "tar.gz" if packed else "tar"
+    for old, new in (("000", "val-000"), ("001", "train-000"), ("002", "train-001")):
+        content = (folder / f"shard-{old}.tar").read_bytes()
+        (folder / f"{new}.{ending}").write_bytes(gzip.compress(content) if packed else content)
+        (folder / f"shard-{old}.tar").unlink()
+    source = read_source(folder)
+    order = [*range(5, 12), *range(5)]
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train"] * 7 + ["validation"] * 5
+    assert [source.class_names[label] for label in source.labels] == [str(i % 3) for i in order]
+    assert load_images(source, 6).pixels[:, 0, 0, 0].tolist() == [i * 10 for i in order]
+    assert source.description.startswith("12 images (train 7, validation 5), 3 classes, labels cls in ")
+    assert len(read_source(folder, split="validation")) == 5
+    assert len(read_unlabelled(folder)) == 12
+    with pytest.raises(InputError, match="--split is 'test', but shards holds the splits train, validation"):
+        read_source(folder, split="test")
+    (folder / f"extra.{ending}").write_bytes((folder / f"val-000.{ending}").read_bytes())
+    note = f"extra.{ending} in shards say nothing of a split and were left out."
+    assert note in read_source(folder).notes
+
+
+def test_a_split_of_shards_that_say_nothing_gets_a_sentence(tmp_path: Path) -> None:
+    folder = write(tmp_path / "shards", cls=lambda i: i % 3)
+    with pytest.raises(InputError, match="--split is 'train', but no shard of shards is called that"):
+        read_source(folder, split="train")

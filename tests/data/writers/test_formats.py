@@ -191,6 +191,16 @@ def shards(root: Path, kind: str = "cls", n_shards: int = 3) -> Path:
     return root
 
 
+def shards_of_splits(root: Path) -> Path:
+    """The first shard is of test, the others of train."""
+    folder = shards(root)
+    for old, new in (("s-00", "test-00"), ("s-01", "train-00"), ("s-02", "train-01")):
+        (folder / f"{old}.tar").rename(folder / f"{new}.tar")
+    for rest in folder.glob("s-*.tar"):
+        rest.rename(folder / f"train-{rest.name}")
+    return folder
+
+
 def saved(root: Path, splits: bool = True) -> Path:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
@@ -247,13 +257,14 @@ def of_cifar_binary(root: Path) -> Path:
     [
         shards,
         lambda root: shards(root, "json"),
+        shards_of_splits,
         saved,
         lambda root: saved(root, False),
         of_idx,
         of_cifar,
         of_cifar_binary,
     ],
-    ids=["webdataset", "webdataset-json", "splits", "dataset", "idx", "cifar", "cifar-binary"],
+    ids=["webdataset", "webdataset-json", "webdataset-splits", "splits", "dataset", "idx", "cifar", "cifar-binary"],
 )
 def test_a_folder_is_written_in_its_own_format(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     location = make(tmp_path / "data")
