@@ -64,6 +64,7 @@ def test_where_everything_of_a_class_is_flagged_no_network_is_compared_that_leav
     nothing = np.zeros(10, bool)
     data = RetrainingSet(
         paths=tuple(map(str, places)),
+        rows=places,
         inputs=FeatureInputs(np.zeros((10, 2), np.float32)),
         given=places % 2,
         corrected=Corrected(places % 2, places % 2 == 0, places % 2 == 1, nothing, nothing),

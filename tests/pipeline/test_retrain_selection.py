@@ -32,6 +32,7 @@ def data_of(wrong: np.ndarray | None, posterior: np.ndarray | None = None, **cha
     suggested, prob = 1 - places % 2, np.full(10, 0.8)
     return RetrainingSet(
         paths=tuple(map(str, places)),
+        rows=places,
         inputs=FeatureInputs(np.zeros((10, 2), np.float32)),
         given=places % 2,
         corrected=Corrected(**sets),
