@@ -11,6 +11,7 @@ from cvcoteach.engines.cluster import RayCluster, Share
 
 _MOST_LOSSES = 3
 """Workers that may be lost over one piece of work."""
+_LOST = "A worker of Ray was lost; another one takes up its work."
 _PATIENCE = 20.0
 """Seconds without a worker after which the user is told what is waited for."""
 
@@ -102,6 +103,7 @@ class Pool:
         """Forget a worker that is gone, and start another in its place."""
         self.busy.remove(worker)
         self.cluster.ray.kill(worker, no_restart=True)
+        self.cluster.note(_LOST)
         self.grow()
 
     def wait(self, refs: Iterable[Any]) -> list[Any]:
@@ -122,6 +124,7 @@ class Pool:
                 self.idle.append(worker)
             except LostError as error:
                 self._losses.add(["start"], error)
+                self.cluster.note(_LOST)
                 self.grow()
         self._tell_of_waiting()
         return [ref for ref in ready if ref in refs]
