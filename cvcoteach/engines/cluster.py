@@ -133,7 +133,8 @@ class RayCluster:
     def _silence(self) -> None:
         """Keep Ray from writing about lost workers on the standard output, which is the program's own."""
         with suppress(ImportError):
-            importlib.import_module("ray._private.worker")._worker_logs_enabled = False
+            worker: Any = importlib.import_module("ray._private.worker")
+            worker._worker_logs_enabled = False
 
     def _connect(self, address: str) -> None:
         if address.startswith("ray://"):
