@@ -29,6 +29,7 @@ _STORE_SHARE = 0.8
 _TEMPORARY = "cvcray-"
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is reported to anybody
 # processes whose fellows were killed end after so many seconds, not after a minute: there is no network to wait for
+_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 _ON_ONE_MACHINE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 
@@ -107,6 +108,9 @@ class RayCluster:
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         for name, value in {**_ALWAYS, **({} if self._address else _ON_ONE_MACHINE)}.items():
             os.environ.setdefault(name, value)  # Ray reads them when it is imported
+        if self._address and not _AUTHENTICATION & os.environ.keys() and _has_token():
+            # ray start asks for the token of ~/.ray once there is one, but ray.init by itself does not show it
+            os.environ["RAY_AUTH_MODE"] = "token"
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -149,7 +153,8 @@ class RayCluster:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
-                f"no Ray cluster answers at {address} ({lines[0].rstrip('.')}); ray start --head begins one."
+                f"no Ray cluster answers at {address} ({lines[0].rstrip('.')}); ray start --head begins one, "
+                "and one that asks for a token takes RAY_AUTH_MODE=token."
             ) from error
         self._started = True
         self._silence()
@@ -324,6 +329,14 @@ class RayCluster:
 
 def _own_addresses(ray: Any) -> set[str]:
     return {"127.0.0.1", str(ray.util.get_node_ip_address())}
+
+
+def _has_token() -> bool:
+    """Return whether Ray keeps a token for this user."""
+    try:
+        return (Path.home() / ".ray" / "auth_token").is_file()
+    except RuntimeError:  # no home
+        return False
 
 
 def _check_reachable(address: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,3 +159,15 @@ def test_two_views_share_the_cluster(cluster: RayCluster) -> None:
 
 def _here(n_folds: int) -> np.ndarray:
     return cross_validate(NearestMeans(FEATURES, 3), LABELS, n_folds=n_folds)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_in_the_middle_changes_nothing(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.engines.node_loss", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert ended.stdout.endswith("the same answer\n"), ended.stderr

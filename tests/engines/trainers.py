@@ -40,6 +40,7 @@ class Together(Means):
     """Waits in every fold until another one is trained too, in a process of its own."""
 
     folder: str = ""
+    pause: float = 0.0
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """As nearest means do."""
@@ -48,6 +49,7 @@ class Together(Means):
         while len({name.rpartition("-")[2] for name in os.listdir(self.folder)}) < 2:
             assert time.monotonic() < until, "no other fold was trained at the same time"
             time.sleep(0.02)
+        time.sleep(self.pause)
         return super().fit_predict(train_idx, train_labels, eval_idx, seed)
 
 
