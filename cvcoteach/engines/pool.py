@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, counted
 from cvcoteach.engines.cluster import RayCluster, Share
 
 _MOST_LOSSES = 3
@@ -141,10 +141,9 @@ class Pool:
             self._waiting_since = time.monotonic()
         elif not self._told and time.monotonic() - self._waiting_since > _PATIENCE and not self._has_room():
             self._told = True
-            gpus = f" and {self.share.gpus:g} GPUs" if self.share.gpus else ""
-            self.cluster.note(
-                f"Waiting for Ray to give a task {self.share.threads} CPUs{gpus}; others use them at the moment."
-            )
+            wanted = counted(self.share.threads, "CPU")
+            wanted += f" and {self.share.gpus:g} of a GPU" if self.share.gpus else ""
+            self.cluster.note(f"Waiting for Ray to give a task {wanted}, which others use at the moment.")
 
     def _has_room(self) -> bool:
         free = self.cluster.ray.available_resources()
