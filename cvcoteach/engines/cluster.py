@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 from cvcoteach._validation import InputError, counted
 from cvcoteach.data.workers import cpu_count
+from cvcoteach.engines.guard import MARK, Guard
 from cvcoteach.engines.placed import Placed, whole_file
 from cvcoteach.engines.remote import Seen, look_around
 from cvcoteach.training.devices import choose_threads
@@ -117,6 +118,7 @@ class RayCluster:
             raise InputError("engine 'ray' needs the package ray; pip install 'cvcoteach[ray]'.") from error
         self._pool: Lent | None = None
         self._temporary: Path | None = None
+        self._guard: Guard | None = None
         self._started = False
         if self._address is not None and not self._ray.is_initialized():
             self._connect(self._address)
@@ -165,6 +167,9 @@ class RayCluster:
         base = "/tmp" if os.path.isdir("/tmp") else None
         self._temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=base))
         self._started = True
+        mark = self._temporary.name
+        self._guard = Guard(mark, self._temporary)
+        os.environ[MARK] = mark
         try:
             self._ray.init(
                 address="local",
@@ -178,6 +183,8 @@ class RayCluster:
             self.close()
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(f"Ray could not be started on this machine ({lines[0].rstrip('.')}).") from error
+        finally:
+            os.environ.pop(MARK, None)
         self._silence()
 
     def close(self) -> None:
@@ -186,6 +193,9 @@ class RayCluster:
         if self._started:
             self._started = False
             self._ray.shutdown()
+        if self._guard is not None:
+            self._guard.end()
+            self._guard = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None

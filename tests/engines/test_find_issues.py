@@ -26,8 +26,8 @@ NETWORKS = (*MACHINE, "--epochs", "1", "--folds", "2")
 BACKBONE = (*MACHINE, "--backbone", "tests.backbones:colours", "--trust", "tests.backbones:colours")
 MOMENTS = int(os.environ.get("CVCOTEACH_RAY_MOMENTS", "1"))
 """Moments at which each process is killed."""
-ORPHANS_END = 60.0
-"""Seconds after which processes of Ray whose fellows were killed have ended."""
+ORPHANS_END = 20.0
+"""Seconds after which all processes of Ray have ended, whichever was killed."""
 
 
 @pytest.fixture(autouse=True)
