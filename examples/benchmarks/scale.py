@@ -1,7 +1,7 @@
 """How time and memory of a whole run grow with images and classes: heads on features, three rounds.
 
     python examples/benchmarks/scale.py                      # up to 100,000 images and 1,000 classes: half an hour
-    python examples/benchmarks/scale.py --images 1000000     # one more size, hours
+    python examples/benchmarks/scale.py --images 1000000     # one more size
     python examples/benchmarks/scale.py --plot scale.svg     # the same, drawn too (takes cvcoteach[plots])
 
 Features (n, 256) float16 in a file are drawn around a center for each class; a tenth of the labels are wrong. Each size

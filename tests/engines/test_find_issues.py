@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -144,7 +145,8 @@ def _driver(started: Started) -> None:
 
 
 def _interrupted(started: Started) -> None:
-    os.killpg(started.process.pid, signal.SIGINT)
+    with suppress(ProcessLookupError):  # it may be over
+        os.killpg(started.process.pid, signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
