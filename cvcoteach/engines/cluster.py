@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 from cvcoteach._validation import InputError, counted
 from cvcoteach.data.workers import cpu_count
+from cvcoteach.engines.guard import MARK, Guard
 from cvcoteach.engines.placed import Placed, whole_file
 from cvcoteach.engines.remote import Seen, look_around
 from cvcoteach.training.devices import choose_threads
@@ -23,9 +24,14 @@ from cvcoteach.training.devices import choose_threads
 _LEAST_GPUS = 0.01
 _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 120.0
+_QUIET = "CRITICAL"
 _STORE_SHARE = 0.8
 """Share of a node's object store that one array may take."""
 _TEMPORARY = "cvcray-"
+_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is reported to anybody
+# processes whose fellows were killed end after so many seconds, not after a minute: there is no network to wait for
+_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+_ON_ONE_MACHINE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 
 class Lent(Protocol):
@@ -98,16 +104,21 @@ class RayCluster:
             raise InputError(f"task_gpus is {task_gpus}; it takes a number of GPUs from {_LEAST_GPUS} on, such as 0.5.")
         if task_gpus > 1 and task_gpus != int(task_gpus):
             raise InputError(f"task_gpus is {task_gpus}; above 1 Ray gives whole GPUs only.")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        self.task_gpus, self.threads = task_gpus, threads
+        self._note = note
+        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        for name, value in {**_ALWAYS, **({} if self._address else _ON_ONE_MACHINE)}.items():
+            os.environ.setdefault(name, value)  # Ray reads them when it is imported
+        if self._address and not _AUTHENTICATION & os.environ.keys() and _has_token():
+            # ray start asks for the token of ~/.ray once there is one, but ray.init by itself does not show it
+            os.environ["RAY_AUTH_MODE"] = "token"
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise InputError("engine 'ray' needs the package ray; pip install 'cvcoteach[ray]'.") from error
-        self.task_gpus, self.threads = task_gpus, threads
-        self._note = note
-        self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._pool: Lent | None = None
         self._temporary: Path | None = None
+        self._guard: Guard | None = None
         self._started = False
         if self._address is not None and not self._ray.is_initialized():
             self._connect(self._address)
@@ -125,6 +136,12 @@ class RayCluster:
             self._start()
         return self._ray
 
+    def _silence(self) -> None:
+        """Keep Ray from writing about lost workers on the standard output, which is the program's own."""
+        with suppress(ImportError):
+            worker: Any = importlib.import_module("ray._private.worker")
+            worker._worker_logs_enabled = False
+
     def _connect(self, address: str) -> None:
         if address.startswith("ray://"):
             raise InputError(
@@ -134,13 +151,15 @@ class RayCluster:
         if address != "auto":
             _check_reachable(address)
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            self._ray.init(address=address, log_to_driver=False, logging_level=_QUIET)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
-                f"no Ray cluster answers at {address} ({lines[0].rstrip('.')}); ray start --head begins one."
+                f"no Ray cluster answers at {address} ({lines[0].rstrip('.')}); ray start --head begins one, "
+                "and one that asks for a token takes RAY_AUTH_MODE=token."
             ) from error
         self._started = True
+        self._silence()
 
     def _start(self) -> None:
         _sweep_temporary()
@@ -148,19 +167,25 @@ class RayCluster:
         base = "/tmp" if os.path.isdir("/tmp") else None
         self._temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=base))
         self._started = True
+        mark = self._temporary.name
+        self._guard = Guard(mark, self._temporary)
+        os.environ[MARK] = mark
         try:
             self._ray.init(
                 address="local",
                 num_cpus=max(cpu_count(), self.threads or 1),
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=_QUIET,
                 _temp_dir=str(self._temporary),
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             self.close()
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(f"Ray could not be started on this machine ({lines[0].rstrip('.')}).") from error
+        finally:
+            os.environ.pop(MARK, None)
+        self._silence()
 
     def close(self) -> None:
         """End the workers, and Ray if it was started or connected to here."""
@@ -168,6 +193,9 @@ class RayCluster:
         if self._started:
             self._started = False
             self._ray.shutdown()
+        if self._guard is not None:
+            self._guard.end()
+            self._guard = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
@@ -311,6 +339,14 @@ class RayCluster:
 
 def _own_addresses(ray: Any) -> set[str]:
     return {"127.0.0.1", str(ray.util.get_node_ip_address())}
+
+
+def _has_token() -> bool:
+    """Return whether Ray keeps a token for this user."""
+    try:
+        return (Path.home() / ".ray" / "auth_token").is_file()
+    except RuntimeError:  # no home
+        return False
 
 
 def _check_reachable(address: str) -> None:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, counted
 from cvcoteach.engines.cluster import RayCluster, Share
 
 _MOST_LOSSES = 3
 """Workers that may be lost over one piece of work."""
+_LOST = "A worker of Ray was lost; another one takes up its work."
 _PATIENCE = 20.0
 """Seconds without a worker after which the user is told what is waited for."""
 
@@ -102,6 +103,7 @@ class Pool:
         """Forget a worker that is gone, and start another in its place."""
         self.busy.remove(worker)
         self.cluster.ray.kill(worker, no_restart=True)
+        self.cluster.note(_LOST)
         self.grow()
 
     def wait(self, refs: Iterable[Any]) -> list[Any]:
@@ -122,6 +124,7 @@ class Pool:
                 self.idle.append(worker)
             except LostError as error:
                 self._losses.add(["start"], error)
+                self.cluster.note(_LOST)
                 self.grow()
         self._tell_of_waiting()
         return [ref for ref in ready if ref in refs]
@@ -138,10 +141,9 @@ class Pool:
             self._waiting_since = time.monotonic()
         elif not self._told and time.monotonic() - self._waiting_since > _PATIENCE and not self._has_room():
             self._told = True
-            gpus = f" and {self.share.gpus:g} GPUs" if self.share.gpus else ""
-            self.cluster.note(
-                f"Waiting for Ray to give a task {self.share.threads} CPUs{gpus}; others use them at the moment."
-            )
+            wanted = counted(self.share.threads, "CPU")
+            wanted += f" and {self.share.gpus:g} of a GPU" if self.share.gpus else ""
+            self.cluster.note(f"Waiting for Ray to give a task {wanted}, which others use at the moment.")
 
     def _has_room(self) -> bool:
         free = self.cluster.ray.available_resources()

@@ -88,6 +88,7 @@ def test_features_computed_on_the_cluster_are_those_computed_here(cluster: RayCl
     assert parts == sorted(parts)
 
 
+@pytest.mark.slow
 def test_an_exported_backbone_travels_as_its_file(cluster: RayCluster, tmp_path: Path) -> None:
     with pytest.warns(FutureWarning, match="torch.jit"):
         torch.jit.save(torch.jit.script(torch.nn.AdaptiveAvgPool2d(2)), tmp_path / "net.ts")  # type: ignore[no-untyped-call]

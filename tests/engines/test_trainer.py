@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cvcoteach.engines.pool
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
@@ -19,7 +23,7 @@ from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.loop import EpochReport
 from cvcoteach.training.presets import PRESETS
 from cvcoteach.training.torch_trainer import TorchTrainer
-from tests.engines.trainers import Environment, Epochs, Failing, Killed, Means, Together
+from tests.engines.trainers import Environment, Epochs, Failing, Held, Killed, Means, Together
 from tests.fakes import NearestMeans, clouds
 from tests.images import dataset
 
@@ -156,3 +160,32 @@ def test_two_views_share_the_cluster(cluster: RayCluster) -> None:
 
 def _here(n_folds: int) -> np.ndarray:
     return cross_validate(NearestMeans(FEATURES, 3), LABELS, n_folds=n_folds)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_in_the_middle_changes_nothing(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.engines.node_loss", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert ended.stdout.endswith("the same answer\n"), ended.stderr
+
+
+def test_the_user_is_told_when_others_use_what_a_task_waits_for(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cvcoteach.engines.pool, "_PATIENCE", 0.1)
+    notes: list[str] = []
+    held = cluster.ray.remote(num_cpus=2)(Held).remote()
+    assert cluster.ray.get(held.here.remote())
+
+    def noted(sentence: str) -> None:
+        notes.append(sentence)
+        cluster.ray.kill(held)
+
+    with RayCluster(threads=1, note=noted) as waiting:
+        np.testing.assert_array_equal(cross_validate(trainer(waiting), LABELS, n_folds=2), _here(2))
+    assert notes == ["Waiting for Ray to give a task 1 CPU, which others use at the moment."]

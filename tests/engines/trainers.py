@@ -40,6 +40,7 @@ class Together(Means):
     """Waits in every fold until another one is trained too, in a process of its own."""
 
     folder: str = ""
+    pause: float = 0.0
 
     def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
         """As nearest means do."""
@@ -48,6 +49,7 @@ class Together(Means):
         while len({name.rpartition("-")[2] for name in os.listdir(self.folder)}) < 2:
             assert time.monotonic() < until, "no other fold was trained at the same time"
             time.sleep(0.02)
+        time.sleep(self.pause)
         return super().fit_predict(train_idx, train_labels, eval_idx, seed)
 
 
@@ -109,3 +111,11 @@ class Environment:
         """Two columns: the share of one thread in those it has, and the rest."""
         one = 1 / float(os.environ["OMP_NUM_THREADS"])
         return np.tile(np.array([one, 1 - one], np.float32), (len(eval_idx), 1))
+
+
+class Held:
+    """An actor that holds what it was given, as other programs on a cluster do."""
+
+    def here(self) -> bool:
+        """Return once it runs."""
+        return True

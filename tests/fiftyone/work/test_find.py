@@ -281,3 +281,22 @@ def test_groups_that_do_not_fit_are_refused(noisy: Any) -> None:
     noisy.dataset.set_values("patient", [*["a"] * 59, None])
     with pytest.raises(InputError, match="1 sample of 60 has no value in 'patient'"):
         find_label_issues(noisy.dataset, "ground_truth", group_field="patient")
+
+
+@pytest.mark.slow
+def test_ray_finds_what_one_process_finds(noisy: Any) -> None:
+    with_embeddings(noisy)
+    machine = Machine("cpu", threads=1)
+    here = find_label_issues(
+        noisy.dataset, "ground_truth", "here", settings=QUICK, machine=machine, embeddings_field="embedding"
+    )
+    there = find_label_issues(
+        noisy.dataset,
+        "ground_truth",
+        "there",
+        settings=QUICK,
+        machine=machine,
+        embeddings_field="embedding",
+        engine="ray",
+    )
+    np.testing.assert_array_equal(there.issues.label_quality, here.issues.label_quality)
