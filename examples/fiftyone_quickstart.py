@@ -65,11 +65,10 @@ def main() -> None:
         suggested, wrong = sample[results.fields.suggested].label, sample[results.fields.wrong]
         print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, {wrong:.0%} likely wrong")
 
-    flagged = browse.unreviewed_flagged_ids(dataset, results)
     if not options.no_app:  # worst first, the panel beside it; in a sample: a accepts, k keeps, e excludes, u undoes
         os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")  # plugins are read once, not at every click
         fo.launch_app(dataset, view=left, spaces=panel_beside_grid()).wait()
-    elif flagged:
+    elif flagged := browse.unreviewed_flagged_ids(dataset, results):
         call("accept_suggestions", ids=flagged)
     print(f"{len(corrections.history(dataset)):,} corrections are on record.")
     if options.export:

@@ -131,6 +131,10 @@ def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int, *, 
 NONE = "none of these?"
 """In place of the suggestion for what probably belongs to none of the classes."""
 
+_DASH = "\u2013"
+_WHOLE_DASH = f"\u2060{_DASH}\u2060"
+"""A dash at which no line is broken."""
+
 CHECKING = (
     "**Random checks** are shown without our suggestion. In an open one: **k** if its label is right, **Set\u2026** to "
     f"give another, **e** if no class fits. From {LEAST_CHECKS} on, precision and recall are measured from them."
@@ -191,7 +195,7 @@ def _estimate(now: Interval | None, first: Interval | None, what: str) -> Figure
         return Figure("unknown", what)
     more = _range(now)
     if first is not None and _range(first) != more:
-        more += f"  \nbefore reviews {_range(first)}"
+        more += f"  \nbefore reviews {_range(first).replace(_DASH, _WHOLE_DASH)}"
     return Figure(f"{now.estimate:.0%}", what, more)
 
 
@@ -200,7 +204,7 @@ def _with_range(interval: Interval) -> str:
 
 
 def _range(interval: Interval) -> str:
-    return f"{100 * interval.low:.0f}\u2013{interval.high:.0%}"
+    return f"{100 * interval.low:.0f}{_DASH}{interval.high:.0%}"
 
 
 def _parts(readout: Readout) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import fiftyone as fo
@@ -15,80 +12,14 @@ from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.fiftyone.store.annotators import annotator_field
-from cvcoteach.fiftyone.store.fields import ACCEPTED, STATUSES, UNREVIEWED, object_ids
+from cvcoteach.fiftyone.store.fields import ACCEPTED, UNREVIEWED, object_ids
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
-from cvcoteach.fiftyone.work.staleness import n_removed
+from cvcoteach.fiftyone.work.reviews import Reviews as Reviews
+from cvcoteach.fiftyone.work.reviews import reviews as reviews
 from cvcoteach.fiftyone.work.unseen import is_mark
 from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
 
 QUALITY_BINS = 20
-
-_known_removed: dict[tuple[Any, str], tuple[Any, BoolArray | None]] = {}
-"""By dataset and run: when a sample was last deleted, and which of the run's are gone."""
-
-
-@dataclass(frozen=True, eq=False)
-class Reviews:
-    """The decisions that people have made so far about the samples of a run."""
-
-    status: npt.NDArray[np.object_]
-    """(n,) the review status, in the order of the run."""
-    was_wrong: BoolArray
-    """(n,) whether the reviewed label turned out wrong: another class now, or excluded. False where unreviewed."""
-    removed: BoolArray | None = None
-    """(n,) whether the sample was deleted; None where all exist."""
-
-    @cached_property
-    def reviewed(self) -> BoolArray:
-        """(n,) whether a person has looked at it."""
-        return np.asarray(self.status != UNREVIEWED)
-
-    def left(self, results: FindLabelIssuesResults) -> BoolArray:
-        """Return which samples (n,) are flagged, exist, and are not reviewed."""
-        return self.open(results.issues.is_label_issue)
-
-    def open(self, rows: BoolArray) -> BoolArray:
-        """Return which of some samples (n,) exist and are not reviewed."""
-        rows = rows & ~self.reviewed
-        return rows if self.removed is None else rows & ~self.removed
-
-    @cached_property
-    def counts(self) -> Mapping[str, int]:
-        """Samples per review status."""
-        found = Counter(self.status[self.reviewed].tolist())
-        found[UNREVIEWED] = len(self.status) - found.total()
-        return {status: found[status] for status in STATUSES}
-
-
-def reviews(dataset: Any, results: FindLabelIssuesResults) -> Reviews:
-    """Read the reviews of a run: one query, whose answer is as long as there are reviews."""
-    fields, label_field = results.fields, results.config.label_field
-    status = np.full(len(results.ids), UNREVIEWED, dtype=object)
-    was_wrong = np.zeros(len(status), np.bool_)
-    names = results.issues.class_names
-    labels = results.issues.labels
-    query = {fields.review: {"$in": [status for status in STATUSES if status != UNREVIEWED]}}
-    samples = list(dataset._sample_collection.find(query, {fields.review: 1, f"{label_field}.label": 1}))
-    rows = results.rows([str(sample["_id"]) for sample in samples])
-    for row, sample in zip(rows.tolist(), samples, strict=True):
-        if row < 0:
-            continue
-        status[row] = sample[fields.review]
-        label = (sample.get(label_field) or {}).get("label")
-        was_wrong[row] = sample[fields.review] == "excluded" or label != names[labels[row]]
-    return Reviews(status, was_wrong, _removed(dataset, results))
-
-
-def _removed(dataset: Any, results: FindLabelIssuesResults) -> BoolArray | None:
-    """Return which samples (n,) were deleted, None for none; looked up again only after a deletion."""
-    key, deleted = (dataset._doc.id, results.config.run_id), dataset._doc.last_deletion_at
-    if key not in _known_removed or _known_removed[key][0] != deleted:
-        removed = None
-        if n_removed(dataset, results):
-            there = [str(sample["_id"]) for sample in dataset._sample_collection.find({}, {"_id": 1})]
-            removed = ~np.isin(results.ids, np.array(there, dtype=results.ids.dtype))
-        _known_removed[key] = deleted, removed
-    return _known_removed[key][1]
 
 
 @lru_cache(maxsize=8)

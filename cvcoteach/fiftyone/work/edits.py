@@ -5,7 +5,7 @@ Nothing of it is written to a label, and no undo takes it back: it was not done 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,10 @@ from cvcoteach.fiftyone.store.fields import ACCEPTED, SET, STATUSES, UNREVIEWED,
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import actions
 from cvcoteach.fiftyone.work.actions import CARRIED, Action
+from cvcoteach.fiftyone.work.reviews import OVERLAP
 
 UNKNOWN = "unknown"
 """Who made an edit: FiftyOne does not record it."""
-
-_OVERLAP = timedelta(seconds=10)
-"""Samples are looked at again for so long after they were modified: clocks of two computers differ."""
 
 _looked_at: dict[tuple[ObjectId, str], datetime] = {}
 """By dataset and run, until when this process has looked."""
@@ -46,7 +44,7 @@ def notice(dataset: Any, results: FindLabelIssuesResults) -> int:
     looked = now()
     samples = list(dataset._sample_collection.find(query, dict.fromkeys(wanted, 1)))
     n = _record(dataset, results, _suspects(samples, results)) if samples else 0
-    _looked_at[key] = max(since, looked - _OVERLAP)
+    _looked_at[key] = max(since, looked - OVERLAP)
     return n
 
 
