@@ -54,3 +54,9 @@ def _hashes(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
             data = np.pad(data, ((0, 0), (0, -data.shape[1] % 8)))
         hashes[start : start + step] = (data.view(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
     return hashes
+
+
+def first_of_same(units: IntArray) -> IntArray:
+    """Return the position (n,) of the first of those that have the same number in `units` (n,)."""
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+    return first[unit]

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, FloatArray, IntArray, counted
-from cvcoteach.data.copies import contradictions
+from cvcoteach.data.copies import contradictions, first_of_same
 from cvcoteach.data.splits import rows_by_split
 from cvcoteach.issues import issues_file
 from cvcoteach.issues.display import table_html
@@ -244,7 +244,7 @@ class LabelIssues:
             for name, value in _values(self).items()
             if isinstance(value, np.ndarray) and name not in _NOT_OF_SUBSETS
         }
-        exact, near = _first_within(self._first_copy[which]), _first_within(self.first_copy[which])
+        exact, near = first_of_same(self._first_copy[which]), first_of_same(self.first_copy[which])
         copies = None if self.duplicate_of is None else np.where(exact == np.arange(len(which)), -1, exact)
         alike = None if self.near_copy_of is None else np.where(near == exact, -1, near)
         index = None if self.index is None else self.index[which]
@@ -358,12 +358,6 @@ class LabelIssues:
         if parts:
             values["transition"] = SparseTransition.of_arrays(parts, len(values["class_names"]))
         return LabelIssues(**values)
-
-
-def _first_within(units: IntArray) -> IntArray:
-    """Return the position (m,) of the first of the same unit."""
-    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
-    return first[unit]
 
 
 def sample_weights(issues: LabelIssues) -> FloatArray:

@@ -310,3 +310,16 @@ def test_a_subset_keeps_its_copies_and_what_contradicts_among_them():
     assert part.contradiction.tolist() == [True, True, False]
     assert part.noise_ratio == pytest.approx(0.1)
     assert found.subset(np.array([4, 1])).duplicate_of.tolist() == [-1, -1]
+
+
+def test_of_a_subset_the_first_copy_in_it_is_the_one_that_others_repeat() -> None:
+    labels, pred_probs, _ = noisy_data()
+    nothing = np.full(len(labels), -1)
+    exact, near = nothing.copy(), nothing.copy()
+    exact[3], near[3], near[[5, 7]] = 0, 0, 2
+    found = replace(posterior_issues(labels, pred_probs), duplicate_of=exact, near_copy_of=near)
+    part = found.subset(np.array([3, 4, 5, 7]))
+    assert part.duplicate_of is not None
+    assert part.near_copy_of is not None
+    assert part.duplicate_of.tolist() == [-1, -1, -1, -1], "image 0 is not among them"
+    assert part.near_copy_of.tolist() == [-1, -1, -1, 2], "5 and 7 are near copies of image 2"
