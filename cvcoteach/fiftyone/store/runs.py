@@ -262,9 +262,14 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     cached = dataset._brain_cache.get(key)
     if cached is not None and cached.stored != stored.grid_id:  # another process has replaced the run, or added to it
         del dataset._brain_cache[key]
+    if key not in dataset._brain_cache and stored and stored.grid_id in _unpacked:
+        ids, issues, info = _unpacked[stored.grid_id]
+        config = dataset.get_brain_info(key).config
+        dataset._brain_cache[key] = FindLabelIssuesResults(dataset, config, key, ids=ids, issues=issues, info=info)
     results = dataset.load_brain_results(key)
     if results is not None:
         results.stored = stored.grid_id
+        _remember(stored.grid_id, results)
     if results is None:
         raise InputError(
             f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."
@@ -274,6 +279,19 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     if gone:
         raise _stale(dataset, results, gone)
     return results
+
+
+_unpacked: dict[Any, tuple[Ids, LabelIssues, dict[str, Any]]] = {}
+"""By file in the database, what it holds: the App's server lets go of a dataset after every request."""
+_MOST_UNPACKED = 4
+
+
+def _remember(grid_id: Any, results: FindLabelIssuesResults) -> None:
+    """Keep what a file in the database holds, of the few that were used last."""
+    known = _unpacked.pop(grid_id, None)
+    _unpacked[grid_id] = known or (results.ids, results.issues, dict(results.info))
+    while len(_unpacked) > _MOST_UNPACKED:
+        del _unpacked[next(iter(_unpacked))]
 
 
 class RenamedFieldError(InputError):

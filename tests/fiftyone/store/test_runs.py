@@ -234,3 +234,22 @@ def test_a_run_saved_when_the_code_lay_elsewhere_loads_renames_and_deletes(
     assert runs.load(noisy.dataset, "mine").fields.review in noisy.dataset.get_field_schema()
     noisy.dataset.delete_brain_run("mine")
     assert set(noisy.dataset.get_field_schema()) == schema
+
+
+def test_a_dataset_that_was_let_go_of_finds_its_run_unpacked(noisy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the App's server, which holds no dataset from one request to the next."""
+    imported(noisy)
+    noisy.dataset._brain_cache.clear()
+    first = runs.load(noisy.dataset)
+    noisy.dataset._brain_cache.clear()
+    monkeypatch.setattr(runs.FindLabelIssuesResults, "_from_dict", None)  # nothing is unpacked again
+    again = runs.load(noisy.dataset)
+    assert again is not first
+    assert again.issues is first.issues
+    assert again.info == first.info
+    monkeypatch.undo()
+    again.info["retrained"] = "better"
+    again.save()
+    noisy.dataset._brain_cache.clear()
+    assert runs.load(noisy.dataset).info["retrained"] == "better"
+    assert len(runs._unpacked) <= runs._MOST_UNPACKED
