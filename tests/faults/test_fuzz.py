@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.pretrained import load_pretrained
+from tests.faults.formats import made
 
 CASES = int(os.environ.get("CVCOTEACH_FUZZ", "500" if os.environ.get("CI") else "100"))
 PATHS = tuple(f"{i}.png" for i in range(12))
@@ -83,9 +84,11 @@ def source_of(name: str) -> Callable[[Path], Any]:
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, Whole]]:
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mapping[str, Whole]]]:
     """A folder of files of every kind, with all that reads them."""
     root = tmp_path_factory.mktemp("whole")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("CVCOTEACH_CACHE_DIR", str(root / "cache"))
     rng = np.random.default_rng(0)
     true = np.arange(12) % 3
     pixels = (true[:, None, None] * 80 + rng.integers(0, 20, (12, 8, 8))).astype(np.uint8)
@@ -125,10 +128,18 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str,
         "more/corrections.csv": corrected,
         "more/checkpoint.pt": lambda folder: load_checkpoint(folder / "checkpoint.pt"),
         "more/weights.pt": pretrained,
+        **made(root),
     }
     there = {name: read for name, read in readers.items() if (root / name).exists()}
     assert len(there) == len(readers), sorted(readers.keys() - there.keys())
-    return root, {name: Whole((root / name).read_bytes(), read) for name, read in there.items()}
+    yield root, {name: Whole((root / name).read_bytes(), read) for name, read in there.items()}
+    monkeypatch.undo()
+
+
+def test_every_file_is_read_as_it_should_be(wholes: Any) -> None:
+    root, files = wholes
+    for name, whole in files.items():
+        whole.read((root / name).parent)
 
 
 BYTES = st.tuples(
@@ -193,6 +204,9 @@ def read_with(wholes: tuple[Path, Mapping[str, Whole]], name: str, content: byte
         file.write_bytes(whole.content)
 
 
+RECORDS = ["run/run.json", "model/model.json"] + [
+    f"tools/{name}.json" for name in ("datumaro", "studio", "coco", "fiftyone")
+]
 NAMES_OF_FILES = st.integers(0, 10**6)
 
 
@@ -207,7 +221,7 @@ def test_files_with_changed_bytes_end_in_a_result_or_a_sentence(wholes: Any, num
 
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=CASES < 1000)
 @given(
-    name=st.sampled_from(["run/run.json", "model/model.json"]),
+    name=st.sampled_from(RECORDS),
     where=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4),
     value=VALUES,
 )
