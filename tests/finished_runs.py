@@ -60,6 +60,7 @@ def finished_run(
             alternative=posterior.alternative,
             alternative_prob=posterior.alternative_prob,
             reviewed=np.zeros(n, np.bool_) if reviewed is None else reviewed,
+            groups=np.full(n, -1),
             found=issues,
         )
         results.save(run)

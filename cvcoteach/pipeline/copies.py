@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import IntArray
+from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.crossval.groups import copies_tell, joined, members
 from cvcoteach.data.copies import contradictions, first_copies
 from cvcoteach.data.near_copies import near_copies
@@ -65,7 +65,9 @@ class Copies(NamedTuple):
         return int(((self.near_copy_of >= 0) & (self.duplicate_of < 0)).sum())
 
 
-def found_copies(content: Content, n_folds: int, groups: IntArray | None, *, bind_near: bool) -> Copies:
+def found_copies(
+    content: Content, n_folds: int, groups: IntArray | None, *, bind_near: bool, learned: BoolArray | None = None
+) -> Copies:
     """Return which images are copies of which, as far as they can be bound to folds.
 
     Args:
@@ -73,6 +75,7 @@ def found_copies(content: Content, n_folds: int, groups: IntArray | None, *, bin
         n_folds: Most folds of a round.
         groups: (n,) named ones; near copies must not join them to a large part of all images.
         bind_near: Whether to look for near copies.
+        learned: (n,) what models learn from, of which near copies must leave as many groups as folds; None: all.
     """
     found = first_copies(*content)
     exact = found if copies_tell(found, n_folds) else np.arange(len(found))
@@ -82,7 +85,8 @@ def found_copies(content: Content, n_folds: int, groups: IntArray | None, *, bin
     assert by_exact is not None
     largest = int(np.bincount(together).max())
     glued = largest > max(int(np.bincount(by_exact).max()), len(found) // _LARGEST_PART)
-    return Copies(exact, near if copies_tell(near, n_folds) and not glued else exact)
+    few = len(np.unique(together if learned is None else together[learned])) < n_folds
+    return Copies(exact, near if copies_tell(near, n_folds) and not glued and not few else exact)
 
 
 def bind_copies(data: Source, content: Content, n_folds: int, *, bind_near: bool = True) -> tuple[Source, Copies]:
@@ -94,7 +98,9 @@ def bind_copies(data: Source, content: Content, n_folds: int, *, bind_near: bool
         n_folds: Most folds of a round.
         bind_near: Whether to bind near copies too; else a note tells of many.
     """
-    copies = found_copies(content, n_folds, data.groups, bind_near=bind_near)
+    out = held_out(data.splits)
+    learned = None if out is None else ~out
+    copies = found_copies(content, n_folds, data.groups, bind_near=bind_near, learned=learned)
     if data.groups is None and (twins := near_twins(*content, copies.near)).many:
         data = _noted(data, _on_twins(data, twins))
     if not copies.any:
@@ -115,7 +121,6 @@ def bind_copies(data: Source, content: Content, n_folds: int, *, bind_near: bool
         )
         if data.groups is None and (column := _group_column(data, copies.near)) is not None:
             data = _noted(data, f"the column {column!r} looks like their groups: {_by_column(column)}.")
-    out = held_out(data.splits)
     if out is not None and (n_known := int((members(copies.near, ~out) & out).sum())):
         data = _noted(
             data,

@@ -268,6 +268,7 @@ def _cross_validated(prepared: Prepared, incv: IterativeCV, rule: FlagRule, cloc
         alternative=posterior.alternative,
         alternative_prob=posterior.alternative_prob,
         reviewed=np.zeros(len(data), np.bool_),
+        groups=np.full(len(data), -1) if data.groups is None else data.groups,
         found=issues,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cvcoteach._csv import write_csv
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.coteaching.training import CoTeachingTask
 from cvcoteach.crossval.groups import joined, n_units
@@ -20,14 +21,14 @@ from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.from_posterior import issues_of
 from cvcoteach.noise_model.top_probs import latest, mean_of, rows_of
 from cvcoteach.pipeline import run_summary
-from cvcoteach.pipeline.annotators import consensus, figures
+from cvcoteach.pipeline.annotators import ANNOTATORS, consensus, figures
 from cvcoteach.pipeline.classifier import CHECKPOINT
 from cvcoteach.pipeline.earlier_runs import difference
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.page.report import PAGE, write_page
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.results import RunResults
-from cvcoteach.pipeline.retraining_set import RetrainingSet
+from cvcoteach.pipeline.retraining_set import RetrainingSet, numbers_of_classes
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.training.checkpoints import run_to_end
 from cvcoteach.training.compute_plan import ComputePlan
@@ -37,7 +38,7 @@ RECHECK = "recheck"
 """The run folder in the folder of a classifier."""
 
 _FOLDS = 5
-_KEPT = ("source", "reading", "images", "weights", "chosen", "groups", "machine", "versions", "plan")
+_KEPT = ("source", "reading", "images", "weights", "chosen", "groups", "machine", "versions")
 """What the record of the new run takes from that of the run before."""
 
 
@@ -116,8 +117,7 @@ def judged_again(
         place = {path: row for row, path in enumerate(source.paths)}
         source = source.subset([place[path] for path in before.paths])
         rows, labels = data.rows, before.labels
-        copies = before.found.first_copy
-        groups = None if not before.has_copy.any() and source.groups is None else joined(source.groups, copies)
+        groups = _groups(run, source)
         trainer = PairTrainer(task, plan, folder / CHECKPOINT, progress)
         scorer = OutOfSampleScorer(
             trainer,
@@ -134,12 +134,30 @@ def judged_again(
         progress.plan(len(rows), [n_folds])
         parts, learned = scorer.parts(1, labels[rows], n_folds), data.corrected.labels
         answer = scorer.score_all(1, parts, learned, np.ones(len(rows), np.bool_))
-        results = _results(run, data, source, mean_of([rows_of(before.pred_probs, rows), answer], labels[rows]))
-        results = replace(results, folder=folder)
+        evidence = mean_of([rows_of(before.pred_probs, rows), answer], labels[rows])
+        results = _results(run, data, source, evidence, folder)
         results = replace(results, summary={**results.summary, "since": difference(before, results)})
         write_page(folder / PAGE, results, new.record, source)
         results.save(new)
         return results
+
+
+def _groups(run: FinishedRun, source: Source) -> IntArray | None:
+    """Return the groups (n,) that stay in one fold, as in the run; None where there are none.
+
+    Raises InputError where a run of an earlier build was told of groups that nothing remembers.
+    """
+    before = run.results
+    if (before.groups >= 0).any():
+        return before.groups
+    if source.groups is None and "groups" in run.record:
+        raise InputError(
+            f"{before.folder} does not say which images belong to one group, as an earlier build of cvcoteach wrote "
+            "it; find the issues again to judge them again."
+        )
+    if source.groups is None and not before.has_copy.any():
+        return None
+    return joined(source.groups, before.found.first_copy)
 
 
 def check_can_judge_again(run: FinishedRun) -> None:
@@ -151,7 +169,7 @@ def check_can_judge_again(run: FinishedRun) -> None:
         )
 
 
-def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: Any) -> RunResults:
+def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: Any, folder: Path) -> RunResults:
     """Return what follows from the new probabilities (m, K) of what was retrained on."""
     before, rows = run.results, data.rows
     n, found = len(before.labels), before.found
@@ -160,8 +178,10 @@ def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: An
         posterior = posterior.with_strangers(found.stranger)
     annotators = {}
     if source.annotations is not None:
-        together = consensus(source.annotations, posterior)
+        numbers = numbers_of_classes(source.class_names, before.class_names, str(source.location))
+        together = consensus(source.annotations.relabelled(numbers), posterior)
         posterior, annotators = together.posterior, figures(together)
+        write_csv(folder / ANNOTATORS, together.table, float_format="%.4f")
     issues = issues_of(posterior, class_names=before.class_names, rule=FlagRule.named(found.flag_for))
     issues = replace(
         issues,
@@ -182,7 +202,9 @@ def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: An
         "candidate": int(before.candidate.sum()),
         "corrected": int((data.corrected.labels != data.given).sum()),
         "agreement": round(float((evidence.argmax(axis=1) == data.given).mean()), 4),
-        "noise_rate": round(float(posterior.wrong.mean()), 4),
+        "noise_rate": round(float(posterior.wrong.mean()), 4)
+        if posterior.has_signal
+        else before.rounds[-1]["noise_rate"],
     }
     rounds = (*before.rounds, record)
     kept_figures = {
@@ -192,6 +214,7 @@ def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: An
     }
     results = replace(
         before,
+        folder=folder,
         pred_probs=posterior.pred_probs,
         round=judged,
         rounds=rounds,

@@ -36,16 +36,9 @@ _IN_NOTEBOOK = 10
 """Images that a notebook shows of a run."""
 
 _IN_ARRAYS = (
-    "paths",
-    "pred_probs",
-    "pred_probs_round_1",
-    "selected",
-    "candidate",
-    "round",
-    "alternative",
-    "alternative_prob",
-    "reviewed",
-)
+    "paths", "pred_probs", "pred_probs_round_1", "selected", "candidate", "round", "alternative", "alternative_prob",
+    "reviewed", "groups",
+)  # fmt: skip
 _COLUMNS = (
     "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
     "set", "round",
@@ -86,6 +79,8 @@ class RunResults:
     """(n,) its probability, in [0, 1]."""
     reviewed: BoolArray
     """(n,) labels that a person has kept or chosen: right, so of quality 1 and never flagged."""
+    groups: IntArray
+    """(n,) images of one number stayed in one fold, such as copies or those of a patient; all -1 where none did."""
     found: LabelIssues
     """What is known about every label, with the flags of the run; see `issues`."""
     was_done: bool = False

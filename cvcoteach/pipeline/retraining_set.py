@@ -325,15 +325,20 @@ def load_test_images(
 
 
 def numbers_of(data: Source, class_names: Sequence[str], where: str) -> IntArray:
-    """Return the labels (n,) of a source in the numbers of a model's classes.
+    """Return the labels (n,) of a source in the numbers of a model's classes; see `numbers_of_classes`."""
+    return numbers_of_classes(data.class_names, class_names, where)[data.labels]
+
+
+def numbers_of_classes(given: Sequence[str], class_names: Sequence[str], where: str) -> IntArray:
+    """Return the number (k,) that each of the given classes has among others.
 
     Raises:
-        InputError: The source has a class that the model lacks.
+        InputError: One of them is not among these.
     """
     number = {name: k for k, name in enumerate(class_names)}
-    unknown = [name for name in data.class_names if name not in number]
+    unknown = [name for name in given if name not in number]
     if unknown:
         raise InputError(
             f"{where} has the class {unknown[0]!r}, which the model lacks; {near(unknown[0], class_names)}"
         )
-    return np.array([number[name] for name in data.class_names], np.int64)[data.labels]
+    return np.array([number[name] for name in given], np.int64)

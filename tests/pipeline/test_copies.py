@@ -12,6 +12,7 @@ import pytest
 from cvcoteach import RunResults, label_issues
 from cvcoteach.crossval.trainer import Fold
 from cvcoteach.data.sources import Source
+from cvcoteach.pipeline.copies import Content, found_copies
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.head_trainer import HeadTrainer
@@ -101,3 +102,12 @@ def test_runs_of_an_earlier_build_have_no_copies(tmp_path: Path) -> None:
     loaded = RunResults.load(run.folder)
     assert not loaded.contradiction.any()
     assert (loaded.table().duplicate_of == "").all()
+
+
+def test_near_copies_leave_as_many_groups_as_there_are_folds() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(120, 64)).astype(np.float32)
+    features[1] = features[0] + 0.01 * rng.normal(size=64)
+    groups = np.arange(120) % 12
+    assert found_copies(Content(features), 5, groups, bind_near=True).n_near == 1
+    assert found_copies(Content(features), 12, groups, bind_near=True).n_near == 0

@@ -96,12 +96,11 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
 def _split_of(file: Path) -> str:
     """Return the split that the name of a file tells, or that of its folder; empty for none."""
     shard = SHARD.fullmatch(file.stem)
-    if shard:
-        return split_in_name(shard["name"]) or shard["name"]
-    for part in (file.stem, *reversed(file.parts[:-1])):
+    own = shard["name"] if shard else file.stem
+    for part in (own, *reversed(file.parts[:-1])):
         if name := split_in_name(part):
             return name
-    return ""
+    return own if shard else ""
 
 
 def _opened(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]]:

@@ -74,6 +74,7 @@ def write_report(dataset: Any, to: str, brain_key: str | None = None) -> Path:
         alternative=other,
         alternative_prob=np.where(issues.suggested != issues.labels, issues.suggested_prob, 0.0),
         reviewed=np.zeros(n, np.bool_),
+        groups=np.full(n, -1),
         found=issues,
     )
     number = {name: row for row, name in enumerate(issues.class_names)}

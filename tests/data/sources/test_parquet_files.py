@@ -142,3 +142,11 @@ def test_one_file_of_several_says_so(tmp_path: Path) -> None:
     table(tmp_path / "t/train-00001-of-00002.parquet", [0, 1], ["cat", "dog"])
     note = "train-00000-of-00002.parquet is one of 2 files: name the folder to read all of them."
     assert note in read_source(file).notes
+
+
+def test_shards_of_one_name_in_folders_of_splits_are_splits(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        table(tmp_path / "pets" / part / "data-00000-of-00001.parquet", [0, 1, 0], ["cat", "dog"])
+    source = read_source(tmp_path / "pets")
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train"] * 3 + ["test"] * 3
