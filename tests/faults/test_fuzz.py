@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -50,6 +50,18 @@ class Whole:
     """Of the folder that `name` is in."""
 
 
+class Wholes(NamedTuple):
+    """Files as they should be."""
+
+    root: Path
+    """The folder that they are in."""
+    files: Mapping[str, Whole]
+    """By name."""
+
+    def __repr__(self) -> str:  # hypothesis would print them all
+        return "…"
+
+
 def retrained(folder: Path) -> None:
     """Read what `retrain` reads of a run."""
     run = FinishedRun.read(folder)
@@ -84,7 +96,7 @@ def source_of(name: str) -> Callable[[Path], Any]:
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Mapping[str, Whole]]]:
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wholes]:
     """A folder of files of every kind, with all that reads them."""
     root = tmp_path_factory.mktemp("whole")
     monkeypatch = pytest.MonkeyPatch()
@@ -132,7 +144,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Map
     }
     there = {name: read for name, read in readers.items() if (root / name).exists()}
     assert len(there) == len(readers), sorted(readers.keys() - there.keys())
-    yield root, {name: Whole((root / name).read_bytes(), read) for name, read in there.items()}
+    yield Wholes(root, {name: Whole((root / name).read_bytes(), read) for name, read in there.items()})
     monkeypatch.undo()
 
 
@@ -189,7 +201,7 @@ def replaced(record: Any, where: list[float], value: Any) -> Any:
     return {**record, key: replaced(record[key], where[1:], value)}
 
 
-def read_with(wholes: tuple[Path, Mapping[str, Whole]], name: str, content: bytes) -> None:
+def read_with(wholes: Wholes, name: str, content: bytes) -> None:
     """Read a file with this content in place of its own; only InputError may come of it."""
     root, files = wholes
     file, whole = root / name, files[name]

@@ -49,7 +49,10 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
         found = batches(wanted)
         if most is not None:
             first = next(iter(found), None)
-            return pd.DataFrame(columns=wanted) if first is None else first.slice(0, most).to_pandas()
+            if first is None:
+                return pd.DataFrame(columns=wanted)
+            # without the notes of pandas, which may be damaged
+            return first.slice(0, most).replace_schema_metadata().to_pandas()
         parts = pa.schema([schema.field(name) for name in wanted])
         return pa.Table.from_batches(found, parts).to_pandas(ignore_metadata=True)
 

@@ -68,3 +68,9 @@ def test_minus_one_of_named_classes_is_not_known(pets: Path) -> None:
     assert source.paths == ("a.png", "c.png")
     assert [source.class_names[label] for label in source.labels] == ["dog", "cat"]
     assert source.notes == ("1 row of t.parquet without a label (-1) was left out.",)
+
+
+def test_what_pandas_noted_in_a_file_is_not_needed_to_read_it(pets: Path) -> None:
+    table = pa.table({"path": ["a.png", "b.png"], "label": ["cat", "dog"]})
+    pq.write_table(table.replace_schema_metadata({"pandas": b"{\xff"}), pets / "x.parquet")
+    assert read_source(pets / "x.parquet").class_names == ("cat", "dog")
