@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from cvcoteach._validation import InputError, check_at_least
 
 _ROOM = 0.5  # share of the free memory that inputs may take
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 _MOST_THREADS = 1024  # with a hundred thousand, torch ends the process without a word
 
 
@@ -128,6 +129,20 @@ def fits(n_bytes: int, device: torch.device) -> bool:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return n_bytes <= _ROOM * free
     return n_bytes <= 2 << 30
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether the memory of a device ran out, by the error or one in whose handling it was raised.
+
+    Torch's allocator has a type for it; CUDA graphs, cuBLAS, cuDNN and MPS say it in words.
+    """
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY):
+            return True
+        error = error.__context__
+    return False
 
 
 @contextmanager

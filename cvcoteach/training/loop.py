@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
 from cvcoteach.training.batches import BatchSource
-from cvcoteach.training.devices import repeatable, seeded
+from cvcoteach.training.devices import out_of_memory, repeatable, seeded
 from cvcoteach.training.engine.epochs import CapturedEpochs
 from cvcoteach.training.engine.steps import NotCapturableError, weakly
 from cvcoteach.training.engine.which import graphs_for
@@ -360,8 +359,11 @@ def predict(
         batch_size: Rows computed at a time; fewer where memory runs out.
     """
     while True:
-        with suppress(torch.OutOfMemoryError):
+        try:
             return _predicted(networks, source, rows, mirror, batch_size)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
         if batch_size == 1:
             raise InputError("the device has too little memory to compute the network on a single image.")
         batch_size //= 2

@@ -120,6 +120,27 @@ def test_pixels_that_do_not_fit_are_not_resident() -> None:
     assert not devices.fits(1 << 50, CPU)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_memory_that_ran_out_is_recognised_by_type_or_words(error: RuntimeError) -> None:
+    assert devices.out_of_memory(error)
+    later = RuntimeError("capture was invalidated")
+    later.__context__ = error
+    assert devices.out_of_memory(later), "what follows from it"
+
+
+def test_other_errors_are_not_taken_for_memory_that_ran_out() -> None:
+    assert not devices.out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not devices.out_of_memory(InputError("photos/out of memory.png is damaged."))
+
+
 def test_seeded_numbers_repeat_and_leave_torchs_random_state_alone() -> None:
     before = torch.get_rng_state()
     drawn = []

@@ -11,7 +11,7 @@ from weakref import WeakMethod
 import torch
 from torch import Tensor, nn
 
-from cvcoteach.training.devices import seeded
+from cvcoteach.training.devices import out_of_memory, seeded
 from cvcoteach.training.engine.graphs import Graphs, Replay
 
 _WARM_UPS = 3  # libraries choose their algorithms and the optimiser makes its state
@@ -75,7 +75,7 @@ class CapturedSteps:
         except RuntimeError as error:
             with suppress(RuntimeError):  # of a stream on which a capture broke off
                 self.clear()
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 # a new one: the old one's frames would keep what has to be freed
                 raise torch.OutOfMemoryError(f"{self._graphs.device} has too little memory") from None
             raise NotCapturableError(str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
@@ -168,10 +168,3 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         return there(*arguments)
 
     return call
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    """Return whether that broke off a capture, whose end then raises an error of its own."""
-    while error is not None and not isinstance(error, torch.OutOfMemoryError):
-        error = error.__context__
-    return error is not None
