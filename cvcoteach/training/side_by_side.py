@@ -13,7 +13,8 @@ from cvcoteach.crossval.trainer import Fold
 from cvcoteach.training.devices import out_of_memory
 from cvcoteach.training.engine.graphs import memory_freed
 from cvcoteach.training.fitting import Fitting
-from cvcoteach.training.loop import EpochReport, OnEpoch, run_together
+from cvcoteach.training.loop import EpochReport, OnEpoch
+from cvcoteach.training.together import run_together
 
 
 class FoldInTraining(NamedTuple):

@@ -16,9 +16,10 @@ from cvcoteach.crossval.trainer import Fold, ParallelFoldTrainer
 from cvcoteach.pipeline.trainers import on_rows
 from cvcoteach.training import side_by_side
 from cvcoteach.training.compute_plan import ComputePlan
-from cvcoteach.training.loop import EpochReport, Training, run_together
+from cvcoteach.training.loop import EpochReport, Training
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.together import run_together
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 PLAN = ComputePlan()

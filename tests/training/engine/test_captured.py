@@ -20,10 +20,11 @@ from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.engine.rehearsal import RehearsedGraphs
 from cvcoteach.training.engine.steps import CapturedSteps, NotCapturableError, state_of, unchanged
 from cvcoteach.training.fitting import fit
-from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy, run_together
+from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy
 from cvcoteach.training.networks import CifarResNet, SmallNet, feature_head
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.together import run_together
 
 CPU = torch.device("cpu")
 EAGER, CAPTURED = ComputePlan(), ComputePlan(captured=True)
@@ -285,6 +286,62 @@ def test_what_was_captured_is_freed_with_its_training_though_nobody_collects_gar
         assert [reference() for reference in kept] == [None, None, None]
     finally:
         gc.enable()
+
+
+class Greedy(Simple):
+    """Runs out of memory in training, from some call on."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.calls, self.after = 0, after
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > self.after:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+        return super().forward(images)
+
+
+def full(self: RehearsedGraphs, step: Callable[[], None]) -> Callable[[], None]:
+    raise RuntimeError("CUDA error: out of memory")
+
+
+def test_a_lone_training_that_memory_does_not_hold_captured_goes_on_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RehearsedGraphs, "capture", full)
+    notes: list[str] = []
+    eager, captured = training(EAGER), training(CAPTURED, note=notes.append)
+    kept = weakref.ref(captured._captured)
+    fit(eager)
+    fit(captured)
+    assert torch.equal(state(captured), state(eager))
+    assert notes == ["the memory of cpu is full: steps run one by one, not captured."]
+    assert kept() is None, "its memory is free"
+
+
+def test_memory_that_runs_out_in_a_later_capture_spoils_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def order(epoch: int, rng: np.random.Generator) -> list[IntArray]:
+        return np.array_split(rng.permutation(N), 4 + epoch)  # other sizes each time
+
+    ends = []
+    for plan in (EAGER, CAPTURED):
+        rows = np.arange(N)
+        each = Training([seeded(Simple)], images(plan), rows, rows % 3, RECIPE, seed=1, order=order, note=[].append)
+        each.run_epoch()
+        monkeypatch.setattr(RehearsedGraphs, "capture", full)
+        fit(each)
+        monkeypatch.undo()
+        ends.append(state(each))
+    torch.testing.assert_close(ends[1], ends[0], rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("after", [0, 14], ids=["from the start", "among steps that were launched"])
+@pytest.mark.parametrize("plan", [EAGER, CAPTURED], ids=["eager", "captured"])
+def test_where_a_lone_training_does_not_fit_at_all_it_is_one_sentence(plan: ComputePlan, after: int) -> None:
+    each = training(plan, lambda: Greedy(after), note=[].append)
+    with pytest.raises(InputError, match=r"the memory of cpu does not hold .* in batches of up to 9; .*--image-size"):
+        fit(each)
 
 
 # -- the steps by themselves -------------------------------------------------------------------------------------
