@@ -16,6 +16,9 @@ from cvcoteach.training.engine.graphs import Graphs, Replay
 
 _WARM_UPS = 3  # libraries choose their algorithms and the optimiser makes its state
 
+_broken: list[str] = []
+"""Why captures broke off on their way: torch's allocator may still count them as underway, so no other one follows."""
+
 
 class NotCapturableError(RuntimeError):
     """Raised for a step that no graph can hold; all is as it was before."""
@@ -63,6 +66,9 @@ class CapturedSteps:
         missing = [size for size in sizes if size not in self._replays]
         if not missing:
             return
+        if _broken:
+            raise NotCapturableError(f"an earlier capture in this process broke off: {_broken[0]}")
+        begun = False
         try:
             self._graphs.fork()
             with self._graphs.on_stream():
@@ -70,7 +76,9 @@ class CapturedSteps:
                     with unchanged(self._trained(), self._optimizer, self._graphs.device):
                         self._warm_up(size)
                     self._optimizer.zero_grad(set_to_none=True)  # the graph makes gradients in memory of its own
+                    begun = True
                     self._replays[size] = self._graphs.capture(partial(self._step, size))
+                    begun = False
                     self._graphs.join()
         except RuntimeError as error:
             with suppress(RuntimeError):  # of a stream on which a capture broke off
@@ -78,7 +86,10 @@ class CapturedSteps:
             if out_of_memory(error):
                 # a new one: the old one's frames would keep what has to be freed
                 raise torch.OutOfMemoryError(f"{self._graphs.device} has too little memory") from None
-            raise NotCapturableError(str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
+            why = str(error).strip().splitlines()[0] if str(error) else "no reason given"
+            if begun:
+                _broken.append(why)
+            raise NotCapturableError(why) from error
         self._addresses = _addresses(self._trained(), self._optimizer)
 
     def run(self, size: int) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.training.batches import DeviceImages, FeatureBatches, ImageBatches
 from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.engine import steps as engine_steps
 from cvcoteach.training.engine.rehearsal import RehearsedGraphs
 from cvcoteach.training.engine.steps import CapturedSteps, NotCapturableError, state_of, unchanged
 from cvcoteach.training.fitting import fit
@@ -382,6 +383,45 @@ def test_memory_that_runs_out_is_not_taken_for_a_step_that_cannot_be_captured() 
             steps(step, nn.Linear(1, 1)).prepare([size])
     with pytest.raises(NotCapturableError, match="no way"):
         steps(lambda size: (_ for _ in ()).throw(RuntimeError("no way\nat all")), nn.Linear(1, 1)).prepare([1])
+
+
+def test_after_a_capture_that_broke_off_on_its_way_nothing_is_captured_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_steps, "_broken", [])
+
+    def broken(self: RehearsedGraphs, step: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    captured = steps(lambda size: None, nn.Linear(1, 1))
+    captured.prepare([1])
+    with monkeypatch.context() as patched:
+        patched.setattr(RehearsedGraphs, "capture", broken)
+        with pytest.raises(NotCapturableError, match="operation not permitted"):
+            steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
+    captured.prepare([1])  # captured before
+    notes: list[str] = []
+    eager, other = training(EAGER), training(CAPTURED, note=notes.append)
+    fit(eager)
+    fit(other)
+    assert torch.equal(state(other), state(eager))
+    assert notes == [
+        "steps run one by one, since they cannot be captured (an earlier capture in this process broke off: operation "
+        "not permitted)."
+    ]
+
+
+def test_after_a_refused_warm_up_or_full_memory_others_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(size: int) -> None:
+        torch.ones(1).item()
+
+    with pytest.raises(NotCapturableError, match="waits for the device"):
+        steps(waits, nn.Linear(1, 1)).prepare([1])
+    with monkeypatch.context() as patched:
+        patched.setattr(RehearsedGraphs, "capture", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
+    steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
 
 
 def test_what_a_warm_up_changes_is_given_back_in_place() -> None:
