@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakMethod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from cvcoteach.training.devices import out_of_memory, seeded
 from cvcoteach.training.engine.graphs import Graphs, Replay
@@ -73,7 +76,10 @@ class CapturedSteps:
             self._graphs.fork()
             with self._graphs.on_stream():
                 for size in missing:
-                    with unchanged(self._trained(), self._optimizer, self._graphs.device):
+                    with (
+                        unchanged(self._trained(), self._optimizer, self._graphs.device),
+                        no_host_numbers(self._graphs.device),
+                    ):
                         self._warm_up(size)
                     self._optimizer.zero_grad(set_to_none=True)  # the graph makes gradients in memory of its own
                     begun = True
@@ -139,6 +145,34 @@ def unchanged(tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer, devic
                         tensor.copy_(states[id(tensor)])
                     else:
                         tensor.zero_()  # SGD and Adam continue from zeros as they begin
+
+
+@contextmanager
+def no_host_numbers(device: torch.device) -> Iterator[None]:
+    """Raise RuntimeError if random numbers are drawn on the host, which a graph would repeat; put their states back.
+
+    Those of torch count only where the device has its own.
+    """
+    states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+        drawn = {
+            "Python's random": random.getstate() != states[0],
+            "numpy.random": not _same(np.random.get_state(legacy=False), states[1]),  # noqa: NPY002
+            "torch on the CPU": device.type != "cpu" and not torch.equal(torch.get_rng_state(), states[2]),
+        }
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+    names = [name for name, moved in drawn.items() if moved]
+    if names:
+        raise RuntimeError(f"random numbers of {' and '.join(names)} would be the same in every step")
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Return whether two states of NumPy's random numbers are the same."""
+    return all(map(np.array_equal, tree_leaves(a), tree_leaves(b)))
 
 
 def _state_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import random
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -422,6 +423,56 @@ def test_after_a_refused_warm_up_or_full_memory_others_are_captured(monkeypatch:
         with pytest.raises(torch.OutOfMemoryError):
             steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
     steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
+
+
+class OtherDevice(RehearsedGraphs):
+    """Graphs of a device with random numbers of its own, which nothing draws."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("mps"))
+
+    def random_state(self) -> Tensor:
+        return torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("draw", "what"),
+    [
+        (random.random, "Python's random"),
+        (np.random.random, "numpy.random"),
+        (lambda: torch.rand(1), "torch on the CPU"),
+    ],
+)
+def test_random_numbers_that_a_graph_would_repeat_are_not_captured(draw: Callable[[], object], what: str) -> None:
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def step(size: int) -> None:
+        draw()
+
+    captured = CapturedSteps(OtherDevice(), step, lambda: state_of([network]), optimizer, rewind=lambda: None)
+    before = random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()  # noqa: NPY002
+    with pytest.raises(NotCapturableError, match=f"random numbers of {what} would be the same in every step"):
+        captured.prepare([1])
+    after = random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()  # noqa: NPY002
+    assert str(after) == str(before), "as if nothing had been tried"
+    assert (after[1][0] == before[1][0]).all()
+
+
+def test_a_network_that_draws_from_numpy_is_trained_as_if_nothing_had_been_tried() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        return x * float(np.random.random()) if np.random.random() < 0.5 else x  # noqa: NPY002
+
+    notes: list[str] = []
+    ends = []
+    for plan in (EAGER, CAPTURED):
+        np.random.seed(0)  # noqa: NPY002
+        each = training(plan, lambda: Simple(noisy), note=notes.append)
+        fit(each)
+        ends.append(state(each))
+    assert torch.equal(ends[0], ends[1])
+    assert len(notes) == 1
+    assert "numpy.random" in notes[0]
 
 
 def test_what_a_warm_up_changes_is_given_back_in_place() -> None:
