@@ -147,7 +147,10 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
-    """Let cuDNN take only algorithms that give the same bits each time, if that is wanted."""
+    """Let cuDNN take only algorithms for convolutions that give the same bits each time, if that is wanted.
+
+    Operations of torch that add up in any order on a GPU, such as the gradients of attention, remain as they are.
+    """
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = before or wanted
     try:

@@ -150,3 +150,15 @@ def test_seeded_numbers_repeat_and_leave_torchs_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_algorithms_for_convolutions_that_repeat_are_taken_while_they_are_wanted() -> None:
+    before = torch.backends.cudnn.deterministic
+    with devices.repeatable(True), devices.repeatable(False):
+        assert torch.backends.cudnn.deterministic, "an outer wish holds"
+    assert torch.backends.cudnn.deterministic == before
+    with pytest.raises(KeyError), devices.repeatable(True):
+        raise KeyError
+    assert torch.backends.cudnn.deterministic == before
+    with devices.repeatable(False):
+        assert torch.backends.cudnn.deterministic == before
