@@ -103,7 +103,8 @@ _PRECISION = click.option(
 _DETERMINISTIC = click.option(
     "--deterministic",
     is_flag=True,
-    help="On a GPU, use only algorithms that repeat to the bit.  [default: where they cost less than 5 %]",
+    help="On a GPU, compute convolutions only by algorithms that repeat to the bit.  [default: where they cost less "
+    "than 5 %]",
 )
 cache_dir = click.option(
     "--cache-dir", type=PATH, help="Where decoded images and features are kept.  [default: the user's cache]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -60,6 +61,7 @@ class CoTraining:
         *,
         weights: FloatArray | None = None,
         seed: int,
+        note: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Prepare the first epoch.
 
@@ -71,6 +73,7 @@ class CoTraining:
             recipe: With `flip` decided.
             weights: (m,) in [0, 1], of the losses of `curriculum.rows`; None: all 1.
             seed: Decides order, augmentation and dropout.
+            note: Called with a sentence where steps are not captured although the plan says so.
 
         Raises:
             InputError: The batches are so small that the keep rate leaves less than one image, or all weights are 0.
@@ -94,7 +97,7 @@ class CoTraining:
         order = mixed(n_selected, n_candidate, recipe.batch_of(n_selected), curriculum.warmup)
         rows = curriculum.rows
         self._training = Training(
-            networks, source, rows, targets, recipe, seed=seed, losses=self._exchange, order=order
+            networks, source, rows, targets, recipe, seed=seed, losses=self._exchange, order=order, note=note
         )
 
     @property
@@ -158,8 +161,12 @@ class CoTeachingTask:
     seed: int
     """Decides initialisation, order, augmentation and dropout."""
 
-    def start(self, plan: ComputePlan) -> CoTraining:
+    def start(self, plan: ComputePlan, note: Callable[[str], None] = warnings.warn) -> CoTraining:
         """Return the training before its first epoch, with fresh networks.
+
+        Args:
+            plan: How it is computed.
+            note: Called with a sentence where steps are not captured although the plan says so.
 
         Raises:
             InputError: The batches are so small that nothing would be kept of them.
@@ -174,6 +181,7 @@ class CoTeachingTask:
             self.recipe,
             weights=None if weights is None else weights[rows],
             seed=self.seed,
+            note=note,
         )
 
 

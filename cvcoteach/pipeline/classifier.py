@@ -50,7 +50,7 @@ class ClassifierTraining:
         Raises:
             InputError: A loss is not finite.
         """
-        training = self.task.start(self.plan)
+        training = self.task.start(self.plan, progress.note)
         run_to_end(training, self.folder / CHECKPOINT, progress.epoch)
         classifier, calibration = self._classifier(training.networks, training.source), self._calibration(training)
         if calibration is not None:
@@ -100,7 +100,7 @@ class ClassifierTraining:
         recipe = plain_recipe(task.recipe, task.curriculum, len(rows))
         progress.note(f"For comparison: one plain network on {what}, {epochs_of(recipe)}.")
         network = self.plan.placed(network)
-        training = Training([network], source, rows, labels, recipe, seed=task.seed)
+        training = Training([network], source, rows, labels, recipe, seed=task.seed, note=progress.note)
         run_to_end(training, checkpoint, progress.epoch)
         save_weights(file, [network])
         checkpoint.unlink(missing_ok=True)

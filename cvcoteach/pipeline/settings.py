@@ -181,7 +181,7 @@ class Machine:
     trusted: tuple[str, ...] = ()
     """Names of code from outside that may run: "package.module:function", files of TorchScript or torch.export."""
     deterministic: bool = False
-    """Whether a GPU uses only algorithms that repeat to the bit, whatever they cost."""
+    """Whether a GPU computes convolutions only by algorithms that repeat to the bit, whatever they cost."""
     engine: Engine = "serial"
     """"serial": this process; "ray": tasks on a Ray cluster, or on all GPUs and CPUs of this machine."""
     ray_address: str | None = None

@@ -48,7 +48,7 @@ class ComputePlan:
     side_by_side: int = 1
     """Networks trained at the same time, at least 1; more than one where steps are captured."""
     deterministic: bool = False
-    """Whether only algorithms of cuDNN are used that repeat to the bit; a CPU repeats anyway."""
+    """Whether convolutions are computed only by algorithms of cuDNN that repeat to the bit; a CPU repeats anyway."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

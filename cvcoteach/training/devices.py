@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from cvcoteach._validation import InputError, check_at_least
 
 _ROOM = 0.5  # share of the free memory that inputs may take
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 _MOST_THREADS = 1024  # with a hundred thousand, torch ends the process without a word
 
 
@@ -130,9 +131,26 @@ def fits(n_bytes: int, device: torch.device) -> bool:
     return n_bytes <= 2 << 30
 
 
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether the memory of a device ran out, by the error or one in whose handling it was raised.
+
+    Torch's allocator has a type for it; CUDA graphs, cuBLAS, cuDNN and MPS say it in words.
+    """
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY):
+            return True
+        error = error.__context__
+    return False
+
+
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
-    """Let cuDNN take only algorithms that give the same bits each time, if that is wanted."""
+    """Let cuDNN take only algorithms for convolutions that give the same bits each time, if that is wanted.
+
+    Operations of torch that add up in any order on a GPU, such as the gradients of attention, remain as they are.
+    """
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = before or wanted
     try:

@@ -8,7 +8,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.training.backbones import Backbone, pooled, scaled
 from cvcoteach.training.batches import DeviceImages, check_pixels
 from cvcoteach.training.compute_plan import ComputePlan
-from cvcoteach.training.devices import choose_device, choose_threads, set_threads
+from cvcoteach.training.devices import choose_device, choose_threads, out_of_memory, set_threads
 from cvcoteach.training.feature_cache import FeatureFile
 from cvcoteach.training.normalisation import Scaling, normalise
 
@@ -153,8 +153,11 @@ class Extractor:
 
     def _computed(self, images: Tensor) -> Tensor:
         """Return features (b, d) of prepared images, of a part at a time where memory runs out."""
-        with suppress(torch.OutOfMemoryError):
+        try:
             return self._computed_at_once(images)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
         if len(images) == 1:
             raise InputError(f"{self.plan.device} has too little memory to compute {self._backbone.name} on one image.")
         return torch.cat([self._computed(part) for part in images.chunk(2)])
@@ -164,9 +167,9 @@ class Extractor:
         try:
             with self.plan.autocast():
                 output = self._network(images)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError) as error:
+            if out_of_memory(error):
+                raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
                 f"{name} does not take {len(images)} images of {size}×{size} pixels ({lines[-1].rstrip('.')}); "

@@ -6,7 +6,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,7 @@ from cvcoteach._validation import InputError, IntArray, PredProbs, as_count, che
 from cvcoteach.crossval.trainer import Fold
 from cvcoteach.noise_model.top_probs import MANY_CLASSES, Rows
 from cvcoteach.training.captured_heads import CapturedHeads, HeadSteps
-from cvcoteach.training.devices import choose_device, choose_threads, set_threads
+from cvcoteach.training.devices import choose_device, choose_threads, out_of_memory, set_threads
 from cvcoteach.training.engine.graphs import memory_freed
 from cvcoteach.training.engine.steps import NotCapturableError
 from cvcoteach.training.engine.which import graphs_for
@@ -163,9 +162,12 @@ class HeadTrainer:
 
     def _answers(self, folds: Sequence[Fold], members: Sequence[int], n_batches: int) -> dict[int, PredProbs | Rows]:
         """Train some of the folds together, or half of them at a time where memory runs out; return their answers."""
-        with suppress(torch.OutOfMemoryError):
+        try:
             heads = self._train([folds[i] for i in members], n_batches)
             return {i: self._predict(heads.only(place), folds[i].eval_idx) for place, i in enumerate(members)}
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
         device = self._rows.device
         memory_freed(device, after_all=True)
         half = len(members) // 2

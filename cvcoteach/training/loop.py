@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,8 +17,9 @@ from torch.nn import functional
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
 from cvcoteach.training.batches import BatchSource
-from cvcoteach.training.devices import repeatable, seeded
+from cvcoteach.training.devices import out_of_memory, repeatable, seeded
 from cvcoteach.training.engine.epochs import CapturedEpochs
+from cvcoteach.training.engine.graphs import memory_freed
 from cvcoteach.training.engine.steps import NotCapturableError, weakly
 from cvcoteach.training.engine.which import graphs_for
 from cvcoteach.training.optimizers import optimizer_for, portable
@@ -128,13 +128,37 @@ class Training:
         self._begun: tuple[int, int] | None = None
 
     def run_epoch(self) -> EpochReport:
-        """Train for one epoch.
+        """Train for one epoch. Where memory does not hold its steps captured, they run one by one from then on.
 
         Raises:
-            InputError: A loss is not finite, so this training has failed.
+            InputError: A loss is not finite, so this training has failed; or memory does not hold a step.
         """
-        if self._captured is not None:
-            return run_together([self])[0]
+        try:
+            with repeatable(self.deterministic):
+                return self.run_begun() if self.begin() else self.run_step_by_step()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        device = self._plan.torch_device
+        untouched = self._captured is not None and self._begun is None  # memory ran out before the first step
+        self._captured = None
+        memory_freed(device, after_all=True)
+        if not untouched:
+            raise InputError(
+                f"the memory of {device} does not hold the training in batches of up to "
+                f"{self.recipe.batch_of(len(self._rows))}; take smaller images (--image-size) or batches "
+                "(Recipe.batch_size)."
+            )
+        self._note(f"the memory of {device} is full: steps run one by one, not captured.")
+        return self.run_epoch()
+
+    def run_step_by_step(self) -> EpochReport:
+        """Train for one epoch as Python says it.
+
+        Raises:
+            InputError: A loss is not finite.
+            RuntimeError: There is too little memory, see `out_of_memory`.
+        """
         began = time.perf_counter()
         batches, for_augmentation, for_dropout = self._numbers()
         n_images = sum(map(len, batches))
@@ -199,8 +223,10 @@ class Training:
         """Draw an epoch and capture its steps; return whether they can be launched.
 
         Raises:
-            torch.OutOfMemoryError: There is too little memory on the device to capture them.
+            RuntimeError: There is too little memory on the device to capture them, see `out_of_memory`; what the
+                training has learned is as it was before.
         """
+        self._begun = None
         if self._captured is None:
             return False
         batches, for_augmentation, for_dropout = self._numbers()
@@ -218,10 +244,12 @@ class Training:
                 seed=for_augmentation,
                 epochs_left=self.recipe.epochs - self.epoch,
             )
-        except NotCapturableError as error:
-            self._captured = None
+        except RuntimeError as error:
             if losses is not None:
                 losses.unfix()
+            if not isinstance(error, NotCapturableError):
+                raise
+            self._captured = None
             self._note(f"steps run one by one, since they cannot be captured ({error}).")
             return False
         if losses is not None:
@@ -249,12 +277,13 @@ class Training:
         if self._captured is not None:
             self._captured.wait()
 
-    def launch_alone(self) -> None:
-        """Launch all steps, with random numbers of their own."""
+    def run_begun(self) -> EpochReport:
+        """Run all steps of the epoch that was begun, with random numbers of their own."""
         assert self._begun is not None
+        began = time.perf_counter()
         with seeded(self._begun[1], self._plan.torch_device):
-            for _ in self.launch():
-                pass
+            launch_in_turn([self])
+        return self.finish(began)
 
     def finish(self, began: float) -> EpochReport:
         """Wait for the steps that were launched, and check their losses. began: by `time.perf_counter`."""
@@ -303,37 +332,17 @@ class Training:
             self._scaler.load_state_dict(state["scaler"])
 
 
-def run_together(trainings: Sequence[Training]) -> list[EpochReport]:
-    """Train each for one epoch, side by side where their steps are captured, and return a report of each.
+def launch_in_turn(trainings: Sequence[Training]) -> None:
+    """Launch the steps of all that have begun an epoch, and wait until they have ended.
 
-    A training ends as it would alone, save by rounding.
-
-    Raises:
-        InputError: A loss is not finite, so that training has failed.
-        torch.OutOfMemoryError: There is too little memory on the device for all of them.
+    One of each in turn, since the queue of a device holds so much: whoever comes first must not fill it.
     """
-    began = time.perf_counter()
-    with repeatable(any(training.deterministic for training in trainings)):
-        ready = [training for training in trainings if training.begin()]
-        together = [training for training in ready if not training.is_random]
-        # in turn, since the queue of a device holds so much: whoever comes first must not fill it
-        try:
-            for _ in zip_longest(*[training.launch() for training in together]):
-                pass
-        finally:  # whatever happens next, nothing may be freed that a device still uses
-            for training in together:
-                training.wait()
-        reports = {id(training): training.finish(began) for training in together}
+    try:
+        for _ in zip_longest(*[training.launch() for training in trainings]):
+            pass
+    finally:  # whatever happens next, nothing may be freed that a device still uses
         for training in trainings:
-            if id(training) in reports:
-                continue
-            if training in ready:
-                began = time.perf_counter()
-                training.launch_alone()
-                reports[id(training)] = training.finish(began)
-            else:
-                reports[id(training)] = training.run_epoch()
-    return [reports[id(training)] for training in trainings]
+            training.wait()
 
 
 def logits_of(output: Any) -> Tensor:
@@ -360,8 +369,11 @@ def predict(
         batch_size: Rows computed at a time; fewer where memory runs out.
     """
     while True:
-        with suppress(torch.OutOfMemoryError):
+        try:
             return _predicted(networks, source, rows, mirror, batch_size)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
         if batch_size == 1:
             raise InputError("the device has too little memory to compute the network on a single image.")
         batch_size //= 2

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from cvcoteach.training.batches import BatchSource
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import repeatable, seeded
 from cvcoteach.training.engine.graphs import memory_freed
-from cvcoteach.training.loop import Training
+from cvcoteach.training.loop import Training, launch_in_turn
 from cvcoteach.training.recipe import Recipe
 
 _WORTH_IT = 1.1  # as in `compute_plan`
@@ -144,8 +143,7 @@ def _speed(
                 if not all(ready):
                     return 0.0, False
                 began = time.perf_counter()
-                for _ in zip_longest(*[training.launch() for training in trainings]):
-                    pass
+                launch_in_turn(trainings)
                 for training in trainings:
                     training.finish(began)
                 took = min(took, time.perf_counter() - began)

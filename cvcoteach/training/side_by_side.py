@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,9 +10,11 @@ import torch
 
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.crossval.trainer import Fold
+from cvcoteach.training.devices import out_of_memory
 from cvcoteach.training.engine.graphs import memory_freed
 from cvcoteach.training.fitting import Fitting
-from cvcoteach.training.loop import EpochReport, OnEpoch, run_together
+from cvcoteach.training.loop import EpochReport, OnEpoch
+from cvcoteach.training.together import run_together
 
 
 class FoldInTraining(NamedTuple):
@@ -61,11 +62,14 @@ class SideBySide:
             groups = -(-len(waiting) // self.width)
             group = waiting[: -(-len(waiting) // groups)]  # 8 in groups of up to 5: twice 4
             full = True
-            with suppress(torch.OutOfMemoryError):
+            try:
                 for position, answer in self._trained(group, folds, start, on_epoch, len(waiting) - len(group)):
                     waiting.remove(position)
                     yield position, answer
                 full = False
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
             memory_freed(self.device, after_all=full)
             if full:
                 self._shrink(len(group))

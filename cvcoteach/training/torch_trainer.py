@@ -57,8 +57,8 @@ class TorchTrainer:
     ) -> None:
         """Take the images and how networks are trained on them.
 
-        With device, threads and precision given, results repeat in any run on the same machine; a probe may decide
-        otherwise another time.
+        With device, threads and precision given, results repeat on a CPU in any run on the same machine; a probe may
+        decide otherwise another time. On a GPU, see `deterministic`.
 
         Args:
             pixels: (n, H, W, C) uint8 with C 1 or 3, an array or a memory map.
@@ -69,8 +69,8 @@ class TorchTrainer:
             models: Builds the recipe's model, and may have loaded its backbone already.
             threads: CPU threads; None: as many as are fastest. Ignored if there is a plan.
             precision: "float32", "bfloat16" or "float16"; None: the fastest. Ignored if there is a plan.
-            deterministic: Whether a GPU uses only algorithms that repeat to the bit; otherwise it does where they cost
-                less than 5 %. Ignored if there is a plan.
+            deterministic: Whether a GPU computes convolutions only by algorithms that repeat to the bit; otherwise it
+                does where they cost less than 5 %. Ignored if there is a plan.
             on_epoch: Called after each epoch, of all folds that are trained at the same time together.
             note: Called with a sentence where a GPU cannot do what was planned: steps that cannot be captured, or
                 memory that runs out, so that fewer folds share it or batches shrink.

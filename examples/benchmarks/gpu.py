@@ -158,11 +158,12 @@ def folds(at: Stage) -> None:
     """Images a second: bare steps, eager and captured; whole trainings of 1, 2 and 5 networks at the same time."""
     from cvcoteach.training.batches import DeviceImages, ImageBatches
     from cvcoteach.training.compute_plan import ComputePlan
-    from cvcoteach.training.loop import Training, run_together
+    from cvcoteach.training.loop import Training
     from cvcoteach.training.model_spec import ModelSpec
     from cvcoteach.training.models import ModelFactory
     from cvcoteach.training.normalisation import scaling_of
     from cvcoteach.training.presets import PRESETS
+    from cvcoteach.training.together import run_together
 
     pixels, _, labels = at.images(300 if at.dry else 40_000)
     every = np.arange(len(pixels))

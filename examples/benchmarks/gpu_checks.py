@@ -31,10 +31,11 @@ from cvcoteach.training.batches import DeviceImages, ImageBatches
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.extraction import Extractor
 from cvcoteach.training.fitting import fit
-from cvcoteach.training.loop import Training, predict, run_together
+from cvcoteach.training.loop import Training, predict
 from cvcoteach.training.networks import CifarResNet, SmallNet
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.together import run_together
 
 K, N = 10, 1001  # batches of two sizes
 ROUNDING = {"float32": 2e-2, "bfloat16": 1e-1}

@@ -18,6 +18,7 @@ from cvcoteach.coteaching.training import CoTeachingTask, CoTraining, enough_epo
 from cvcoteach.training.batches import FeatureBatches
 from cvcoteach.training.checkpoints import load_checkpoint, run_to_end
 from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.engine.rehearsal import RehearsedGraphs
 from cvcoteach.training.inputs import FeatureInputs
 from cvcoteach.training.presets import PRESETS
 from cvcoteach.training.recipe import Recipe
@@ -196,6 +197,27 @@ def test_weights_that_are_all_0_are_refused() -> None:
     X, y = features(60)
     with pytest.raises(InputError, match="all 60 weights are 0, so there is nothing to train on"):
         training_of(X, y, vanilla_curriculum(60, 0.0, 4), weights=np.zeros(60))
+
+
+def test_what_memory_does_not_hold_captured_is_trained_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: RehearsedGraphs, step: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(RehearsedGraphs, "capture", full)
+    X, y = features(90)
+    curriculum = Curriculum(np.arange(60), np.arange(60, 90), 0.4, 0.5, warmup=2, ramp=2)
+    ends = []
+    for plan in (ComputePlan(), ComputePlan(captured=True)):
+        source = FeatureBatches(X, plan)
+        training = CoTraining([linear(1), linear(2)], source, y[curriculum.rows], curriculum, RECIPE, seed=7)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run_to_end(training)
+        records = [replace(epoch, images_per_second=1) for epoch in training.history]
+        ends.append((torch.cat([p.flatten() for n in training.networks for p in n.parameters()]), records))
+    assert [str(each.message) for each in told] == ["the memory of cpu is full: steps run one by one, not captured."]
+    assert torch.equal(ends[1][0], ends[0][0])
+    assert str(ends[1][1]) == str(ends[0][1]), "nothing is left in the records of what the capture tried"
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from cvcoteach.coteaching.curriculum import incv_curriculum
@@ -57,12 +58,10 @@ def test_a_saved_classifier_gives_images_what_its_heads_gave_their_features(tmp_
     assert of_images.std(axis=0).min() > 0.03, "else anything would be close"
 
 
-def test_where_everything_of_a_class_is_flagged_no_network_is_compared_that_leaves_the_flagged_out(
-    tmp_path: Path,
-) -> None:
+def retraining_set() -> RetrainingSet:
     places = np.arange(10)
     nothing = np.zeros(10, bool)
-    data = RetrainingSet(
+    return RetrainingSet(
         paths=tuple(map(str, places)),
         rows=places,
         inputs=FeatureInputs(np.zeros((10, 2), np.float32)),
@@ -72,6 +71,12 @@ def test_where_everything_of_a_class_is_flagged_no_network_is_compared_that_leav
         class_names=("cat", "dog"),
         images=ImageProperties(8, 1, "key"),
     )
+
+
+def test_where_everything_of_a_class_is_flagged_no_network_is_compared_that_leaves_the_flagged_out(
+    tmp_path: Path,
+) -> None:
+    data = retraining_set()
     selection = Selection.of_everything(data.given, 0.0)
     task = CoTeachingTask(data.inputs, selection, 2, Recipe(), selection.curriculum(2, 10), 0)
     told: list[str] = []
@@ -80,3 +85,21 @@ def test_where_everything_of_a_class_is_flagged_no_network_is_compared_that_leav
     assert ClassifierTraining(tmp_path, data, task, ComputePlan()).left_out(progress) is None
     assert "A class has no image that counts as clean" in told[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_steps_that_are_not_captured_are_a_note_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = retraining_set()
+    selection = Selection.of_everything(data.given, 0.0)
+    recipe = Recipe(epochs=1)
+    task = CoTeachingTask(data.inputs, selection, 2, recipe, selection.curriculum(1, 10), 0)
+    told: list[str] = []
+    progress = RunProgress()
+    progress.note = told.append  # type: ignore[method-assign]
+    training = ClassifierTraining(tmp_path, data, task, ComputePlan(captured=True, resident=False))
+    # what follows the training needs images
+    monkeypatch.setattr(ClassifierTraining, "_classifier", lambda *args: None)
+    monkeypatch.setattr(ClassifierTraining, "_calibration", lambda *args: None)
+    training.pair(progress)
+    training.plain(progress)
+    uncaptured = "steps run one by one, not captured: the inputs are fetched batch by batch."
+    assert told.count(uncaptured) == 2

@@ -120,6 +120,27 @@ def test_pixels_that_do_not_fit_are_not_resident() -> None:
     assert not devices.fits(1 << 50, CPU)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_memory_that_ran_out_is_recognised_by_type_or_words(error: RuntimeError) -> None:
+    assert devices.out_of_memory(error)
+    later = RuntimeError("capture was invalidated")
+    later.__context__ = error
+    assert devices.out_of_memory(later), "what follows from it"
+
+
+def test_other_errors_are_not_taken_for_memory_that_ran_out() -> None:
+    assert not devices.out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not devices.out_of_memory(InputError("photos/out of memory.png is damaged."))
+
+
 def test_seeded_numbers_repeat_and_leave_torchs_random_state_alone() -> None:
     before = torch.get_rng_state()
     drawn = []
@@ -129,3 +150,15 @@ def test_seeded_numbers_repeat_and_leave_torchs_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_algorithms_for_convolutions_that_repeat_are_taken_while_they_are_wanted() -> None:
+    before = torch.backends.cudnn.deterministic
+    with devices.repeatable(True), devices.repeatable(False):
+        assert torch.backends.cudnn.deterministic, "an outer wish holds"
+    assert torch.backends.cudnn.deterministic == before
+    with pytest.raises(KeyError), devices.repeatable(True):
+        raise KeyError
+    assert torch.backends.cudnn.deterministic == before
+    with devices.repeatable(False):
+        assert torch.backends.cudnn.deterministic == before

@@ -75,16 +75,19 @@ class Greedy(Colours):
     """Runs out of memory on more than `room` images."""
 
     room = 10
+    error = torch.OutOfMemoryError
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
         return super().forward(images)
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_where_memory_runs_out_a_part_of_a_batch_is_computed_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[RuntimeError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Greedy, "error", error)
     pixels = images()
     whole = extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path / "whole")
     assert_array_equal(extract_features(backbone_of(Greedy()), pixels, "key", cache_dir=tmp_path / "part"), whole)

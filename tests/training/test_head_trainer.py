@@ -266,14 +266,17 @@ def test_captured_heads_are_those_of_eager_steps(head, share):
     np.testing.assert_allclose(losses, eager_losses, rtol=1e-4)
 
 
-def test_heads_share_less_memory_where_it_runs_out(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_heads_share_less_memory_where_it_runs_out(error, monkeypatch):
     together = []
     train = HeadTrainer._train
 
     def crowded(self, folds, n_batches):
         together.append((len(folds), n_batches))
         if len(folds) > 1 or n_batches == together[0][1]:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return train(self, folds, n_batches)
 
     monkeypatch.setattr(HeadTrainer, "_train", crowded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from cvcoteach.training import probing
 from cvcoteach.training.batches import DeviceImages, ImageBatches
 from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.engine.epochs import CapturedEpochs
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.probing import probe_captured
 from cvcoteach.training.recipe import Recipe
@@ -65,6 +67,19 @@ def test_it_measures_real_trainings() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     # rehearsed captures are never faster
     assert probe_captured(network, source_of, RECIPE, PLAIN, n_classes=3) is None
+
+
+def test_where_a_launch_fails_it_waits_for_what_was_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: CapturedEpochs) -> Iterator[None]:
+        yield
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    waits: list[int] = []
+    monkeypatch.setattr(CapturedEpochs, "launch", broken)
+    monkeypatch.setattr(CapturedEpochs, "wait", lambda self: waits.append(id(self)))
+    plan = ComputePlan(captured=True)
+    assert probing._speed(Small(nn.Identity()), source_of(plan), RECIPE, 3, 3, float("inf")) == (0.0, False)
+    assert len(set(waits)) == 3
 
 
 def test_the_fastest_is_the_plan_and_all_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:

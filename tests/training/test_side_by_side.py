@@ -16,9 +16,10 @@ from cvcoteach.crossval.trainer import Fold, ParallelFoldTrainer
 from cvcoteach.pipeline.trainers import on_rows
 from cvcoteach.training import side_by_side
 from cvcoteach.training.compute_plan import ComputePlan
-from cvcoteach.training.loop import EpochReport, Training, run_together
+from cvcoteach.training.loop import EpochReport, Training
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.together import run_together
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 PLAN = ComputePlan()
@@ -134,6 +135,7 @@ class Greedy(nn.Module):
     """Runs out of memory on more than `room` images."""
 
     room = 5
+    error = torch.OutOfMemoryError
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -141,13 +143,17 @@ class Greedy(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         out: Tensor = self.linear(images.mean(dim=(2, 3)))
         return out
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 @pytest.mark.parametrize("captured", [False, True])
-def test_where_one_network_is_too_much_batches_shrink(captured: bool) -> None:
+def test_where_one_network_is_too_much_batches_shrink(
+    captured: bool, error: type[RuntimeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Greedy, "error", error)
     notes: list[str] = []
     recipe = replace(RECIPE, model=ModelSpec.parse(f"{__name__}:Greedy"), least_batches=0)
     plan = replace(PLAN, captured=captured, side_by_side=2)

@@ -96,7 +96,8 @@ class CapturedEpochs:
         tables = self._tables
         self._graphs.fork()
         with self._graphs.on_stream():
-            tables.fill(drawn, self._sizes, [0.0] * len(rates))
+            tables.fill(drawn, self._sizes)
+            tables.begin([0.0] * len(rates))  # warm-ups are undone, so they learn nothing that could diverge on the way
         counts = Counter(self._sizes)
         common = counts.most_common(1)[0][0]
         sizes = [size for size, n in counts.items() if size == common or n * epochs_left >= _WORTH_CAPTURING]
@@ -153,7 +154,7 @@ class _Tables:
         """Return whether there is room for an epoch of that shape."""
         return all(own >= wanted for own, wanted in zip(self._drawn.shape, shape, strict=True))
 
-    def fill(self, drawn: Tensor, sizes: Sequence[int], rates: Sequence[float]) -> None:
+    def fill(self, drawn: Tensor, sizes: Sequence[int]) -> None:
         """Put in what was drawn, (c, images of all batches)."""
         padded = torch.zeros(self._drawn.shape, dtype=torch.int64)
         steps = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
@@ -161,10 +162,9 @@ class _Tables:
         places = torch.arange(drawn.shape[1]) - starts[steps]
         padded[steps, :, places] = drawn.T
         self._drawn.copy_(padded)
-        self.begin(rates)
 
     def begin(self, rates: Sequence[float]) -> None:
-        """Go to the first step."""
+        """Go to the first step, with learning rates for each."""
         self._rates[: len(rates)].copy_(torch.tensor(rates, dtype=torch.float32))
         self.at.zero_()
         self.losses.zero_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -48,13 +49,23 @@ class Graphs(Protocol):
         """Begin with fresh memory; call it when no earlier capture is replayed any more."""
 
 
+_free_streams: dict[int, list[torch.cuda.Stream]] = {}
+"""Of each card, those of trainings that ended: torch has 32, and cuBLAS keeps memory for each that was ever used."""
+
+
 class CudaGraphs:
     """`Graphs` of CUDA."""
 
     def __init__(self, device: torch.device) -> None:
-        """Make a stream on the device."""
+        """Take a stream of the device that no other training has."""
         self.device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        card = torch.cuda.current_device() if device.index is None else device.index
+        free = _free_streams.setdefault(card, [])
+        try:
+            self._stream = free.pop()
+        except IndexError:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        weakref.finalize(self, free.append, self._stream)
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager

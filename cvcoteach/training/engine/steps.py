@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakMethod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from cvcoteach.training.devices import seeded
+from cvcoteach.training.devices import out_of_memory, seeded
 from cvcoteach.training.engine.graphs import Graphs, Replay
 
 _WARM_UPS = 3  # libraries choose their algorithms and the optimiser makes its state
+
+_broken: list[str] = []
+"""Why captures broke off on their way: torch's allocator may still count them as underway, so no other one follows."""
 
 
 class NotCapturableError(RuntimeError):
@@ -63,22 +69,33 @@ class CapturedSteps:
         missing = [size for size in sizes if size not in self._replays]
         if not missing:
             return
+        if _broken:
+            raise NotCapturableError(f"an earlier capture in this process broke off: {_broken[0]}")
+        begun = False
         try:
             self._graphs.fork()
             with self._graphs.on_stream():
                 for size in missing:
-                    with unchanged(self._trained(), self._optimizer, self._graphs.device):
+                    with (
+                        unchanged(self._trained(), self._optimizer, self._graphs.device),
+                        no_host_numbers(self._graphs.device),
+                    ):
                         self._warm_up(size)
                     self._optimizer.zero_grad(set_to_none=True)  # the graph makes gradients in memory of its own
+                    begun = True
                     self._replays[size] = self._graphs.capture(partial(self._step, size))
+                    begun = False
                     self._graphs.join()
         except RuntimeError as error:
             with suppress(RuntimeError):  # of a stream on which a capture broke off
                 self.clear()
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 # a new one: the old one's frames would keep what has to be freed
                 raise torch.OutOfMemoryError(f"{self._graphs.device} has too little memory") from None
-            raise NotCapturableError(str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
+            why = str(error).strip().splitlines()[0] if str(error) else "no reason given"
+            if begun:
+                _broken.append(why)
+            raise NotCapturableError(why) from error
         self._addresses = _addresses(self._trained(), self._optimizer)
 
     def run(self, size: int) -> None:
@@ -130,6 +147,34 @@ def unchanged(tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer, devic
                         tensor.zero_()  # SGD and Adam continue from zeros as they begin
 
 
+@contextmanager
+def no_host_numbers(device: torch.device) -> Iterator[None]:
+    """Raise RuntimeError if random numbers are drawn on the host, which a graph would repeat; put their states back.
+
+    Those of torch count only where the device has its own.
+    """
+    states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+        drawn = {
+            "Python's random": random.getstate() != states[0],
+            "numpy.random": not _same(np.random.get_state(legacy=False), states[1]),  # noqa: NPY002
+            "torch on the CPU": device.type != "cpu" and not torch.equal(torch.get_rng_state(), states[2]),
+        }
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+    names = [name for name, moved in drawn.items() if moved]
+    if names:
+        raise RuntimeError(f"random numbers of {' and '.join(names)} would be the same in every step")
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Return whether two states of NumPy's random numbers are the same."""
+    return all(map(np.array_equal, tree_leaves(a), tree_leaves(b)))
+
+
 def _state_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
 
@@ -168,10 +213,3 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
         return there(*arguments)
 
     return call
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    """Return whether that broke off a capture, whose end then raises an error of its own."""
-    while error is not None and not isinstance(error, torch.OutOfMemoryError):
-        error = error.__context__
-    return error is not None

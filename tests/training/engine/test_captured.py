@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import random
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,13 +18,15 @@ from torch.nn import functional
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.training.batches import DeviceImages, FeatureBatches, ImageBatches
 from cvcoteach.training.compute_plan import ComputePlan
+from cvcoteach.training.engine import steps as engine_steps
 from cvcoteach.training.engine.rehearsal import RehearsedGraphs
 from cvcoteach.training.engine.steps import CapturedSteps, NotCapturableError, state_of, unchanged
 from cvcoteach.training.fitting import fit
-from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy, run_together
+from cvcoteach.training.loop import Batch, Losses, Training, cross_entropy
 from cvcoteach.training.networks import CifarResNet, SmallNet, feature_head
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.together import run_together
 
 CPU = torch.device("cpu")
 EAGER, CAPTURED = ComputePlan(), ComputePlan(captured=True)
@@ -287,6 +290,62 @@ def test_what_was_captured_is_freed_with_its_training_though_nobody_collects_gar
         gc.enable()
 
 
+class Greedy(Simple):
+    """Runs out of memory in training, from some call on."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.calls, self.after = 0, after
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > self.after:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+        return super().forward(images)
+
+
+def full(self: RehearsedGraphs, step: Callable[[], None]) -> Callable[[], None]:
+    raise RuntimeError("CUDA error: out of memory")
+
+
+def test_a_lone_training_that_memory_does_not_hold_captured_goes_on_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RehearsedGraphs, "capture", full)
+    notes: list[str] = []
+    eager, captured = training(EAGER), training(CAPTURED, note=notes.append)
+    kept = weakref.ref(captured._captured)
+    fit(eager)
+    fit(captured)
+    assert torch.equal(state(captured), state(eager))
+    assert notes == ["the memory of cpu is full: steps run one by one, not captured."]
+    assert kept() is None, "its memory is free"
+
+
+def test_memory_that_runs_out_in_a_later_capture_spoils_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def order(epoch: int, rng: np.random.Generator) -> list[IntArray]:
+        return np.array_split(rng.permutation(N), 4 + epoch)  # other sizes each time
+
+    ends = []
+    for plan in (EAGER, CAPTURED):
+        rows = np.arange(N)
+        each = Training([seeded(Simple)], images(plan), rows, rows % 3, RECIPE, seed=1, order=order, note=[].append)
+        each.run_epoch()
+        monkeypatch.setattr(RehearsedGraphs, "capture", full)
+        fit(each)
+        monkeypatch.undo()
+        ends.append(state(each))
+    torch.testing.assert_close(ends[1], ends[0], rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("after", [0, 14], ids=["from the start", "among steps that were launched"])
+@pytest.mark.parametrize("plan", [EAGER, CAPTURED], ids=["eager", "captured"])
+def test_where_a_lone_training_does_not_fit_at_all_it_is_one_sentence(plan: ComputePlan, after: int) -> None:
+    each = training(plan, lambda: Greedy(after), note=[].append)
+    with pytest.raises(InputError, match=r"the memory of cpu does not hold .* in batches of up to 9; .*--image-size"):
+        fit(each)
+
+
 # -- the steps by themselves -------------------------------------------------------------------------------------
 
 
@@ -325,6 +384,95 @@ def test_memory_that_runs_out_is_not_taken_for_a_step_that_cannot_be_captured() 
             steps(step, nn.Linear(1, 1)).prepare([size])
     with pytest.raises(NotCapturableError, match="no way"):
         steps(lambda size: (_ for _ in ()).throw(RuntimeError("no way\nat all")), nn.Linear(1, 1)).prepare([1])
+
+
+def test_after_a_capture_that_broke_off_on_its_way_nothing_is_captured_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_steps, "_broken", [])
+
+    def broken(self: RehearsedGraphs, step: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    captured = steps(lambda size: None, nn.Linear(1, 1))
+    captured.prepare([1])
+    with monkeypatch.context() as patched:
+        patched.setattr(RehearsedGraphs, "capture", broken)
+        with pytest.raises(NotCapturableError, match="operation not permitted"):
+            steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
+    captured.prepare([1])  # captured before
+    notes: list[str] = []
+    eager, other = training(EAGER), training(CAPTURED, note=notes.append)
+    fit(eager)
+    fit(other)
+    assert torch.equal(state(other), state(eager))
+    assert notes == [
+        "steps run one by one, since they cannot be captured (an earlier capture in this process broke off: operation "
+        "not permitted)."
+    ]
+
+
+def test_after_a_refused_warm_up_or_full_memory_others_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(size: int) -> None:
+        torch.ones(1).item()
+
+    with pytest.raises(NotCapturableError, match="waits for the device"):
+        steps(waits, nn.Linear(1, 1)).prepare([1])
+    with monkeypatch.context() as patched:
+        patched.setattr(RehearsedGraphs, "capture", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
+    steps(lambda size: None, nn.Linear(1, 1)).prepare([1])
+
+
+class OtherDevice(RehearsedGraphs):
+    """Graphs of a device with random numbers of its own, which nothing draws."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("mps"))
+
+    def random_state(self) -> Tensor:
+        return torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("draw", "what"),
+    [
+        (random.random, "Python's random"),
+        (np.random.random, "numpy.random"),
+        (lambda: torch.rand(1), "torch on the CPU"),
+    ],
+)
+def test_random_numbers_that_a_graph_would_repeat_are_not_captured(draw: Callable[[], object], what: str) -> None:
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def step(size: int) -> None:
+        draw()
+
+    captured = CapturedSteps(OtherDevice(), step, lambda: state_of([network]), optimizer, rewind=lambda: None)
+    before = random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()  # noqa: NPY002
+    with pytest.raises(NotCapturableError, match=f"random numbers of {what} would be the same in every step"):
+        captured.prepare([1])
+    after = random.getstate(), np.random.get_state()[1:3], torch.get_rng_state()  # noqa: NPY002
+    assert str(after) == str(before), "as if nothing had been tried"
+    assert (after[1][0] == before[1][0]).all()
+
+
+def test_a_network_that_draws_from_numpy_is_trained_as_if_nothing_had_been_tried() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        return x * float(np.random.random()) if np.random.random() < 0.5 else x  # noqa: NPY002
+
+    notes: list[str] = []
+    ends = []
+    for plan in (EAGER, CAPTURED):
+        np.random.seed(0)  # noqa: NPY002
+        each = training(plan, lambda: Simple(noisy), note=notes.append)
+        fit(each)
+        ends.append(state(each))
+    assert torch.equal(ends[0], ends[1])
+    assert len(notes) == 1
+    assert "numpy.random" in notes[0]
 
 
 def test_what_a_warm_up_changes_is_given_back_in_place() -> None:
