@@ -127,9 +127,7 @@ def features_on(
 
 def _in_order(pool: Pool, start: int, stop: int) -> Iterator[npt.NDArray[np.float16]]:
     ray, room = pool.cluster.ray, pool.cluster.room(pool.share)
-    first = pool.any_worker()
-    step = _BATCHES * int(got(ray, first.ready.remote()))
-    pool.give_back(first)
+    step = _BATCHES * int(pool.asked(lambda worker: worker.ready.remote()))
     starts = range(start, stop, step)
     pool.grow(min(room, len(starts)))
     todo, losses = list(starts)[::-1], Losses()

@@ -88,9 +88,9 @@ class TrainingWorker:
         """Return the trainer's compute plan, None where it has none."""
         return getattr(self._built(None), "plan", None)
 
-    def trains_side_by_side(self) -> bool:
-        """Return whether the trainer trains several folds at the same time."""
-        return hasattr(self._built(self._plan), "fit_predict_each")
+    def trains_side_by_side(self, plan: Any) -> bool:
+        """Return whether the trainer trains several folds at the same time, with that compute plan."""
+        return hasattr(self._built(plan), "fit_predict_each")
 
     def fit(self, folds: Sequence[Any], plan: Any) -> Iterator[Event]:
         """Train folds; yield epochs, and each answer when it is ready.

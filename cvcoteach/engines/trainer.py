@@ -60,6 +60,7 @@ class RayTrainer:
         self.recipe: Recipe | None = arguments.get("recipe")
         self._arguments = {**arguments, "device": self.share.device, "threads": self.share.threads}
         self._plan, self._planned = plan, plan is not None
+        self._side_by_side: bool | None = None
         self._pool: Pool | None = None
         self._placed: Placed | None = None
 
@@ -75,16 +76,8 @@ class RayTrainer:
         Raises:
             InputError: The network does not take the images.
         """
-        losses = Losses()
-        while not self._planned:
-            pool = self._workers(1)
-            worker = pool.any_worker()
-            try:
-                self._plan, self._planned = got(self.cluster.ray, worker.plan.remote()), True
-                pool.give_back(worker)
-            except LostError as error:
-                losses.add(["plan"], error)
-                pool.lose(worker)
+        if not self._planned:
+            self._plan, self._planned = self._workers(1).asked(lambda worker: worker.plan.remote()), True
         return self._plan
 
     def on_rows(self, rows: IntArray) -> Self:
@@ -110,12 +103,12 @@ class RayTrainer:
         """
         if not folds:
             return
-        plan = self.plan
+        plan, size = self.plan, self._group_size(len(folds))
         pool = self._workers(min(len(folds), self.side_by_side))
-        yield from self._trained(pool, folds, plan, lambda worker: self._group_size(worker, len(folds)))
+        yield from self._trained(pool, folds, plan, size)
 
     def _trained(
-        self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, group_size: Callable[[Any], int]
+        self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, group_size: int
     ) -> Iterator[tuple[int, PredProbs]]:
         training = _Training(pool, [self._on_rows(fold) for fold in folds], plan, self._on_epoch)
         try:
@@ -124,11 +117,14 @@ class RayTrainer:
             self.cluster.release()  # also of an interruption: nothing goes on behind one's back
             raise
 
-    def _group_size(self, worker: Any, n: int) -> int:
+    def _group_size(self, n: int) -> int:
         """Return how many of n folds a worker gets at once: one, or its part where a GPU trains them side by side."""
-        if self.share.device != "cuda" or not got(self.cluster.ray, worker.trains_side_by_side.remote()):
+        if self.share.device != "cuda":
             return 1
-        return math.ceil(n / self.side_by_side)
+        if self._side_by_side is None:
+            plan = self.plan
+            self._side_by_side = bool(self._workers(1).asked(lambda worker: worker.trains_side_by_side.remote(plan)))
+        return math.ceil(n / self.side_by_side) if self._side_by_side else 1
 
     def _on_rows(self, fold: Fold) -> Fold:
         if self._rows is None:
@@ -164,7 +160,7 @@ class RayBatchTrainer(RayTrainer):
 
     def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
         """Do what `fit_predict` does for all folds at once; return one answer per fold, (len(eval_idx), K)."""
-        answers = dict(self._trained(self._workers(1), folds, None, lambda worker: len(folds)))
+        answers = dict(self._trained(self._workers(1), folds, None, len(folds)))
         return [answers[position] for position in range(len(folds))]
 
 
@@ -194,16 +190,15 @@ class _Training:
         self._tasks: dict[Any, _Task] = {}  # by the stream of its events
         self._losses = Losses()
 
-    def answers(self, group_size: Callable[[Any], int]) -> Iterator[tuple[int, PredProbs]]:
+    def answers(self, group_size: int) -> Iterator[tuple[int, PredProbs]]:
         """Yield the position and the answer of each fold when it is ready.
 
-        group_size: Returns how many folds a worker gets at once.
+        group_size: How many folds a worker gets at once.
         """
         while self._todo or self._tasks:
             while self._pool.idle and self._todo:
                 worker = self._pool.take()
-                size = group_size(worker)
-                group, self._todo = self._todo[:size], self._todo[size:]
+                group, self._todo = self._todo[:group_size], self._todo[group_size:]
                 folds = [self._folds[i] for i in group]
                 events = worker.fit.options(num_returns="streaming").remote(folds, self._plan)
                 self._tasks[events] = _Task(worker, group)
