@@ -96,6 +96,8 @@ def features_on(
 ) -> Elsewhere:
     """Return what computes the features of the images start..stop-1, piece by piece and in order, on a cluster.
 
+    Its workers stay until the last image is computed.
+
     Args:
         cluster: Where workers run.
         backbone: The network that computes them.
@@ -121,6 +123,8 @@ def features_on(
         except BaseException:
             cluster.release()  # also where the rest is not wanted any more
             raise
+        if stop == len(pixels):
+            cluster.release()  # whatever comes next has the memory of the GPUs
 
     return computed
 
