@@ -47,7 +47,8 @@ class RayTrainer:
             array: Images or features, n rows; opened by path or put into the object store once.
             arguments: By name, all that can be pickled; `device`, `threads`, `plan` and `on_epoch` are added.
             device: "cuda" or "cpu"; None: "cuda" where the cluster has GPUs.
-            plan: The compute plan of an earlier trainer; its device and threads are taken.
+            plan: The compute plan of an earlier trainer; its device is taken, and on a CPU its threads, which decide
+                how numbers round.
             on_epoch: Called with the state of all running folds together.
 
         Raises:
@@ -56,7 +57,13 @@ class RayTrainer:
         self.cluster, self._on_epoch = cluster, on_epoch
         self._rows: IntArray | None = None
         self._make, self._array = make, array
-        self.share = cluster.share(device if plan is None else plan.device, None if plan is None else plan.threads)
+        if plan is None:
+            self.share = cluster.share(device)
+        elif plan.device == "cpu":
+            self.share = cluster.share("cpu", plan.threads)
+        else:  # one process may have had all CPUs for its GPU; here each GPU has its part of them
+            self.share = cluster.share(plan.device)
+            plan = replace(plan, threads=self.share.threads)
         self.recipe: Recipe | None = arguments.get("recipe")
         self._arguments = {**arguments, "device": self.share.device, "threads": self.share.threads}
         self._plan, self._planned = plan, plan is not None
