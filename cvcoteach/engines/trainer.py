@@ -252,7 +252,8 @@ def _together(tasks: Sequence[_Task], waiting: int) -> EpochReport:
     reports = [task.report for task in tasks if task.report is not None]
     first = reports[0]
     n_folds = sum(len(task.unanswered()) for task in tasks) + waiting
-    epochs = sum(task.report.epoch * min(1, len(task.unanswered())) for task in tasks if task.report is not None)
+    # a worker's number is the mean over those of its folds that have no answer yet
+    epochs = sum(task.report.epoch * len(task.unanswered()) for task in tasks if task.report is not None)
     loss = float(np.mean([report.loss for report in reports]))
     mean = max(1, min(first.n_epochs, round(epochs / max(1, n_folds))))
     return replace(first, epoch=mean, images_per_second=sum(each.images_per_second for each in reports), loss=loss)
