@@ -45,7 +45,8 @@ class RayTrainer:
             cluster: Where workers run.
             make: The trainer's class or what else builds it, such as `TorchTrainer`.
             array: Images or features, n rows; opened by path or put into the object store once.
-            arguments: By name, all that can be pickled; `device`, `threads`, `plan` and `on_epoch` are added.
+            arguments: By name, all that can be pickled; `device`, `threads`, `plan` and `on_epoch` are added, and
+                `note` where `make` takes one: what workers note is handed to `cluster.note`, the same sentence once.
             device: "cuda" or "cpu"; None: "cuda" where the cluster has GPUs.
             plan: The compute plan of an earlier trainer; its device is taken, and on a CPU its threads, which decide
                 how numbers round.
@@ -68,6 +69,7 @@ class RayTrainer:
         self._arguments = {**arguments, "device": self.share.device, "threads": self.share.threads}
         self._plan, self._planned = plan, plan is not None
         self._side_by_side: bool | None = None
+        self._noted = set[str]()
         self._pool: Pool | None = None
         self._placed: Placed | None = None
 
@@ -117,12 +119,18 @@ class RayTrainer:
     def _trained(
         self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, group_size: int
     ) -> Iterator[tuple[int, PredProbs]]:
-        training = _Training(pool, [self._on_rows(fold) for fold in folds], plan, self._on_epoch)
+        training = _Training(pool, [self._on_rows(fold) for fold in folds], plan, self._on_epoch, self._note_once)
         try:
             yield from training.answers(group_size)
         except BaseException:
             self.cluster.release()  # also of an interruption: nothing goes on behind one's back
             raise
+
+    def _note_once(self, sentence: str) -> None:
+        """Say of all workers what each of them would say."""
+        if sentence not in self._noted:
+            self._noted.add(sentence)
+            self.cluster.note(sentence)
 
     def _group_size(self, n: int) -> int:
         """Return how many of n folds a worker gets at once: one, or its part where a GPU trains them side by side."""
@@ -190,8 +198,15 @@ class _Task:
 class _Training:
     """The folds of a round on their way through the workers of a pool."""
 
-    def __init__(self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, on_epoch: OnEpoch | None) -> None:
-        self._pool, self._folds, self._plan, self._on_epoch = pool, folds, plan, on_epoch
+    def __init__(
+        self,
+        pool: Pool,
+        folds: Sequence[Fold],
+        plan: ComputePlan | None,
+        on_epoch: OnEpoch | None,
+        note: Callable[[str], None],
+    ) -> None:
+        self._pool, self._folds, self._plan, self._on_epoch, self._note = pool, folds, plan, on_epoch, note
         self._ray = pool.cluster.ray
         self._todo = list(range(len(folds)))
         self._tasks: dict[Any, _Task] = {}  # by the stream of its events
@@ -219,6 +234,8 @@ class _Training:
                 if event is None:
                     del self._tasks[events]
                     self._pool.give_back(task.worker)
+                elif event.kind == "note":
+                    self._note(event.value)
                 elif event.kind == "epoch":
                     task.report = event.value
                     if self._on_epoch is not None:
