@@ -96,6 +96,8 @@ def features_on(
 ) -> Elsewhere:
     """Return what computes the features of the images start..stop-1, piece by piece and in order, on a cluster.
 
+    Its workers stay until the last image is computed.
+
     Args:
         cluster: Where workers run.
         backbone: The network that computes them.
@@ -121,15 +123,15 @@ def features_on(
         except BaseException:
             cluster.release()  # also where the rest is not wanted any more
             raise
+        if stop == len(pixels):
+            cluster.release()  # whatever comes next has the memory of the GPUs
 
     return computed
 
 
 def _in_order(pool: Pool, start: int, stop: int) -> Iterator[npt.NDArray[np.float16]]:
     ray, room = pool.cluster.ray, pool.cluster.room(pool.share)
-    first = pool.any_worker()
-    step = _BATCHES * int(got(ray, first.ready.remote()))
-    pool.give_back(first)
+    step = _BATCHES * int(pool.asked(lambda worker: worker.ready.remote()))
     starts = range(start, stop, step)
     pool.grow(min(room, len(starts)))
     todo, losses = list(starts)[::-1], Losses()

@@ -136,6 +136,31 @@ class Pool:
             self.wait([])
         return self.take()
 
+    def asked(self, question: Callable[[Any], Any]) -> Any:
+        """Return what some worker answers; one that is lost is replaced, and the next one asked.
+
+        Args:
+            question: A worker -> the reference to its answer.
+
+        Raises:
+            InputError: What the worker says, or that workers were lost again and again.
+        """
+        losses = Losses()
+        try:
+            while True:
+                worker = self.any_worker()
+                try:
+                    answer = got(self.cluster.ray, question(worker))
+                except LostError as error:
+                    losses.add(["question"], error)
+                    self.lose(worker)
+                    continue
+                self.give_back(worker)
+                return answer
+        except BaseException:
+            self.cluster.release()  # a worker that has not answered is not waited for a second time
+            raise
+
     def _tell_of_waiting(self) -> None:
         if self.idle or self.busy:
             self._waiting_since = time.monotonic()

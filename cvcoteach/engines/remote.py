@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 import platform
 import queue
@@ -55,11 +56,11 @@ class Event(NamedTuple):
     """What a worker tells on its way."""
 
     kind: str
-    """"epoch" or "answer"."""
+    """"epoch", "note" or "answer"."""
     position: int
-    """Of the fold among those that the worker was given; of an epoch -1."""
+    """Of the fold among those that the worker was given; -1 but of an answer."""
     value: Any
-    """An epoch's report, or a fold's answer."""
+    """An epoch's report, a sentence, or a fold's answer."""
 
 
 class TrainingWorker:
@@ -79,6 +80,7 @@ class TrainingWorker:
         self._trainer: Any = None
         self._plan: Any = None
         self._told: Callable[[Any], None] = lambda report: None
+        self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()  # not told yet
 
     def ready(self) -> bool:
         """Return once the worker runs."""
@@ -88,12 +90,12 @@ class TrainingWorker:
         """Return the trainer's compute plan, None where it has none."""
         return getattr(self._built(None), "plan", None)
 
-    def trains_side_by_side(self) -> bool:
-        """Return whether the trainer trains several folds at the same time."""
-        return hasattr(self._built(self._plan), "fit_predict_each")
+    def trains_side_by_side(self, plan: Any) -> bool:
+        """Return whether the trainer trains several folds at the same time, with that compute plan."""
+        return hasattr(self._built(plan), "fit_predict_each")
 
     def fit(self, folds: Sequence[Any], plan: Any) -> Iterator[Event]:
-        """Train folds; yield epochs, and each answer when it is ready.
+        """Train folds; yield epochs, what the trainer notes, and each answer when it is ready.
 
         Raises what the trainer raises.
         """
@@ -116,7 +118,12 @@ class TrainingWorker:
                 events.put(error)
 
         threading.Thread(target=work, daemon=True).start()
-        while (event := events.get()) is not None:
+        while True:
+            event = events.get()
+            while not self._notes.empty():  # also those of an earlier call
+                yield Event("note", -1, self._notes.get())
+            if event is None:
+                return
             if isinstance(event, BaseException):
                 raise _as_sentence(event)
             yield event
@@ -136,6 +143,8 @@ class TrainingWorker:
             more = {} if plan is None else {"plan": plan}
             if self._reports:
                 more["on_epoch"] = lambda report: self._told(report)
+            if "note" not in self._arguments and _takes_note(self._make):
+                more["note"] = self._notes.put
             self._trainer = self._make(self._array.open(), **{**self._arguments, **more})
             self._plan = plan
         return self._trainer
@@ -144,6 +153,14 @@ class TrainingWorker:
 def _writable(fold: Any) -> Any:
     """Return a fold whose arrays may be written to, as in the process that asked."""
     return type(fold)(np.array(fold[0]), np.array(fold[1]), np.array(fold[2]), fold[3])
+
+
+def _takes_note(make: Callable[..., Any]) -> bool:
+    """Return whether a trainer names a parameter `note`, as ours do."""
+    try:
+        return "note" in inspect.signature(make).parameters
+    except (TypeError, ValueError):  # of a callable without a signature
+        return False
 
 
 def _as_sentence(error: BaseException) -> BaseException:

@@ -45,9 +45,11 @@ class RayTrainer:
             cluster: Where workers run.
             make: The trainer's class or what else builds it, such as `TorchTrainer`.
             array: Images or features, n rows; opened by path or put into the object store once.
-            arguments: By name, all that can be pickled; `device`, `threads`, `plan` and `on_epoch` are added.
+            arguments: By name, all that can be pickled; `device`, `threads`, `plan` and `on_epoch` are added, and
+                `note` where `make` takes one: what workers note is handed to `cluster.note`, the same sentence once.
             device: "cuda" or "cpu"; None: "cuda" where the cluster has GPUs.
-            plan: The compute plan of an earlier trainer; its device and threads are taken.
+            plan: The compute plan of an earlier trainer; its device is taken, and on a CPU its threads, which decide
+                how numbers round.
             on_epoch: Called with the state of all running folds together.
 
         Raises:
@@ -56,10 +58,18 @@ class RayTrainer:
         self.cluster, self._on_epoch = cluster, on_epoch
         self._rows: IntArray | None = None
         self._make, self._array = make, array
-        self.share = cluster.share(device if plan is None else plan.device, None if plan is None else plan.threads)
+        if plan is None:
+            self.share = cluster.share(device)
+        elif plan.device == "cpu":
+            self.share = cluster.share("cpu", plan.threads)
+        else:  # one process may have had all CPUs for its GPU; here each GPU has its part of them
+            self.share = cluster.share(plan.device)
+            plan = replace(plan, threads=self.share.threads)
         self.recipe: Recipe | None = arguments.get("recipe")
         self._arguments = {**arguments, "device": self.share.device, "threads": self.share.threads}
         self._plan, self._planned = plan, plan is not None
+        self._side_by_side: bool | None = None
+        self._noted = set[str]()
         self._pool: Pool | None = None
         self._placed: Placed | None = None
 
@@ -75,16 +85,8 @@ class RayTrainer:
         Raises:
             InputError: The network does not take the images.
         """
-        losses = Losses()
-        while not self._planned:
-            pool = self._workers(1)
-            worker = pool.any_worker()
-            try:
-                self._plan, self._planned = got(self.cluster.ray, worker.plan.remote()), True
-                pool.give_back(worker)
-            except LostError as error:
-                losses.add(["plan"], error)
-                pool.lose(worker)
+        if not self._planned:
+            self._plan, self._planned = self._workers(1).asked(lambda worker: worker.plan.remote()), True
         return self._plan
 
     def on_rows(self, rows: IntArray) -> Self:
@@ -110,25 +112,34 @@ class RayTrainer:
         """
         if not folds:
             return
-        plan = self.plan
+        plan, size = self.plan, self._group_size(len(folds))
         pool = self._workers(min(len(folds), self.side_by_side))
-        yield from self._trained(pool, folds, plan, lambda worker: self._group_size(worker, len(folds)))
+        yield from self._trained(pool, folds, plan, size)
 
     def _trained(
-        self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, group_size: Callable[[Any], int]
+        self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, group_size: int
     ) -> Iterator[tuple[int, PredProbs]]:
-        training = _Training(pool, [self._on_rows(fold) for fold in folds], plan, self._on_epoch)
+        training = _Training(pool, [self._on_rows(fold) for fold in folds], plan, self._on_epoch, self._note_once)
         try:
             yield from training.answers(group_size)
         except BaseException:
             self.cluster.release()  # also of an interruption: nothing goes on behind one's back
             raise
 
-    def _group_size(self, worker: Any, n: int) -> int:
+    def _note_once(self, sentence: str) -> None:
+        """Say of all workers what each of them would say."""
+        if sentence not in self._noted:
+            self._noted.add(sentence)
+            self.cluster.note(sentence)
+
+    def _group_size(self, n: int) -> int:
         """Return how many of n folds a worker gets at once: one, or its part where a GPU trains them side by side."""
-        if self.share.device != "cuda" or not got(self.cluster.ray, worker.trains_side_by_side.remote()):
+        if self.share.device != "cuda":
             return 1
-        return math.ceil(n / self.side_by_side)
+        if self._side_by_side is None:
+            plan = self.plan
+            self._side_by_side = bool(self._workers(1).asked(lambda worker: worker.trains_side_by_side.remote(plan)))
+        return math.ceil(n / self.side_by_side) if self._side_by_side else 1
 
     def _on_rows(self, fold: Fold) -> Fold:
         if self._rows is None:
@@ -164,7 +175,7 @@ class RayBatchTrainer(RayTrainer):
 
     def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
         """Do what `fit_predict` does for all folds at once; return one answer per fold, (len(eval_idx), K)."""
-        answers = dict(self._trained(self._workers(1), folds, None, lambda worker: len(folds)))
+        answers = dict(self._trained(self._workers(1), folds, None, len(folds)))
         return [answers[position] for position in range(len(folds))]
 
 
@@ -187,23 +198,29 @@ class _Task:
 class _Training:
     """The folds of a round on their way through the workers of a pool."""
 
-    def __init__(self, pool: Pool, folds: Sequence[Fold], plan: ComputePlan | None, on_epoch: OnEpoch | None) -> None:
-        self._pool, self._folds, self._plan, self._on_epoch = pool, folds, plan, on_epoch
+    def __init__(
+        self,
+        pool: Pool,
+        folds: Sequence[Fold],
+        plan: ComputePlan | None,
+        on_epoch: OnEpoch | None,
+        note: Callable[[str], None],
+    ) -> None:
+        self._pool, self._folds, self._plan, self._on_epoch, self._note = pool, folds, plan, on_epoch, note
         self._ray = pool.cluster.ray
         self._todo = list(range(len(folds)))
         self._tasks: dict[Any, _Task] = {}  # by the stream of its events
         self._losses = Losses()
 
-    def answers(self, group_size: Callable[[Any], int]) -> Iterator[tuple[int, PredProbs]]:
+    def answers(self, group_size: int) -> Iterator[tuple[int, PredProbs]]:
         """Yield the position and the answer of each fold when it is ready.
 
-        group_size: Returns how many folds a worker gets at once.
+        group_size: How many folds a worker gets at once.
         """
         while self._todo or self._tasks:
             while self._pool.idle and self._todo:
                 worker = self._pool.take()
-                size = group_size(worker)
-                group, self._todo = self._todo[:size], self._todo[size:]
+                group, self._todo = self._todo[:group_size], self._todo[group_size:]
                 folds = [self._folds[i] for i in group]
                 events = worker.fit.options(num_returns="streaming").remote(folds, self._plan)
                 self._tasks[events] = _Task(worker, group)
@@ -217,6 +234,8 @@ class _Training:
                 if event is None:
                     del self._tasks[events]
                     self._pool.give_back(task.worker)
+                elif event.kind == "note":
+                    self._note(event.value)
                 elif event.kind == "epoch":
                     task.report = event.value
                     if self._on_epoch is not None:
@@ -250,7 +269,8 @@ def _together(tasks: Sequence[_Task], waiting: int) -> EpochReport:
     reports = [task.report for task in tasks if task.report is not None]
     first = reports[0]
     n_folds = sum(len(task.unanswered()) for task in tasks) + waiting
-    epochs = sum(task.report.epoch * min(1, len(task.unanswered())) for task in tasks if task.report is not None)
+    # a worker's number is the mean over those of its folds that have no answer yet
+    epochs = sum(task.report.epoch * len(task.unanswered()) for task in tasks if task.report is not None)
     loss = float(np.mean([report.loss for report in reports]))
     mean = max(1, min(first.n_epochs, round(epochs / max(1, n_folds))))
     return replace(first, epoch=mean, images_per_second=sum(each.images_per_second for each in reports), loss=loss)

@@ -14,6 +14,7 @@ from cvcoteach.coteaching.calibration import Calibration, calibrate
 from cvcoteach.coteaching.curriculum import Curriculum
 from cvcoteach.coteaching.model_files import ImageFormat, Model, load_weights, save_weights
 from cvcoteach.coteaching.training import CoTeachingTask, CoTraining, Epoch
+from cvcoteach.pipeline.on_engine import here
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.retraining_set import RetrainingSet
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -142,7 +143,12 @@ def epochs_of(recipe: Recipe) -> str:
 
 
 def plan_of(folder: RunFolder, task: CoTeachingTask, machine: Machine) -> ComputePlan:
-    """Return the plan that the folder records, or make one and record it."""
+    """Return the plan that the folder records, or make one and record it; of this process, which trains.
+
+    Raises:
+        InputError: The recorded plan is damaged, or neither this machine nor its cluster has the device.
+    """
+    machine = here(machine)
     plan = ComputePlan.recorded(folder.record, machine.device)
     if plan is None:
         plan = task.inputs.plan(

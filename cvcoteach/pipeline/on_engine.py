@@ -41,9 +41,13 @@ def on_engine(function: Callable[P, T]) -> Callable[P, T]:
 def here(machine: Machine) -> Machine:
     """Return the machine for what this process computes itself: its own device where that asked for is elsewhere.
 
+    Workers of the cluster are ended, so that they hold none of this machine's memory.
+
     Raises:
         InputError: Neither this machine nor the cluster has the device.
     """
+    if machine.cluster is not None:
+        machine.cluster.release()
     if machine.cluster is None or machine.device in (None, "auto", "cpu"):
         choose_device(machine.device)
         return machine
@@ -51,5 +55,9 @@ def here(machine: Machine) -> Machine:
     try:
         choose_device(machine.device)
     except InputError:
+        machine.cluster.note(
+            f"This machine has no {machine.device}, only other nodes of the Ray cluster have: what the command trains "
+            "by itself is trained on the CPU."
+        )
         return replace(machine, device="cpu")
     return machine

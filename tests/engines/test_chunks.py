@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import pytest
 import torch
 
 import cvcoteach.data.images
+import cvcoteach.engines.chunks
 from cvcoteach._validation import InputError
 from cvcoteach.data.images import load_images
 from cvcoteach.data.sources import read_source
 from cvcoteach.engines.chunks import RayTasks, features_on
 from cvcoteach.engines.cluster import RayCluster
+from cvcoteach.engines.extracting import ExtractingWorker
 from cvcoteach.training.backbones import load_backbone
 from cvcoteach.training.extraction import extract_features
 from tests.engines.tasks import marked, square
@@ -86,6 +90,39 @@ def test_features_computed_on_the_cluster_are_those_computed_here(cluster: RayCl
     np.testing.assert_array_equal(there, here)
     assert len(parts) > 1
     assert parts == sorted(parts)
+
+
+def test_a_worker_that_is_lost_before_it_computes_is_replaced(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+
+    class KilledWhenAsked(ExtractingWorker):
+        def ready(self) -> int:
+            if self._extractor is not None and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().ready()
+
+    monkeypatch.setattr(cvcoteach.engines.chunks, "ExtractingWorker", KilledWhenAsked)
+    pixels = np.repeat(dataset(80, 0.0)[0][..., None], 3, axis=3)
+    backbone = load_backbone("tests.backbones:colours", trusted=("tests.backbones:colours",))
+    computed = features_on(cluster, backbone, pixels, "cpu")
+    assert len(np.concatenate(list(computed(0, 80)))) == 80
+    assert mark.exists()
+
+
+def test_no_worker_holds_anything_once_all_features_are_there(cluster: RayCluster) -> None:
+    pixels = np.repeat(dataset(80, 0.0)[0][..., None], 3, axis=3)
+    backbone = load_backbone("tests.backbones:colours", trusted=("tests.backbones:colours",))
+    computed = features_on(cluster, backbone, pixels, "cpu")
+    list(computed(0, 1))
+    assert cluster.ray.available_resources()["CPU"] == 1, "the next images find the same worker"
+    list(computed(1, 80))
+    until = time.monotonic() + 20
+    while cluster.ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < until, "a worker is left"
+        time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -193,7 +193,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_nothing_had_been(
         assert code == 0, err
         assert json.loads(out)["n_images"] == 60  # and nothing else on the standard output
     if kill is _interrupted and code != 0:
-        assert code == 130
+        assert code == 130, err
         assert "the same command resumes from there" in err
     code, out, err = Started(tmp_path, options).ended()
     assert code == 0, err

@@ -17,13 +17,25 @@ from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.kfold import cross_validate
 from cvcoteach.crossval.trainer import FoldKey
-from cvcoteach.engines.cluster import RayCluster
+from cvcoteach.engines.cluster import Node, RayCluster
 from cvcoteach.engines.trainer import RayBatchTrainer, RayTrainer
+from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.loop import EpochReport
 from cvcoteach.training.presets import PRESETS
 from cvcoteach.training.torch_trainer import TorchTrainer
-from tests.engines.trainers import Environment, Epochs, Failing, Held, Killed, Means, Together
+from tests.engines.trainers import (
+    Environment,
+    Epochs,
+    EpochsTogether,
+    Failing,
+    Held,
+    Killed,
+    KilledWhenAsked,
+    Means,
+    Noting,
+    Together,
+)
 from tests.fakes import NearestMeans, clouds
 from tests.images import dataset
 
@@ -91,6 +103,30 @@ def test_a_fold_that_kills_every_worker_ends_with_a_sentence_and_what_is_finishe
         cross_validate(killed, LABELS, n_folds=2)
 
 
+def test_a_worker_that_is_lost_before_it_trains_is_replaced_too(cluster: RayCluster, tmp_path: Path) -> None:
+    asked = trainer(cluster, KilledWhenAsked, folder=str(tmp_path))
+    asked.share = replace(asked.share, device="cuda")  # only then are workers asked
+    np.testing.assert_array_equal(cross_validate(asked, LABELS, n_folds=2), _here(2))
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_plan_of_one_process_leaves_every_gpu_a_fold(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "threads", None)
+    monkeypatch.setattr(cluster, "nodes", lambda: [Node("id", "host", 64, 8, 1e9)])
+    resumed = RayTrainer(cluster, Means, FEATURES, {"n_classes": 3}, plan=ComputePlan("cuda", threads=64))
+    assert resumed.side_by_side == 8
+    assert resumed.plan == ComputePlan("cuda", threads=8)
+    on_cpus = RayTrainer(cluster, Means, FEATURES, {"n_classes": 3}, plan=ComputePlan("cpu", threads=16))
+    assert on_cpus.side_by_side == 4
+
+
+def test_what_workers_note_is_told_once(tmp_path: Path) -> None:
+    notes: list[str] = []
+    with RayCluster(threads=1, note=notes.append) as cluster:
+        np.testing.assert_array_equal(cross_validate(trainer(cluster, Noting), LABELS, n_folds=3), HERE)
+    assert notes == ["made", "the memory is full"]
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "sentence"),
     [
@@ -110,6 +146,13 @@ def test_epochs_of_all_workers_are_one_report(cluster: RayCluster) -> None:
     np.testing.assert_array_equal(cross_validate(epochs, LABELS, n_folds=2), _here(2))
     assert all(report.n_epochs == 2 and 1 <= report.epoch <= 2 for report in reports)
     assert {report.epoch for report in reports} == {1, 2}
+
+
+def test_epochs_of_folds_that_one_worker_trains_together_count_for_all_of_them(cluster: RayCluster) -> None:
+    reports: list[EpochReport] = []
+    epochs = RayBatchTrainer(cluster, EpochsTogether, FEATURES, {"n_classes": 3}, on_epoch=reports.append)
+    np.testing.assert_array_equal(cross_validate(epochs, LABELS, n_folds=5), _here(5))
+    assert [report.epoch for report in reports] == [1, 2]
 
 
 def test_a_task_has_the_threads_that_it_is_given(cluster: RayCluster) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs
+from cvcoteach.crossval.trainer import Fold
 from tests.fakes import NearestMeans
 
 
@@ -99,6 +100,50 @@ class Epochs(Means):
             assert self.on_epoch is not None
             self.on_epoch(Report(epoch))
         return answer
+
+
+@dataclass
+class EpochsTogether(Means):
+    """Reports two epochs of all folds together."""
+
+    def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs]:
+        """As nearest means do."""
+        for epoch in (1, 2):
+            time.sleep(0.3)
+            assert self.on_epoch is not None
+            self.on_epoch(Report(epoch))
+        return [self.fit_predict(*fold) for fold in folds]
+
+
+@dataclass
+class KilledWhenAsked(Means):
+    """Is killed the first time that it is asked whether it trains folds side by side."""
+
+    folder: str = ""
+
+    @property
+    def fit_predict_each(self) -> Any:
+        """Nothing."""
+        mark = Path(self.folder) / "asked"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise AttributeError
+
+
+@dataclass
+class Noting(Means):
+    """Has something to say when it is made, and in each fold."""
+
+    note: Callable[[str], None] = print
+
+    def __post_init__(self) -> None:
+        self.note("made")
+
+    def fit_predict(self, train_idx: IntArray, train_labels: IntArray, eval_idx: IntArray, seed: int) -> PredProbs:
+        """As nearest means do."""
+        self.note("the memory is full")
+        return super().fit_predict(train_idx, train_labels, eval_idx, seed)
 
 
 class Environment:
