@@ -72,7 +72,7 @@ class PairTrainer:
         curriculum = replace(
             curriculum, selected=train_idx[curriculum.selected], candidate=train_idx[curriculum.candidate]
         )
-        training = replace(task, curriculum=curriculum, seed=seed).start(self.plan)
+        training = replace(task, curriculum=curriculum, seed=seed).start(self.plan, self.progress.note)
         run_to_end(training, self.checkpoint, self.progress.epoch)
         answer = predict(training.networks, training.source, eval_idx, mirror=task.recipe.mirrors_predictions)
         self.checkpoint.unlink(missing_ok=True)
