@@ -77,7 +77,7 @@ class _Group(click.Group):
                 + shlex.join(["cvcoteach", *sys.argv[1:]]),
                 err=True,
             )
-            if "ray" in sys.modules and sys.stdout is sys.__stdout__:
+            if "ray" in sys.modules and sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
                 # all is put away, and Ray 2.60 may crash at the exit of a program that was interrupted as it started
                 sys.stdout.flush()
                 sys.stderr.flush()
