@@ -62,6 +62,7 @@ def test_a_folder_of_class_folders_becomes_a_run_folder_with_the_errors_on_top(t
         "round",
         "duplicate_of",
         "contradiction",
+        "near_copy_of",
         "overlap",
         "stranger",
     ]
