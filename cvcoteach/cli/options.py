@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -156,20 +157,9 @@ def machine(*, precision: bool = True, engine: bool = False) -> Callable[[Comman
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def gathered(
-            device: str | None,
-            threads: int | None,
-            cache_dir: Path | None,
-            max_megapixels: float | None,
-            trusted: tuple[str, ...],
-            precision: str | None = None,
-            deterministic: bool = False,
-            **rest: Any,
-        ) -> Any:
-            max_pixels = pixels(max_megapixels)
-            own = {name: rest.pop(name) for name in ("engine", "ray_address", "task_gpus") if name in rest}
-            where = Machine(device, threads, precision, cache_dir, max_pixels, trusted, deterministic, **own)
-            return command(machine=where, **rest)
+        def gathered(*, max_megapixels: float | None, **given: Any) -> Any:
+            own = {field.name: given.pop(field.name) for field in fields(Machine) if field.name in given}
+            return command(machine=Machine(**own, max_pixels=pixels(max_megapixels)), **given)
 
         result: Command = gathered
         engines = [_TASK_GPUS, _RAY_ADDRESS, _ENGINE] if engine else []
