@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,11 @@ def test_nothing_is_learned_from_what_is_held_out() -> None:
 
 
 @pytest.mark.slow
-def test_splits_go_with_images_datasets_and_a_given_selection() -> None:
+def test_splits_go_with_images_datasets_and_a_given_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_one_precision(_: CoTeaching, data: Any, recipe: Any, n_classes: int) -> Any:  # a probe may choose another
+        return data.plan(recipe, n_classes, device="cpu", threads=1, precision="float32")
+
+    monkeypatch.setattr(CoTeaching, "_make_plan", of_one_precision)
     images, true, _ = dataset(30, 0.0)
     splits = ["train"] * 24 + ["test"] * 6
     settings = {"mode": "vanilla", "epochs": 1, "device": "cpu", "threads": 1, "random_state": 0}
