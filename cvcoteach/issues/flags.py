@@ -70,11 +70,11 @@ class FlagRule:
     @classmethod
     def named(cls, name: str) -> FlagRule:
         """Return the rule of a name that `str` gave it. Raises InputError for any other."""
-        kind, _, least = name.partition(" ")
-        if kind != "probability":
-            return cls(kind)  # type: ignore[arg-type]
+        for flag_for in FLAG_FOR:
+            if name == flag_for:
+                return cls(flag_for)
         try:
-            return cls(min_probability=float(least))
+            return cls(min_probability=float(name.removeprefix("probability ")))
         except ValueError:
             raise InputError(f"{name!r} is no rule by which labels are flagged.") from None
 

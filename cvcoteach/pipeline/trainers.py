@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from cvcoteach.training.recipe import Recipe
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 NetworkTrainer = TorchTrainer | RayTrainer
+Head = Literal["linear", "mlp"]
 
 
 class OnRows(NamedTuple):
@@ -109,7 +110,7 @@ def network_trainer(
 
 
 def heads_trainer(
-    features: npt.NDArray[Any], n_classes: int, head: str, machine: Machine, progress: RunProgress, *, shown: bool
+    features: npt.NDArray[Any], n_classes: int, head: Head, machine: Machine, progress: RunProgress, *, shown: bool
 ) -> FoldTrainer:
     """Return a trainer of heads on features (n, d), whose epochs are `shown` or not; see `HeadTrainer`."""
     on_epoch = progress.epoch if shown else None
@@ -125,7 +126,7 @@ def heads_trainer(
     return HeadTrainer(
         features,
         n_classes,
-        head,  # type: ignore[arg-type]
+        head,
         device=device,
         threads=machine.threads,
         on_epoch=on_epoch,

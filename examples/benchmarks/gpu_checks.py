@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,9 +67,9 @@ class Card:
         self.pixels[np.arange(self.n), self.labels] += 120
         self.recipe = Recipe(epochs=2, batch_size=64, least_batches=0, learning_rate=0.01, flip=True)
 
-    def plan(self, **changes: object) -> ComputePlan:
+    def plan(self, **changes: Any) -> ComputePlan:
         """A plan on this device."""
-        return replace(ComputePlan(device=self.device, deterministic=True), **changes)  # type: ignore[arg-type]
+        return replace(ComputePlan(device=self.device, deterministic=True), **changes)
 
     def training(
         self,
@@ -77,13 +78,13 @@ class Card:
         *,
         seed: int = 0,
         notes: list[str] | None = None,
-        **of: object,
+        **of: Any,
     ) -> Training:
         """A training of a fresh network on all images."""
         torch.manual_seed(seed)
         network = plan.placed(build())
         source = ImageBatches(DeviceImages(self.pixels, plan), Scaling((0.5,) * 3, (0.25,) * 3))
-        recipe = replace(self.recipe, **of)  # type: ignore[arg-type]
+        recipe = replace(self.recipe, **of)
         note = _refuse if notes is None else notes.append
         return Training([network], source, np.arange(self.n), self.labels, recipe, seed=seed, note=note)
 
@@ -269,7 +270,7 @@ def _heads(head: str, overlap: bool) -> Check:
                 head,
                 device=card.device,
                 captured=captured,
-                note=_refuse,  # type: ignore[arg-type]
+                note=_refuse,
             )
             answers.append(np.stack([np.asarray(a) for a in trainer.fit_predict_many(folds)]))
         return _differ(*answers, 5e-3)
