@@ -25,6 +25,7 @@ from cvcoteach.data.writers import (
     lines,
     npz,
     parquet,
+    parquet_files,
     text_table,
     webdataset,
 )
@@ -49,6 +50,7 @@ _MODULES = (
     cifar,
     npz,
     parquet,
+    parquet_files,
     text_table,
     lines,
     annotation_json,
