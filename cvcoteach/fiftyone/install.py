@@ -120,7 +120,7 @@ def _plugin() -> Iterator[Finding]:
     import fiftyone.plugins as fop
     from fiftyone.operators.registry import OperatorRegistry
 
-    from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN
+    from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN, SAMPLE_PANEL
 
     if PLUGIN not in fop.list_downloaded_plugins():
         yield Finding(f"The plugin is not in {fo.config.plugins_dir}.", "cvcoteach fiftyone install")
@@ -136,7 +136,7 @@ def _plugin() -> Iterator[Finding]:
             "cvcoteach fiftyone install, then restart",
         )
         return
-    names = [operator().name for operator in OPERATORS] + [PANEL]
+    names = [operator().name for operator in OPERATORS] + [PANEL, SAMPLE_PANEL]
     missing = [name for name in names if not foo.operator_exists(f"{PLUGIN}/{name}")]
     if missing:
         yield Finding(f"The plugin lacks {', '.join(missing)}; it is another version.", "cvcoteach fiftyone install")

@@ -1,35 +1,86 @@
 // Keys in an open sample: a accepts, k keeps, e excludes, u undoes; each moves on to the next worst sample.
-// FiftyOne has no Python API for keys. Presses queue up: each waits until the App shows the sample it is about.
+// FiftyOne has no Python API for keys. The page knows the samples to come and opens the next one at once; the server
+// writes meanwhile, one correction after another, in the order of the presses, and each once: what it does not answer is
+// sent again under the same number. What it refuses opens again. The App itself gives up where its server has stopped: what
+// is not written by then is said, and stays unreviewed.
 (() => {
   if (window.__cvcoteachKeys) return; // loaded twice
   window.__cvcoteachKeys = true;
-  const OPERATOR = "@cvcoteach/label_issues/review_and_move_on";
+  const PLUGIN = "@cvcoteach/label_issues";
+  const OPERATOR = `${PLUGIN}/review_and_move_on`;
+  const PANEL = "label_issues";
   const KEYS = { a: "accept", k: "keep", e: "exclude", u: "undo" };
   const ELSEWHERE = '[data-cy="operators-prompt-modal"], [data-cy="lighter-sample-renderer"]'; // a form; the Annotate tab
-  const PATIENCE = 5000; // ms, for the App to open the next sample
+  const PATIENCE = 15000; // ms, for the App to open the next sample
   const ANSWER = 30000; // ms, for the operator to answer
+  const AGAIN = 2000; // ms, until what was not answered is sent again
+  const FRESH = 60000; // ms, for which the samples to come are taken to be those: others review too
+  const LOOK = 300; // ms
+  const GATEWAY = [502, 503, 504]; // a proxy's answer for a server that has none
   const HINT = "cvcoteach-keys";
-  const presses = [];
-  let busy = false;
+  const presses = []; // keys, before it is known which sample they are about
+  const unwritten = []; // corrections that the server has not confirmed, oldest first
+  let busy = false; // with presses
+  let stuck = false; // the server does not answer
+  let refused; // the first sample whose correction the server refused, until it is open again
+  let coming = { order: [], reviewed: [], since: 0 }; // samples one after another, as the server said last
+  const mine = new Set(); // samples corrected by key since one was opened
+  let panels = []; // beside the grid
+  let visit = 0; // to open samples, of one view; what was heard of an earlier one is no longer so
 
   const there = (selector) => document.querySelector(selector) !== null;
   const openSample = () => new URLSearchParams(location.search).get("id");
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-  const review = (what) =>
+  const run = (uri, params, callback) => window.__foo__?.executeOperator(uri, params, callback && { callback });
+  const open = (id) => run("open_sample", { id });
+  const ask = (params) =>
     new Promise((resolve) => {
-      setTimeout(() => resolve({ error: "no answer" }), ANSWER);
-      window.__foo__.executeOperator(OPERATOR, { what, sample_id: openSample() }, { callback: resolve });
+      setTimeout(() => resolve({ error: new TypeError("no answer") }), ANSWER);
+      run(OPERATOR, params, (answer) => resolve(answer || {}));
     });
+
+  // A number as the database gives: seconds and chance, so that no two presses have the same one.
+  const numbered = () =>
+    Math.floor(Date.now() / 1000).toString(16).padStart(8, "0") +
+    Array.from({ length: 16 }, () => Math.floor(Math.random() * 16).toString(16)).join("");
+
+  async function shows(id) {
+    let step = 20;
+    for (let waited = 0; openSample() !== id && waited < PATIENCE; waited += step) {
+      step = waited < 1000 ? 20 : 200;
+      await pause(step);
+    }
+    return openSample() === id;
+  }
+
+  function following(id) {
+    const place = coming.order.indexOf(id);
+    return place < 0 || Date.now() - coming.since > FRESH ? undefined : coming.order[place + 1];
+  }
+
+  function heard(first, { ahead, reviewed, panels: shown }) {
+    panels = shown || panels;
+    coming = { order: [first, ...(ahead || [])], reviewed: [first, ...(reviewed || [])], since: Date.now() };
+  }
+
+  // Whether nobody had reviewed a sample when the server spoke of it: what somebody else decides since is not overruled.
+  const first = (id) => coming.order.includes(id) && !coming.reviewed.includes(id) && !mine.has(id);
+
+  // -- a press: to the next sample, at once where it is known which one that is --
 
   async function work() {
     busy = true;
     try {
       while (presses.length) {
-        const { error, result } = await review(presses.shift());
-        const next = error ? undefined : result?.next;
-        for (let waited = 0; next && openSample() !== next && waited < PATIENCE; waited += 20) await pause(20);
-        if (!next || openSample() !== next) presses.length = 0; // they were meant for samples that never came
+        const what = presses.shift();
+        const id = openSample();
+        if (!id) break;
+        const next = what === "undo" ? undefined : following(id);
+        if (next) open(next);
+        const shown = next && shows(next);
+        const written = send(what, id, Boolean(next) || refused !== undefined, shown);
+        const goal = next || (await written)?.next; // the server opens what the page does not know of
+        if (!goal || !(await (shown || shows(goal)))) presses.length = 0; // meant for what never came
       }
     } finally {
       presses.length = 0;
@@ -37,34 +88,127 @@
     }
   }
 
-  // What the keys do is shown where they work: in an open sample of a dataset with a run, outside the Annotate tab.
-  const hints = {}; // by dataset
-  function hint() {
-    const wanted = there('[data-cy="modal"]') && !there(ELSEWHERE);
-    const dataset = location.pathname;
-    if (wanted && !(dataset in hints)) {
-      hints[dataset] = "";
-      const callback = (answer) => (hints[dataset] = answer?.result?.hint || "");
-      window.__foo__?.executeOperator(OPERATOR, { what: "hint" }, { callback });
-      setTimeout(() => hints[dataset] || delete hints[dataset], 10000); // there may be a run by then
-    }
-    const shown = document.getElementById(HINT);
-    const text = wanted ? hints[dataset] : "";
-    if (shown && !text) shown.remove();
-    if (shown || !text) return;
-    const bar = Object.assign(document.createElement("div"), { id: HINT, textContent: text });
-    bar.style.cssText =
-      "position:fixed;bottom:12px;left:50%;transform:translateX(-50%);z-index:10000;pointer-events:none;" +
-      "padding:4px 12px;border-radius:4px;background:rgba(0,0,0,.75);color:#fff;font:13px/1.5 sans-serif";
-    document.body.appendChild(bar);
+  // -- its correction: written in its turn, and once the next sample is there: page and server are free for that first --
+
+  function send(what, sample_id, opened, shown) {
+    return new Promise((resolve) => {
+      const params = { what, sample_id, opened, first: what !== "undo" && first(sample_id), press: numbered() };
+      mine.add(sample_id);
+      unwritten.push({ params, at: location.pathname, visit, shown, resolve });
+      if (unwritten.length === 1) write();
+    });
   }
-  setInterval(hint, 300);
+
+  async function write() {
+    while (unwritten.length) {
+      const { params, at, visit: then, shown, resolve } = unwritten[0];
+      await shown;
+      if (location.pathname !== at) {
+        const n = unwritten.length;
+        tell(`${n} correction${n === 1 ? " was" : "s were"} not written: the dataset is no longer open.`);
+        for (const one of unwritten.splice(0)) one.resolve();
+        break;
+      }
+      const { error, result } = await ask(params);
+      stuck = error instanceof TypeError || GATEWAY.includes(error?.code); // of the network
+      if (stuck) {
+        await pause(AGAIN);
+        continue;
+      }
+      unwritten.shift();
+      if (error || !result || result.refused) {
+        refused ??= params.sample_id;
+        presses.length = 0;
+        coming.order = [];
+      } else if (refused === undefined && then === visit) {
+        heard(params.what === "undo" ? result.next : params.sample_id, result);
+      }
+      resolve(refused === undefined ? result : undefined);
+    }
+    stuck = false;
+    if (refused !== undefined && there('[data-cy="modal"]') && openSample() !== refused) open(refused);
+    refused = undefined;
+  }
+
+  const tell = (message) => run("notify", { message, variant: "error" });
+
+  window.addEventListener("beforeunload", (event) => unwritten.length && event.preventDefault());
 
   window.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input, textarea, select, [contenteditable=true]");
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || typing) return;
-    if (!(event.key in KEYS) || !there('[data-cy="modal"]') || there(ELSEWHERE)) return;
+    if (!(event.key in KEYS) || stuck || !there('[data-cy="modal"]') || there(ELSEWHERE)) return;
     presses.push(KEYS[event.key]);
     if (!busy) work();
   });
+
+  // -- what the keys do, and the samples to come: asked for once somebody rests on a sample of a dataset with a run --
+
+  const hints = {}; // by dataset
+  let rested, asked; // the sample seen at the last look; that asked about
+  let open_ = false; // whether a sample was open at the last look
+  let outdated = false; // the panel beside the grid
+
+  function look() {
+    const modal = there('[data-cy="modal"]');
+    const wanted = modal && !there(ELSEWHERE);
+    if (wanted) learn(location.pathname, openSample());
+    if (open_ && !modal) forget();
+    open_ = modal;
+    if (outdated && !modal && !unwritten.length) refresh();
+    const n = unwritten.length;
+    const waiting =
+      `${n} correction${n === 1 ? "" : "s"} not written yet: the server does not answer. ` +
+      "If it has stopped, start it and load this page again; their samples come up again.";
+    bar(stuck ? waiting : wanted ? hints[location.pathname] : "");
+  }
+
+  function learn(dataset, id) {
+    const known = dataset in hints && (following(id) || hints[dataset] === "");
+    if (known || asked === id || busy || unwritten.length) return;
+    if (rested !== id) {
+      rested = id;
+      return;
+    }
+    asked = id;
+    hints[dataset] ??= "";
+    const then = visit;
+    run(OPERATOR, { what: "ahead", sample_id: id }, (answer) => {
+      const result = answer?.result || {};
+      hints[dataset] = result.hint || "";
+      if (result.ahead && then === visit && !busy && !unwritten.length) heard(id, result);
+    });
+    setTimeout(() => {
+      asked = asked === id ? undefined : asked;
+      if (!hints[dataset]) delete hints[dataset]; // there may be a run by then
+    }, 10000);
+  }
+
+  // The panel beside the grid does not follow the open sample; it is shown anew once the last one is closed.
+  function forget() {
+    visit += 1;
+    coming.order = [];
+    mine.clear();
+    rested = asked = undefined;
+    outdated = there(`[data-cy="panel-content-${PANEL}"]`);
+  }
+
+  function refresh() {
+    outdated = false;
+    for (const panel_id of panels) run(`${PLUGIN}/${PANEL}#refresh`, { panel_id });
+  }
+
+  function bar(text) {
+    const shown = document.getElementById(HINT);
+    if (shown && shown.textContent === text) return;
+    if (shown) shown.remove();
+    if (!text) return;
+    const made = Object.assign(document.createElement("div"), { id: HINT, textContent: text });
+    made.style.cssText =
+      "position:fixed;bottom:12px;left:50%;transform:translateX(-50%);z-index:10000;pointer-events:none;" +
+      "padding:4px 12px;border-radius:4px;background:rgba(0,0,0,.75);color:#fff;font:13px/1.5 sans-serif";
+    document.body.appendChild(made);
+  }
+
+  setInterval(look, LOOK);
 })();

@@ -24,6 +24,11 @@ from cvcoteach.fiftyone.app.forms import (
     dataset_of,
     filled,
 )
+from cvcoteach.fiftyone.app.keys import ReviewAndMoveOn
+from cvcoteach.fiftyone.app.names import PANEL as PANEL
+from cvcoteach.fiftyone.app.names import PLUGIN as PLUGIN
+from cvcoteach.fiftyone.app.names import SAMPLE_PANEL as SAMPLE_PANEL
+from cvcoteach.fiftyone.app.names import panels_in
 from cvcoteach.fiftyone.app.params import given
 from cvcoteach.fiftyone.app.progress import ProgressWatcher, in_app, say, with_progress
 from cvcoteach.fiftyone.app.report import ReportLabelIssues
@@ -32,7 +37,6 @@ from cvcoteach.fiftyone.app.reviewing import (
     ApplyMarks,
     ExcludeSamples,
     KeepLabels,
-    ReviewAndMoveOn,
     SetLabel,
     UndoCorrections,
 )
@@ -47,8 +51,6 @@ from cvcoteach.fiftyone.work.imports import import_label_issues
 from cvcoteach.fiftyone.work.retrain import BeforeAndAfter, retrain
 from cvcoteach.pipeline.settings import Machine, Settings
 
-PLUGIN = "@cvcoteach/label_issues"
-PANEL = "label_issues"
 LONG_RUN = 2_000
 """With more images, training networks is delegated by default."""
 MOST_NOTES = 4
@@ -316,15 +318,8 @@ def panel_beside_grid() -> Any:
 def _open_panel(ctx: Any) -> Iterator[Any]:
     """Open the panel, and refresh those that are open already."""
     yield ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
-    for panel in _panels(ctx.spaces):
+    for panel in panels_in(ctx.spaces):
         yield ctx.trigger(f"{PLUGIN}/{PANEL}#refresh", params={"panel_id": panel.component_id})
-
-
-def _panels(space: Any) -> list[Any]:
-    """Return the panels of this kind in a layout of the App; none where the layout is not known."""
-    if isinstance(space, fo.Panel):
-        return [space] if space.type == PANEL else []
-    return [panel for child in (space.children if space is not None else ()) for panel in _panels(child)]
 
 
 def _target(ctx: Any) -> Any:

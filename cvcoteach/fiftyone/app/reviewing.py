@@ -10,15 +10,11 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from cvcoteach._validation import InputError
-from cvcoteach.fiftyone.app.chosen_run import chosen_run
 from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
-from cvcoteach.fiftyone.app.progress import errors_in_words, in_app, in_words
+from cvcoteach.fiftyone.app.progress import errors_in_words
 from cvcoteach.fiftyone.store import runs
-from cvcoteach.fiftyone.store.fields import object_ids
 from cvcoteach.fiftyone.work import browse, bulk, corrections
-from cvcoteach.fiftyone.work.actions import audit_of
 from cvcoteach.fiftyone.work.corrections import Correction
-from cvcoteach.fiftyone.work.unseen import unseen_in
 
 DOORS = {
     "accept": corrections.accept_suggestions,
@@ -30,9 +26,6 @@ DOORS = {
 OF_VIEW = "flagged samples not yet reviewed in this view"
 EMPTY = "empty_classes"
 """The parameter by which somebody allows a class to be left without an image."""
-
-HINT = "a accept \u00b7 k keep \u00b7 e exclude \u00b7 u undo"
-"""What the keys do in an open sample."""
 
 
 class _Review(foo.Operator, ABC):
@@ -211,33 +204,6 @@ class ApplyMarks(foo.Operator):
         return {"message": apply_marks(ctx)}
 
 
-class ReviewAndMoveOn(foo.Operator):
-    """Correct the open sample by one key, and open the next worst."""
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name the operator for FiftyOne."""
-        return foo.OperatorConfig(name="review_and_move_on", label="Review and move on", unlisted=True)
-
-    @errors_in_words
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        """Do what `what` says ("accept", "keep", "exclude", "undo") to `sample_id`, else to the open sample."""
-        what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
-        if not in_app(ctx):
-            return review_and_move_on(ctx, what, sample_id)
-        try:
-            key = chosen_run(ctx)
-            if key is None:
-                return {}  # a dataset without a run has no such keys
-            if what == "hint":
-                return {"hint": HINT}
-            ctx.params.setdefault("brain_key", key)
-            return review_and_move_on(ctx, what, sample_id)
-        except Exception as error:  # nobody sees the exception of an operator that no form has started
-            ctx.ops.notify(in_words(error), variant="error")
-            return {}
-
-
 def chosen(ctx: Any, results: runs.FindLabelIssuesResults) -> tuple[list[str], str]:
     """Return the samples to correct, and what to call them.
 
@@ -276,22 +242,6 @@ def _to_undo(ctx: Any) -> list[str] | None:
     return list(ids) if ids is not None else list(ctx.selected) or None
 
 
-def _last_single(dataset: Any, key: str | None, sample_id: str | None) -> str:
-    """Return the sample that an undo in the modal applies to."""
-    audit = audit_of(dataset, runs.load(dataset, key))
-    here = object_ids([sample_id] if sample_id is not None else [])
-    if audit.effective(here):
-        return str(here[0])
-    for action in audit.undoable():
-        ids = audit.samples_of(action)
-        if len(ids) == 1 and any(link["action"] == action["_id"] for link in audit.effective(ids).values()):
-            return str(ids[0])
-    raise InputError(
-        "there is no correction of this or another single sample to take back; "
-        "in the grid, Undo takes back the last action."
-    )
-
-
 def announce(ctx: Any, done: Correction) -> None:
     """Show what was done, and the samples as they are now."""
     ctx.ops.notify(done.message, variant="warning" if done.left_alone else "success")
@@ -321,45 +271,3 @@ def apply_marks(ctx: Any) -> str:
     ctx.ops.clear_selected_samples()
     ctx.ops.reload_samples()
     return message
-
-
-def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, Any]:
-    """Correct the sample and open the next worst; after an undo, open the sample whose correction was taken back.
-
-    An undo applies to the sample where it has a correction, else to the last correction of a single sample: a key does
-    not undo what was done to many at once.
-    """
-    key, who = ctx.params.get("brain_key"), ctx.user_id
-    if sample_id is None and what != "undo":
-        raise InputError("no sample is open.")
-    if what == "undo":
-        done = corrections.undo_corrections(ctx.dataset, [_last_single(ctx.dataset, key, sample_id)], key, who=who)
-        following: str | None = done.ids[0] if done.ids else sample_id
-    else:
-        if what not in DOORS:
-            raise InputError(f"what is {what!r}; there are accept, keep, exclude and undo.")
-        assert sample_id is not None
-        results = runs.load(ctx.dataset, key)
-        view = ctx.view if ctx.has_custom_view else None
-        if what == "accept" and sample_id in unseen_in(view):
-            raise InputError("this label is shown without a suggestion to accept: keep it (k), or set another.")
-        again = browse.is_reviewed(ctx.dataset, results, sample_id)
-        done = DOORS[what](ctx.dataset, [sample_id], key, who=who)
-        following = browse.following(results, browse.reviews(ctx.dataset, results), sample_id, view, again=again)
-    if in_app(ctx):
-        end = _last_of_class(ctx, results, sample_id) if what in ("accept", "exclude") else ""
-        end += (
-            " That was the last one: every flagged label in this view has been reviewed." if following is None else ""
-        )
-        ctx.ops.notify(done.message + end, variant="success")
-        if following is not None:
-            ctx.ops.open_sample(id=following)
-    return {"message": done.message, "ids": list(done.ids), "sample": sample_id, "next": following}
-
-
-def _last_of_class(ctx: Any, results: runs.FindLabelIssuesResults, sample_id: str | None) -> str:
-    """Return a sentence where the class that the run judged has no image left; empty otherwise."""
-    (given,) = results.given([str(sample_id)])
-    if given is None or not bulk.is_empty(ctx.dataset, results, given):
-        return ""
-    return f" The class {given!r} has no image left."

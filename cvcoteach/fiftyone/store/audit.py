@@ -22,7 +22,7 @@ import fiftyone.core.odm as odm
 import pandas as pd
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from cvcoteach.fiftyone.store.fields import now
 
@@ -75,11 +75,24 @@ class Audit:
         self._run = {"dataset_id": dataset._doc.id, "run_id": run_id}
         self._links, self._actions = _collections()
 
-    def begin(self, what: str, key: str, label_field: str, who: str | None, when: datetime | None = None) -> Document:
-        """Record a new action, as yet without links, and return it. when: it was done; now if None."""
+    def begin(
+        self,
+        what: str,
+        key: str,
+        label_field: str,
+        who: str | None,
+        when: datetime | None = None,
+        *,
+        press: ObjectId | None = None,
+    ) -> Document:
+        """Record a new action, as yet without links, and return it.
+
+        when: it was done; now if None. press: its id, chosen by who asks for it; where there is one of that id, it is
+        that one that goes on: whoever asked did not live to see the answer.
+        """
         action = {
             **self._run,
-            "_id": ObjectId(),
+            "_id": press or ObjectId(),
             "what": what,
             "key": key,
             "label_field": label_field,
@@ -90,7 +103,12 @@ class Audit:
             "since": None,
             "recorded": False,
         }
-        self._actions.insert_one(action)
+        try:
+            self._actions.insert_one(action)
+        except DuplicateKeyError:
+            if begun := self._actions.find_one({**self._run, "_id": press}):
+                return dict(begun)
+            raise  # of another run
         return action
 
     def append(
@@ -171,7 +189,7 @@ class Audit:
 
     def samples_of(self, action: Document) -> list[ObjectId]:
         """Return the samples that an action corrected."""
-        query = {"action": action["_id"], "void": False}
+        query = {**self._run, "action": action["_id"], "void": False}
         return [link["sample_id"] for link in self._links.find(query, {"sample_id": 1})]
 
     def n_known(self, links: Sequence[ObjectId]) -> int:

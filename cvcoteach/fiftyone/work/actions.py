@@ -35,17 +35,31 @@ class Action:
     """An action under way: a part at a time, recorded first and written afterwards."""
 
     def __init__(
-        self, dataset: Any, results: FindLabelIssuesResults, what: str, who: str | None, when: datetime | None = None
+        self,
+        dataset: Any,
+        results: FindLabelIssuesResults,
+        what: str,
+        who: str | None,
+        when: datetime | None = None,
+        *,
+        press: str | None = None,
     ) -> None:
-        """when: it was done; now if None."""
+        """when: it was done; now if None. press: 24 hex digits by which it is carried out once, however often asked."""
         self.dataset, self.results, self.what, self.who, self.when = dataset, results, what, who, when
         self.audit = audit_of(dataset, results)
         self.ids: list[str] = []
         """The samples that were corrected."""
         self.left_alone: dict[str, int] = {}
         """How many samples were left alone, by reason."""
+        self._press = fo_fields.object_ids([press])[0] if press else None
         self._begun: Document | None = None
         self._part = 0
+
+    def done_before(self) -> tuple[str, ...]:
+        """Return the samples that it corrected when it was asked for the first time; none if this is the first."""
+        if self._press is None:
+            return ()
+        return tuple(str(sample_id) for sample_id in self.audit.samples_of({"_id": self._press}))
 
     def leave(self, why: str, n: int = 1) -> None:
         """Count samples that are left alone."""
@@ -61,7 +75,7 @@ class Action:
             return
         if self._begun is None:
             key, label_field = self.results.key, self.results.config.label_field
-            self._begun = self.audit.begin(self.what, key, label_field, self.who, self.when)
+            self._begun = self.audit.begin(self.what, key, label_field, self.who, self.when, press=self._press)
         links = self.audit.append(self._begun, self._part, changes, lengths)
         written = _write(self.dataset, self.results, self.audit, links)
         self.audit.finish(self._begun, self._part)

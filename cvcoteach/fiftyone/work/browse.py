@@ -20,6 +20,8 @@ from cvcoteach.fiftyone.work.unseen import is_mark
 from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
 
 QUALITY_BINS = 20
+AHEAD = 12
+"""Samples that a page knows in advance, so as to open the next one without asking."""
 
 
 @lru_cache(maxsize=8)
@@ -73,21 +75,44 @@ def following(
     view: look only there, since the App opens no sample outside its view. again: `sample_id` had been reviewed before,
     so that what follows it in the view is looked at again as well.
     """
+    return next(iter(ahead(results, done, sample_id, view, again=again)), None)
+
+
+def ahead(
+    results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any = None, *, again: bool = False
+) -> list[str]:
+    """Return the samples to review after `sample_id`, at most AHEAD: what `following` will say, one after another.
+
+    That is so as long as nobody else reviews any of them; where it begins anew, from the worst on.
+    """
+    later, others = _to_come(results, done, sample_id, view, again=again)
+    rows = later if len(later) else others
+    return [one.decode() for one in results.ids[rows[:AHEAD]]]
+
+
+def _to_come(
+    results: FindLabelIssuesResults, done: Reviews, sample_id: str | None, view: Any, *, again: bool
+) -> tuple[IntArray, IntArray]:
+    """Return the rows to review after a sample, in order, and those to go on with where there are none."""
+    here = int(results.rows([sample_id])[0]) if sample_id is not None else -1
     ordered = _in_order(results, view)
     if ordered is not None:
-        open_ = ordered if again else ordered[~done.reviewed[ordered]]
-        return _next_in(results, ordered, open_, sample_id, wrap=not again)
+        if done.removed is not None:
+            ordered = ordered[~done.removed[ordered] | (ordered == here)]
+        place = np.flatnonzero(ordered == here) if here >= 0 else ordered[:0]
+        after = ordered[place[0] + 1 :] if len(place) else ordered
+        if not again:
+            return after[~done.reviewed[after]], ordered[~done.reviewed[ordered] & (ordered != here)]
+        n = int(np.cumprod(done.reviewed[after]).sum())  # looked at again, up to the first that nobody has reviewed
+        return np.concatenate([after[:n], after[n:][~done.reviewed[after[n:]]]]), ordered[:0]
     rows = queue(results, done)
     if view is not None:
         there = results.rows(unreviewed_flagged_ids(view, results, contradictions=True))
         rows = rows[np.isin(rows, there)]
-    if sample_id is not None and len(rows):
-        here = int(results.rows([sample_id])[0])
-        if here >= 0:
-            place = _ranks(results.issues)
-            later = rows[place[rows] > place[here]]
-            rows = later if len(later) else rows[rows != here]
-    return results.ids[rows[0]].decode() if len(rows) else None
+    if here < 0:
+        return rows, rows
+    place = _ranks(results.issues)
+    return rows[place[rows] > place[here]], rows[rows != here]
 
 
 def _in_order(results: FindLabelIssuesResults, view: Any) -> IntArray | None:
@@ -98,19 +123,6 @@ def _in_order(results: FindLabelIssuesResults, view: Any) -> IntArray | None:
         return None
     rows = results.rows(stages[0].sample_ids)
     return rows[rows >= 0]
-
-
-def _next_in(
-    results: FindLabelIssuesResults, ordered: IntArray, wanted: IntArray, sample_id: str | None, *, wrap: bool
-) -> str | None:
-    """Return the first of the `wanted` samples after `sample_id` in the order, else the first of all."""
-    place = np.full(len(results.ids), -1, np.int64)
-    place[ordered] = np.arange(len(ordered))
-    here = int(results.rows([sample_id])[0]) if sample_id is not None else -1
-    later = wanted[place[wanted] > (place[here] if here >= 0 else -1)]
-    if not len(later) and wrap:
-        later = wanted[wanted != here]
-    return results.ids[later[0]].decode() if len(later) else None
 
 
 def pairs(results: FindLabelIssuesResults, done: Reviews, most: int = 50) -> list[tuple[str, str, int]]:
@@ -216,14 +228,24 @@ def _mask(results: FindLabelIssuesResults, query: dict[str, Any]) -> BoolArray:
 
 def confused(results: FindLabelIssuesResults) -> npt.NDArray[np.int64] | csr_array:
     """Count flagged labels by given class (row) and suggested class (column), (K, K), as `pairs_counted`."""
-    issues = results.issues
+    return _confused(results.issues)
+
+
+@lru_cache(maxsize=8)
+def _confused(issues: LabelIssues) -> npt.NDArray[np.int64] | csr_array:
+    """Count once, not whenever the panel is shown."""
     flagged = issues.is_label_issue
     return pairs_counted(issues.labels[flagged], issues.suggested[flagged], issues.n_classes)
 
 
 def quality_histogram(results: FindLabelIssuesResults) -> tuple[IntArray, IntArray]:
     """Count flagged and other labels in each of QUALITY_BINS equal steps of quality from 0 to 1, (bins,) each."""
-    issues = results.issues
+    return _quality_histogram(results.issues)
+
+
+@lru_cache(maxsize=8)
+def _quality_histogram(issues: LabelIssues) -> tuple[IntArray, IntArray]:
+    """Count once, not whenever the panel is shown."""
     step = np.minimum((issues.label_quality * QUALITY_BINS).astype(np.int64), QUALITY_BINS - 1)
     flagged = np.bincount(step[issues.is_label_issue], minlength=QUALITY_BINS)
     others = np.bincount(step[~issues.is_label_issue], minlength=QUALITY_BINS)

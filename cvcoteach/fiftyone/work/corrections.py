@@ -68,11 +68,13 @@ Decide = Callable[[Document], "tuple[Document | None, str] | str"]
 
 
 def accept_suggestions(
-    dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None
+    dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None, press: str | None = None
 ) -> Correction:
     """Give the samples the labels that the run suggests. Attributes and tags of the labels stay.
 
     A label that somebody else has changed since the run is left alone: the suggestion was not made for it.
+
+    press: 24 hex digits chosen by the caller; the same ones again return what was done, and do nothing.
     """
     results = runs.load(dataset, brain_key)
     fields, label_field = results.fields, results.config.label_field
@@ -88,23 +90,23 @@ def accept_suggestions(
                 return WITHOUT_SUGGESTION
         return _with_class(label, suggested), ACCEPTED
 
-    return _correct(Action(dataset, results, "accept", who), ids, decide, edits_stay=True)
+    return _correct(Action(dataset, results, "accept", who, press=press), ids, decide, edits_stay=True)
 
 
 def keep_labels(
-    dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None
+    dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None, press: str | None = None
 ) -> Correction:
     """Record that the labels are right as they are."""
     results = runs.load(dataset, brain_key)
-    return _correct(Action(dataset, results, "keep", who), ids, _unchanged(results, KEPT))
+    return _correct(Action(dataset, results, "keep", who, press=press), ids, _unchanged(results, KEPT))
 
 
 def exclude_samples(
-    dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None
+    dataset: Any, ids: Sequence[str], brain_key: str | None = None, *, who: str | None = None, press: str | None = None
 ) -> Correction:
     """Record that the samples are unusable: no class fits. They stay in the dataset; exports leave them out."""
     results = runs.load(dataset, brain_key)
-    return _correct(Action(dataset, results, "exclude", who), ids, _unchanged(results, EXCLUDED))
+    return _correct(Action(dataset, results, "exclude", who, press=press), ids, _unchanged(results, EXCLUDED))
 
 
 def set_label(
@@ -121,7 +123,12 @@ def set_label(
 
 
 def undo_corrections(
-    dataset: Any, ids: Sequence[str] | None = None, brain_key: str | None = None, *, who: str | None = None
+    dataset: Any,
+    ids: Sequence[str] | None = None,
+    brain_key: str | None = None,
+    *,
+    who: str | None = None,
+    press: str | None = None,
 ) -> Correction:
     """Take back the last action, or the last correction of each of the samples `ids`: labels are as before, exactly.
 
@@ -133,8 +140,11 @@ def undo_corrections(
     results = runs.load(dataset, brain_key)
     audit = audit_of(dataset, results)
     catch_up(dataset, results)
+    doing = Action(dataset, results, UNDO, who, press=press)
+    if before := doing.done_before():
+        return Correction(UNDO, before)
     if ids is not None:
-        done = _take_back(Action(dataset, results, UNDO, who), fo_fields.object_ids(ids), None)
+        done = _take_back(doing, fo_fields.object_ids(ids), None)
         if done is None:
             raise InputError("these samples have no correction to take back.")
         if not done.ids:
@@ -174,6 +184,8 @@ def _correct(doing: Action, ids: Sequence[str], decide: Decide, *, edits_stay: b
     fields, label_field = results.fields, results.config.label_field
     wanted = fo_fields.object_ids(ids)
     catch_up(dataset, results)  # an edit by other means is on record before what is done about it
+    if before := doing.done_before():
+        return Correction(what, before)
     names = ("filepath", label_field, fields.review, fields.suggested, fields.is_issue)
     for chunk in chunks(wanted):
         # in this order: a correction made after the lengths are read takes our link's place, one made before is written

@@ -57,7 +57,12 @@ class Headline:
 
 def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
     """Compute the figures of a run, with what reviews have shown so far."""
-    issues = results.issues
+    return _headline(results.issues, done)
+
+
+@lru_cache(maxsize=8)
+def _headline(issues: LabelIssues, done: Reviews) -> Headline:
+    """Compute them once for the same reviews, not at every look at the panel."""
     noise_ratio = None
     if issues.has_signal:  # rounded as the summary of a run is, so that all pages say the same
         right = np.where(done.reviewed, ~done.was_wrong, issues.label_quality)
@@ -78,7 +83,7 @@ def headline(results: FindLabelIssuesResults, done: Reviews) -> Headline:
         checked=checked,
         n_checked=n_checked,
         counts=done.counts,
-        n_left=int(done.left(results).sum()),
+        n_left=int(done.open(issues.is_label_issue).sum()),
         n_found_wrong=int(done.was_wrong.sum()),
         checked_wrong=_checked(issues, checks, done, n_checked),
     )

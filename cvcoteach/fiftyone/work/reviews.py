@@ -67,8 +67,7 @@ class _Read:
     """What was modified before is in them."""
     deleted: Any
     """When a sample was last deleted by then."""
-    status: npt.NDArray[np.object_]
-    was_wrong: BoolArray
+    reviews: Reviews
 
 
 _known: dict[tuple[Any, ...], _Read] = {}
@@ -76,7 +75,10 @@ _known: dict[tuple[Any, ...], _Read] = {}
 
 
 def reviews(dataset: Any, results: FindLabelIssuesResults) -> Reviews:
-    """Read the reviews of a run: all of them once, and after a deletion; then what was modified since the last look."""
+    """Read the reviews of a run: all of them once, and after a deletion; then what was modified since the last look.
+
+    As long as nobody reviews anything it is the same object, so that what was computed of it can be kept.
+    """
     key = (dataset._doc.id, results.config.run_id, results.key, results.config.label_field)
     looked, deleted, known = now(), dataset._doc.last_deletion_at, _known.pop(key, None)
     review = results.fields.review
@@ -86,12 +88,23 @@ def reviews(dataset: Any, results: FindLabelIssuesResults) -> Reviews:
         was_wrong = np.zeros(len(status), np.bool_)
     else:
         query = {"last_modified_at": {"$gte": known.until}}
-        status, was_wrong = known.status.copy(), known.was_wrong.copy()
+        status, was_wrong = known.reviews.status.copy(), known.reviews.was_wrong.copy()
     _read(dataset, results, query, status, was_wrong)
-    _known[key] = _Read(looked - OVERLAP, deleted, status, was_wrong)
+    found = Reviews(status, was_wrong, _removed(dataset, results))
+    if known is not None and _alike(known.reviews, found):
+        found = known.reviews
+    _known[key] = _Read(looked - OVERLAP, deleted, found)
     while len(_known) > _MOST_KNOWN:
         del _known[next(iter(_known))]
-    return Reviews(status, was_wrong, _removed(dataset, results))
+    return found
+
+
+def _alike(one: Reviews, other: Reviews) -> bool:
+    return (
+        one.removed is other.removed
+        and np.array_equal(one.was_wrong, other.was_wrong)
+        and np.array_equal(one.status, other.status)
+    )
 
 
 def _read(

@@ -10,13 +10,15 @@ from typing import Any
 
 import fiftyone.operators as foo
 import pytest
+from bson import ObjectId
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN, FindLabelIssuesOperator
+from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN, SAMPLE_PANEL, FindLabelIssuesOperator
 from cvcoteach.fiftyone.app.reviewing import DOORS
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
-from cvcoteach.fiftyone.work import browse
+from cvcoteach.fiftyone.work import browse, corrections
+from cvcoteach.fiftyone.work.actions import audit_of
 from tests.fiftyone.calls import context, execute, in_the_app, notes, operator, plugin, properties, status, toasts
 from tests.fiftyone.store.test_runs import imported
 from tests.fiftyone.work.test_find import with_embeddings
@@ -29,7 +31,7 @@ def test_the_plugin_registers_everything_without_an_error() -> None:
     plugin()
     registry = OperatorRegistry()
     assert registry.list_errors() == []
-    for name in [kind().name for kind in OPERATORS] + [PANEL]:
+    for name in [kind().name for kind in OPERATORS] + [PANEL, SAMPLE_PANEL]:
         assert foo.operator_exists(f"{PLUGIN}/{name}"), name
 
 
@@ -215,7 +217,7 @@ def test_a_key_that_fails_is_told_by_a_toast(noisy: Any, monkeypatch: pytest.Mon
         ("deleted long ago", "'deleted long ago' no longer exists."),
     ):
         ctx = context(dataset, query_performance=True, params=params)
-        assert operator("review_and_move_on").execute(ctx) == {}
+        assert "refused" in operator("review_and_move_on").execute(ctx)
         (toast,) = (it.params for it in ctx.executor._requests if it.operator_uri == "notify")
         assert toast["variant"] == "error"
         assert why in toast["message"]
@@ -240,3 +242,68 @@ def test_an_undo_of_no_samples_is_not_one_of_the_last_action(noisy: Any) -> None
     with pytest.raises(Exception, match="no correction to take back"):
         execute("undo_corrections", noisy.dataset, params={"ids": []})
     assert status(noisy)[noisy.wrong_ids[0]] == "kept"
+
+
+def pressed(noisy: Any, what: str, sample_id: str, **params: Any) -> Any:
+    """The answer to a page, and the operations that it is told."""
+    ctx = context(
+        noisy.dataset,
+        query_performance=True,
+        current_sample=sample_id,
+        params={"what": what, "sample_id": sample_id, **params},
+    )
+    answer = operator("review_and_move_on").execute(ctx)
+    return answer, [request.operator_uri for request in ctx.executor._requests]
+
+
+def test_a_page_is_told_the_samples_to_come_and_opens_them_itself(noisy: Any) -> None:
+    worst = _worst(noisy)
+    answer, told = pressed(noisy, "ahead", worst[0])
+    assert answer["ahead"] == worst[1:]
+    assert answer["reviewed"] == []
+    assert told == []
+    answer, told = pressed(noisy, "accept", worst[0], opened=True)
+    assert answer["ahead"] == worst[1:]
+    assert "open_sample" not in told
+    answer, told = pressed(noisy, "keep", worst[1])
+    assert answer["ahead"] == worst[2:]
+    assert "open_sample" in told
+    answer, _ = pressed(noisy, "undo", worst[2])
+    assert answer["next"] == worst[1]
+    assert answer["ahead"] == worst[2:]
+
+
+@pytest.mark.parametrize("what", ["accept", "keep", "exclude", "undo"])
+def test_a_press_that_is_sent_again_is_carried_out_once(noisy: Any, what: str) -> None:
+    worst = _worst(noisy)
+    if what == "undo":
+        pressed(noisy, "keep", worst[0])
+    before, press = len(corrections.history(noisy.dataset)), str(ObjectId())
+    answers = [pressed(noisy, what, worst[0], press=press, first=what != "undo")[0] for _ in range(3)]
+    assert [answer["ids"] for answer in answers] == [[worst[0]]] * 3
+    assert len(corrections.history(noisy.dataset)) == before + 1
+
+
+def test_a_press_whose_server_was_killed_before_it_wrote_anything_is_carried_out(noisy: Any) -> None:
+    worst, press = _worst(noisy), ObjectId()
+    audit = audit_of(noisy.dataset, runs.load(noisy.dataset))
+    audit.begin("accept", "label_issues", "ground_truth", None, press=press)
+    answer, _ = pressed(noisy, "accept", worst[0], press=str(press))
+    assert answer["ids"] == [worst[0]]
+    assert len(corrections.history(noisy.dataset)) == 1
+
+
+def test_what_somebody_else_has_reviewed_meanwhile_is_not_overruled_by_a_page_that_does_not_know(noisy: Any) -> None:
+    worst = _worst(noisy)
+    corrections.keep_labels(noisy.dataset, [worst[0]], who="somebody else")
+    answer, told = pressed(noisy, "accept", worst[0], first=True)
+    assert "somebody else has reviewed" in answer["refused"]
+    assert told == ["notify"]
+    assert status(noisy)[worst[0]] == "kept"
+    pressed(noisy, "accept", worst[0])
+    assert status(noisy)[worst[0]] == "accepted"
+
+
+def _worst(noisy: Any) -> list[str]:
+    results = imported(noisy)
+    return [sample_id.decode() for sample_id in results.ids[results.issues.worst_first()]]

@@ -13,8 +13,10 @@ import pytest
 from fiftyone.operators.executor import ExecutionContext, Executor
 
 from cvcoteach.fiftyone.app.layout import escaped, media_url
+from cvcoteach.fiftyone.app.names import PLUGIN
 from cvcoteach.fiftyone.app.panel import LabelIssuesPanel
 from cvcoteach.fiftyone.app.reviewing import DOORS
+from cvcoteach.fiftyone.app.sample_panel import SamplePanel
 from cvcoteach.fiftyone.work import browse, corrections
 from tests.fiftyone.calls import status
 from tests.fiftyone.store.test_runs import imported
@@ -40,8 +42,9 @@ class Event:
             "query_performance": True,  # as an App sends it
             **request,
         }
-        ctx = ExecutionContext(given, executor=Executor(), operator_uri="@cvcoteach/label_issues/label_issues")
-        LabelIssuesPanel().execute(ctx)
+        panel = SamplePanel() if "current_sample" in request else LabelIssuesPanel()
+        ctx = ExecutionContext(given, executor=Executor(), operator_uri=f"{PLUGIN}/{panel.config.name}")
+        panel.execute(ctx)
         asked = [(it.operator_uri, it.params) for it in ctx.executor._requests]
         return cls(noisy.dataset, asked)
 
@@ -57,8 +60,9 @@ class Event:
 
     @property
     def shown(self) -> str:
-        """Everything the panel is to show, as text."""
-        return json.dumps(self.params("show_panel_output")["output"], ensure_ascii=False, default=str)
+        """Everything the panel is to show in the end, as text."""
+        outputs = [params["output"] for uri, params in self.asked if uri == "show_panel_output"]
+        return json.dumps(outputs[-1], ensure_ascii=False, default=str)
 
 
 def test_without_a_run_it_offers_to_find_one(noisy: Any) -> None:
@@ -241,3 +245,34 @@ def test_class_names_are_shown_as_they_are() -> None:
 def test_pictures_come_from_the_app_or_the_web() -> None:
     assert media_url("/data/a b.png") == "/media?filepath=/data/a%20b.png"
     assert media_url("https://example.org/a.png") == "https://example.org/a.png"
+
+
+def test_as_it_opens_the_panel_is_shown_first_without_its_charts(noisy: Any) -> None:
+    imported(noisy)
+    shown = [params["output"] for uri, params in Event.of(noisy, "on_load").asked if uri == "show_panel_output"]
+    early, whole = (json.dumps(output, default=str) for output in shown)
+    assert "12 of 60 labels look wrong" in early
+    assert "PlotlyView" not in early
+    assert "PlotlyView" in whole
+    assert [uri for uri, _ in Event.of(noisy, "refresh").asked].count("show_panel_output") == 1
+
+
+def test_a_panel_that_is_closed_is_not_rendered_again(noisy: Any) -> None:
+    imported(noisy)
+    assert Event.of(noisy, "on_unload").asked == [("clear_sample_selection_style", {})]
+    assert Event.of(noisy, "on_unload", current_sample=noisy.wrong_ids[0]).asked == []
+
+
+def test_the_figures_are_computed_anew_only_after_a_review(noisy: Any) -> None:
+    results = imported(noisy)
+    before = browse.reviews(noisy.dataset, results)
+    assert browse.reviews(noisy.dataset, results) is before
+    corrections.keep_labels(noisy.dataset, noisy.wrong_ids[:1])
+    after = browse.reviews(noisy.dataset, results)
+    assert after.counts["kept"] == 1
+    assert browse.reviews(noisy.dataset, results) is after
+
+
+def test_beside_the_grid_nothing_follows_the_open_sample() -> None:
+    assert "on_change_current_sample" not in LabelIssuesPanel().resolve_panel_config()
+    assert "on_change_current_sample" in SamplePanel().resolve_panel_config()

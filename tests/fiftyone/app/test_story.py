@@ -222,7 +222,7 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     modal.get_by_text("Label issues").first.click()
     modal.get_by_text("each moves on").wait_for()
     modal.get_by_text("10 accepted").first.wait_for()
-    _picture(page, "modal-panel", modal.locator('[data-cy="panel-content-label_issues"]'))
+    _picture(page, "modal-panel", modal.locator('[data-cy="panel-content-label_issues_sample"]'))
     _close_sample(page, modal)
 
     # the work queue in the grid: Alt-click two to keep, Apply
