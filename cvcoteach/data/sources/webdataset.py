@@ -40,8 +40,26 @@ _LARGEST_TEXT = 2**20
 """Bytes of a label or a JSON."""
 _BUFFER = 2**20
 _BLOCK = tarfile.BLOCKSIZE
+_HEADS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_LARGEST_HEAD = 2**20
+"""Bytes of a long name or of extended headers, which are read into memory before any file."""
 _LARGEST_IMAGE = 2**30
 """Bytes of an image; a packed shard of a few megabytes may claim to hold more."""
+
+
+class Entry(tarfile.TarInfo):
+    """An entry of a shard, read by tarfile; a head that claims gigabytes is refused."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in _HEADS and self.size > _LARGEST_HEAD:
+            raise tarfile.ReadError(f"a head claims to take {in_bytes(self.size)}")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 class Sample(NamedTuple):
@@ -187,7 +205,7 @@ def _of_split(location: Path, choices: Choices) -> tuple[list[Path], tuple[str, 
 def _is_plain(shard: Path) -> bool:
     """Return whether a shard is a tar that is not packed."""
     try:
-        tarfile.open(shard, "r:").close()
+        tarfile.open(shard, "r:", tarinfo=Entry).close()
     except (tarfile.TarError, OSError):
         return False
     return True
@@ -197,10 +215,10 @@ def _members(shard: Path) -> Iterator[_Member]:
     """Yield the files of a shard, in order, in one pass over it. Raises InputError for what is no tar."""
     try:
         if _is_plain(shard):
-            with open(shard, "rb") as plain, tarfile.open(fileobj=plain, mode="r:") as archive:
+            with open(shard, "rb") as plain, tarfile.open(fileobj=plain, mode="r:", tarinfo=Entry) as archive:
                 yield from _entries(archive, plain)
         else:
-            with tarfile.open(shard, "r|*", bufsize=_BUFFER) as archive:
+            with tarfile.open(shard, "r|*", bufsize=_BUFFER, tarinfo=Entry) as archive:
                 yield from _entries(archive, None)
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{shard} cannot be read as tar ({error}).") from None
