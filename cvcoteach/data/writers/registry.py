@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.writers import (
@@ -172,6 +173,7 @@ def fingerprint(path: Path, *, of_names: bool = False) -> str:
         if file != path:
             result.update(os.fsencode(f"{file.relative_to(path)}\0{file.stat().st_size}\0"))
         if file == path or not of_names:
+            check_regular(file)
             with open(file, "rb") as opened:
                 for block in iter(lambda: opened.read(2**20), b""):
                     result.update(block)
