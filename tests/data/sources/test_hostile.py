@@ -19,6 +19,7 @@ from PIL import Image
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import Reader
 from cvcoteach.data.sources import read_source
+from cvcoteach.data.sources.npz import open_npz
 from cvcoteach.data.sources.source import Source
 
 CHOICE = {"result": [{"value": {"choices": ["c"]}}]}
@@ -91,6 +92,13 @@ def test_a_table_that_names_a_pipe_or_a_device_as_an_image_gets_a_sentence(folde
     pq.write_table(pa.table({"image": images, "label": ["cat", "dog"]}), folder / "x.parquet")
     with pytest.raises(InputError, match=r"names the image .*, which cannot be read \(not a regular file\)"):
         read_source(folder / "x.parquet")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_arrays_that_are_a_pipe_are_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "x.npz")
+    with pytest.raises(InputError, match="is not a regular file"), open_npz(folder / "x.npz"):
+        pass
 
 
 @pytest.mark.parametrize("encoding", ["utf-7", "koi8-nowhere"])
