@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 
 from cvcoteach import _files
-from cvcoteach._files import digest, held_by, write_json
+from cvcoteach._files import digest, held_by, locked, write_json
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldKey
@@ -192,6 +195,22 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
         pytest.raises(InputError, match=r"another process is at work in .* \(process \d+ on "),
     ):
         RunFolder.open(tmp_path, IDENTITY)
+
+
+def test_who_waits_for_a_lock_is_told_for_whom(tmp_path: Path) -> None:
+    lock, told = tmp_path / "lock", []
+    with ThreadPoolExecutor(1) as other:
+
+        def waits() -> None:
+            with locked(lock, told.append):
+                pass
+
+        with locked(lock):
+            waiting = other.submit(waits)
+            while not told and not waiting.done():
+                time.sleep(0.01)
+        waiting.result(timeout=60)
+    assert told == [f"Waiting for process {os.getpid()} on {socket.gethostname()}, which is at work on the same."]
 
 
 def test_equal_content_has_an_equal_digest_and_other_content_another() -> None:
