@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from cvcoteach._validation import InputError
 
 _GROUP = Path("/sys/fs/cgroup")
+_LARGE = 1 << 28
+"""Bytes from which an array is put into a file."""
 
 
 def available() -> int | None:
@@ -32,3 +41,21 @@ def check_memory(n_bytes: float, what: str) -> None:
     there = available()
     if there is not None and n_bytes > there:
         raise InputError(f"{what} takes {n_bytes / 1e9:.1f} GB of memory; {max(there, 0) / 1e9:.1f} GB are free.")
+
+
+def scratch(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array to be filled; a large one lies in a file without a name, which is gone with the array.
+
+    The system writes such a file's pages out where memory becomes short. An array that the folder of temporary files
+    has no room for lies in memory, like any other.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LARGE or not hasattr(os, "posix_fallocate"):
+        return np.empty(shape, dtype)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a signal when it is written to
+            pages = mmap.mmap(file.fileno(), size)
+    except OSError:
+        return np.empty(shape, dtype)
+    return np.frombuffer(pages, dtype).reshape(shape)

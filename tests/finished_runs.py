@@ -31,6 +31,7 @@ def finished_run(
     sure: float = 6.0,
     seed: int = 0,
     duplicate_of: IntArray | None = None,
+    near_copy_of: IntArray | None = None,
     reviewed: BoolArray | None = None,
 ) -> RunResults:
     """A run of `source`, whose models saw the classes `true` (n,) as clearly as `sure` says."""
@@ -40,7 +41,7 @@ def finished_run(
     probs = (probs / probs.sum(axis=1, keepdims=True)).astype(np.float32)
     posterior = fit_posterior(source.labels, probs)
     issues = issues_of(posterior, class_names=source.class_names, rule=FlagRule())
-    issues = replace(issues, duplicate_of=duplicate_of)
+    issues = replace(issues, duplicate_of=duplicate_of, near_copy_of=near_copy_of)
     rounds = ({**ROUND, "scored": n, "selected": n - issues.n_issues, "candidate": issues.n_issues},)
     with RunFolder.open(folder, {"seed": 0, "select": "posterior"}) as run:
         run.save(source=str(source.location), reading=asdict(choices or Choices()), images={"count": n})

@@ -229,7 +229,9 @@ def find_issues(
     elif results.summary["has_signal"]:
         say(f"Next: cvcoteach retrain {results.folder} trains a classifier")
     if results.summary.get("n_contradictions"):
-        say("Copies of one image with different labels come first in issues.csv.")
+        near = results.summary.get("n_near_contradictions", 0)
+        kinds = ["Copies"] * (results.summary["n_contradictions"] > near) + ["Near copies"] * bool(near)
+        say(f"{' and '.join(kinds).capitalize()} of one image with different labels come first in issues.csv.")
     if "annotators" in results.summary:
         say(f"Every annotator: {results.folder}/annotators.csv")
     if results.unreadable:

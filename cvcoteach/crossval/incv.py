@@ -31,7 +31,7 @@ from cvcoteach.issues.flags import PROBABLY_WRONG
 from cvcoteach.issues.strangers import strangers
 from cvcoteach.noise_model.by_split import fit_by_split
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior
-from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, TopProbs, latest, mean_of, rows_of
+from cvcoteach.noise_model.top_probs import Answer, TopProbs, latest, many, mean_of, rows_of
 
 SELECT: tuple[Select, ...] = get_args(Select)
 
@@ -139,7 +139,7 @@ class IterativeCV:
         y, k = as_labels(labels, n_classes)
         check_classes_repeat(y)
         trainers = as_trainers(trainer, len(y))
-        check_views(len(trainers), k, self.select)
+        check_views(len(trainers), len(y), k, self.select)
         found = None if groups is None else as_groups(groups, len(y))
         names = None if splits is None else as_splits(splits, len(y))
         scorers = [
@@ -152,7 +152,7 @@ class IterativeCV:
         scorers = [replace(scorer, n_rounds=len(folds)) for scorer in scorers]
         scorer = scorers[0]
         scorer.check_enough_images(len(y), max(folds))
-        if k <= MANY_CLASSES:
+        if not many(len(y), k):
             n_arrays = (len(folds) + 1) * len(scorers)
             check_memory(4.0 * len(y) * k * n_arrays, f"the probabilities of {len(y):,} images")
         result = self._by_agreement(scorer, y) if self.select == "agreement" else self._by_posterior(scorers, y)

@@ -12,7 +12,7 @@ from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as
 from cvcoteach.crossval.groups import as_groups, grouped_parts, members, n_units
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
 from cvcoteach.data.splits import as_splits, held_out
-from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, top_probs
+from cvcoteach.noise_model.top_probs import Answer, many, top_probs, whole
 
 
 def stratified_parts(labels: IntArray, n_parts: int, rng: np.random.Generator) -> IntArray:
@@ -101,7 +101,7 @@ class OutOfSampleScorer:
     held_out: BoolArray | None = None
     """(n,) images of other splits than the one learned from, such as test; None where there are none."""
     given: IntArray | None = None
-    """(n,) given labels, which no model sees; with them probabilities of more than `MANY_CLASSES` are `TopProbs`."""
+    """(n,) given labels, which no model sees; with them probabilities are `TopProbs` where there are `many`."""
     view: int = 1
     """Which of several trainers it is, from 1."""
 
@@ -210,9 +210,9 @@ class OutOfSampleScorer:
         )
         judged = [(folds[key].eval_idx, answer) for key, answer in answers.items()]
         mean = _MeanOfFolds(judged, np.sum(scored, axis=0, dtype=np.float32), self.n_classes)
-        if self.given is not None and self.n_classes > MANY_CLASSES:
+        if self.given is not None and many(len(learned), self.n_classes):
             return top_probs(mean, self.given)
-        return mean[slice(0, len(learned))]
+        return whole(mean)
 
 
 @dataclass(frozen=True, eq=False)

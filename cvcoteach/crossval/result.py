@@ -54,7 +54,7 @@ class CrossValResult:
     """(n,) given labels."""
     pred_probs: Answer
     """(n, K) out-of-sample probabilities: the mean of the rounds ("posterior", without round 1 where there are more),
-    or of the last round that scored the image ("agreement"). `TopProbs` for more than 2,000 classes."""
+    or of the last round that scored the image ("agreement"). `TopProbs` where there are `many`."""
     last_round: IntArray
     """(n,) the last round that scored the image, from 1."""
     rounds: tuple[Round, ...]

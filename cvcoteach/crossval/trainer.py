@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import InputError, IntArray, PredProbs, as_pred_probs, counted
-from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer, Rows, TopProbs, top_probs
+from cvcoteach.noise_model.top_probs import Answer, Rows, TopProbs, many, top_probs
 
 
 class FoldTrainer(Protocol):
@@ -121,8 +121,8 @@ def train_folds(
         folds: What each training gets.
         n_classes: K.
         n_rounds: Number of rounds of the run, for `on_fold`.
-        given: (n,) labels given to all images, which no trainer sees; with them answers of more than `MANY_CLASSES` are
-            kept as `TopProbs`.
+        given: (n,) labels given to all images, which no trainer sees; with them answers are kept as `TopProbs` where
+            there are `many`.
         finished: Answers by fold; each new one lands there the moment it exists.
         on_fold: Called before and after each training.
         view: Which of several trainers it is, from 1.
@@ -145,7 +145,7 @@ def train_folds(
         whose = "the trainer's answer" if view == 1 else f"the answer of trainer {view}"
         where = f"{whose} for fold {key.fold} of round {key.round}"
         shape = (len(folds[key].eval_idx), n_classes)
-        if given is None or n_classes <= MANY_CLASSES:
+        if given is None or not many(len(given), n_classes):
             return _as_answer(answer, shape, where)
         if isinstance(answer, TopProbs) and answer.shape == shape:
             return answer

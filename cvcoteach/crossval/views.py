@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs
 from cvcoteach.crossval.trainer import Finished, FoldTrainer
 from cvcoteach.noise_model.base import chunks
-from cvcoteach.noise_model.top_probs import MANY_CLASSES, Answer
+from cvcoteach.noise_model.top_probs import Answer, many
 
 _FLOOR = 0.01
 """Times 1/K: below this, a probability says no more than that the class is out of the question."""
@@ -138,13 +138,15 @@ def as_trainers(trainer: Any, n_images: int) -> tuple[FoldTrainer, ...]:
     return trainers
 
 
-def check_views(n_views: int, n_classes: int, select: str) -> None:
+def check_views(n_views: int, n_images: int, n_classes: int, select: str) -> None:
     """Raise InputError where several trainers have no place."""
     several = f"{n_views} trainers are given"
     if n_views > 1 and select == "agreement":
         raise InputError(f"{several}, but select agreement is algorithm 1, which takes a single one.")
-    if n_views > 1 and n_classes > MANY_CLASSES:
-        raise InputError(f"{several}, which takes up to {MANY_CLASSES:,} classes; there are {n_classes:,}.")
+    if n_views > 1 and many(n_images, n_classes):
+        raise InputError(
+            f"{several}, but {n_classes:,} classes of {n_images:,} images are too many probabilities to fuse; give one."
+        )
 
 
 def finished_of(finished: Finished | Sequence[Finished] | None, n_views: int) -> tuple[Finished | None, ...]:

@@ -128,18 +128,30 @@ def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) ->
         wrong: (n,) probabilities that each label is wrong, in [0, 1].
         labels: (n,) given, 0..K-1.
     """
-    right = 1 - wrong
-    total = np.bincount(labels, right)
-    result = flags & ~np.isin(labels, beyond_judgment(labels))
-    rows = np.flatnonzero(result & (total[labels] < FEW_RIGHT))
+    total = _right_of_each(wrong, labels)
+    rows = np.flatnonzero(flags)
+    rows = rows[~np.isin(labels[rows], beyond_judgment(labels))]
+    result = np.zeros(len(flags), np.bool_)
+    result[rows] = True
+    rows = rows[total[labels[rows]] < FEW_RIGHT]
     if not len(rows):
         return result
     rows = rows[np.lexsort((-wrong[rows], labels[rows]))]
-    given, lost = labels[rows], np.cumsum(right[rows])
+    given, right = labels[rows], 1 - wrong[rows]
+    lost = np.cumsum(right)
     first = np.flatnonzero(np.r_[True, given[1:] != given[:-1]])
-    before = np.repeat(lost[first] - right[rows[first]], np.diff(np.r_[first, len(rows)]))
+    before = np.repeat(lost[first] - right[first], np.diff(np.r_[first, len(rows)]))
     result[rows[lost - before > np.maximum(MOST_LOST * total[given], _LEAST_LOST)]] = False
     return result
+
+
+def _right_of_each(wrong: FloatArray, labels: IntArray) -> FloatArray:
+    """Return the number of labels (K,) of each class that are expected to be right. It takes little memory."""
+    total = np.zeros(int(labels.max()) + 1)
+    for start in range(0, len(labels), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        total += np.bincount(labels[rows], 1 - wrong[rows], minlength=len(total))
+    return total
 
 
 def beyond_judgment(labels: IntArray) -> IntArray:

@@ -177,7 +177,12 @@ class LabelIssues:
 
     @property
     def contradiction(self) -> BoolArray:
-        """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
+        """(n,) images that have an exact or a near copy with another label, whatever the model says."""
+        return contradictions(self.labels, self.first_copy)
+
+    @property
+    def exact_contradiction(self) -> BoolArray:
+        """(n,) those of them whose copy is an exact one: one of both labels is wrong, or both."""
         return contradictions(self.labels, self._first_copy)
 
     @property
@@ -253,9 +258,9 @@ class LabelIssues:
     def worst_first(self, *, flagged_only: bool = True) -> IntArray:
         """Indices from the most doubtful label on: (n_issues,), or (n,) of all. Ties in the order of the images.
 
-        Contradictions come first, whatever the model says.
+        Contradictions come first, whatever the model says, those of exact copies before those of near ones.
         """
-        order = np.lexsort((self.label_quality, ~self.contradiction))
+        order = np.lexsort((self.label_quality, ~self.contradiction, ~self.exact_contradiction))
         return order[self.is_label_issue[order]] if flagged_only else order
 
     def confusions(self) -> pd.DataFrame:
@@ -287,7 +292,7 @@ class LabelIssues:
         suggested_prob (float64), given_class, suggested_class (categories, by name), overlap (category: a class that
         the given one overlaps with, NaN for none), stranger (float64, NaN without features to tell by); of several
         splits also split, of several annotators n_annotators and agreement; where there are copies, duplicate_of
-        (position of the first exact one, -1 for none before it), contradiction (bool) and near_copy_of.
+        (position of the first exact one, -1 for none before it), contradiction (bool) and near_copy_of likewise.
         """
         names = pd.Index(self.class_names)
         whole = np.int16 if self.n_classes < np.iinfo(np.int16).max else np.int32

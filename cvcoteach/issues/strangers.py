@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.special import gammainc
 from threadpoolctl import threadpool_limits
 
 from cvcoteach._validation import BoolArray, FloatArray, IntArray
+
+Float32Array = npt.NDArray[np.float32]
 
 MARKED = 0.5
 """An image above this probability is marked as a stranger."""
@@ -60,14 +65,18 @@ def strangers(
         if not np.isfinite(center).all():
             return np.zeros(n)
         directions = _principal(sample.clip(low, high) - center, n_directions)
-        x = np.empty((n, n_directions))
-        for start in range(0, n, _CHUNK):
-            part = features[start : start + _CHUNK].astype(np.float64).clip(low, high)
-            x[start : start + _CHUNK] = (part - center) @ directions
-        if not np.isfinite(x).all():
+        x = np.empty((n, n_directions), np.float32)
+        for block in _blocks(n):
+            x[block] = (features[block].astype(np.float64).clip(low, high) - center) @ directions
+        if not all(np.isfinite(x[block]).all() for block in _blocks(n)):
             return np.zeros(n)
         share = np.ones(n) if groups is None else 1 / np.bincount(groups)[groups]
         return _excess(_relative_distance(x, labels, rows, known), share)
+
+
+def _blocks(n: int) -> list[slice]:
+    """Return slices that cover n rows."""
+    return [slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
 
 
 def _principal(sample: FloatArray, n_directions: int) -> FloatArray:
@@ -80,19 +89,51 @@ def _principal(sample: FloatArray, n_directions: int) -> FloatArray:
     return directions
 
 
-def _relative_distance(x: FloatArray, labels: IntArray, typical: IntArray, known: IntArray) -> FloatArray:
-    from sklearn.covariance import ledoit_wolf  # takes a second to import, and the command line's help reaches here
-
-    means = np.stack([x[typical[labels[typical] == k]].mean(axis=0) for k in known.tolist()])
+def _relative_distance(x: Float32Array, labels: IntArray, typical: IntArray, known: IntArray) -> FloatArray:
+    """Return how much further each image (n,) is from the nearest class than from all. It takes blocks of rows."""
+    n, d = x.shape
     place = np.searchsorted(known, labels[typical])
-    within = np.linalg.pinv(ledoit_wolf(x[typical] - means[place])[0], hermitian=True)
-    overall = np.linalg.pinv(ledoit_wolf(x)[0], hermitian=True)
-    nearest = np.full(len(x), np.inf)
-    own = _quadratic(x, within)
-    for mean in means:  # |x - m|² = x'Ax - 2 x'Am + m'Am
-        towards = within @ mean
-        np.minimum(nearest, own - 2 * (x @ towards) + mean @ towards, out=nearest)
-    return nearest - _quadratic(x - x.mean(axis=0), overall)
+    sums, mean = np.zeros((len(known), d)), np.zeros(d)
+    for block in _blocks(len(typical)):
+        each = np.arange(block.stop - block.start)
+        members = csr_array((np.ones(len(each)), (place[block], each)), shape=(len(known), len(each)))
+        sums += members @ x[typical[block]].astype(np.float64)
+    for block in _blocks(n):
+        mean += x[block].sum(axis=0, dtype=np.float64) / n
+    means = sums / np.bincount(place, minlength=len(known))[:, None]
+    within = _precision(x[typical[block]] - means[place[block]] for block in _blocks(len(typical)))
+    overall = _precision(x[block] - mean for block in _blocks(n))
+    towards = within @ means.T
+    offsets = np.einsum("ij,ji->i", means, towards)
+    result = np.empty(n)
+    for block in _blocks(n):
+        some = x[block].astype(np.float64)
+        nearest = (offsets - 2 * (some @ towards)).min(axis=1)  # |x - m|² = x'Ax - 2 x'Am + m'Am
+        result[block] = _quadratic(some, within) + nearest - _quadratic(some - mean, overall)
+    return result
+
+
+def _precision(blocks: Iterable[FloatArray]) -> FloatArray:
+    """Return the inverse (d, d) of the covariance of rows (m, d), less their mean, by Ledoit and Wolf.
+
+    That is `sklearn.covariance.ledoit_wolf`, which takes the memory of all rows, and only nearly centers those of
+    classes, whose mean is 0 but for rounding.
+
+    References:
+        Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance matrices, J. Multiv. Anal. 2004.
+    """
+    n, fourth, products = 0, 0.0, np.zeros((1, 1))
+    for rows in blocks:
+        n += len(rows)
+        fourth += float((np.einsum("ij,ij->i", rows, rows) ** 2).sum())
+        products = products + rows.T @ rows
+    covariance, d = products / n, len(products)
+    scale = float(np.trace(covariance)) / d
+    apart = float((covariance**2).sum()) / d - scale**2
+    chance = (fourth / n - float((covariance**2).sum())) / (d * n)
+    shrinkage = min(chance, apart) / apart if chance > 0 and apart > 0 else 0.0
+    shrunk = (1 - shrinkage) * covariance + shrinkage * scale * np.eye(d)
+    return np.asarray(np.linalg.pinv(shrunk, hermitian=True), np.float64)
 
 
 def _quadratic(x: FloatArray, matrix: FloatArray) -> FloatArray:

@@ -93,10 +93,10 @@ def _competitors(labels: IntArray, probs: Probs) -> IntArray:
 
 def _told_apart(labels: IntArray, probs: Probs, i: int, j: int) -> bool:
     rows = np.flatnonzero((labels == i) | (labels == j))
-    two: FloatArray = np.log(np.maximum(probs[rows][:, [i, j]].astype(np.float64), FLOOR))
+    one, other = (np.log(np.maximum(probs[rows, k].astype(np.float64), FLOOR)) for k in (i, j))
     first = labels[rows] == i
     n, m = int(first.sum()), int((~first).sum())
-    area, error = area_under_roc(two[:, 0] - two[:, 1], first), np.sqrt((n + m + 1) / (12 * n * m))
+    area, error = area_under_roc(one - other, first), np.sqrt((n + m + 1) / (12 * n * m))
     return bool(area + error >= SEPARABLE or area + _BELOW_CHANCE * error < 0.5)  # below chance is knowledge, too
 
 

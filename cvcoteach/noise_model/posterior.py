@@ -19,7 +19,7 @@ from cvcoteach.noise_model.no_signal import NoSignalModel
 from cvcoteach.noise_model.overlap import count_as_one, overlap_groups, overlapping_pairs
 from cvcoteach.noise_model.signal import Signal, signal_of
 from cvcoteach.noise_model.sparse_transition import Transition
-from cvcoteach.noise_model.temperature import Likely, TemperatureModel, fit_temperature
+from cvcoteach.noise_model.temperature import Likely, TemperatureModel, fit_with_quality
 from cvcoteach.noise_model.top_probs import N_KEPT, TopProbs
 
 MAX_FREE_CLASSES = 32
@@ -28,6 +28,8 @@ MAX_FREE_CLASSES = 32
 NO_SIGNAL = "The labels carry no signal that these models can see"
 
 _TOLERANCE = 1e-3
+_FEWER_CHUNKS = 4
+"""Times as many rows as elsewhere, where only the largest probabilities of a row are copied."""
 _BYTES_PER_ROW = 800.0
 """Memory that the posterior of many classes takes beside the probabilities."""
 
@@ -222,7 +224,7 @@ def _with_overlaps(found: Posterior) -> Posterior:
 
 def _chunks(probs: Probs | TopProbs) -> Iterator[slice]:
     """Yield slices that cover the rows, each with few enough numbers to stay in the processor's cache."""
-    return chunks(len(probs), N_KEPT if isinstance(probs, TopProbs) else probs.shape[1])
+    return chunks(len(probs), -(-(N_KEPT if isinstance(probs, TopProbs) else probs.shape[1]) // _FEWER_CHUNKS))
 
 
 def _part(probs: Probs | TopProbs, rows: slice, *, clipped: bool = False) -> Probs | TopProbs:
@@ -242,10 +244,7 @@ def _by_rows(labels: IntArray, probs: Probs | TopProbs, signal: Signal, model: N
 def _many_classes(labels: IntArray, probs: Probs | TopProbs, signal: Signal) -> Posterior:
     check_memory(_BYTES_PER_ROW * len(labels), f"the posterior of {len(labels):,} images")
     likely = Likely.concatenated([Likely.of(labels[rows], _part(probs, rows)) for rows in _chunks(probs)])
-    model = fit_temperature(likely, probs.shape[1])
-    quality = np.empty(len(labels))
-    for rows in _chunks(probs):
-        quality[rows] = model.likely_posterior(likely[rows])[:, -1]
+    model, quality = fit_with_quality(likely, probs.shape[1])
     return Posterior(labels, probs, quality.clip(0, 1), signal, model)
 
 
@@ -257,9 +256,20 @@ def _check(probs: Probs | TopProbs, n: int) -> None:
     fits = probs.dtype.kind in "fiu" and len(probs) == n
     for rows in chunks(*probs.shape) if fits else ():
         chunk = probs[rows]
-        off = np.abs(chunk.sum(axis=1, dtype=np.float64) - 1).max()
+        off = np.abs(_sums(chunk) - 1).max()
         if not (chunk.min() >= -_TOLERANCE and chunk.max() <= 1 + _TOLERANCE and off <= _TOLERANCE):
             fits = False
             break
     if not fits:
         as_pred_probs(probs, (n, probs.shape[1]))
+
+
+def _sums(chunk: Probs) -> FloatArray:
+    """Return the sum of each row, (m,); of float32 by a product, three times as fast and off by less than 1e-5."""
+    if chunk.dtype != np.float32:
+        return np.asarray(chunk.sum(axis=1, dtype=np.float64))
+    sums = (chunk @ np.ones(chunk.shape[1], np.float32)).astype(np.float64)
+    near = np.abs(np.abs(sums - 1) - _TOLERANCE) < _TOLERANCE / 10
+    if near.any():
+        sums[near] = chunk[near].sum(axis=1, dtype=np.float64)
+    return sums

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,14 +170,10 @@ class TemperatureModel:
 
         What a row lacks to 1 is the probability that the true class is none of these.
         """
-        c = _tempered(likely, 1 / self.temperature)
         cell = likely.classes.astype(np.int64) * len(self.totals) + likely.labels[:, None]
         at = np.searchsorted(self.pairs, cell).clip(max=len(self.pairs) - 1)
         counts = np.where(self.pairs[at] == cell, self.counts[at], 0)
-        own = np.zeros(c.shape)
-        for _ in range(3):  # to the fixed point: what an image says of T must not confirm the image
-            own, _ = _posterior(self, likely, c, counts, own)
-        return own
+        return _settled(self, likely, _tempered(likely, 1 / self.temperature), counts)
 
 
 def _first_best(classes: IntArray, values: FloatArray, n_classes: int) -> tuple[IntArray, FloatArray]:
@@ -186,57 +183,83 @@ def _first_best(classes: IntArray, values: FloatArray, n_classes: int) -> tuple[
 
 
 def fit_temperature(likely: Likely, n_classes: int) -> TemperatureModel:
+    """Return the model of `fit_with_quality`."""
+    return fit_with_quality(likely, n_classes)[0]
+
+
+def fit_with_quality(likely: Likely, n_classes: int) -> tuple[TemperatureModel, FloatArray]:
     """Fit the given labels by maximum likelihood: temperature and smooth noise first, then T by EM.
 
     Each image is judged by a T counted from all others (its own share is taken out), so that the likelihood is a
     held-out one; it chooses how many images the smooth transition counts for. EM stops where a round gains
     less than 1e-5 nats per image, after 30 rounds at the latest.
+
+    Returns:
+        The model, and the probability (n,) that each given label is right, as `likely_posterior` has it.
     """
     n = len(likely.classes)
     frequency = (np.bincount(likely.labels, minlength=n_classes) + 1) / (n + n_classes)
-
-    some = likely[:: -(-n // _N_TUNED)]
-
-    def smooth(params: FloatArray) -> float:
-        """Return the loss at log 1/temperature and log ε."""
-        own = _tempered(some, np.exp(params[0]))[:, -1]
-        noise = min(np.exp(params[1]), 1.0)
-        return float(-np.log(np.maximum((1 - noise) * own + noise * frequency[some.labels], _TINY)).mean())
-
-    def best_of(starts: Iterable[tuple[float, float]]) -> FloatArray:
-        options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 80}
-        found = minimize(smooth, min(starts, key=lambda s: smooth(np.array(s))), method="Nelder-Mead", options=options)
-        return np.asarray(found.x)
-
-    scales = np.log([0.25, 0.5, 1, 2])
-    log_inverse, log_noise = best_of(itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6])))
-    inverse, noise = np.exp(log_inverse), float(np.clip(np.exp(log_noise), _LEAST_NOISE, 1))
+    inverse, noise = _smooth_fit(likely[:: -(-n // _N_TUNED)], frequency)
 
     pairs, at = _numbered(likely.classes.astype(np.int64) * n_classes + likely.labels[:, None])
+    true = pairs // n_classes
     blocks = [slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)]
     c: FloatArray = np.empty(at.shape)
     for rows in blocks:
         c[rows] = _tempered(likely[rows], inverse)
     likelihood: FloatArray = np.empty(n)
+    own: FloatArray = np.empty(c.shape)
     best, best_value = None, -np.inf
     for strength in _STRENGTHS:
         counts: FloatArray = np.zeros(len(pairs))
         totals: FloatArray = np.zeros(n_classes)
-        own: FloatArray = np.zeros(c.shape)
+        own.fill(0)
         value = -np.inf
         for _ in range(_MAX_ROUNDS):
             model = TemperatureModel(1 / inverse, noise, frequency, pairs, counts, totals, strength)
             for rows in blocks:
-                own[rows], likelihood[rows] = _posterior(model, likely[rows], c[rows], counts[at[rows]], own[rows])
+                likelihood[rows] = _posterior(model, likely[rows], c[rows], counts.take(at[rows]), own[rows])
             last, value = value, float(np.log(likelihood).mean())
             if value < last + _CONVERGED:
                 break
-            counts = np.bincount(at.ravel(), own.ravel(), minlength=len(pairs)).astype(np.float64)
-            totals = np.bincount(pairs // n_classes, counts, minlength=n_classes).astype(np.float64)
+            counts = np.bincount(at.ravel(), own.ravel(), minlength=len(pairs)).astype(np.float64, copy=False)
+            totals = np.bincount(true, counts, minlength=n_classes).astype(np.float64, copy=False)
         if value > best_value:
             best, best_value = model, value
     assert best is not None
-    return best
+    quality: FloatArray = np.empty(n)
+    for rows in blocks:
+        quality[rows] = _settled(best, likely[rows], c[rows], best.counts.take(at[rows]))[:, -1]
+    return best, quality
+
+
+def _smooth_fit(likely: Likely, frequency: FloatArray) -> tuple[float, float]:
+    """Return 1/temperature, and ε of noise that goes to all classes by their frequency (K,)."""
+    mean_of = frequency[likely.labels]
+
+    @functools.lru_cache(maxsize=8)
+    def own(log_inverse: float) -> FloatArray:
+        return _tempered(likely, float(np.exp(log_inverse)))[:, -1]
+
+    def loss(params: FloatArray) -> float:
+        """Return the loss at log 1/temperature and log ε."""
+        noise = min(np.exp(params[1]), 1.0)
+        return float(-np.log(np.maximum((1 - noise) * own(float(params[0])) + noise * mean_of, _TINY)).mean())
+
+    scales = np.log([0.25, 0.5, 1, 2])
+    starts = itertools.product(scales, np.log([0.003, 0.03, 0.1, 0.3, 0.6]))
+    options = {"xatol": 1e-3, "fatol": 1e-6, "maxiter": 80}
+    start = min(starts, key=lambda each: loss(np.array(each)))
+    log_inverse, log_noise = minimize(loss, start, method="Nelder-Mead", options=options).x
+    return float(np.exp(log_inverse)), float(np.clip(np.exp(log_noise), _LEAST_NOISE, 1))
+
+
+def _settled(model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray) -> FloatArray:
+    """Return the posterior like `c` (n, m) at its fixed point: what an image says of T must not confirm the image."""
+    own: FloatArray = np.zeros(c.shape)
+    for _ in range(3):
+        _posterior(model, likely, c, counts, own)
+    return own
 
 
 def _numbered(cells: IntArray) -> tuple[IntArray, IntArray]:
@@ -258,23 +281,32 @@ def _numbered(cells: IntArray) -> tuple[IntArray, IntArray]:
 
 def _tempered(likely: Likely, inverse: float) -> FloatArray:
     """Return (n, m); what a row lacks to 1 is spread over the other classes, taken as equally probable."""
-    c = np.exp(inverse * likely.logs.astype(np.float64))
+    c = np.multiply(likely.logs, inverse, dtype=np.float64)
+    np.exp(c, out=c)
     others = likely.n_others * np.exp(inverse * likely.others.astype(np.float64))
     c /= (c.sum(axis=1) + others)[:, None]
     return c
 
 
 def _posterior(
-    model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray, own: FloatArray | float = 0.0
-) -> tuple[FloatArray, FloatArray]:
-    """Return the posterior like `c` (n, m) and the likelihood (n,); own: its own share of the counts, taken out."""
-    labels = likely.labels
-    smooth = np.broadcast_to(model.strength * model.noise * model.frequency[labels][:, None], c.shape).copy()
-    smooth[:, -1] += model.strength * (1 - model.noise)
-    transition = (np.maximum(counts - own, 0) + smooth) / (
-        np.maximum(model.totals[likely.classes] - own, 0) + model.strength
-    )
-    joint = c * transition
-    others = np.maximum(1 - c.sum(axis=1), 0) * model.noise * model.frequency[labels]
-    likelihood = np.maximum(joint.sum(axis=1) + others, _TINY)
-    return joint / likelihood[:, None], likelihood
+    model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray, own: FloatArray
+) -> FloatArray:
+    """Return the likelihood (n,), and write the posterior, like `c` (n, m), into `own`.
+
+    own: at first the rows' own share of the counts, taken out of these.
+    """
+    smooth = model.noise * model.frequency.take(likely.labels)
+    joint = counts - own
+    np.maximum(joint, 0, out=joint)
+    joint += (model.strength * smooth)[:, None]
+    joint[:, -1] += model.strength * (1 - model.noise)
+    np.subtract(model.totals.take(likely.classes), own, out=own)
+    np.maximum(own, 0, out=own)
+    own += model.strength
+    joint /= own
+    joint *= c
+    likelihood: FloatArray = joint.sum(axis=1)
+    likelihood += np.maximum(1 - c.sum(axis=1), 0) * smooth
+    np.maximum(likelihood, _TINY, out=likelihood)
+    np.divide(joint, likelihood[:, None], out=own)
+    return likelihood

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._memory import scratch
 from cvcoteach._validation import FloatArray, IntArray, PredProbs
 
 MANY_CLASSES = 2_000
@@ -17,7 +18,15 @@ MANY_CLASSES = 2_000
 N_KEPT = 128
 """Probabilities that are kept of a row, that of the given label among them."""
 
+_MOST_WHOLE = 1 << 28
+"""Probabilities, a GiB of them, up to which those of a few hundred classes are kept as an array."""
+
 _BLOCK_VALUES = 1 << 22
+
+
+def many(n: int, n_classes: int) -> bool:
+    """Return whether probabilities of so many images and classes are kept as `TopProbs`, not as an array (n, K)."""
+    return n_classes > MANY_CLASSES or (n_classes > 2 * N_KEPT and n * n_classes > _MOST_WHOLE)
 
 
 class Rows(Protocol):
@@ -141,7 +150,7 @@ def top_probs(probs: Rows, labels: IntArray) -> TopProbs:
         The same, in a few bytes per row for each class that is kept.
     """
     n, k = probs.shape
-    classes, values = np.empty((n, N_KEPT), np.int32), np.empty((n, N_KEPT), np.float32)
+    classes, values = scratch((n, N_KEPT), np.int32), scratch((n, N_KEPT), np.float32)
     rest = np.empty(n, np.float32)
     for rows in row_blocks(n, k):
         classes[rows], values[rows], rest[rows] = _top(np.asarray(probs[rows], np.float32), labels[rows])
@@ -165,9 +174,17 @@ def mean_of(parts: Sequence[Answer], labels: IntArray) -> Answer:
     if len(parts) == 1 and isinstance(parts[0], TopProbs):
         return parts[0]
     if not any(isinstance(part, TopProbs) for part in parts):
-        mean: PredProbs = np.mean(parts, axis=0, dtype=np.float32)
-        return mean
+        return whole(_Mean(parts))
     return top_probs(_Mean(parts), labels)
+
+
+def whole(probs: Rows) -> PredProbs:
+    """Return probabilities that are computed as they are read as an array (n, K), a large one in a file."""
+    n, k = probs.shape
+    result: PredProbs = scratch((n, k), np.float32)
+    for rows in row_blocks(n, k):
+        result[rows] = probs[rows]
+    return result
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, n
 from cvcoteach.data.sources import Choices, Source, at_hand, read_source
 from cvcoteach.data.writers import Copy
 from cvcoteach.issues.corrections import Corrected, Judged, correct
+from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.run_source import as_in_run, location_of
 from cvcoteach.pipeline.run_summary import counted
@@ -157,6 +158,7 @@ def plan(
         if settings.action != "list" and not settings.allow_empty_classes:
             raise InputError(f"{emptied} would lose all its images; --allow-empty-classes says that this is meant.")
         notes.append(f"{emptied} would lose all its images.")
+    notes += _contradicting(finished.results.found, decisions, applied)
     if n_protected := int((decisions.protected & applied).sum()):
         stay = "stays as it is" if n_protected == 1 else "stay as they are"
         names = ", ".join(np.unique(np.asarray(finished.results.found.splits)[decisions.protected]).tolist())
@@ -255,6 +257,16 @@ def _changes(run: FinishedRun, decisions: _Decisions, rows: IntArray) -> pd.Data
             "why": np.where(reviewed, "reviewed", "posterior"),
         }
     )
+
+
+def _contradicting(found: LabelIssues, decisions: _Decisions, applied: BoolArray) -> list[str]:
+    """Return a note on the images whose copies would still have other labels; none where no copies would."""
+    kept = np.flatnonzero(applied & ~decisions.excluded)
+    after = replace(found.subset(kept), labels=decisions.labels[kept])
+    exact, near = after.exact_contradiction, after.contradiction & ~decisions.reviewed[kept]
+    parts = [(int(exact.sum()), "exact"), (int((near & ~exact).sum()), "near")]
+    said = " and ".join(f"{counted(n, 'image')} {'has' if n == 1 else 'have'} {kind} copies" for n, kind in parts if n)
+    return [f"{said} with other labels still; review them, they come first in the report."] if said else []
 
 
 def _emptied_classes(data: Source, labels: IntArray, kept: BoolArray) -> str:

@@ -13,7 +13,7 @@ from cvcoteach.data.brightness import brightness_levels
 from cvcoteach.data.images import natural_size, size_for
 from cvcoteach.data.sources import Source
 from cvcoteach.engines.trainer import RayTrainer
-from cvcoteach.noise_model.top_probs import MANY_CLASSES
+from cvcoteach.noise_model.top_probs import many
 from cvcoteach.pipeline.learned import folds_of, n_learned
 from cvcoteach.pipeline.settings import Machine, Settings
 from cvcoteach.training.auto_preset import (
@@ -63,7 +63,7 @@ def decide(data: Source, settings: Settings, machine: Machine) -> Automatic:
         return Automatic(replace(settings, **record), backbone, record, None, choice.reason)
     set_threads(choose_threads(machine.threads))
     seconds, reason, wanted = seconds_to_extract(backbone, look, device), choice.reason, settings.also_from_scratch
-    enough = look.n_images >= ENOUGH_FROM_SCRATCH and len(data.class_names) <= MANY_CLASSES and wanted is not False
+    enough = look.n_images >= ENOUGH_FROM_SCRATCH and not many(len(data), len(data.class_names)) and wanted is not False
     if settings.selection == "posterior" and (wanted or enough):
         more = _seconds_from_scratch(data, settings, machine)
         has_time = more is not None and more <= TIME_FOR_A_SECOND_VIEW

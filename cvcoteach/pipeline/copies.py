@@ -112,13 +112,13 @@ def bind_copies(data: Source, content: Content, n_folds: int, *, bind_near: bool
     if against.any():
         data = _noted(data, f"{int(against.sum()):,} images are copies of each other with different labels.")
     if near:
-        n_other = int((contradictions(data.labels, copies.near) & ~against).sum())
         data = _noted(
             data,
             f"{near:,} of {n:,} images {_repeat(near)} another one nearly, such as frames of a burst or a picture "
-            "saved anew; near copies stay in one fold"
-            + (f", and {n_other:,} of them have different labels." if n_other else "."),
+            "saved anew; near copies stay in one fold.",
         )
+        if n_other := int((contradictions(data.labels, copies.near) & ~against).sum()):
+            data = _noted(data, f"{n_other:,} images are near copies of each other with different labels.")
         if data.groups is None and (column := _group_column(data, copies.near)) is not None:
             data = _noted(data, f"the column {column!r} looks like their groups: {_by_column(column)}.")
     if out is not None and (n_known := int((members(copies.near, ~out) & out).sum())):

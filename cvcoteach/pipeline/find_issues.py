@@ -245,6 +245,7 @@ def _cross_validated(prepared: Prepared, incv: IterativeCV, rule: FlagRule, cloc
         "n_duplicates": 0 if copies is None else copies.n_exact,
         "n_near_copies": 0 if copies is None else copies.n_near,
         "n_contradictions": int(issues.contradiction.sum()),
+        "n_near_contradictions": int((issues.contradiction & ~issues.exact_contradiction).sum()),
     }
     annotators = {} if together is None else figures(together)
     return RunResults(

@@ -12,7 +12,7 @@ from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.data.images import LARGEST_SMALL_IMAGE
 from cvcoteach.data.items import look_at, pixels_of
 from cvcoteach.data.levels import Pixels
-from cvcoteach.noise_model.top_probs import MANY_CLASSES
+from cvcoteach.noise_model.top_probs import many
 from cvcoteach.pipeline.automatic import as_chosen, seconds_to_train
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import InMemorySettings
@@ -89,5 +89,5 @@ def _heads(pixels: Pixels, n_classes: int, backbone: Backbone, progress: RunProg
 def _second(pixels: Pixels, n_classes: int, settings: InMemorySettings) -> TorchTrainer | None:
     """Return the trainer of small networks from scratch, None where these images or rounds are not for them."""
     fits = len(pixels) >= ENOUGH_FROM_SCRATCH and max(pixels.shape[1:3]) <= LARGEST_SMALL_IMAGE
-    fits &= n_classes <= MANY_CLASSES
+    fits &= not many(len(pixels), n_classes)
     return TorchTrainer(pixels, n_classes) if fits and settings.filter_by == "posterior" else None

@@ -109,7 +109,7 @@ def prepare(
     for sentence in split_notes(data):
         progress.note(sentence)
     if settings.also_from_scratch:
-        check_views(2, len(data.class_names), settings.selection)
+        check_views(2, len(data), len(data.class_names), settings.selection)
     incv, automatic, backbone = settings.cross_validation, None, None
     if settings.is_open:
         automatic = decided(data, settings, local, before) if before else decide(data, settings, local)

@@ -209,7 +209,7 @@ def _results(run: FinishedRun, data: RetrainingSet, source: Source, evidence: An
     rounds = (*before.rounds, record)
     kept_figures = {
         name: before.summary[name]
-        for name in ("n_duplicates", "n_near_copies", "n_contradictions")
+        for name in ("n_duplicates", "n_near_copies", "n_contradictions", "n_near_contradictions")
         if name in before.summary
     }
     results = replace(

@@ -149,7 +149,7 @@ class RunResults:
 
     @property
     def contradiction(self) -> BoolArray:
-        """(n,) images that have an exact copy with another label: one of both is wrong, whatever the model says."""
+        """(n,) images that have an exact or a near copy with another label, whatever the model says."""
         return self.found.contradiction
 
     @property
@@ -230,11 +230,13 @@ class RunResults:
         )
 
     def worst_first(self) -> IntArray:
-        """Return all images, (n,) indices: contradictions first, then by ascending label quality.
-
-        Of equal quality those not selected go first.
+        """Return all images, (n,) indices: contradictions first, of exact copies before near ones, then by ascending
+        label quality. Of equal quality those not selected go first.
         """
-        return np.lexsort((self.selected, self.found.label_quality, ~self.contradiction))
+        return self._ordered(self.contradiction)
+
+    def _ordered(self, first: BoolArray) -> IntArray:
+        return np.lexsort((self.selected, self.found.label_quality, ~first, ~self.found.exact_contradiction))
 
     def table(self) -> pd.DataFrame:
         """Return every image, worst first: the content of issues.csv.
@@ -247,9 +249,12 @@ class RunResults:
         `n_annotators` and the share of them that gave the label, `agreement`, where there are several.
         `overlap` names a class that the models cannot tell from the given one, `stranger` is the probability that the
         image belongs to none of the classes, empty without features to tell by.
-        `duplicate_of` is the path of the first exact copy, empty where there is none before it; of a `contradiction` a
-        copy has another label.
+        `duplicate_of` is the path of the first exact copy, empty where there is none before it, `near_copy_of` that of
+        the first near one; of a `contradiction` a copy of either kind has another label.
         """
+        return self._table(self.contradiction)
+
+    def _table(self, contradiction: BoolArray) -> pd.DataFrame:
         issues, names = self.found, np.asarray(self.class_names, dtype=object)
         paths = np.asarray(self.paths, dtype=object)
         table = pd.DataFrame(
@@ -266,7 +271,7 @@ class RunResults:
                 ),
                 "round": self.round,
                 "duplicate_of": np.where(self.duplicate_of < 0, "", paths[self.duplicate_of]),
-                "contradiction": self.contradiction,
+                "contradiction": contradiction,
                 "near_copy_of": np.where(self.near_copy_of < 0, "", paths[self.near_copy_of]),
                 "overlap": np.append(names, "")[issues.overlaps_with[issues.labels]],
                 "stranger": "" if issues.stranger is None else issues.stranger,
@@ -276,12 +281,12 @@ class RunResults:
             table["split"] = issues.splits.astype(object)
         if issues.n_annotators is not None:
             table["n_annotators"], table["agreement"] = issues.n_annotators, issues.agreement
-        return table.iloc[self.worst_first()].reset_index(drop=True)
+        return table.iloc[self._ordered(contradiction)].reset_index(drop=True)
 
     def has_written_table(self) -> bool:
         """Return whether issues.csv is as it was written, so that nothing of anybody's is lost with it.
 
-        An earlier build may have written some of the columns only.
+        An earlier build may have written some of the columns only, and no contradictions of near copies.
         """
         try:
             with open_regular(self.folder / ISSUES) as file:
@@ -289,10 +294,10 @@ class RunResults:
             columns = next(csv.reader([there.split(b"\n", 1)[0].decode()]), [])
         except (OSError, UnicodeDecodeError, csv.Error):
             return False
-        table = self.table()
-        if not {*_COLUMNS} <= {*columns} <= {*table.columns}:
+        tables = [self._table(first) for first in (self.contradiction, self.found.exact_contradiction)]
+        if not {*_COLUMNS} <= {*columns} <= {*tables[0].columns}:
             return False
-        return there == csv_text(table[columns], float_format=_FLOATS).encode()
+        return any(there == csv_text(table[columns], float_format=_FLOATS).encode() for table in tables)
 
     def has_its_table(self) -> bool:
         """Return whether issues.csv is there, with its columns and, in any order, each image with its flag."""

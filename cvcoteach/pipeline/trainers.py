@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cvcoteach._validation import IntArray, PredProbs
 from cvcoteach.crossval.trainer import Fold, FoldTrainer, ParallelFoldTrainer
 from cvcoteach.engines.trainer import RayBatchTrainer, RayTrainer
-from cvcoteach.noise_model.top_probs import MANY_CLASSES
+from cvcoteach.noise_model.top_probs import many
 from cvcoteach.pipeline.on_engine import here
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import Machine
@@ -114,13 +114,13 @@ def heads_trainer(
 ) -> FoldTrainer:
     """Return a trainer of heads on features (n, d), whose epochs are `shown` or not; see `HeadTrainer`."""
     on_epoch = progress.epoch if shown else None
-    if machine.cluster is not None and n_classes <= MANY_CLASSES:
+    if machine.cluster is not None and not many(len(features), n_classes):
         more = {"n_classes": n_classes, "head": head}
         return RayBatchTrainer(machine.cluster, HeadTrainer, features, more, device=machine.device, on_epoch=on_epoch)
     if machine.cluster is not None:
         machine.cluster.note(
-            f"Heads of more than {MANY_CLASSES:,} classes are trained on this machine: their probabilities are larger "
-            "than what passes between machines."
+            f"Heads of {n_classes:,} classes for {len(features):,} images are trained on this machine: their "
+            "probabilities are larger than what passes between machines."
         )
     device = here(machine).device
     return HeadTrainer(

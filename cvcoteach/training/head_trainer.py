@@ -19,7 +19,7 @@ from torch import Tensor
 from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, IntArray, PredProbs, as_count, check_at_least, near
 from cvcoteach.crossval.trainer import Fold
-from cvcoteach.noise_model.top_probs import MANY_CLASSES, Rows
+from cvcoteach.noise_model.top_probs import Rows, many
 from cvcoteach.training.captured_heads import CapturedHeads, HeadSteps
 from cvcoteach.training.devices import choose_device, choose_threads, out_of_memory, set_threads
 from cvcoteach.training.engine.graphs import memory_freed
@@ -145,7 +145,7 @@ class HeadTrainer:
     def fit_predict_many(self, folds: Sequence[Fold]) -> list[PredProbs | Rows]:
         """Do what `fit_predict` does for all folds at once; return one result per fold.
 
-        Of more than 2,000 classes, results are computed as their rows are read; `numpy.asarray` computes all of them.
+        Where they would be `many`, results are computed as their rows are read; `numpy.asarray` computes all of them.
         """
         set_threads(self._threads)
         for fold in folds:
@@ -252,7 +252,7 @@ class HeadTrainer:
 
     def _predict(self, head: Heads, eval_idx: IntArray) -> PredProbs | Rows:
         answer = _Answer(self._rows, head, self._rows.positions(eval_idx), self._n_classes)
-        return answer if self._n_classes > MANY_CLASSES else np.asarray(answer)
+        return answer if many(self._rows.n, self._n_classes) else np.asarray(answer)
 
 
 @dataclass(frozen=True, eq=False)

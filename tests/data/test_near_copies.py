@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from cvcoteach.data import near_copies as module
 from cvcoteach.data.near_copies import near_copies
 
 DIGITS, LABELS = load_digits(return_X_y=True)
@@ -123,3 +124,14 @@ def test_a_hundred_thousand_images_take_seconds() -> None:
     started = time.process_time()
     near_copies(rows, None, alone(100_000))
     assert time.process_time() - started < 30
+
+
+def test_among_very_many_images_most_near_copies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IN_STRIPS", 1000)
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((6000, 64)).astype(np.float32)
+    change = rng.standard_normal((500, 64)).astype(np.float32)
+    features[3000:3500] = features[:500] + 0.25 * change
+    found = near_copies(features, None, np.arange(6000))
+    assert (found[3000:3500] == np.arange(500)).mean() > 0.95
+    assert (np.delete(found, np.arange(3000, 3500)) == np.delete(np.arange(6000), np.arange(3000, 3500))).all()

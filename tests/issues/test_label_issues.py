@@ -291,6 +291,25 @@ def test_contradictions_come_first_and_copies_count_once(tmp_path):
     assert (LabelIssues.load(tmp_path / "found").duplicate_of == first).all()
 
 
+def test_near_copies_with_different_labels_come_after_exact_ones_and_before_all_others():
+    labels = np.array([0, 1, 1, 0, 0, 1] * 100)
+    probs = np.where(labels[:, None] == np.arange(2), 0.95, 0.05)
+    issues = replace(posterior_issues(labels, probs), label_quality=np.where(np.arange(600) == 20, 0.1, 0.9))
+    exact, near = np.full(600, -1), np.full(600, -1)
+    exact[7] = 3
+    near[[100, 104]] = 96, 99  # image 100 with the label of 96, 104 with another than 99
+    copied = replace(issues, duplicate_of=exact, near_copy_of=near)
+    assert np.flatnonzero(copied.exact_contradiction).tolist() == [3, 7]
+    assert np.flatnonzero(copied.contradiction).tolist() == [3, 7, 99, 104]
+    order = copied.worst_first(flagged_only=False)
+    assert set(order[:2]) == {3, 7}
+    assert set(order[2:4]) == {99, 104}
+    assert order[4] == 20
+    assert np.flatnonzero(copied.to_frame()["contradiction"]).tolist() == [3, 7, 99, 104]
+    assert (copied.label_quality == issues.label_quality).all()
+    assert (copied.is_label_issue == issues.is_label_issue).all()
+
+
 def test_splits_survive_saving(tmp_path):
     labels = np.array([0, 1, 1, 0, 0, 1] * 100)
     probs = np.where(labels[:, None] == np.arange(2), 0.95, 0.05)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 
 from cvcoteach._validation import FloatArray, IntArray
-from cvcoteach.issues.strangers import MARKED, strangers
+from cvcoteach.issues.strangers import MARKED, _precision, strangers
 
 
 def features(n: int = 600, d: int = 40, n_classes: int = 5, seed: int = 0) -> tuple[FloatArray, IntArray]:
@@ -51,3 +52,10 @@ def test_many_features_are_as_good_as_few() -> None:
     found = strangers(wide, labels, np.r_[np.zeros(8, bool), np.ones(292, bool)])
     assert (found[:8] > MARKED).all()
     assert (found[8:] > MARKED).mean() < 0.02
+
+
+def test_covariances_are_shrunk_as_by_scikit_learn() -> None:
+    rows = np.random.default_rng(0).standard_normal((60, 20)) * np.arange(1, 21)
+    rows -= rows.mean(axis=0)
+    expected = np.linalg.pinv(ledoit_wolf(rows)[0], hermitian=True)
+    np.testing.assert_allclose(_precision([rows[:25], rows[25:]]), expected, rtol=1e-9, atol=1e-12)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvcoteach.noise_model import simulate as noise
-from cvcoteach.noise_model.temperature import Likely, fit_temperature
+from cvcoteach.noise_model.temperature import Likely, fit_temperature, fit_with_quality
 
 K = 40
 
@@ -74,3 +74,12 @@ def test_the_posterior_of_all_classes_is_that_of_the_likely_ones() -> None:
     full, some = model.posterior(labels, q), model.likely_posterior(likely)
     np.testing.assert_allclose(full.sum(axis=1), 1, atol=1e-9)
     np.testing.assert_allclose(full[np.arange(300), labels], some[:, -1])
+
+
+def test_the_quality_that_comes_with_the_fit_is_that_of_the_model() -> None:
+    rng = np.random.default_rng(3)
+    probs = rng.dirichlet(np.full(40, 0.1), 2000).astype(np.float32)
+    labels = np.where(rng.random(2000) < 0.8, probs.argmax(axis=1), rng.integers(40, size=2000))
+    likely = Likely.of(labels, probs)
+    model, quality = fit_with_quality(likely, 40)
+    np.testing.assert_allclose(quality, model.likely_posterior(likely)[:, -1], rtol=0, atol=1e-12)

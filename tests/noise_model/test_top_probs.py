@@ -10,15 +10,15 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.filter import find_label_issues
-from cvcoteach.crossval import incv, kfold, trainer
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.issues.from_posterior import issues_of
 from cvcoteach.issues.label_issues import LabelIssues, pairs_counted, sample_weights
 from cvcoteach.noise_model import base, no_signal, sparse_transition, temperature
+from cvcoteach.noise_model import top_probs as top_probabilities
 from cvcoteach.noise_model.posterior import Posterior, fit_posterior, noise_transition
 from cvcoteach.noise_model.sparse_transition import SparseTransition
 from cvcoteach.noise_model.temperature import TemperatureModel
-from cvcoteach.noise_model.top_probs import MANY_CLASSES, N_KEPT, TopProbs, latest, mean_of, top_probs
+from cvcoteach.noise_model.top_probs import MANY_CLASSES, N_KEPT, TopProbs, latest, many, mean_of, top_probs
 from tests.fakes import Table
 
 
@@ -36,7 +36,7 @@ def confused(n=600, k=300, seed=0):
 @pytest.fixture
 def few_are_many(monkeypatch):
     """Take more than 200 classes for many, so that tests are quick."""
-    for module in (temperature, trainer, kfold, incv):
+    for module in (temperature, top_probabilities):
         monkeypatch.setattr(module, "MANY_CLASSES", 200)
 
 
@@ -184,9 +184,9 @@ def test_rounds_on_many_classes_keep_no_column_for_each(select, few_are_many):
 
 def test_pairs_of_many_classes_are_counted_sparsely():
     rows, columns = np.array([5, 5, 7]), np.array([1, 1, 7])
-    many = pairs_counted(rows, columns, MANY_CLASSES + 1)
-    assert (many[5, 1], many[7, 7], many.sum(), many.nnz) == (2, 1, 3, 2)
-    assert np.array_equal(many[:10][:, :10].toarray(), pairs_counted(rows, columns, 10))
+    counted = pairs_counted(rows, columns, MANY_CLASSES + 1)
+    assert (counted[5, 1], counted[7, 7], counted.sum(), counted.nnz) == (2, 1, 3, 2)
+    assert np.array_equal(counted[:10][:, :10].toarray(), pairs_counted(rows, columns, 10))
 
 
 def test_a_posterior_without_a_model_of_temperature_finds_the_same_best_classes():
@@ -196,3 +196,19 @@ def test_a_posterior_without_a_model_of_temperature_finds_the_same_best_classes(
     plain = replace(fitted, model=no_signal.NoSignalModel(np.full(200, 1 / 200)))
     assert isinstance(plain, Posterior)
     assert np.array_equal(plain.suggested, probs.argmax(axis=1))
+
+
+def test_a_few_hundred_classes_of_very_many_images_are_kept_as_many_classes_are(monkeypatch):
+    assert not many(1_000_000, 250)
+    assert not many(100_000, 1_000)
+    assert many(1_000_000, 1_000)
+    assert many(10, MANY_CLASSES + 1)
+    labels, probs = confused(1200)
+    plain = IterativeCV().run(Table(probs), labels, n_classes=300)
+    monkeypatch.setattr(top_probabilities, "_MOST_WHOLE", 1000)
+    result = IterativeCV().run(Table(probs), labels, n_classes=300)
+    assert isinstance(plain.pred_probs, np.ndarray)
+    assert isinstance(result.pred_probs, TopProbs)
+    np.testing.assert_allclose(result.posterior.label_quality, plain.posterior.label_quality, atol=1e-6)
+    with pytest.raises(InputError, match="300 classes of 1,200 images are too many probabilities to fuse"):
+        IterativeCV().run([Table(probs), Table(probs)], labels, n_classes=300)

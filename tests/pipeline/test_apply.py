@@ -59,6 +59,26 @@ def test_the_flagged_labels_become_the_suggested_ones(run: RunResults, tmp_path:
     assert {"path", "old", "new", "probability", "why"} <= record["changes"][0].keys()
 
 
+def test_copies_that_keep_different_labels_are_told_and_left_to_people(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=N)
+    source = read_source(tmp_path / "shapes")
+    right = np.flatnonzero(source.labels == true_of(source))
+    wrong = int(np.flatnonzero(source.labels != true_of(source))[0])
+    twin = int(right[source.labels[right] == true_of(source)[wrong]][-2])
+    a, b = int(right[0]), int(right[-1])  # of different classes, neither flagged
+    copies = np.full(N, -1)
+    copies[max(a, b)], copies[max(wrong, twin)] = min(a, b), min(wrong, twin)
+    run = finished_run(tmp_path / "run", source, true_of(source), near_copy_of=copies)
+    actions: tuple[Action, ...] = ("relabel", "exclude")
+    for action in actions:  # either way the wrong one contradicts its copy no more
+        planned = plan(run.folder, ApplySettings(action))
+        told = "2 images have near copies with other labels still; review them, they come first in the report."
+        assert planned.notes == (told,)
+        assert not {run.paths[a], run.paths[b]} & set(planned.changes["path"])
+    for done in ((run.paths[a], "kept", ""), (run.paths[b], "kept", "")), ((run.paths[a], "excluded", ""),):
+        assert not plan(run.folder, ApplySettings("relabel", corrections=reviews(tmp_path, *done))).notes
+
+
 def test_excluded_images_are_left_out_and_come_back(run: RunResults, tmp_path: Path) -> None:
     written = write(plan(run.folder, ApplySettings("exclude")), tmp_path / "fixed")
     assert len(read_source(tmp_path / "fixed")) == N - 12

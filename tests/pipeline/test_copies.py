@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from cvcoteach import RunResults, label_issues
+from cvcoteach._csv import write_csv
 from cvcoteach.crossval.trainer import Fold
 from cvcoteach.data.sources import Source
 from cvcoteach.pipeline.copies import Content, found_copies
@@ -72,6 +74,53 @@ def test_copies_stay_in_one_fold_and_contradictions_come_first(
     loaded = RunResults.load(results.folder)
     assert loaded.table().equals(results.table())
     assert loaded.duplicate_of.tolist() == [-1] * 190 + list(range(10))
+
+
+def with_near_copies() -> tuple[np.ndarray, np.ndarray]:
+    """Two hundred rows; the last ten nearly repeat the first ten, three of them under another label."""
+    features, _, labels = clouds(N, 3, 0.05, 0)
+    rng = np.random.default_rng(1)
+    features = np.hstack([features, rng.normal(size=(N, 32))]).astype(np.float32)
+    features[-10:] = features[:10] + 0.02 * rng.normal(size=features[:10].shape)
+    labels[-10:] = labels[:10]
+    labels[-3:] = (labels[-3:] + 1) % 3
+    return features, labels
+
+
+@pytest.mark.slow
+def test_near_copies_with_different_labels_come_first_unless_they_are_left_unbound(tmp_path: Path) -> None:
+    features, labels = with_near_copies()
+    np.save(tmp_path / "x.npy", features)
+    source = Source(tmp_path / "p", tmp_path, tuple(f"{i}.png" for i in range(N)), labels, ("ant", "bee", "cow"))
+    told = Recorder()
+    settings = Settings(features=tmp_path / "x.npy", n_rounds=1)
+    results = find_issues(source, tmp_path / "run", settings, MACHINE, watcher=told)
+    assert "6 images are near copies of each other with different labels." in told.notes
+    figures = ("n_near_copies", "n_contradictions", "n_near_contradictions")
+    assert [results.summary[name] for name in figures] == [10, 6, 6]
+    table = pd.read_csv(results.folder / "issues.csv", keep_default_na=False)
+    contradicting = {f"{i}.png" for i in (7, 8, 9, 197, 198, 199)}
+    assert set(table.path[:6]) == contradicting
+    assert set(table.path[table.contradiction]) == contradicting
+    loose = find_issues(source, tmp_path / "loose", replace(settings, bind_near_copies=False), MACHINE)
+    assert not loose.contradiction.any()
+    assert [loose.summary[name] for name in figures] == [0, 0, 0]
+    in_python = label_issues(labels, features=features, n_rounds=1, progress=False)
+    assert set(np.flatnonzero(in_python.contradiction)) == {7, 8, 9, 197, 198, 199}
+
+
+@pytest.mark.slow
+def test_a_table_that_an_earlier_build_wrote_without_them_is_its_own(tmp_path: Path) -> None:
+    features, labels = with_near_copies()
+    np.save(tmp_path / "x.npy", features)
+    source = Source(tmp_path / "p", tmp_path, tuple(f"{i}.png" for i in range(N)), labels, ("ant", "bee", "cow"))
+    run = find_issues(source, tmp_path / "run", Settings(features=tmp_path / "x.npy", n_rounds=1), MACHINE)
+    order = np.lexsort((run.selected, run.found.label_quality))
+    table = run.table().set_index("path").loc[[run.paths[i] for i in order]].reset_index()
+    write_csv(run.folder / "issues.csv", table.assign(contradiction=False), float_format="%.6f")
+    assert run.has_written_table()
+    write_csv(run.folder / "issues.csv", table.assign(contradiction=True), float_format="%.6f")
+    assert not run.has_written_table()
 
 
 @pytest.mark.slow

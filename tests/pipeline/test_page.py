@@ -145,7 +145,24 @@ def test_copies_with_other_labels_come_first_and_say_which(tmp_path: Path) -> No
         run.paths[b]: [names[run.labels[a]]],
     }
     assert not any(image[8] for image in images[2:])
+    assert not any(image[10] for image in images)
     assert "1 image is an exact copy" in report(run.folder, ReportSettings("markdown"))
+
+
+def test_near_copies_with_other_labels_are_called_so(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=120)
+    source = read_source(tmp_path / "shapes")
+    right = np.flatnonzero(source.labels == true_of(source))
+    a, b = int(right[0]), int(right[-1])
+    copies = np.full(120, -1)
+    copies[b] = a
+    run = finished_run(tmp_path / "run", source, true_of(source), near_copy_of=copies)
+    page = report(run.folder)
+    assert "1 image is a near copy of another one; 2 near copies have different labels." in page
+    images = data_of(page)["images"]
+    assert {image[0] for image in images[:2]} == {run.paths[a], run.paths[b]}
+    assert [image[10] for image in images] == [1, 1] + [0] * (len(images) - 2)
+    assert "2 near copies have different labels" in report(run.folder, ReportSettings("markdown"))
 
 
 def test_without_a_signal_the_page_says_so(tmp_path: Path) -> None:

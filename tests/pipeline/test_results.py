@@ -14,12 +14,11 @@ import pytest
 
 from cvcoteach import RunResults
 from cvcoteach._validation import InputError
-from cvcoteach.crossval import incv, kfold, trainer
 from cvcoteach.data.sources import Source
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.from_posterior import issues_of, posterior_issues
 from cvcoteach.issues.summary import NAMES
-from cvcoteach.noise_model import temperature
+from cvcoteach.noise_model import temperature, top_probs
 from cvcoteach.noise_model.posterior import fit_posterior
 from cvcoteach.noise_model.sparse_transition import SparseTransition
 from cvcoteach.noise_model.top_probs import TopProbs
@@ -162,7 +161,7 @@ def test_results_that_do_not_fit_each_other_are_refused(run: RunResults, name: s
 @pytest.fixture
 def many(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> RunResults:
     """A finished run whose 150 classes are taken for many."""
-    for module in (temperature, trainer, kfold, incv):
+    for module in (temperature, top_probs):
         monkeypatch.setattr(module, "MANY_CLASSES", 140)
     rng = np.random.default_rng(0)
     true = np.arange(600) % 150

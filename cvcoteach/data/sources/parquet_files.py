@@ -70,6 +70,14 @@ FORMAT = Format(
 )
 
 
+def files_and_table(location: Path, choices: Choices) -> tuple[list[Path], Table]:
+    """Return the files of the split to read, in order, and the table that they are; errors as of `read`."""
+    parts = _by_split(location)
+    named = [name for name in parts if name]
+    name = chosen_split(named, choices, location.name)[0] if named else ""
+    return parts[name], _opened(location, choices)[0]
+
+
 def _files(folder: Path) -> list[Path]:
     """Return the Parquet files of a folder, at a depth of three at most, by name; none beside images or partitions."""
     found: list[Path] = []

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -31,6 +27,7 @@ from cvcoteach.data.sources.source import (
     some,
     unlabelled,
 )
+from cvcoteach.data.sources.tar_files import DAMAGED, TarFiles, is_plain
 from cvcoteach.data.sources.unpacked import stamp_of, unpack
 from cvcoteach.data.splits import split_in_name
 
@@ -38,28 +35,8 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _LABEL_KEYS = ("label", "cls", "class", "class_name", "target", "category")
 _LARGEST_TEXT = 2**20
 """Bytes of a label or a JSON."""
-_BUFFER = 2**20
-_BLOCK = tarfile.BLOCKSIZE
-_HEADS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-_LARGEST_HEAD = 2**20
-"""Bytes of a long name or of extended headers, which are read into memory before any file."""
 _LARGEST_IMAGE = 2**30
 """Bytes of an image; a packed shard of a few megabytes may claim to hold more."""
-
-
-class Entry(tarfile.TarInfo):
-    """An entry of a shard, read by tarfile; a head that claims gigabytes is refused."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        if self.type in _HEADS and self.size > _LARGEST_HEAD:
-            raise tarfile.ReadError(f"a head claims to take {in_bytes(self.size)}")
-        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 class Sample(NamedTuple):
@@ -75,18 +52,6 @@ class Sample(NamedTuple):
     """Name of the shard."""
     key: str
     """Its name in the shard up to the first dot, folders and all."""
-
-
-class _Member(NamedTuple):
-    """A file of a shard."""
-
-    key: str
-    """Its name up to the first dot, folders and all."""
-    extension: str
-    """What follows the first dot, in lower case."""
-    entry: tarfile.TarInfo
-    content: Callable[[], bytes]
-    """Reads it, while the shard is at it."""
 
 
 def recognises(location: Path) -> bool:
@@ -202,90 +167,10 @@ def _of_split(location: Path, choices: Choices) -> tuple[list[Path], tuple[str, 
     return parts[name], notes
 
 
-def _is_plain(shard: Path) -> bool:
-    """Return whether a shard is a tar that is not packed."""
-    try:
-        tarfile.open(shard, "r:", tarinfo=Entry).close()
-    except (tarfile.TarError, OSError):
-        return False
-    return True
-
-
-def _members(shard: Path) -> Iterator[_Member]:
-    """Yield the files of a shard, in order, in one pass over it. Raises InputError for what is no tar."""
-    try:
-        if _is_plain(shard):
-            with open(shard, "rb") as plain, tarfile.open(fileobj=plain, mode="r:", tarinfo=Entry) as archive:
-                yield from _entries(archive, plain)
-        else:
-            with tarfile.open(shard, "r|*", bufsize=_BUFFER, tarinfo=Entry) as archive:
-                yield from _entries(archive, None)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{shard} cannot be read as tar ({error}).") from None
-
-
-def _entries(archive: Any, plain: IO[bytes] | None) -> Iterator[_Member]:
-    """Yield the files of an open tar; plain: the file of one that is not packed."""
-    if plain is not None:
-        archive.firstmember, archive.offset = None, 0
-    while True:
-        while plain is not None and (entry := _usual(plain, archive.offset)) is not None:
-            archive.offset = entry.offset_data + -(-entry.size // _BLOCK) * _BLOCK
-            yield from _member(entry, archive, plain)
-        if plain is not None:
-            plain.seek(archive.offset)
-        if (entry := archive.next()) is None:
-            return
-        archive.members = []  # else it keeps them all
-        yield from _member(entry, archive, plain)
-
-
-def _usual(plain: IO[bytes], offset: int) -> tarfile.TarInfo | None:
-    """Return the entry at an offset where its head is that of an ordinary file; None leaves it to tarfile.
-
-    Nearly all heads are, and tarfile takes as long for one as decoding a small image does.
-    """
-    plain.seek(offset)
-    head = plain.read(_BLOCK)
-    if (
-        len(head) < _BLOCK
-        or head[156:157] not in (b"0", b"\0")
-        or head[345]
-        or head[257:262] not in (b"ustar", bytes(5))
-    ):
-        return None
-    try:
-        size, checksum = int(head[124:136].rstrip(b" \0"), 8), int(head[148:156].rstrip(b" \0"), 8)
-    except ValueError:  # beyond 8 GB
-        return None
-    name = head[:100].rstrip(b"\0").decode("utf-8", "surrogateescape")
-    if size < 0 or name.endswith("/") or sum(head) - sum(head[148:156]) + 8 * ord(" ") != checksum:
-        return None
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.offset, entry.offset_data = size, offset, offset + _BLOCK
-    return entry
-
-
-def _member(entry: tarfile.TarInfo, archive: tarfile.TarFile, plain: IO[bytes] | None) -> Iterator[_Member]:
-    """Yield an entry, unless it is no file of a sample."""
-    if entry.isfile() and not entry.issparse() and not os.path.basename(entry.name).startswith((".", "__")):
-        yield _Member(*key_and_extension(entry.name), entry, partial(_content, archive, plain, entry))
-
-
 def key_and_extension(name: str) -> tuple[str, str]:
     """Return a name in a shard up to the first dot of its last part, and what follows that, in lower case."""
-    folder, last = os.path.split(name)
-    stem, _, extension = last.partition(".")
-    return os.path.join(folder, stem), extension.lower()
-
-
-def _content(archive: tarfile.TarFile, plain: IO[bytes] | None, entry: tarfile.TarInfo) -> bytes:
-    if plain is not None:
-        plain.seek(entry.offset_data)
-        return plain.read(entry.size)
-    opened = archive.extractfile(entry)
-    assert opened is not None  # it is a file
-    return opened.read()
+    dot = name.find(".", name.rfind("/") + 1)
+    return (name, "") if dot < 0 else (name[:dot], name[dot + 1 :].lower())
 
 
 def _is_image(extension: str) -> bool:
@@ -295,29 +180,39 @@ def _is_image(extension: str) -> bool:
 def _walk(shards: list[Path], samples: list[Sample], *, images: bool) -> Iterator[bytes]:
     """Fill `samples` with all that have an image, in order; yield the images, if these are wanted."""
     for shard in shards:
-        name = printable_name(shard)
-        texts: dict[str, dict[str, bytes]] = {}
-        seen = set()
-        for key, extension, entry, content in _members(shard):
-            if _is_image(extension):
-                if key in seen:
-                    raise InputError(
-                        f"{shard.name} holds several images of the sample {key!r}; it takes one image per sample."
-                    )
-                seen.add(key)
-                if entry.size > _LARGEST_IMAGE:
-                    raise InputError(
-                        f"{entry.name} in {shard.name} takes {in_bytes(entry.size)}, too much for an image."
-                    )
-                # its texts may come after the image: they land in the same dict
-                part = part_of(str(shard), entry.offset_data, entry.size)
-                samples.append(Sample(f"{name}/{entry.name}", texts.setdefault(key, {}), part, shard.name, key))
-                if images:
-                    yield content()
-            elif entry.size <= _LARGEST_TEXT:
-                texts.setdefault(key, {})[extension] = content()
+        try:
+            with TarFiles(shard) as files:
+                yield from _walk_shard(shard, files, samples, images=images)
+        except DAMAGED as error:
+            raise InputError(f"{shard} cannot be read as tar ({error}).") from None
     if not samples:
         raise InputError(f"{shards[0].name} holds no images; it takes samples such as 000012.jpg and 000012.cls.")
+
+
+def _walk_shard(shard: Path, files: TarFiles, samples: list[Sample], *, images: bool) -> Iterator[bytes]:
+    """Add the samples of a shard; yield its images, if these are wanted."""
+    name, path, shard_name = printable_name(shard), str(shard), shard.name
+    texts: dict[str, dict[str, bytes]] = {}
+    seen = set()
+    for member in files:
+        if member.name.startswith((".", "__"), member.name.rfind("/") + 1):
+            continue  # of the system, or about the shard
+        key, extension = key_and_extension(member.name)
+        if _is_image(extension):
+            if key in seen:
+                raise InputError(
+                    f"{shard_name} holds several images of the sample {key!r}; it takes one image per sample."
+                )
+            seen.add(key)
+            if member.size > _LARGEST_IMAGE:
+                raise InputError(f"{member.name} in {shard_name} takes {in_bytes(member.size)}, too much for an image.")
+            # its texts may come after the image: they land in the same dict
+            part = part_of(path, member.offset, member.size)
+            samples.append(Sample(f"{name}/{member.name}", texts.setdefault(key, {}), part, shard_name, key))
+            if images:
+                yield files.content(member)
+        elif member.size <= _LARGEST_TEXT:
+            texts.setdefault(key, {})[extension] = files.content(member)
 
 
 def samples_of(location: Path, choices: Choices) -> tuple[list[Path], list[Sample]]:
@@ -338,7 +233,7 @@ def _walked(shards: list[Path]) -> list[Sample]:
 
 def _found_in(location: Path, shards: list[Path], choices: Choices) -> tuple[list[Sample], list[str]]:
     """Return all samples, and where the image of each is: in its shard, or in the cache where shards are packed."""
-    if all(map(_is_plain, shards)):
+    if all(map(is_plain, shards)):
         samples = _walked(shards)
         return samples, [sample.part for sample in samples]
     samples = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cvcoteach._files import replacing
-from cvcoteach._validation import InputError
+from cvcoteach._validation import BoolArray, InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.sources.arrow import holds_images
 from cvcoteach.data.sources.parquet import FORMAT, open_parquet
@@ -42,13 +43,9 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     file = copy.source.location
     held = rows_held(copy.source) if open_parquet(file).images else None
     with pq.ParquetFile(file) as opened:
-        schema = opened.schema_arrow
-        plain = [
-            f.name for f in schema if not pa.types.is_nested(f.type) and not (held is not None and holds_images(f.type))
-        ]
         columns = find_columns(
-            plain,
-            lambda name: _values(_column(opened, name)),
+            plain_columns(opened.schema_arrow, holds=held is not None),
+            lambda name: _values(column_of(opened, name)),
             copy.source,
             copy.choices,
             open_parquet(file).class_names,
@@ -58,29 +55,63 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
         donors, kept = np.arange(n_rows), np.ones(n_rows, np.bool_)
         donors[columns.rows] = columns.rows[copy.donors]
         kept[columns.rows] = copy.kept
-        changed = {name: _column(opened, name).take(pa.array(donors)) for name in columns.labels}
+        changed = {name: column_of(opened, name).take(pa.array(donors)) for name in columns.labels}
         paths = relocated(copy, destination) if columns.path else None
         if paths is not None:
-            written = _values(_column(opened, columns.path)).astype(object).to_numpy(copy=True)
+            written = _values(column_of(opened, columns.path)).astype(object).to_numpy(copy=True)
             written[columns.rows] = paths
             changed[columns.path] = pa.array(written.tolist(), pa.string())
         done, to_do = 0, int(kept.sum())
-        with replacing(destination) as out, pq.ParquetWriter(out, schema, compression=_compression(opened)) as writer:
-            first = 0
-            for batch in opened.iter_batches(_ROWS if held is None else _ROWS_WITH_IMAGES):
-                part = slice(first, first + batch.num_rows)
-                first += batch.num_rows
-                table = pa.Table.from_batches([batch])
-                if held is not None and destination.parent.resolve() != file.parent.resolve():
-                    _check_held(table, file, destination)
-                for name, values in changed.items():
-                    field = schema.field(name)
-                    piece = values.slice(part.start, batch.num_rows).cast(field.type)
-                    table = table.set_column(table.schema.get_field_index(name), field, piece)
-                table = table.filter(pa.array(kept[part]))
-                writer.write_table(table.cast(schema))
-                done += len(table)
+        with replacing(destination) as out:
+            for n in write_rows(opened, out, changed, kept, Place(file, destination, held is not None)):
+                done += n
                 on_image(done, to_do)
+
+
+class Place(NamedTuple):
+    """From where to where a Parquet file is copied."""
+
+    file: Path
+    destination: Path
+    holds_images: bool
+
+
+def write_rows(
+    opened: pq.ParquetFile, out: IO[bytes], changed: Mapping[str, pa.Array], kept: BoolArray, place: Place
+) -> Iterator[int]:
+    """Write the rows of a file that are kept, with its schema and compression; yield how many, batch by batch.
+
+    Args:
+        opened: The file.
+        out: Where to write.
+        changed: Name of a column -> its values, (n,).
+        kept: (n,) rows to write.
+        place: What messages speak of.
+
+    Raises:
+        InputError: where rows name files in place of holding images, which a copy elsewhere would not find.
+    """
+    schema = opened.schema_arrow
+    with pq.ParquetWriter(out, schema, compression=_compression(opened)) as writer:
+        first = 0
+        for batch in opened.iter_batches(_ROWS_WITH_IMAGES if place.holds_images else _ROWS):
+            part = slice(first, first + batch.num_rows)
+            first += batch.num_rows
+            table = pa.Table.from_batches([batch])
+            if place.holds_images and place.destination.parent.resolve() != place.file.parent.resolve():
+                _check_held(table, place.file, place.destination)
+            for name, values in changed.items():
+                field = schema.field(name)
+                piece = values.slice(part.start, batch.num_rows).cast(field.type)
+                table = table.set_column(table.schema.get_field_index(name), field, piece)
+            table = table.filter(pa.array(kept[part]))
+            writer.write_table(table.cast(schema))
+            yield len(table)
+
+
+def plain_columns(schema: pa.Schema, *, holds: bool) -> list[str]:
+    """Return the columns of which one may be that of the labels, or of paths. holds: whether another holds images."""
+    return [f.name for f in schema if not pa.types.is_nested(f.type) and not (holds and holds_images(f.type))]
 
 
 def _check_held(table: pa.Table, file: Path, destination: Path) -> None:
@@ -94,7 +125,8 @@ def _check_held(table: pa.Table, file: Path, destination: Path) -> None:
             )
 
 
-def _column(opened: pq.ParquetFile, name: str) -> pa.Array:
+def column_of(opened: pq.ParquetFile, name: str) -> pa.Array:
+    """Return a column, (n,); one of a dictionary as its values."""
     column = opened.read(columns=[name]).column(0).combine_chunks()
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 

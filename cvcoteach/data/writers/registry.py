@@ -26,6 +26,7 @@ from cvcoteach.data.writers import (
     lines,
     npz,
     parquet,
+    parquet_files,
     text_table,
     webdataset,
 )
@@ -50,6 +51,7 @@ _MODULES = (
     cifar,
     npz,
     parquet,
+    parquet_files,
     text_table,
     lines,
     annotation_json,

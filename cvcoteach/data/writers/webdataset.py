@@ -13,7 +13,7 @@ from typing import IO, Any
 from cvcoteach._files import folder_written_whole, replacing
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, webdataset
-from cvcoteach.data.sources.webdataset import Entry
+from cvcoteach.data.sources.tar_files import Entry
 from cvcoteach.data.writers.copy import Copy
 
 

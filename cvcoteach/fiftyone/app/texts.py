@@ -13,7 +13,7 @@ from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.browse import Reviews
 from cvcoteach.fiftyone.work.figures import LEAST_CHECKS, Headline
-from cvcoteach.fiftyone.work.kinds import kinds, labels_of_copies
+from cvcoteach.fiftyone.work.kinds import has_near_copies_alone, kinds, labels_of_copies
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout
 
@@ -43,7 +43,11 @@ def first_of_all(issues: LabelIssues, done: Reviews) -> list[str]:
     """Return as lines of Markdown what to know before labels are changed: contradictions, strangers, odd classes."""
     lines, found = [], {kind.name: int(done.open(kind.rows).sum()) for kind in kinds(issues)}
     if n := found.get("contradiction"):
-        lines.append(f"**{n:,} contradiction{'s' * (n != 1)} first**: exact copies with different labels.")
+        near = found.get("near_contradiction", 0)
+        parts = {"exact copies with different labels": n - near, "near copies with different labels": near}
+        parts = {what: m for what, m in parts.items() if m}
+        each = ", ".join(f"{m:,} {what}" for what, m in parts.items()) if len(parts) > 1 else "".join(parts)
+        lines.append(f"**{n:,} contradiction{'s' * (n != 1)} first**: {each}.")
     if n := found.get("stranger"):
         lines.append(f"**{n:,}** perhaps of **none of the classes**: exclude before relabeling.")
     names = [escaped(name) for name in issues.class_names]
@@ -158,7 +162,8 @@ def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str])
     lines, issues = [], results.issues
     if copies := labels_of_copies(issues, row):
         lines.append(
-            f"**Contradiction**: an exact copy is labelled {_listed([f'**{escaped(name)}**' for name in copies])}."
+            f"**Contradiction**: {'a near' if has_near_copies_alone(issues, row) else 'an exact'} copy is labelled "
+            f"{_listed([f'**{escaped(name)}**' for name in copies])}."
         )
     if issues.is_stranger[row]:
         lines.append("**Perhaps none of the classes**: exclude it, unless you see one that fits.")

@@ -115,8 +115,9 @@ _DECLARED: tuple[tuple[Any, dict[str, Any], str], ...] = (
 """Type, options and description of each of the five fields; by its description a run recognizes its own."""
 
 FURTHER: Mapping[str, tuple[Any, str]] = {
-    "contradiction": (fo.BooleanField, "An exact copy of the image has another label"),
+    "contradiction": (fo.BooleanField, "An exact or a near copy of the image has another label"),
     "duplicate_of": (fo.StringField, "Id of the first sample with the same content"),
+    "near_copy_of": (fo.StringField, "Id of the first sample that shows the same picture, but for small changes"),
     "none_of_these": (fo.BooleanField, "The image probably belongs to none of the classes"),
     "stranger": (fo.FloatField, "Probability that the image belongs to none of the classes"),
     "overlap": (fo.StringField, "A class that the models cannot tell from the given one"),
@@ -149,11 +150,12 @@ def declare(dataset: Any, fields: Fields, further: Sequence[str] = ()) -> None:
 def further(ids: Ids, issues: LabelIssues) -> dict[str, list[Any]]:
     """Return what a run knows beyond the five fields, n values for each of FURTHER that has something to show."""
     found: dict[str, list[Any]] = {}
-    if issues.duplicate_of is not None and (copies := issues.duplicate_of >= 0).any():
-        if issues.contradiction.any():
-            found["contradiction"] = issues.contradiction.tolist()
-        firsts = np.where(copies, ids[issues.duplicate_of].astype("U24"), "")
-        found["duplicate_of"] = [first or None for first in firsts.tolist()]
+    if (contradiction := issues.contradiction).any():
+        found["contradiction"] = contradiction.tolist()
+    for what, copy_of in (("duplicate_of", issues.duplicate_of), ("near_copy_of", issues.near_copy_of)):
+        if copy_of is not None and (copies := copy_of >= 0).any():
+            firsts = np.where(copies, ids[copy_of].astype("U24"), "")
+            found[what] = [first or None for first in firsts.tolist()]
     if issues.stranger is not None and issues.is_stranger.any():
         found["none_of_these"] = issues.is_stranger.tolist()
         found["stranger"] = issues.stranger.tolist()

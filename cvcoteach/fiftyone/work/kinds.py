@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cvcoteach._validation import BoolArray, InputError, near
+from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.issues.label_issues import LabelIssues
 
 
@@ -45,27 +45,45 @@ def kind_of(issues: LabelIssues, name: str) -> Kind:
 
 def _all(issues: LabelIssues) -> Iterator[Kind]:
     nothing = np.zeros(len(issues.labels), np.bool_)
-    yield Kind("contradiction", "Contradictions", issues.contradiction)
+    contradiction = issues.contradiction
+    yield Kind("contradiction", "Contradictions", contradiction)
+    yield Kind("near_contradiction", "Near copies that differ", contradiction & ~issues.exact_contradiction)
     yield Kind("stranger", "None of the classes", issues.is_stranger)
     yield Kind("at_risk", "Classes at risk", np.isin(issues.labels, issues.at_risk) & issues.is_label_issue)
     yield Kind("few", "Too few to judge", np.isin(issues.labels, issues.beyond_judgment))
     yield Kind("overlap", "Overlapping classes", issues.overlaps_with[issues.labels] >= 0)
     yield Kind("disagreement", "Annotators disagree", nothing if issues.agreement is None else issues.agreement < 1)
-    yield Kind("copy", "Exact copies", _copies(issues))
+    yield Kind("copy", "Exact copies", _copies(issues, issues.duplicate_of))
+    yield Kind("near_copy", "Near copies", _copies(issues, issues.near_copy_of))
 
 
-def _copies(issues: LabelIssues) -> BoolArray:
+def _copies(issues: LabelIssues, first: IntArray | None) -> BoolArray:
+    """Return the images (n,) that are copies, or that others are copies of. first: (n,) the first copy, -1 for none."""
     found = np.zeros(len(issues.labels), np.bool_)
-    if issues.duplicate_of is not None:
-        copies = issues.duplicate_of >= 0
-        found[copies] = found[issues.duplicate_of[copies]] = True
+    if first is not None:
+        copies = first >= 0
+        found[copies] = found[first[copies]] = True
     return found
 
 
 def labels_of_copies(issues: LabelIssues, row: int) -> list[str]:
-    """Return the other classes that exact copies of an image were given."""
-    if issues.duplicate_of is None:
-        return []
-    first = row if issues.duplicate_of[row] < 0 else int(issues.duplicate_of[row])
-    copies = np.append(np.flatnonzero(issues.duplicate_of == first), first)
-    return [issues.class_names[k] for k in np.setdiff1d(issues.labels[copies], issues.labels[row])]
+    """Return the other classes that copies of an image, exact or near ones, were given."""
+    first = _first_copy(issues)
+    return [issues.class_names[k] for k in np.setdiff1d(issues.labels[first == first[row]], issues.labels[row])]
+
+
+@lru_cache(maxsize=8)
+def _first_copy(issues: LabelIssues) -> IntArray:
+    """Return `issues.first_copy`; found once, not at every key press."""
+    return issues.first_copy
+
+
+def has_near_copies_alone(issues: LabelIssues, row: int) -> bool:
+    """Return whether only near copies, no exact ones, were given another class than this image."""
+    return not _exact_contradiction(issues)[row]
+
+
+@lru_cache(maxsize=8)
+def _exact_contradiction(issues: LabelIssues) -> BoolArray:
+    """Return `issues.exact_contradiction`; found once, not at every key press."""
+    return issues.exact_contradiction

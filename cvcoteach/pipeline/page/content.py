@@ -40,7 +40,7 @@ class Listed:
 
 
 def listed(results: RunResults, blind: float = 0.0, reviewed: BoolArray | None = None) -> Listed:
-    """Return the images to show: exact copies with different labels, the flagged, and some that are not.
+    """Return the images to show: copies with different labels, the flagged, and some that are not.
 
     Args:
         results: The run.
@@ -99,6 +99,7 @@ def content_of(results: RunResults, record: Mapping[str, Any], reviews: Reviews 
         "n_duplicates": int((results.duplicate_of >= 0).sum()),
         "n_near_copies": int(((results.near_copy_of >= 0) & (results.duplicate_of < 0)).sum()),
         "n_contradictions": int(results.contradiction.sum()),
+        "n_near_contradictions": int((results.contradiction & ~results.found.exact_contradiction).sum()),
     }
 
 
@@ -123,10 +124,11 @@ def classes(results: RunResults) -> pd.DataFrame:
 def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]:
     """Return a record per image: path, given, suggested (names), wrong, suggested_prob, flagged, copies and stranger.
 
-    `copies` names the other classes that exact copies of the image were given; a `stranger` belongs to no class.
+    `copies` names the other classes that copies of the image were given, `near` says that no exact one was; a
+    `stranger` belongs to no class.
     """
     found, names, copies = results.found, results.class_names, _labels_of_copies(results)
-    stranger = found.is_stranger
+    stranger, near = found.is_stranger, found.contradiction & ~found.exact_contradiction
     return [
         {
             "path": results.paths[i],
@@ -136,6 +138,7 @@ def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]
             "suggested_prob": round(float(found.suggested_prob[i]), 4),
             "flagged": bool(found.is_label_issue[i]),
             "copies": copies.get(i, []),
+            "near": bool(near[i]),
             "stranger": bool(stranger[i]),
         }
         for i in images.tolist()
@@ -143,9 +146,9 @@ def image_records(results: RunResults, images: IntArray) -> list[dict[str, Any]]
 
 
 def _labels_of_copies(results: RunResults) -> dict[int, list[str]]:
-    """Return, by image, the other classes that its exact copies were given, where there are any."""
+    """Return, by image, the other classes that its exact or near copies were given, where there are any."""
     images = np.flatnonzero(results.contradiction)
-    first = np.where(results.duplicate_of < 0, np.arange(len(results.labels)), results.duplicate_of)[images]
+    first = results.found.first_copy[images]
     given: dict[int, set[int]] = {}
     for group, label in zip(first.tolist(), results.labels[images].tolist(), strict=True):
         given.setdefault(group, set()).add(label)
@@ -158,13 +161,15 @@ def _labels_of_copies(results: RunResults) -> dict[int, list[str]]:
 
 def copies_sentence(content: Mapping[str, Any]) -> str:
     """Return what there is to say about copies, in one or two sentences; empty for none."""
-    n, near, against = content["n_duplicates"], content["n_near_copies"], content["n_contradictions"]
-    said = []
+    n, near = content["n_duplicates"], content["n_near_copies"]
+    differ = content["n_near_contradictions"]
+    against, said = content["n_contradictions"] - differ, []
     if n:
         copies = f"{n:,} {'image is an exact copy' if n == 1 else 'images are exact copies'} of another one"
         said.append(f"{copies}; {against:,} images contradict a copy by their label." if against else f"{copies}.")
     if near:
-        said.append(f"{near:,} {'image is a near copy' if near == 1 else 'images are near copies'} of another one.")
+        copies = f"{near:,} {'image is a near copy' if near == 1 else 'images are near copies'} of another one"
+        said.append(f"{copies}; {differ:,} near copies have different labels." if differ else f"{copies}.")
     return " ".join(said)
 
 

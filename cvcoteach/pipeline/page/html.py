@@ -57,7 +57,7 @@ def page(content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], pictur
 def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Return a row per image.
 
-    path, given, suggested (numbers), wrong, suggested_prob, flagged, blind, decision, copies, stranger.
+    path, given, suggested (numbers), wrong, suggested_prob, flagged, blind, decision, copies, stranger, near.
     """
     number = {row["name"]: k for k, row in enumerate(classes)}
     return [
@@ -72,6 +72,7 @@ def _packed(images: Sequence[Mapping[str, Any]], classes: Sequence[Mapping[str, 
             image.get("decision"),
             image["copies"],
             int(image["stranger"]),
+            int(image["near"]),
         ]
         for image in images
     ]

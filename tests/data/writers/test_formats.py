@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -215,6 +217,25 @@ def saved(root: Path, splits: bool = True) -> Path:
     return root
 
 
+def parquet_files(root: Path, splits: bool = False) -> Path:
+    """Three files as datasets writes them, each with an order of the classes of its own."""
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    (root / "data").mkdir(parents=True)
+    (root / "README.md").write_text("pets", "utf-8")
+    for number, rows in enumerate(np.split(np.arange(N), [5, 6])):
+        names = NAMES[number:] + NAMES[:number]
+        features = datasets.Features(
+            {"image": datasets.Image(), "label": datasets.ClassLabel(names=names), "more": datasets.Value("int64")}
+        )
+        images = [Image.fromarray(np.full((6, 6), 20 * i, np.uint8)) for i in rows]
+        given = [names.index(NAMES[i % 3]) for i in rows]
+        made = datasets.Dataset.from_dict({"image": images, "label": given, "more": rows}, features=features)
+        shard = "test-00000-of-00001" if splits and not number else f"train-{number:05}-of-00003"
+        made.to_parquet(root / "data" / f"{shard}.parquet")
+    return root
+
+
 def of_idx(root: Path) -> Path:
     root.mkdir(parents=True)
     images = np.repeat(20 * np.arange(N, dtype=np.uint8), 36).reshape(N, 6, 6)
@@ -261,11 +282,24 @@ def of_cifar_binary(root: Path) -> Path:
         shards_of_splits,
         saved,
         lambda root: saved(root, False),
+        parquet_files,
+        lambda root: parquet_files(root, True),
         of_idx,
         of_cifar,
         of_cifar_binary,
     ],
-    ids=["webdataset", "webdataset-json", "webdataset-splits", "splits", "dataset", "idx", "cifar", "cifar-binary"],
+    ids=[
+        "webdataset",
+        "webdataset-json",
+        "webdataset-splits",
+        "splits",
+        "dataset",
+        "parquet-files",
+        "parquet-splits",
+        "idx",
+        "cifar",
+        "cifar-binary",
+    ],
 )
 def test_a_folder_is_written_in_its_own_format(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     location = make(tmp_path / "data")
@@ -288,7 +322,7 @@ def test_a_folder_is_written_in_its_own_format(tmp_path: Path, make: Callable[[P
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
-@pytest.mark.parametrize("make", [saved, of_idx, of_cifar], ids=["splits", "idx", "cifar"])
+@pytest.mark.parametrize("make", [saved, of_idx, of_cifar, parquet_files], ids=["splits", "idx", "cifar", "parquet"])
 @pytest.mark.parametrize("odd", ["loop", "pipe", "device"])
 def test_a_folder_with_links_to_folders_pipes_or_devices_is_not_copied(
     tmp_path: Path, make: Callable[[Path], Path], odd: str
@@ -303,6 +337,56 @@ def test_a_folder_with_links_to_folders_pipes_or_devices_is_not_copied(
     with pytest.raises(InputError, match=r"notes\.txt is (a link to a folder|not a regular file)"):
         write_copy(copy, tmp_path / "new" / "fixed", lambda done, to_do: None)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_each_parquet_file_keeps_its_own_names_of_the_classes(tmp_path: Path) -> None:
+    location = parquet_files(tmp_path / "data")
+    written(copy_of(read_source(location)), tmp_path / "fixed")
+    for file in sorted((location / "data").iterdir()):
+        old, new = (pq.ParquetFile(root / file.relative_to(location)) for root in (location, tmp_path / "fixed"))
+        assert new.schema_arrow.equals(old.schema_arrow, check_metadata=True)
+        assert new.metadata.row_group(0).column(0).compression == old.metadata.row_group(0).column(0).compression
+    datasets = pytest.importorskip("datasets")
+    first = datasets.Dataset.from_parquet(str(tmp_path / "fixed/data/train-00000-of-00003.parquet"))
+    assert [NAMES[label] for label in first["label"]] == ["eel", "dog", "eel", "dog"]
+    assert first["more"][:] == [0, 1, 2, 4]
+
+
+def test_a_parquet_file_that_lacks_a_class_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    location = parquet_files(tmp_path / "data")
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    features["more"] = datasets.Value("int64")
+    images = [Image.fromarray(np.full((6, 6), 20 * i, np.uint8)) for i in range(5)]
+    made = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 0, 0, 1], "more": range(5)}, features=features)
+    made.to_parquet(location / "data/train-00000-of-00003.parquet")
+    with pytest.raises(InputError, match=r"train-00000-of-00003\.parquet does not name the class 'eel' in its column"):
+        written(copy_of(read_source(location)), tmp_path / "fixed")  # the first becomes an eel
+    assert [each.name for each in tmp_path.iterdir() if each.name != "cache"] == ["data"]
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_parquet_files_of_paths_find_their_images_from_the_copy(tmp_path: Path, absolute: bool) -> None:
+    names = pictures(tmp_path / "images")
+    folder = tmp_path / "images" if absolute else Path("../images")
+    (tmp_path / "tables").mkdir()
+    for number, rows in enumerate(np.split(np.arange(N), [5, 9])):
+        table = {"path": [str(folder / names[i]) for i in rows], "label": [NAMES[i % 3] for i in rows]}
+        pq.write_table(pa.table(table), tmp_path / "tables" / f"{number}.parquet", compression="zstd")
+    source = read_source(tmp_path / "tables")
+    copy = copy_of(source)
+    read = written(copy, tmp_path / "new" / "deep" / "fixed")
+    assert labels_of(read) == expected(copy)
+    assert gray(read) == [value for value, kept in zip(gray(source), copy.kept, strict=True) if kept]
+
+
+def test_parquet_files_that_changed_meanwhile_are_not_written(tmp_path: Path) -> None:
+    location = parquet_files(tmp_path / "data", splits=True)
+    copy = copy_of(read_source(location))
+    (location / "data/train-00001-of-00003.parquet").unlink()
+    with pytest.raises(InputError, match="data does not hold the images as they were read; it has changed since"):
+        written(copy, tmp_path / "fixed")
+    assert not (tmp_path / "fixed").exists()
 
 
 def gray(source: Source) -> list[int]:

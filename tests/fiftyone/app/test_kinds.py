@@ -42,6 +42,10 @@ class Rich:
         self.strangers = np.flatnonzero(found.is_label_issue)[:2]
         copies = np.full(60, -1)
         copies[max(self.one, self.other)] = min(self.one, self.other)
+        alike = np.flatnonzero(found.labels == found.labels[self.one])
+        self.near = alike[alike != self.one][:2]
+        near = np.full(60, -1)
+        near[self.near[1]] = self.near[0]
         stranger = np.zeros(60)
         stranger[self.strangers] = 0.8
         quality = np.where(found.labels == 2, 0.6 * found.label_quality, found.label_quality)
@@ -49,6 +53,7 @@ class Rich:
             found,
             label_quality=quality,
             duplicate_of=copies,
+            near_copy_of=near,
             stranger=stranger,
             overlaps=np.array([[0, 1]]),
             splits=np.where(np.arange(60) < 40, "train", "test"),
@@ -84,6 +89,7 @@ def test_what_a_run_knows_is_kept_on_every_sample_and_goes_with_the_run(rich: Ri
     first, second = sorted((rich.one, rich.other))
     assert values["duplicate_of"][second] == rich.ids[first]
     assert values["duplicate_of"][first] is None
+    assert values["near_copy_of"][rich.near[1]] == rich.ids[rich.near[0]]
     assert np.flatnonzero(values["none_of_these"]).tolist() == rich.strangers.tolist()
     np.testing.assert_allclose(values["stranger"], rich.issues.stranger)
     assert {values["overlap"][i] for i in np.flatnonzero(rich.issues.labels == 0)} == {"cross"}
@@ -137,6 +143,26 @@ def test_contradictions_come_first_in_the_queue_flagged_or_not(rich: Rich) -> No
     assert browse.following(results, done, queue[0], unseen) == queue[1]
 
 
+def test_near_copies_with_other_labels_are_contradictions_that_are_called_near(noisy: NoisyDataset) -> None:
+    found = posterior_issues(noisy.given, noisy.pred_probs, class_names=CLASSES)
+    right = np.flatnonzero(~found.is_label_issue)
+    one, other = int(right[0]), int(right[found.labels[right] != found.labels[right[0]]][0])
+    copies = np.full(60, -1)
+    copies[other] = one
+    dataset, pair = noisy.dataset, {noisy.ids[one], noisy.ids[other]}
+    results = import_label_issues(dataset, "ground_truth", replace(found, near_copy_of=copies))
+    assert dataset.values(FIELDS.of("near_copy_of"))[other] == noisy.ids[one]
+    assert set(dataset.match(fo.ViewField(FIELDS.of("contradiction"))).values("id")) == pair
+    queue = [results.ids[row].decode() for row in browse.queue(results, browse.reviews(dataset, results))]
+    assert set(queue[:2]) == pair
+    shown = Event.of(noisy, "on_load").shown
+    assert "**2 contradictions first**: near copies with different labels." in shown
+    for kind in ("contradiction", "near_contradiction", "near_copy"):
+        assert set(Event.of(noisy, "show_kind", {"kind": kind}).viewed) == pair
+    shown = Event.of(noisy, "refresh", current_sample=noisy.ids[one]).shown
+    assert f"**Contradiction**: a near copy is labelled **{CLASSES[found.labels[other]]}**." in shown
+
+
 def test_each_kind_has_a_button_with_its_number_and_a_click_shows_it(rich: Rich) -> None:
     shown = Event.of(rich.noisy, "on_load").shown
     expected = {
@@ -149,6 +175,7 @@ def test_each_kind_has_a_button_with_its_number_and_a_click_shows_it(rich: Rich)
         ),
         "disagreement": ("Annotators disagree (5)", set(rich.ids[:5])),
         "copy": ("Exact copies (2)", rich.pair),
+        "near_copy": ("Near copies (2)", {rich.ids[i] for i in rich.near}),
     }
     for kind, (words, ids) in expected.items():
         assert words is None or words in shown

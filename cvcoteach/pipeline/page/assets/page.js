@@ -5,8 +5,8 @@
   const PAGE = 48;
   const MOST = 25; // classes in the matrix
   const STORE = "cvcoteach reviews " + data.key;
-  const images = data.images.map(([path, given, suggested, wrong, sure, flagged, blind, decision, copies, stranger], index) => ({
-    index, path, given, suggested, wrong, sure, flagged: !!flagged, blind: !!blind, decision, copies, stranger: !!stranger,
+  const images = data.images.map(([path, given, suggested, wrong, sure, flagged, blind, decision, copies, stranger, near], index) => ({
+    index, path, given, suggested, wrong, sure, flagged: !!flagged, blind: !!blind, decision, copies, stranger: !!stranger, near: !!near,
   }));
   const name = (k) => data.classes[k];
   const percent = (p) => (p > 0.995 && p < 1 ? ">99" : p < 0.005 && p > 0 ? "<1" : (100 * p).toFixed(0)) + "%";
@@ -201,11 +201,11 @@
     body.append(label);
     if (unseen) body.append(element("div", { className: "seen", textContent: "What is it?" }), element("div", { className: "sure", textContent: "shown without our suggestion" }));
     else {
-      body.append(element("div", { className: "seen", textContent: other ? "→ " + name(image.suggested) : image.copies.length ? "this or its copy is wrong" : "looks right" }));
+      body.append(element("div", { className: "seen", textContent: other ? "→ " + name(image.suggested) : image.copies.length ? (image.near ? "this or its near copy may be wrong" : "this or its copy is wrong") : "looks right" }));
       body.append(element("div", { className: "sure", textContent: other ? `wrong ${chance(image.wrong)} · suggestion ${chance(image.sure)}` : `wrong ${chance(image.wrong)}` }));
     }
     if (image.stranger && !unseen) body.append(element("div", { className: "copy", textContent: "perhaps none of the classes: exclude?" }));
-    if (image.copies.length && !unseen) body.append(element("div", { className: "copy", textContent: "a copy is labelled " + image.copies.join(", ") }));
+    if (image.copies.length && !unseen) body.append(element("div", { className: "copy", textContent: (image.near ? "a near copy is labelled " : "a copy is labelled ") + image.copies.join(", ") }));
     body.append(element("div", { className: "name", textContent: "\u200e" + image.path, title: image.path }));
     body.append(element("div", { className: "verdict", textContent: image.decision ? verdict(image) : "" }));
     const row = element("div", { className: "buttons" });
