@@ -32,7 +32,7 @@ fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a r
 	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
 
 faults: .venv/tested  ## kill every command, and fill its disk, at each file operation, and call it again (an hour or two)
-	CVCOTEACH_FAULTS_STEP=1 $(BIN)/python -m pytest -q tests/faults/test_faults.py
+	CVCOTEACH_FAULTS_STEP=1 $(BIN)/python -m pytest -q -s tests/faults/test_faults.py
 	CVCOTEACH_RAY_MOMENTS=10 $(BIN)/python -m pytest -q -m slow tests/engines
 
 audit: .venv/tested  ## known weaknesses of what is installed, and of our own workflow files

@@ -33,6 +33,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED = 3600.0
 """Seconds without a change after which nobody is taken to be filling a folder."""
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+_LONGEST_HOLDER = 1000
+"""Bytes of what `sign` wrote."""
 
 
 @contextmanager
@@ -156,7 +158,9 @@ def locked(path: Path, waits: Callable[[str], None] | None = None) -> Iterator[N
 def sign(path: Path) -> None:
     """Write beside the lock file `path`, which this process holds, that it does."""
     with suppress(OSError):
-        _holder(path).write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+        _holder(path).unlink(missing_ok=True)
+        with open(_holder(path), "x", encoding="utf-8") as file:  # never through a link that lies there
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
 
 
 def unsign(path: Path) -> None:
@@ -172,7 +176,8 @@ def _holder(path: Path) -> Path:
 def held_by(path: Path) -> str:
     """Return which process holds the lock file `path`, as part of a sentence."""
     try:
-        return _holder(path).read_text("utf-8") or "another process"
+        with open_regular(_holder(path)) as file:
+            return file.read(_LONGEST_HOLDER).decode("utf-8") or "another process"
     except (OSError, ValueError):
         return "another process"
 

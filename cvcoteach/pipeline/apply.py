@@ -83,7 +83,7 @@ def check(plan: Plan, destination: Path) -> None:
             f"--output in {source.root}."
         )
     if record.exists() and _read(record)["state"] != "writing":
-        raise InputError(f"{record} already exists, the record of another copy; delete it or name another output.")
+        raise InputError(f"{record} already exists, the record of another copy; delete it or name another --output.")
 
 
 def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Written:
@@ -146,7 +146,7 @@ def write_list(plan: Plan, file: Path | None) -> str:
     table = plan.corrections()
     if file is not None:
         if file.exists():
-            raise InputError(f"{file} already exists; name another output.")
+            raise InputError(f"{file} already exists; name another --output.")
         write_csv(file, table)
     return csv_text(table)
 

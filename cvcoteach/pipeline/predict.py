@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._csv import write_csv
-from cvcoteach._files import sweep_partials
+from cvcoteach._files import check_regular, sweep_partials
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
@@ -119,6 +119,7 @@ def _check_output(output: Path, source: Path) -> None:
         raise InputError(f"{output.parent}, the folder for the predictions, does not exist; create it first.")
     if not output.exists():
         return
+    check_regular(output)
     try:
         with open(output, encoding="utf-8") as file:
             header = file.readline().rstrip("\n").split(",")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
+from cvcoteach._files import check_regular, open_regular
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval.result import Select
 from cvcoteach.data.splits import held_out
@@ -287,7 +289,8 @@ class RunResults:
         An earlier build may have written some of the columns only, and no contradictions of near copies.
         """
         try:
-            there = (self.folder / ISSUES).read_bytes()
+            with open_regular(self.folder / ISSUES) as file:
+                there = file.read()
             columns = next(csv.reader([there.split(b"\n", 1)[0].decode()]), [])
         except (OSError, UnicodeDecodeError, csv.Error):
             return False
@@ -299,7 +302,8 @@ class RunResults:
     def has_its_table(self) -> bool:
         """Return whether issues.csv is there, with its columns and, in any order, each image with its flag."""
         try:
-            there = pd.read_csv(self.folder / ISSUES, dtype=str, keep_default_na=False, encoding="utf-8")
+            with open_regular(self.folder / ISSUES) as file:
+                there = pd.read_csv(io.BytesIO(file.read()), dtype=str, keep_default_na=False, encoding="utf-8")
         except (OSError, ValueError):
             return False
         if not {*_COLUMNS} <= {*there.columns}:
@@ -386,6 +390,7 @@ def read_unreadable(folder: Path) -> dict[str, str]:
     """Return what `write_unreadable` wrote, path -> why."""
     if not (folder / UNREADABLE).exists():
         return {}
+    check_regular(folder / UNREADABLE)
     with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
         return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._csv import write_csv
-from cvcoteach._files import digest
+from cvcoteach._files import check_regular, digest
 from cvcoteach._progress import Watcher
 from cvcoteach._validation import InputError, IntArray, PredProbs
 from cvcoteach.coteaching.calibration import Calibration
@@ -300,6 +300,7 @@ def _write_history(file: Path, history: Sequence[Epoch]) -> None:
 
 
 def _read_history(file: Path) -> tuple[Epoch, ...]:
+    check_regular(file)
     rows = pd.read_csv(file).to_dict("records")
     return tuple([Epoch(**{str(name): value for name, value in row.items()}) for row in rows])
 

@@ -157,6 +157,9 @@ class RunFolder:
             raise InputError(
                 f"{path} holds a classifier, which is not replaced by a run; choose another output folder."
             )
+        linked = next((place for place in (path / "folds", path / "folds" / "second") if place.is_symlink()), None)
+        if linked is not None:
+            raise InputError(f"{linked} is a link; a run writes its folds into its own folder.")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

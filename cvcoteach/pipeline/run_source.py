@@ -10,6 +10,7 @@ from typing import Any
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Choices, as_far_as_taken
+from cvcoteach.data.sources.unpacked import holds_unpacked
 
 
 def reading_record(choices: Choices) -> dict[str, str | None]:
@@ -22,6 +23,8 @@ def reading_record(choices: Choices) -> dict[str, str | None]:
 def choices_in(reading: Mapping[str, Any], file: Path) -> Choices:
     """Return how a source was read, by the record `file`.
 
+    The cache that it names is taken only if images were unpacked there: somebody else's record makes no new one.
+
     Raises InputError for a field that is unknown or of another kind.
     """
     known = {field.name for field in fields(Choices)}
@@ -29,7 +32,8 @@ def choices_in(reading: Mapping[str, Any], file: Path) -> Choices:
         if name not in known or not isinstance(value, str | None):
             raise InputError(f"{file} is damaged: its reading has {name} {value!r}.")
     choices = Choices(**reading)
-    return replace(choices, cache_dir=None if choices.cache_dir is None else Path(choices.cache_dir))
+    folder = None if choices.cache_dir is None else Path(choices.cache_dir)
+    return replace(choices, cache_dir=folder if folder is not None and holds_unpacked(folder) else None)
 
 
 def location_of(folder: Path, record: Mapping[str, Any], how_to_name: str) -> Path:

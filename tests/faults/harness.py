@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -73,6 +74,24 @@ def run(command: Command, folder: Path, *, fault: Fault | None = None, at: int =
     said = report.read_text(errors="replace")
     counted = folder.with_name(f"{folder.name}.count")
     return Outcome(None if killed else os.WEXITSTATUS(status), said, int(counted.read_text() or 0))
+
+
+@dataclass
+class Tally:
+    """What `broken_runs` did and found."""
+
+    killed: int = 0
+    """Runs that were killed."""
+    full: int = 0
+    """Runs whose disk was full."""
+    differences: int = 0
+    """Ends that were not those of an unbroken run."""
+
+    def __str__(self) -> str:
+        return f"{self.killed} kills, {self.full} full disks, {self.differences} differences"
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.killed + other.killed, self.full + other.full, self.differences + other.differences)
 
 
 def _in_child(command: Command, folder: Path, report: Path, fault: Fault | None, at: int) -> int:
@@ -171,11 +190,18 @@ def litter(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in [*names, *partial])
 
 
-def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, first: int = 1) -> Iterator[str]:
-    """Yield what differs from an unbroken run, for faults at every `step`-th operation; nothing if all is well.
+def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, first: int = 1) -> tuple[list[str], Tally]:
+    """Return what differs from an unbroken run, for faults at every `step`-th operation, and how many there were.
 
     start: a folder that holds what the command reads; it stays as it is.
     """
+    tally = Tally()
+    differences = list(_differences(command, start, fault, range(first, sys.maxsize, step), tally))
+    tally.differences = len(differences)
+    return differences, tally
+
+
+def _differences(command: Command, start: Path, fault: Fault, moments: range, tally: Tally) -> Iterator[str]:
     work = start.with_name(f"{start.name}.work")
 
     def fresh() -> Path:
@@ -187,9 +213,11 @@ def broken_runs(command: Command, start: Path, fault: Fault, step: int = 1, firs
     assert whole.code == 0, whole.said
     expected = outcome_of(command, work)
     assert expected, "the command made nothing"
-    for at in range(first, whole.operations + 1, step):
+    for at in itertools.takewhile(lambda moment: moment <= whole.operations, moments):
         where = f"{fault} at {at} of {whole.operations}"
         broken = run(command, fresh(), fault=fault, at=at)
+        tally.killed += broken.code is None
+        tally.full += fault == "full" and broken.operations >= at
         if fault == "full" and (broken.code != 1 or "Traceback" in broken.said) and broken.code != 0:
             yield f"{where}: exit code {broken.code}: {broken.said[-2000:]}"
         if fault == "killed" and broken.code is not None and (broken.code or broken.operations >= at):

@@ -44,6 +44,22 @@ def test_a_record_that_leads_out_of_the_copy_is_refused(run: RunResults, tmp_pat
     assert fingerprint(tmp_path / "fixed") == before
 
 
+@pytest.mark.parametrize("name", ["notes.txt", ".ssh/id_rsa", "bar/run.sh"])
+@pytest.mark.parametrize("field", ["file", "file_in_copy"])
+def test_a_record_brings_back_and_moves_images_only(run: RunResults, tmp_path: Path, name: str, field: str) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    for root in (tmp_path / "fixed", tmp_path / "shapes"):
+        (root / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "shapes" / name).write_text("not to be copied")
+    record = json.loads(written.record.read_text())
+    record["changes"][0] |= {"file_in_copy": None, field: name}
+    written.record.write_text(json.dumps(record))
+    before = fingerprint(tmp_path / "fixed")
+    with pytest.raises(InputError, match="is no image; nothing was changed"):
+        undo(written.record)
+    assert fingerprint(tmp_path / "fixed") == before
+
+
 @pytest.mark.parametrize(
     "change",
     [{"changes": 3}, {"changes": ["x"]}, {"changes": [{"file": 3}]}, {"root": None}, {"reading": []}, {"state": []}],

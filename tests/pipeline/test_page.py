@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tests.images import class_folders
 from tests.pipeline.test_apply import true_of
 from tests.pipeline.test_find_issues import Recorder
 
+MARKUP = "<img src=x onerror=alert(1)>"
 EVIL = ("</script><script>alert(1)</script>", "=1+1", '"><img src=x onerror=alert(1)>', "a|b `c` [d](e)\n# f")
 
 
@@ -43,6 +46,18 @@ def evil(tmp_path: Path) -> RunResults:
     paths = tuple([f"{EVIL[label]}/{i}.png" for i, label in enumerate(labels.tolist())])
     array = np.zeros((160, 8, 8), np.uint8)
     return finished_run(tmp_path / "evil", Source(Path("<b>"), Path("/"), paths, labels, EVIL, array=array), true)
+
+
+def changed_leaves(record: Any, value: Any) -> Iterator[Any]:
+    """Yield JSON as often as it has values, each time with another one changed."""
+    if not isinstance(record, dict | list):
+        yield value
+        return
+    for key, inside in record.items() if isinstance(record, dict) else enumerate(record):
+        for change in changed_leaves(inside, value):
+            whole = record.copy()
+            whole[key] = change
+            yield whole
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -90,6 +105,15 @@ def test_labels_are_text_in_every_form(evil: RunResults) -> None:
     assert "\n# f" not in text
     assert "a\\|b \\`c\\`" in text
     assert json.loads(report(evil.folder, ReportSettings("json")))["classes"][0]["name"] == EVIL[0]
+
+
+def test_whatever_a_shared_record_holds_is_text(run: RunResults) -> None:
+    record = json.loads((run.folder / "run.json").read_text())
+    for change in changed_leaves(record, MARKUP):
+        (run.folder / "run.json").write_text(json.dumps(change))
+        for format in ("html", "markdown"):
+            with suppress(InputError):
+                assert MARKUP not in report(run.folder, ReportSettings(format, pictures=0))
 
 
 def test_markdown_and_json_say_the_same(run: RunResults) -> None:

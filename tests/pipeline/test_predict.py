@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_a_source_without_images_is_refused(tmp_path: Path) -> None:
         read_unlabelled(tmp_path)
     with pytest.raises(InputError, match="does not exist; it takes a folder of images"):
         read_unlabelled(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_pipe_is_no_place_for_predictions(classifier: Model, tmp_path: Path) -> None:
+    np.savez(tmp_path / "test.npz", images=dataset(9, 0.0)[0])
+    os.mkfifo(tmp_path / "p.csv")
+    with pytest.raises(InputError, match=r"p\.csv is not a regular file"):
+        predict(tmp_path / "model", tmp_path / "test.npz", tmp_path / "p.csv", MACHINE)
 
 
 def test_all_splits_are_predicted_with_and_without_their_labels(classifier: Model, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,18 @@ def test_unreadable_images_are_listed_with_the_reason(tmp_path: Path) -> None:
     write_unreadable(tmp_path, reasons)
     assert read_unreadable(tmp_path) == reasons
     assert pd.read_csv(tmp_path / "unreadable.csv").columns.tolist() == ["path", "reason"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: os.symlink("/dev/zero", file)], ids=["pipe", "device"])
+def test_a_pipe_or_a_device_in_a_run_is_not_waited_for(run: RunResults, make: Any) -> None:
+    for name in ("issues.csv", "unreadable.csv"):
+        (run.folder / name).unlink(missing_ok=True)
+        make(run.folder / name)
+    assert not run.has_written_table()
+    assert not run.has_its_table()
+    with pytest.raises(InputError, match="is not a regular file"):
+        read_unreadable(run.folder)
 
 
 def test_the_repr_is_one_line(run: RunResults) -> None:

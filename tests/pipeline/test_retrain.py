@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Choices
-from cvcoteach.pipeline.retrain import _named_sources, default_output, retrain
+from cvcoteach.pipeline.retrain import _named_sources, _read_history, default_output, retrain
 from cvcoteach.pipeline.retraining_set import NamedSource
 
 
@@ -28,6 +29,13 @@ def test_named_columns_are_those_of_the_tables_that_have_them(tmp_path: Path) ->
     assert _named_sources(table, folder, named, named) == (NamedSource(table, named), NamedSource(folder))
     assert _named_sources(folder, table, named, named) == (NamedSource(folder), NamedSource(table, named))
     assert _named_sources(table, other, named, named) == (NamedSource(table, named), NamedSource(other, Choices("img")))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_pipe_in_place_of_the_history_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "history.csv")
+    with pytest.raises(InputError, match="is not a regular file"):
+        _read_history(tmp_path / "history.csv")
 
 
 def test_an_unknown_export_is_refused_before_anything_is_read(tmp_path: Path) -> None:

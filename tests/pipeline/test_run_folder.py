@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cvcoteach import _files
-from cvcoteach._files import digest, write_json
+from cvcoteach._files import digest, held_by, locked, write_json
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.trainer import FoldKey
@@ -54,6 +58,42 @@ def test_a_fold_of_which_any_byte_has_changed_counts_as_not_trained(tmp_path: Pa
 def test_a_pickle_in_place_of_a_fold_is_not_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "round-1-fold-1.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert FoldKey(1, 1) not in FoldFiles(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links take rights")
+@pytest.mark.parametrize("name", [".lock", ".lock.holder", "run.json"])
+def test_nothing_is_written_through_a_link_in_a_shared_folder(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    with RunFolder.open(tmp_path / "run", IDENTITY):
+        pass
+    outside.write_bytes((tmp_path / "run" / "run.json").read_bytes())
+    before = outside.read_bytes()
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(outside)
+    with suppress(InputError), RunFolder.open(tmp_path / "run", IDENTITY) as run:
+        run.save(state="done")
+    assert outside.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links take rights")
+@pytest.mark.parametrize("name", ["folds", "folds/second"])
+def test_folds_that_are_a_link_to_another_folder_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    with RunFolder.open(tmp_path / "run", IDENTITY):
+        pass
+    (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "run" / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="is a link; a run writes its folds into its own folder"):
+        RunFolder.open(tmp_path / "run", IDENTITY)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_pipe_in_place_of_who_holds_the_lock_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock.holder")
+    assert held_by(tmp_path / ".lock") == "another process"
+    with RunFolder.open(tmp_path, IDENTITY):
+        assert held_by(tmp_path / ".lock").startswith(f"process {os.getpid()} on ")
+    assert not (tmp_path / ".lock.holder").exists()
 
 
 def test_what_a_killed_write_left_goes_and_files_of_others_stay(tmp_path: Path) -> None:
@@ -155,6 +195,22 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
         pytest.raises(InputError, match=r"another process is at work in .* \(process \d+ on "),
     ):
         RunFolder.open(tmp_path, IDENTITY)
+
+
+def test_who_waits_for_a_lock_is_told_for_whom(tmp_path: Path) -> None:
+    lock, told = tmp_path / "lock", []
+    with ThreadPoolExecutor(1) as other:
+
+        def waits() -> None:
+            with locked(lock, told.append):
+                pass
+
+        with locked(lock):
+            waiting = other.submit(waits)
+            while not told and not waiting.done():
+                time.sleep(0.01)
+        waiting.result(timeout=60)
+    assert told == [f"Waiting for process {os.getpid()} on {socket.gethostname()}, which is at work on the same."]
 
 
 def test_equal_content_has_an_equal_digest_and_other_content_another() -> None:

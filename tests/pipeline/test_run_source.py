@@ -35,6 +35,13 @@ USES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def made_cache(folder: Path) -> Path:
+    """Make a cache into which images were unpacked, and return it."""
+    (folder / "unpacked" / "x").mkdir(parents=True)
+    (folder / "unpacked" / "x" / "unpacked.json").write_text("{}")
+    return folder
+
+
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("reading", [{"colour": "red"}, {"split": 3}, {"cache_dir": ["x"]}])
 def test_an_odd_reading_ends_in_a_sentence(run: Path, use: str, reading: dict[str, Any]) -> None:
@@ -47,9 +54,15 @@ def test_an_odd_reading_ends_in_a_sentence(run: Path, use: str, reading: dict[st
 @pytest.mark.parametrize(
     ("use", "module"), [("apply", "apply_plan"), ("report", "page.report"), ("retrain", "retraining_set")]
 )
-def test_the_cache_of_the_run_is_used_again(run: Path, use: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_cache", [True, False])
+def test_the_cache_of_the_run_is_used_again_and_no_folder_that_is_none(
+    run: Path, use: str, module: str, is_cache: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "named"
+    if is_cache:
+        made_cache(named)
     record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**record, "reading": {"cache_dir": "named"}}))
+    (run / "run.json").write_text(json.dumps({**record, "reading": {"cache_dir": str(named)}}))
     used: list[Path | None] = []
 
     def reads(location: Path, *, cache_dir: Path | None, **others: Any) -> Source:
@@ -59,7 +72,8 @@ def test_the_cache_of_the_run_is_used_again(run: Path, use: str, module: str, mo
     monkeypatch.setattr(f"cvcoteach.pipeline.{module}.read_source", reads)
     with suppress(InputError):
         USES[use](run)
-    assert used == [Path("named")]
+    assert used == [named if is_cache else None]
+    assert named.exists() == is_cache
 
 
 def test_retraining_unpacks_into_the_cache_of_its_machine(
@@ -74,6 +88,7 @@ def test_retraining_unpacks_into_the_cache_of_its_machine(
 
 
 def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
+    made_cache(tmp_path)
     choices = Choices("path", split="test", cache_dir=tmp_path)
     assert choices_in(json.loads(json.dumps(reading_record(choices))), tmp_path) == choices
     assert reading_record(Choices(cache_dir=Path("here")))["cache_dir"] == str(Path("here").absolute())
@@ -96,10 +111,11 @@ def test_paths_are_relative_to_the_folder_of_a_table(tmp_path: Path) -> None:
 
 
 def test_what_the_run_was_told_counts_where_its_images_have_moved_to_as_far_as_it_is_taken(tmp_path: Path) -> None:
-    reading = {"path_column": "p", "split_column": "part", "annotator_column": "who", "cache_dir": "cache"}
+    cache = made_cache(tmp_path / "cache")
+    reading = {"path_column": "p", "split_column": "part", "annotator_column": "who", "cache_dir": str(cache)}
     record = {"source": str(tmp_path / "a.csv"), "reading": reading}
     (tmp_path / "moved.csv").write_text("p,label,part,who\n")
     moved = as_in_run(tmp_path, record, tmp_path / "moved.csv", Choices(split_column="other"))
-    assert moved == Choices("p", split_column="other", annotator_column="who", cache_dir=Path("cache"))
+    assert moved == Choices("p", split_column="other", annotator_column="who", cache_dir=cache)
     class_folders(tmp_path / "shapes", n=6)
-    assert as_in_run(tmp_path, record, tmp_path / "shapes") == Choices(cache_dir=Path("cache"))
+    assert as_in_run(tmp_path, record, tmp_path / "shapes") == Choices(cache_dir=cache)

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cvcoteach._files import open_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Listed, Table
 
@@ -141,7 +142,8 @@ def _images(file: Path, column: str, batches: Iterable[pa.RecordBatch]) -> Itera
             data, path = _bytes_and_path(value)
             if data is None and path is not None:
                 try:
-                    data = (file.parent / path).read_bytes()
+                    with open_regular(file.parent / path) as image:
+                        data = image.read()
                 except (OSError, ValueError) as error:
                     raise InputError(
                         f"row {row} of {file.name} names the image {path} in place of holding it, which cannot be read "

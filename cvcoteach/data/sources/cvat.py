@@ -140,7 +140,9 @@ def parsed(
             while block := content.read(_BLOCK):
                 parser.Parse(block, False)
             parser.Parse(b"", True)
-    except expat.ExpatError as error:
+    except InputError:
+        raise
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for encodings that it does not know
         raise InputError(f"{file.name} is no XML ({error}).") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror or error}).") from None

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, near
 from cvcoteach.data.sources.labels import Groups, describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
@@ -147,6 +148,7 @@ class _Arrays:
         self.names: list[str] = []
 
     def __enter__(self) -> _Arrays:
+        check_regular(self._location)
         # numpy leaves a file open that it cannot read, if it opened it
         try:
             self._file = open(self._location, "rb")  # closed by __exit__

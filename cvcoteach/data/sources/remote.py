@@ -24,6 +24,10 @@ _HUB = re.compile(
 _TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json", ".xml"])
 """Files that name images beside them: their whole folder is copied."""
 _WEB = ("http://", "https://")
+_REFERENCES = re.compile(r"(^|::)reference(://|::|$)")
+"""A file of references names other addresses, and may hold templates, which fsspec runs."""
+_PLAIN_DATASETS = 4
+"""The first version of `datasets` that runs no code of the dataset."""
 _AT_ONCE = 256
 """Files fetched in one call, which file systems on the network do side by side."""
 _LIST = "files.json"
@@ -49,6 +53,8 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
         return Path(source)
     address = str(source)
     shown = shown_address(address)
+    if _REFERENCES.search(address):
+        raise InputError(f"{shown} is a file of references to other addresses, which are not followed; name those.")
     home = cache_folder(cache_dir) / "remote" / digest(address)[:24]
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -219,6 +225,11 @@ def _from_hub(name: str, config: str | None, home: Path) -> Path:
     with _reached(shown):
         import datasets
 
+        if int(datasets.__version__.split(".")[0]) < _PLAIN_DATASETS:
+            raise InputError(
+                f"{shown} takes the package datasets, {_PLAIN_DATASETS}.0 or later: earlier ones may run code of the "
+                "dataset."
+            )
         loaded = datasets.load_dataset(name, config) if config else datasets.load_dataset(name)
     prints = {split: str(part._fingerprint) for split, part in loaded.items()}
     folder = home / (name.split("/")[-1] + (f"-{config}" if config else ""))

@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from cvcoteach._files import in_bytes
 from cvcoteach._validation import BoolArray
 
 Bytes = npt.NDArray[np.uint8]
@@ -29,8 +30,26 @@ _CHECKED = 8 ** np.arange(5, -1, -1)
 _USTAR = np.frombuffer(b"ustar", np.uint8)
 _SPACES = 8 * ord(" ")
 """What the eight bytes of a checksum count as in itself."""
+_HEADS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_LARGEST_HEAD = 2**20
+"""Bytes of a long name or of extended headers, which are read into memory before any file."""
 DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a damaged tar raises."""
+
+
+class Entry(tarfile.TarInfo):
+    """An entry of a tar, as tarfile reads it; a head that claims gigabytes is refused."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in _HEADS and self.size > _LARGEST_HEAD:
+            raise tarfile.ReadError(f"a head claims to take {in_bytes(self.size)}")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 class Member(NamedTuple):
@@ -54,9 +73,9 @@ class TarFiles:
     def __enter__(self) -> Self:
         if is_plain(self._file):
             self._plain = open(self._file, "rb")
-            self._archive = tarfile.open(fileobj=self._plain, mode="r:")
+            self._archive = tarfile.open(fileobj=self._plain, mode="r:", tarinfo=Entry)
         else:
-            self._archive = tarfile.open(self._file, "r|*", bufsize=_BUFFER)
+            self._archive = tarfile.open(self._file, "r|*", bufsize=_BUFFER, tarinfo=Entry)
         return self
 
     def __exit__(
@@ -161,7 +180,7 @@ def _is_file(values: Bytes) -> BoolArray:
 def is_plain(file: Path) -> bool:
     """Return whether a file is a tar that is not packed."""
     try:
-        tarfile.open(file, "r:").close()
+        tarfile.open(file, "r:", tarinfo=Entry).close()
     except (tarfile.TarError, OSError):
         return False
     return True

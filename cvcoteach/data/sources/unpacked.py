@@ -20,7 +20,7 @@ from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.source import Choices
 
-_IMAGES, _ENDS, _DONE = "images", "ends.npy", "unpacked.json"
+_FOLDER, _IMAGES, _ENDS, _DONE = "unpacked", "images", "ends.npy", "unpacked.json"
 _BUFFER = 2**22
 
 
@@ -30,6 +30,14 @@ def stamp_of(files: Iterable[Path]) -> str:
     for file, _ in stats:
         check_regular(file)
     return digest(*[f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats])
+
+
+def holds_unpacked(cache_dir: Path) -> bool:
+    """Return whether a folder is a cache into which images were unpacked."""
+    try:
+        return any((cache_dir / _FOLDER).glob(f"*/{_DONE}"))
+    except (OSError, ValueError):  # a name with a null byte
+        return False
 
 
 def unpack(
@@ -47,7 +55,7 @@ def unpack(
     Raises:
         InputError: where the cache cannot be written.
     """
-    base = cache_folder(choices.cache_dir) / "unpacked"
+    base = cache_folder(choices.cache_dir) / _FOLDER
     folder = base / f"{digest(str(location), part, stamp, 'end to end')[:24]}"
     try:
         base.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from cvcoteach._files import folder_written_whole
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.sources import Source, cifar
-from cvcoteach.data.writers.copy import Copy
+from cvcoteach.data.writers.copy import Copy, check_content
 from cvcoteach.data.writers.folder import check as check_folder
 
 
@@ -43,6 +43,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     ] != [copy.source.class_names[label] for label in copy.source.labels]:
         raise InputError(f"{location.name} does not hold the labels as they were read; it has changed since.")
     new = numbers[copy.donors]
+    check_content(location)
     with folder_written_whole(destination) as partial:
         shutil.copytree(location, partial, dirs_exist_ok=True)
         first = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import BoolArray, InputError, IntArray
 from cvcoteach.data.sources import Choices, Source
 
@@ -46,3 +49,16 @@ class Copy:
                 f"the class {name!r} has no image in {self.source.location}; nothing says how to write it."
             )
         return result
+
+
+def check_content(location: Path) -> None:
+    """Raise InputError where a folder, to be copied with all that lies in it, holds links to folders, pipes or devices.
+
+    They could lead anywhere, in circles too, or never end.
+    """
+    for where, folders, names in os.walk(location):
+        linked = next((name for name in folders if os.path.islink(os.path.join(where, name))), None)
+        if linked is not None:
+            raise InputError(f"{os.path.join(where, linked)} is a link to a folder, which a copy does not follow.")
+        for name in names:
+            check_regular(os.path.join(where, name))

@@ -14,6 +14,7 @@ import numpy as np
 from cvcoteach._files import folder_written_whole, sweep_partials, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
+from cvcoteach.data.sources.source import IMAGE_SUFFIXES
 from cvcoteach.data.writers.copy import Copy
 
 
@@ -82,10 +83,12 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
 
 
 def place_in(root: Path, name: str) -> Path:
-    """Return where a file of the copy lies. Raises InputError for a name that leads out of the copy."""
+    """Return where an image of the copy lies. Raises InputError for a name that leads out, or is no image's."""
     place = root / name
     if leads_out(name) or not place.parent.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{name!r} lies outside of {root}; nothing was changed.")
+    if place.suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"{name!r} is no image; nothing was changed.")
     return place
 
 

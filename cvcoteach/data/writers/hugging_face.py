@@ -16,7 +16,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, hugging_face
 from cvcoteach.data.sources.arrow import holds_images
 from cvcoteach.data.writers.columns import find_columns, rows_held
-from cvcoteach.data.writers.copy import Copy
+from cvcoteach.data.writers.copy import Copy, check_content
 from cvcoteach.data.writers.folder import check as check_folder
 
 
@@ -60,6 +60,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     kept[columns.rows] = copy.kept
     changed = {name: _column(saved, name).take(pa.array(donors)) for name in columns.labels}
     n, done = int(kept.sum()), 0
+    check_content(location)
     with folder_written_whole(destination) as partial:
         for entry in location.iterdir():
             if entry != saved.folder and entry not in saved.files:

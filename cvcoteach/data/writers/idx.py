@@ -13,7 +13,7 @@ import numpy as np
 from cvcoteach._files import folder_written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, mnist
-from cvcoteach.data.writers.copy import Copy
+from cvcoteach.data.writers.copy import Copy, check_content
 from cvcoteach.data.writers.folder import check as check_folder
 
 
@@ -46,6 +46,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
         copy.source.class_names[label] for label in copy.source.labels
     ]:
         raise InputError(f"{labels.name} does not hold the labels as they were read; it has changed since.")
+    check_content(location)
     with folder_written_whole(destination) as partial:
         shutil.copytree(location, partial, dirs_exist_ok=True)
         for file, array in ((images, pixels[copy.kept]), (labels, values[copy.donors][copy.kept])):

@@ -18,7 +18,7 @@ from cvcoteach.data.sources import Choices, Source, parquet_files
 from cvcoteach.data.sources.parquet import open_parquet
 from cvcoteach.data.sources.source import UnlabelledError
 from cvcoteach.data.writers.columns import Columns, find_columns, relocated, rows_held
-from cvcoteach.data.writers.copy import Copy
+from cvcoteach.data.writers.copy import Copy, check_content
 from cvcoteach.data.writers.folder import check as check_folder
 from cvcoteach.data.writers.parquet import Place, column_of, plain_columns, write_rows
 
@@ -67,6 +67,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
     paths = relocated(copy, destination / copy.source.root.relative_to(location) / "table")
     labels = _Labels(files, starts, donors)
     done, to_do = 0, int(kept.sum())
+    check_content(location)
     with folder_written_whole(destination) as partial:
         written = set(files)
         shutil.copytree(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.writers import (
@@ -68,7 +69,7 @@ def check_destination(copy: Copy, destination: Path) -> None:
     if destination.is_dir() and copy.source.location.is_dir() and not any(destination.iterdir()):
         pass
     elif destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} already exists; name another output.")
+        raise InputError(f"{destination} already exists; name another --output.")
     writer.check(copy, destination)
 
 
@@ -174,6 +175,7 @@ def fingerprint(path: Path, *, of_names: bool = False) -> str:
         if file != path:
             result.update(os.fsencode(f"{file.relative_to(path)}\0{file.stat().st_size}\0"))
         if file == path or not of_names:
+            check_regular(file)
             with open(file, "rb") as opened:
                 for block in iter(lambda: opened.read(2**20), b""):
                     result.update(block)

@@ -13,6 +13,7 @@ from typing import IO, Any
 from cvcoteach._files import folder_written_whole, replacing
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, webdataset
+from cvcoteach.data.sources.tar_files import Entry
 from cvcoteach.data.writers.copy import Copy
 
 
@@ -70,7 +71,7 @@ def _copy_shard(
 ) -> None:
     mode: Any = f"w|{_packing(shard)}"
     with (
-        tarfile.open(shard, "r:*") as old,
+        tarfile.open(shard, "r:*", tarinfo=Entry) as old,
         tarfile.open(fileobj=file, mode=mode, format=tarfile.PAX_FORMAT) as new,
     ):
         while (entry := old.next()) is not None:

@@ -159,7 +159,7 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
 
 def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{r["round"]}</th><td>{r["scored"]:,}</td><td>{r["selected"]:,}</td>'
+        f'<tr><th scope="row">{_text(r["round"])}</th><td>{r["scored"]:,}</td><td>{r["selected"]:,}</td>'
         f"<td>{r['corrected']:,}</td><td>{_bar(r['agreement'], 1)}</td><td>{_bar(r['noise_rate'], 1)}</td></tr>"
         for r in rounds
     )

@@ -11,12 +11,15 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import Reader
 from cvcoteach.data.sources import read_source
+from cvcoteach.data.sources.npz import open_npz
 from cvcoteach.data.sources.source import Source
 
 CHOICE = {"result": [{"value": {"choices": ["c"]}}]}
@@ -80,6 +83,31 @@ def test_a_pipe_inside_a_folder_is_not_waited_for(folder: Path, pipe: str) -> No
         read_source(folder / "set")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("path", ["pipe.png", "/dev/zero"])
+def test_a_table_that_names_a_pipe_or_a_device_as_an_image_gets_a_sentence(folder: Path, path: str) -> None:
+    os.mkfifo(folder / "pipe.png")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": None, "path": path}] * 2, kind)
+    pq.write_table(pa.table({"image": images, "label": ["cat", "dog"]}), folder / "x.parquet")
+    with pytest.raises(InputError, match=r"names the image .*, which cannot be read \(not a regular file\)"):
+        read_source(folder / "x.parquet")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_arrays_that_are_a_pipe_are_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "x.npz")
+    with pytest.raises(InputError, match="is not a regular file"), open_npz(folder / "x.npz"):
+        pass
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "koi8-nowhere"])
+def test_xml_in_an_encoding_that_nobody_reads_gets_a_sentence(folder: Path, encoding: str) -> None:
+    (folder / "x.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotations></annotations>')
+    with pytest.raises(InputError, match=r"x\.xml is no XML"):
+        read_source(folder / "x.xml")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"_data_files": [{"filename": "a\\u0000"}]}'])
 def test_a_broken_record_of_a_saved_dataset_ends_in_a_sentence(folder: Path, text: str) -> None:
     (folder / "set").mkdir()
@@ -119,6 +147,17 @@ def test_a_shard_that_claims_gigabytes_or_nests_without_end_is_refused(folder: P
     (folder / "large.tar").write_bytes(entry.tobuf() + bytes(1024))
     with pytest.raises(InputError, match=r"takes 2\.15 GB, too much for an image"):
         read_source(folder / "large.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+def test_a_shard_whose_head_claims_gigabytes_is_refused_before_it_is_read(folder: Path, kind: bytes, name: str) -> None:
+    head = tarfile.TarInfo("a")
+    head.type, head.size = kind, 2**31
+    content = head.tobuf() + bytes(1024)
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(InputError, match=r"cannot be read as tar \(a head claims to take 2\.15 GB\)"):
+        read_source(folder / name)
 
 
 def unpacked(source: Source) -> list[bytes]:

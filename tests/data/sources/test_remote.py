@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import zipfile
@@ -156,6 +157,14 @@ def test_what_cannot_be_reached_gets_a_sentence(bucket: Any, cache: Path, monkey
     assert shown_address("https://a/b?x=1") == "https://a/b?…"
 
 
+@pytest.mark.parametrize("address", ["reference://::{}", "reference://::file://{}", "simplecache::reference://::{}"])
+def test_a_file_of_references_to_other_addresses_is_not_followed(tmp_path: Path, photos: Path, address: str) -> None:
+    file = tmp_path / "references.json"
+    file.write_text(json.dumps({"cat/0.png": [str(photos / "cat" / "0.png")]}))
+    with pytest.raises(InputError, match="is a file of references to other addresses, which are not followed"):
+        read_source(address.format(file))
+
+
 def test_there_has_to_be_room(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"name": "/bucket/photos/cat/0.png", "size": 10**18, "type": "file"}
     with monkeypatch.context() as patched:
@@ -196,6 +205,11 @@ def test_a_dataset_of_the_hub_is_saved_and_read(tmp_path: Path, monkeypatch: pyt
     assert asked[-2:] == [("owner/pets",), ("owner/pets", "small")]
     assert len(read_unlabelled("hf://pets", Choices(cache_dir=tmp_path / "other"))) == 6
     assert (tmp_path / "other" / "remote").is_dir()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(datasets, "__version__", "3.6.0")
+        with pytest.raises(InputError, match="earlier ones may run code of the dataset"):
+            read_source("hf://owner/pets")
 
     def offline(*name: str) -> Any:
         raise ConnectionError("the hub is not there")

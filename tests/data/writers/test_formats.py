@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -318,6 +319,24 @@ def test_a_folder_is_written_in_its_own_format(tmp_path: Path, make: Callable[[P
     assert labels_of(again) == labels_of(source)
     assert gray(again) == gray(source)
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["fixed"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("make", [saved, of_idx, of_cifar, parquet_files], ids=["splits", "idx", "cifar", "parquet"])
+@pytest.mark.parametrize("odd", ["loop", "pipe", "device"])
+def test_a_folder_with_links_to_folders_pipes_or_devices_is_not_copied(
+    tmp_path: Path, make: Callable[[Path], Path], odd: str
+) -> None:
+    location = make(tmp_path / "data")
+    copy = copy_of(read_source(location))
+    (tmp_path / "new").mkdir()
+    if odd == "pipe":
+        os.mkfifo(location / "notes.txt")
+    else:
+        (location / "notes.txt").symlink_to(location if odd == "loop" else "/dev/zero")
+    with pytest.raises(InputError, match=r"notes\.txt is (a link to a folder|not a regular file)"):
+        write_copy(copy, tmp_path / "new" / "fixed", lambda done, to_do: None)
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_each_parquet_file_keeps_its_own_names_of_the_classes(tmp_path: Path) -> None:
