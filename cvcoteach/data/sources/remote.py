@@ -25,6 +25,8 @@ _HUB = re.compile(
 _TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json", ".xml"])
 """Files that name images beside them: their whole folder is copied."""
 _WEB = ("http://", "https://")
+_REFUSED = (401, 403, 407, 429, 500, 502, 503, 504)
+"""Answers of a server that has, or may have, what was asked for."""
 _AT_ONCE = 256
 """Files fetched in one call, which file systems on the network do side by side."""
 _LIST = "files.json"
@@ -139,7 +141,11 @@ def _reached(shown: str) -> Iterator[None]:
         raise InputError(
             f"{shown} takes a package that is not there ({error}): pip install 'cvcoteach[remote]'."
         ) from error
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # of the web fsspec says so of a server, too, that does not answer, or not to us
+        cause = error.__cause__
+        if isinstance(cause, OSError) or getattr(cause, "status", 404) in _REFUSED:
+            raise InputError(_unreachable(shown, cause or error)) from error
         raise InputError(f"{shown} does not exist.") from None
     except OSError as error:
         if error.errno in FULL:
@@ -149,7 +155,7 @@ def _reached(shown: str) -> Iterator[None]:
         raise InputError(_unreachable(shown, error)) from error
 
 
-def _unreachable(shown: str, error: Exception) -> str:
+def _unreachable(shown: str, error: BaseException) -> str:
     said = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{shown} cannot be reached ({shown_address(said)}); look at the address, the network and your access."
 
