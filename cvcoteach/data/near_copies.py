@@ -50,6 +50,9 @@ _AXES, _SHRUNK = 12, 0.6
 
 Most of a small change is in the details, which these axes lack: 190 of 192 pairs of a search along all axes are found.
 """
+_MORE_AXES = 48
+"""Axes along which those are compared that lie near each other along the first ones, where these or the images are many.
+"""
 _NEIGHBORS = 8
 """Nearest images that are compared with each; of more copies some lead to the others."""
 _LARGEST_GROUP = 20
@@ -61,9 +64,8 @@ _BLOCK, _WIDTH = 512, 4096
 _CHUNK_BYTES = 16 * 2**20
 _IN_STRIPS = 1 << 16
 """Images up to which neighbors are searched in strips, whose time grows with the square of their number."""
-_MORE_AXES, _SETS = 48, 4
-"""Axes for more images, and how often they are divided among landmarks: near copies mostly have the same nearest one.
-"""
+_SETS = 4
+"""Times that more images are divided among landmarks: near copies mostly have the same nearest one."""
 
 
 def near_copies(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntArray) -> IntArray:
@@ -127,6 +129,26 @@ class _View:
         values /= length[:, None]
         return values
 
+    def along(self, axes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return all images as points along some axes (d, a), (n, a); of a flat one not a number."""
+        result = np.empty((len(self), axes.shape[1]), np.float32)
+        for start in range(0, len(self), self.chunk):
+            part = np.arange(start, min(start + self.chunk, len(self)))
+            result[part] = self._part_along(part, axes)
+        return result
+
+    def _part_along(self, part: IntArray, axes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return a stretch of images along some axes, of features without a copy of them less their center."""
+        first, last = self.which[part[0]], self.which[part[-1]]
+        if self.rows.dtype != np.float32 or self.rows.ndim != 2 or last - first != len(part) - 1:
+            return self.points(part) @ axes
+        rows, center = self.rows[first : last + 1], np.asarray(self.center)
+        seen = rows @ np.column_stack([axes, center])
+        squared = np.einsum("ij,ij->i", rows, rows) - 2 * seen[:, -1] + float(center @ center)
+        length = np.sqrt(np.maximum(squared, 0))
+        length[length <= self.least * math.sqrt(rows.shape[1])] = np.nan
+        return (seen[:, :-1] - center @ axes) / length[:, None]
+
     def pairs(self, one: IntArray, other: IntArray) -> _Pairs:
         """Return pairs of images (m,), (m,) with how far they are from each other."""
         images, place = np.unique(np.concatenate([one, other]), return_inverse=True)
@@ -180,23 +202,33 @@ def _near_pairs(view: _View) -> _Pairs:
     some = sample[spread(len(sample), _FOR_AXES)]
     some = some - some.mean(axis=0)
     spreads, axes = np.linalg.svd(some, full_matrices=False)[1:]
+    held = math.sqrt(float((spreads[:_AXES] ** 2).sum() / max((spreads**2).sum(), 1e-12)))
+    few, many = axes[:_AXES].T, axes[:_MORE_AXES].T  # the widest first
     in_strips = len(view) <= _IN_STRIPS
-    n_axes = _AXES if in_strips else _MORE_AXES
-    held = math.sqrt(float((spreads[:n_axes] ** 2).sum() / max((spreads**2).sum(), 1e-12)))
-    axes = axes[:n_axes].T  # the widest first
-    seen = np.empty((len(view), axes.shape[1]), np.float32)
-    for start in range(0, len(view), view.chunk):
-        part = np.arange(start, min(start + view.chunk, len(view)))
-        seen[part] = view.points(part) @ axes
+    seen = view.along(few if in_strips else many)
     told = np.flatnonzero(~np.isnan(seen[:, 0]))
+    seen = seen[told]
     if in_strips:
-        one, other = _neighbors(seen[told], min(_SHRUNK, held) * limit)
+        one, other = _neighbors(seen, min(_SHRUNK, held) * limit)
+        if len(one) > len(told):  # most are told apart by more axes, without a look at the whole
+            one, other = _closer(view.along(many)[told], one, other, limit)
     else:
-        one, other = _neighbors_by_landmarks(seen[told], held * limit)
+        held = math.sqrt(float((spreads[:_MORE_AXES] ** 2).sum() / max((spreads**2).sum(), 1e-12)))
+        one, other = _neighbors_by_landmarks(seen, held * limit)
     near = view.pairs(told[one], told[other])
     near = near.where(near.distance < limit)
     n_found = len(np.union1d(near.one, near.other))
     return near if n_found > _BEYOND_CHANCE * _BY_CHANCE * len(view) else near.where(near.distance < strict)
+
+
+def _closer(points: npt.NDArray[np.float32], one: IntArray, other: IntArray, limit: float) -> tuple[IntArray, IntArray]:
+    """Return the pairs (m,), (m,) of points (n, d) that are nearer to each other than a limit."""
+    near = np.empty(len(one), np.bool_)
+    for start in range(0, len(one), _WIDTH):
+        part = slice(start, start + _WIDTH)
+        apart = points[one[part]] - points[other[part]]
+        near[part] = np.einsum("ij,ij->i", apart, apart) < limit**2
+    return one[near], other[near]
 
 
 def _neighbors(points: npt.NDArray[np.float32], reach: float) -> tuple[IntArray, IntArray]:

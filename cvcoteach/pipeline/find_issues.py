@@ -108,7 +108,7 @@ def find_issues(
         InputError: with one sentence, for anything that does not fit; what was on disk stays.
     """
     settings, machine, progress = settings or Settings(), machine or Machine(), RunProgress(watcher)
-    given = at_hand(source, machine.cache_dir) if isinstance(source, str) else source
+    given = at_hand(source, machine.cache_dir) if isinstance(source, str | Path) else source
     rule = settings.flag_rule
     incv = settings.cross_validation
     choices = Choices(

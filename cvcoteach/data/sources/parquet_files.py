@@ -163,7 +163,7 @@ def _one_table(location: Path, files: Sequence[Path], split: str) -> Table:
         values = pd.concat([part.values for part in parts], ignore_index=True)
         return Listed(int(before[-1]), np.concatenate(rows), values)
 
-    folders = {file.parent for file in files}
+    folders = {(file.resolve() if file.is_symlink() else file).parent for file in files}  # links of a pattern
     folder = folders.pop() if len(folders) == 1 else location
     return Table(
         folder / location.name,

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import filelock
 from cvcoteach._files import FULL, digest, in_bytes, write_json
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
+from cvcoteach.data.sources.patterns import expanded, folder_name, is_pattern, is_wild, matched, together
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
 _HUB = re.compile(
@@ -28,6 +29,8 @@ _REFERENCES = re.compile(r"(^|::)reference(://|::|$)")
 """A file of references names other addresses, and may hold templates, which fsspec runs."""
 _PLAIN_DATASETS = 4
 """The first version of `datasets` that runs no code of the dataset."""
+_REFUSED = (401, 403, 407, 429, 500, 502, 503, 504)
+"""Answers of a server that has, or may have, what was asked for."""
 _AT_ONCE = 256
 """Files fetched in one call, which file systems on the network do side by side."""
 _LIST = "files.json"
@@ -42,14 +45,16 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
     """Return the path of a source: of an address, that of its copy in the cache, in which what has changed is new.
 
     Args:
-        source: a path, which is returned as it is, or an address that fsspec knows, or `hf://OWNER/NAME[/CONFIG]`, a
-            dataset of Hugging Face's hub. A table of paths is copied with all that lies in its folder.
+        source: a path, which is returned as it is; a pattern of names of Parquet files or shards, such as `data/*.tar`
+            or `data/{000..009}.tar`, which becomes a folder of links to them in the cache; an address that fsspec
+            knows, with or without such a pattern; or `hf://OWNER/NAME[/CONFIG]`, a dataset of Hugging Face's hub. A
+            table of paths is copied with all that lies in its folder.
         cache_dir: where the copy is; None: the environment's cache, else the user's.
 
     Raises:
         InputError: with one sentence, where it cannot be reached, or there is no room.
     """
-    if not is_address(source):
+    if not is_address(source) and not is_pattern(source):
         return Path(source)
     address = str(source)
     shown = shown_address(address)
@@ -57,6 +62,8 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
         raise InputError(f"{shown} is a file of references to other addresses, which are not followed; name those.")
     home = cache_folder(cache_dir) / "remote" / digest(address)[:24]
     try:
+        if not is_address(source):
+            return matched(source, cache_dir)
         home.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(home / ".lock"):
             if found := _HUB.fullmatch(address):
@@ -83,16 +90,50 @@ def _from_file_system(address: str, shown: str, home: Path) -> Path:
         import fsspec
         from fsspec.implementations.local import LocalFileSystem
 
-        system, root = fsspec.core.url_to_fs(address)
+        addresses = expanded(address)
+        system, root = fsspec.core.url_to_fs(addresses[0])
         if isinstance(system, LocalFileSystem):
-            return Path(root)
+            local = fsspec.core.url_to_fs(address)[1]
+            return matched(local, home.parent.parent) if is_pattern(local) else Path(root)
         system.invalidate_cache()
+        wild = is_wild(root, web=address.startswith(_WEB))
+        if wild or len(addresses) > 1:
+            found = _matching(system, [fsspec.core.url_to_fs(each)[1] for each in addresses], shown)
+            if len(found) > 1:
+                files = dict(zip(together(list(found), shown), found.items(), strict=True))
+                target = home / folder_name(root)
+                _bring(system, files, target, shown)
+                return target
+            root = next(iter(found))
         listed = _listed(system, root, address)
     if not listed.files:
         raise InputError(f"{shown} holds no files.")
     target = home / (_plain(PurePosixPath(listed.base).name) or _plain(_archive(address)) or "data")
     _bring(system, _relative(listed, shown), target, shown)
     return target / listed.inside
+
+
+def _matching(system: Any, roots: Sequence[str], shown: str) -> dict[str, Mapping[str, Any]]:
+    """Return the files that names and patterns stand for, and what is known about each."""
+    result: dict[str, Mapping[str, Any]] = {}
+    for root in roots:
+        if not is_wild(root, web=root.startswith(_WEB)):
+            result[root] = _about(system, root)
+            continue
+        if root.startswith(_WEB):
+            raise InputError(f"{shown} is a pattern on the web, which cannot be listed; name each, as in {{000..009}}.")
+        found = {path: about for path, about in system.glob(root, detail=True).items() if about.get("type") == "file"}
+        if not found:
+            raise InputError(f"{shown} matches no file.")
+        result |= dict(sorted(found.items()))
+    return result
+
+
+def _about(system: Any, path: str) -> Mapping[str, Any]:
+    try:
+        return dict(system.info(path))
+    except FileNotFoundError:
+        raise InputError(f"{shown_address(path)} does not exist.") from None
 
 
 @contextmanager
@@ -106,7 +147,11 @@ def _reached(shown: str) -> Iterator[None]:
         raise InputError(
             f"{shown} takes a package that is not there ({error}): pip install 'cvcoteach[remote]'."
         ) from error
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # of the web fsspec says so of a server, too, that does not answer, or not to us
+        cause = error.__cause__
+        if isinstance(cause, OSError) or getattr(cause, "status", 404) in _REFUSED:
+            raise InputError(_unreachable(shown, cause or error)) from error
         raise InputError(f"{shown} does not exist.") from None
     except OSError as error:
         if error.errno in FULL:
@@ -116,7 +161,7 @@ def _reached(shown: str) -> Iterator[None]:
         raise InputError(_unreachable(shown, error)) from error
 
 
-def _unreachable(shown: str, error: Exception) -> str:
+def _unreachable(shown: str, error: BaseException) -> str:
     said = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{shown} cannot be reached ({shown_address(said)}); look at the address, the network and your access."
 

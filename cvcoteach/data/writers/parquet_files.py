@@ -64,7 +64,9 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
         row_of[part.images] = starts[first] + part.columns.rows
     donors, kept = np.arange(starts[-1]), np.ones(starts[-1], np.bool_)
     donors[row_of], kept[row_of] = row_of[copy.donors], copy.kept
-    paths = relocated(copy, destination / copy.source.root.relative_to(location) / "table")
+    folders = {file.parent for file in parts[0].files}
+    root = folders.pop() if len(folders) == 1 else location  # from where the copy's paths are read
+    paths = relocated(copy, destination / root.relative_to(location) / "table")
     labels = _Labels(files, starts, donors)
     done, to_do = 0, int(kept.sum())
     check_content(location)

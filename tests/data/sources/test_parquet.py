@@ -59,6 +59,16 @@ def test_class_names_that_hugging_face_wrote_are_used(pets: Path) -> None:
     assert source.labels.tolist() == [1, 0]
 
 
+def test_labels_beyond_the_classes_that_a_file_names_get_a_sentence(pets: Path) -> None:
+    table = pa.table({"path": ["a.png", "b.png", "c.png"], "label": [1, 2, 0]})
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(meta), pets / "t.parquet")
+    sentence = r"labels in the column 'label' of t\.parquet are from 0 to 2, but the file names 2 classes\."
+    with pytest.raises(InputError, match=sentence):
+        read_source(pets / "t.parquet")
+
+
 def test_minus_one_of_named_classes_is_not_known(pets: Path) -> None:
     table = pa.table({"path": ["a.png", "b.png", "c.png"], "label": [1, -1, 0]})
     features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}

@@ -165,6 +165,30 @@ def test_a_file_of_references_to_other_addresses_is_not_followed(tmp_path: Path,
         read_source(address.format(file))
 
 
+@pytest.mark.parametrize("status", [None, 403, 404])
+def test_a_server_that_does_not_answer_is_not_a_file_that_is_not_there(status: int | None) -> None:
+    class Refusing(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status or 404)
+
+        do_HEAD = do_GET  # noqa: N815 - as http.server calls it
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/x.npz"
+        if status is None:
+            server.server_close()  # nobody listens
+        else:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = "does not exist" if status == 404 else "cannot be reached .*; look at the address, the network"
+        with pytest.raises(InputError, match=said):
+            read_source(address)
+        if status is not None:
+            server.shutdown()
+
+
 def test_there_has_to_be_room(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"name": "/bucket/photos/cat/0.png", "size": 10**18, "type": "file"}
     with monkeypatch.context() as patched:
