@@ -21,7 +21,7 @@ from cvcoteach.engines.placed import Placed
 from cvcoteach.engines.remote import Event
 from cvcoteach.engines.trainer import RayTrainer
 from cvcoteach.training.compute_plan import ComputePlan
-from cvcoteach.training.shared_training import Crew
+from cvcoteach.training.shared_training import Crew, peer_lost
 
 _LOOK_SECONDS = 0.5
 
@@ -138,7 +138,8 @@ def _share_of_training(config: Mapping[str, Any]) -> None:
             answer = trainer.fit_predict(*(np.array(part) for part in fold[:3]), fold.seed)
             events.put(("answer", position, crew.rank, answer))
     except Exception as error:
-        events.put(("error", -1, crew.rank, error))
+        if not peer_lost(error):  # else Ray Train tells of the worker that is
+            events.put(("error", -1, crew.rank, error))
         raise
 
 

@@ -51,6 +51,12 @@ class Crew(NamedTuple):
         return float(total[0] / total[1])
 
 
+def peer_lost(error: BaseException) -> bool:
+    """Return whether an error says no more than that another process of the crew is gone."""
+    of_backend = isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
+    return of_backend or isinstance(error, distributed.DistError)
+
+
 class SharedImages(ImageBatches):
     """This process's part of each batch; whoever asks names the images of the whole batch."""
 
