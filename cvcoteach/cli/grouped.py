@@ -16,7 +16,7 @@ _SUBJECTS = {
     "flip patience exports trusted",
     "Method": "action mode select n_rounds n_folds remove_ratio bind_near_copies noise_rate flag_for "
     "min_probability allow_empty_classes held_out test_split test_format recheck seed",
-    "Machine": "device threads precision deterministic engine ray_address task_gpus cache_dir",
+    "Machine": "device threads precision deterministic engine ray_address task_gpus workers_per_fold cache_dir",
     "Output": "output write undo again as_json quiet",
 }
 """Options by name, as the commands share them; those of no group here come last."""

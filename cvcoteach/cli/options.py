@@ -145,6 +145,13 @@ _TASK_GPUS = click.option(
     show_default=True,
     help="GPUs of each Ray task; a fraction lets several tasks share one.",
 )
+_WORKERS_PER_FOLD = click.option(
+    "--workers-per-fold",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Ray tasks that train each network together, where a single GPU does not hold its batches.",
+)
 
 
 def pixels(megapixels: float | None) -> int | None:
@@ -162,7 +169,7 @@ def machine(*, precision: bool = True, engine: bool = False) -> Callable[[Comman
             return command(machine=Machine(**own, max_pixels=pixels(max_megapixels)), **given)
 
         result: Command = gathered
-        engines = [_TASK_GPUS, _RAY_ADDRESS, _ENGINE] if engine else []
+        engines = [_WORKERS_PER_FOLD, _TASK_GPUS, _RAY_ADDRESS, _ENGINE] if engine else []
         precisions = [_DETERMINISTIC, _PRECISION] if precision else []
         for option in (_TRUST, max_megapixels, cache_dir, *engines, *precisions, _THREADS, _DEVICE):
             result = option(result)

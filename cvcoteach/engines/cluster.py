@@ -27,7 +27,8 @@ _PROBE_SECONDS = 120.0
 _QUIET = "CRITICAL"
 _STORE_SHARE = 0.8
 """Share of a node's object store that one array may take."""
-_TEMPORARY = "cvcray-"
+TEMPORARY = "cvcray-"
+"""Begins the names of temporary folders, before the number of the process that made them; see `_sweep_temporary`."""
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is reported to anybody
 # processes whose fellows were killed end after so many seconds, not after a minute: there is no network to wait for
 _AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
@@ -165,7 +166,7 @@ class RayCluster:
         _sweep_temporary()
         # Ray leaves its session folder behind; the path must be short, for the sockets in it
         base = "/tmp" if os.path.isdir("/tmp") else None
-        self._temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=base))
+        self._temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=base))
         self._started = True
         mark = self._temporary.name
         self._guard = Guard(mark, self._temporary)
@@ -364,8 +365,8 @@ def _check_reachable(address: str) -> None:
 
 def _sweep_temporary() -> None:
     """Remove folders of processes that were killed."""
-    for folder in Path(tempfile.gettempdir() if not os.path.isdir("/tmp") else "/tmp").glob(f"{_TEMPORARY}*"):
-        owner = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
+    for folder in Path(tempfile.gettempdir() if not os.path.isdir("/tmp") else "/tmp").glob(f"{TEMPORARY}*"):
+        owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
         with suppress(OSError):
             if owner.isdecimal() and folder.stat().st_uid == os.getuid() and not os.path.exists(f"/proc/{owner}"):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -151,11 +151,16 @@ class RayTrainer:
         if self._placed is None:
             self._placed, self._sent = self.cluster.placed(self._array), ray.put(self._arguments)
         if self._pool is None or self._pool.closed:
-            actor = ray.remote(num_cpus=self.share.threads, num_gpus=self.share.gpus, max_restarts=0)(TrainingWorker)
-            made_of = (self._make, self._placed, self._sent, self._on_epoch is not None)
-            self._pool = Pool(self.cluster, self.share, lambda: actor.remote(*made_of))
+            self._pool = Pool(self.cluster, self.share, self._starting())
         self._pool.grow(n)
         return self._pool
+
+    def _starting(self) -> Callable[[], Any]:
+        """Return what starts a worker."""
+        share = self.share
+        actor = self.cluster.ray.remote(num_cpus=share.threads, num_gpus=share.gpus, max_restarts=0)(TrainingWorker)
+        made_of = (self._make, self._placed, self._sent, self._on_epoch is not None)
+        return lambda: actor.remote(*made_of)
 
 
 class RayBatchTrainer(RayTrainer):

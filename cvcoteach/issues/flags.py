@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -114,7 +114,16 @@ def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
     ordered.sort()
     least = _least_for_best_f1(ordered[::-1], noise_rate)
     del ordered
-    return spare_rare_classes(posterior.wrong >= least, posterior.wrong, posterior.labels)
+
+    def wrong(rows: slice | IntArray) -> FloatArray:
+        return 1 - posterior.label_quality[rows]
+
+    n = len(posterior.labels)
+    flags = np.empty(n, np.bool_)
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, n))
+        flags[rows] = wrong(rows) >= least
+    return _spared(flags, wrong, posterior.labels)
 
 
 def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) -> BoolArray:
@@ -128,6 +137,11 @@ def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) ->
         wrong: (n,) probabilities that each label is wrong, in [0, 1].
         labels: (n,) given, 0..K-1.
     """
+    return _spared(flags, wrong.__getitem__, labels)
+
+
+def _spared(flags: BoolArray, wrong: Callable[[slice | IntArray], FloatArray], labels: IntArray) -> BoolArray:
+    """Do what `spare_rare_classes` does in little memory; `wrong` returns the probabilities of some rows."""
     total = _right_of_each(wrong, labels)
     rows = np.flatnonzero(flags)
     rows = rows[~np.isin(labels[rows], beyond_judgment(labels))]
@@ -136,8 +150,8 @@ def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) ->
     rows = rows[total[labels[rows]] < FEW_RIGHT]
     if not len(rows):
         return result
-    rows = rows[np.lexsort((-wrong[rows], labels[rows]))]
-    given, right = labels[rows], 1 - wrong[rows]
+    rows = rows[np.lexsort((-wrong(rows), labels[rows]))]
+    given, right = labels[rows], 1 - wrong(rows)
     lost = np.cumsum(right)
     first = np.flatnonzero(np.r_[True, given[1:] != given[:-1]])
     before = np.repeat(lost[first] - right[first], np.diff(np.r_[first, len(rows)]))
@@ -145,12 +159,12 @@ def spare_rare_classes(flags: BoolArray, wrong: FloatArray, labels: IntArray) ->
     return result
 
 
-def _right_of_each(wrong: FloatArray, labels: IntArray) -> FloatArray:
+def _right_of_each(wrong: Callable[[slice | IntArray], FloatArray], labels: IntArray) -> FloatArray:
     """Return the number of labels (K,) of each class that are expected to be right. It takes little memory."""
     total = np.zeros(int(labels.max()) + 1)
     for start in range(0, len(labels), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        total += np.bincount(labels[rows], 1 - wrong[rows], minlength=len(total))
+        total += np.bincount(labels[rows], 1 - wrong(rows), minlength=len(total))
     return total
 
 

@@ -136,6 +136,8 @@ def fit_affine(probs: Probs, labels: IntArray, targets: FloatArray, weight: Floa
     if seen.mean(other) > seen.mean(best) + _LIKELIER:
         best = other
     no_noise = seen.maximise(seen.start(None), _STEPS_TRIED)
+    with_noise, calibrated = unseen.values(best), unseen.values(no_noise)
+    del seen, unseen  # each as large as half of what follows
     everything = _Likelihood(x, targets, weight)
     weights, bias, mixing = everything.unpack(everything.maximise(best, _STEPS))
     hidden = weights @ x + bias[:, None]
@@ -145,8 +147,8 @@ def fit_affine(probs: Probs, labels: IntArray, targets: FloatArray, weight: Floa
     unchanged = (targets[:, judged] * np.log(rows / rows.sum(axis=0))).sum(axis=0)
     return AffineFit(
         AffineModel(weights, bias, mixing, share),
-        unseen.values(best),
-        unseen.values(no_noise),
+        with_noise,
+        calibrated,
         unchanged,
         weight[judged],
     )

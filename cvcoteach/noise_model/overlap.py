@@ -10,6 +10,8 @@ from cvcoteach.noise_model.base import FLOOR, Probs, chunks
 SEPARABLE = 0.62
 """Area under the ROC curve from which on labels of two classes count as told apart; 1/2 is chance."""
 
+_FEW_PAIRS = 1000
+"""Classes up to which there is a number for each pair of them."""
 _IN_PAIR = 0.3
 _SHARED = 0.25
 _LEAST_LABELS = 10
@@ -36,7 +38,7 @@ def overlapping_pairs(labels: IntArray, probs: Probs) -> IntArray:
     counts = np.bincount(labels, minlength=k)
     if k < 3:
         return np.empty((0, 2), np.int64)
-    pair, count = np.unique(_competitors(labels, probs), return_counts=True)
+    pair, count = _competitors(labels, probs)
     given, other = np.divmod(pair, k)
     many = count >= np.maximum(_SHARED * counts[given], 1)
     both = np.isin(given * k + other, (other * k + given)[many])
@@ -76,10 +78,15 @@ def count_as_one(posterior: FloatArray, labels: IntArray, group: IntArray) -> No
     posterior[rows] = some
 
 
-def _competitors(labels: IntArray, probs: Probs) -> IntArray:
-    """Return given · K + competitor of the images that have a strong one: the most probable other class."""
+def _competitors(labels: IntArray, probs: Probs) -> tuple[IntArray, IntArray]:
+    """Return given · K + competitor, ascending, and how many images have that pair: the most probable other class.
+
+    Images count that have a strong one.
+    """
     n, k = probs.shape
-    found = []
+    found: list[IntArray] = []
+    few = k <= _FEW_PAIRS
+    counts, waiting = np.zeros(k * k if few else 0, np.int64), 0
     for rows in chunks(n, k):
         chunk = np.array(probs[rows])
         each, given = np.arange(len(chunk)), labels[rows]
@@ -88,21 +95,30 @@ def _competitors(labels: IntArray, probs: Probs) -> IntArray:
         other = chunk.argmax(axis=1)
         strong = own + chunk[each, other] >= _IN_PAIR
         found.append(given[strong] * k + other[strong])
-    return np.concatenate(found)
+        waiting += len(found[-1])
+        if few and (waiting >= len(counts) or rows.stop == n):
+            counts += np.bincount(np.concatenate(found), minlength=len(counts))
+            found, waiting = [], 0
+    if not few:
+        return np.unique(np.concatenate(found), return_counts=True)
+    pairs = np.flatnonzero(counts)
+    return pairs, counts[pairs]
 
 
 def _told_apart(labels: IntArray, probs: Probs, i: int, j: int) -> bool:
     rows = np.flatnonzero((labels == i) | (labels == j))
-    one, other = (np.log(np.maximum(probs[rows, k].astype(np.float64), FLOOR)) for k in (i, j))
+    score, other = (np.maximum(probs[rows, k], FLOOR, dtype=np.float64) for k in (i, j))
+    np.log(score, out=score)
+    score -= np.log(other, out=other)
+    del other
     first = labels[rows] == i
     n, m = int(first.sum()), int((~first).sum())
-    area, error = area_under_roc(one - other, first), np.sqrt((n + m + 1) / (12 * n * m))
+    area, error = area_under_roc(score, first), np.sqrt((n + m + 1) / (12 * n * m))
     return bool(area + error >= SEPARABLE or area + _BELOW_CHANCE * error < 0.5)  # below chance is knowledge, too
 
 
 def area_under_roc(score: FloatArray, positive: np.ndarray) -> float:
     """Return the probability that a positive has a higher score than another, ties counted half (Mann-Whitney)."""
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = np.cumsum(count) - (count - 1) / 2
-    n = int(positive.sum())
-    return float((rank[place][positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
+    others, mine = np.sort(score[~positive]), score[positive]
+    below = np.searchsorted(others, mine, "left").sum() + np.searchsorted(others, mine, "right").sum()
+    return float(below / 2 / (len(mine) * len(others)))

@@ -238,14 +238,14 @@ def _by_rows(labels: IntArray, probs: Probs | TopProbs, signal: Signal, model: N
     for rows in chunks(*probs.shape):
         each = np.arange(rows.stop - rows.start)
         quality[rows] = model.posterior(labels[rows], probs[rows].clip(0, 1))[each, labels[rows]]
-    return Posterior(labels, probs, quality.clip(0, 1), signal, model)
+    return Posterior(labels, probs, quality.clip(0, 1, out=quality), signal, model)
 
 
 def _many_classes(labels: IntArray, probs: Probs | TopProbs, signal: Signal) -> Posterior:
     check_memory(_BYTES_PER_ROW * len(labels), f"the posterior of {len(labels):,} images")
     likely = Likely.concatenated([Likely.of(labels[rows], _part(probs, rows)) for rows in _chunks(probs)])
     model, quality = fit_with_quality(likely, probs.shape[1])
-    return Posterior(labels, probs, quality.clip(0, 1), signal, model)
+    return Posterior(labels, probs, quality.clip(0, 1, out=quality), signal, model)
 
 
 def _check(probs: Probs | TopProbs, n: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cvcoteach._validation import InputError, near
+from cvcoteach._validation import InputError, as_count, near
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.result import Select
 from cvcoteach.issues.flags import FlagFor, FlagRule
@@ -188,14 +188,19 @@ class Machine:
     """Of the Ray cluster: "host:port", or "auto" on one of its nodes; None: Ray is started here."""
     task_gpus: float = 1.0
     """GPUs of a Ray task; a fraction lets several share one."""
+    workers_per_fold: int = 1
+    """Ray tasks that train each network together, every batch in as many parts; more than one for what one GPU cannot
+    hold. Heads are trained by one."""
     cluster: RayCluster | None = field(default=None, repr=False, compare=False)
     """The engine while it runs, see `on_engine`."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise InputError(f"engine is {self.engine!r}; {near(str(self.engine), ENGINES)}")
-        if self.engine == "serial" and (self.ray_address is not None or self.task_gpus != 1):
-            name = "ray_address" if self.ray_address is not None else "task_gpus"
-            raise InputError(f"{name} is set with engine serial, which has no use for it; add engine ray.")
+        object.__setattr__(self, "workers_per_fold", as_count("workers_per_fold", self.workers_per_fold, 1))
+        of_ray = {"ray_address": None, "task_gpus": 1, "workers_per_fold": 1}
+        odd = [name for name, usual in of_ray.items() if getattr(self, name) != usual]
+        if self.engine == "serial" and odd:
+            raise InputError(f"{odd[0]} is set with engine serial, which has no use for it; add engine ray.")
         if self.cache_dir is not None:  # may be given as text
             object.__setattr__(self, "cache_dir", Path(self.cache_dir))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cvcoteach._validation import IntArray, PredProbs
 from cvcoteach.crossval.trainer import Fold, FoldTrainer, ParallelFoldTrainer
+from cvcoteach.engines.gang import RaySharedTrainer
 from cvcoteach.engines.trainer import RayBatchTrainer, RayTrainer
 from cvcoteach.noise_model.top_probs import many
 from cvcoteach.pipeline.on_engine import here
@@ -91,9 +92,12 @@ def network_trainer(
             "precision": precision,
             "deterministic": deterministic,
         }
-        return RayTrainer(
-            machine.cluster, TorchTrainer, pixels, more, device=machine.device, plan=plan, on_epoch=progress.epoch
-        )
+        rest: dict[str, Any] = {"device": machine.device, "plan": plan, "on_epoch": progress.epoch}
+        if machine.workers_per_fold > 1:
+            return RaySharedTrainer(
+                machine.cluster, TorchTrainer, pixels, more, workers_per_fold=machine.workers_per_fold, **rest
+            )
+        return RayTrainer(machine.cluster, TorchTrainer, pixels, more, **rest)
     return TorchTrainer(
         pixels,
         n_classes,

@@ -59,9 +59,13 @@ def fit(training: Training, on_epoch: OnEpoch | None = None, validate: Callable[
     Raises:
         InputError: A loss is not finite.
     """
-    fitting = Fitting(training, validate)
+    fit_on(Fitting(training, validate), on_epoch)
+
+
+def fit_on(fitting: Fitting, on_epoch: OnEpoch | None = None) -> None:
+    """Run the remaining epochs of a training that has begun; errors as of `fit`."""
     while not fitting.ended:
-        report = fitting.take(training.run_epoch())
+        report = fitting.take(fitting.training.run_epoch())
         if on_epoch is not None:
             on_epoch(report)
     fitting.settle()

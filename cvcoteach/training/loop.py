@@ -194,6 +194,9 @@ class Training:
             record[step] = losses.detach().mean()
             if step % _CHECK_EVERY == 0 or step == len(batches) - 1:
                 self._check(record[: step + 1], len(batches))
+        return self._mean_loss(record)
+
+    def _mean_loss(self, record: Tensor) -> float:
         return float(record.mean())
 
     def _losses_of(self, inputs: Tensor, rows: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,14 @@ from cvcoteach.crossval.trainer import Fold
 from cvcoteach.training.batches import DeviceImages, ImageBatches, check_pixels, room_for
 from cvcoteach.training.compute_plan import ComputePlan, best_threads, probe
 from cvcoteach.training.devices import choose_device, choose_threads, set_threads
-from cvcoteach.training.fitting import Fitting
+from cvcoteach.training.fitting import Fitting, fit_on
 from cvcoteach.training.loop import OnEpoch, Training, logits_of, predict
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.normalisation import Scaling, normalise, scaling_of
 from cvcoteach.training.presets import PRESETS
 from cvcoteach.training.probing import probe_captured
 from cvcoteach.training.recipe import Recipe
+from cvcoteach.training.shared_training import Crew, SharedImages, SharedTraining, batch_norm_over_all
 from cvcoteach.training.side_by_side import FoldInTraining, SideBySide
 
 _FLOOR = 1e-7  # log of a probability that float32 rounded to 0
@@ -54,6 +56,7 @@ class TorchTrainer:
         deterministic: bool = False,
         on_epoch: OnEpoch | None = None,
         note: Callable[[str], None] = warnings.warn,
+        crew: Crew | None = None,
     ) -> None:
         """Take the images and how networks are trained on them.
 
@@ -74,6 +77,8 @@ class TorchTrainer:
             on_epoch: Called after each epoch, of all folds that are trained at the same time together.
             note: Called with a sentence where a GPU cannot do what was planned: steps that cannot be captured, or
                 memory that runs out, so that fewer folds share it or batches shrink.
+            crew: Which of several processes this is, that train each fold together; see `SharedTraining`. All of them
+                get the same folds and plan, and each answers for its part of the images (`Crew.part`).
 
         Raises:
             InputError: The pixels are of another kind, this machine lacks the device, or the model is unknown.
@@ -106,6 +111,9 @@ class TorchTrainer:
         self._images: DeviceImages | None = None
         self._beside: SideBySide | None = None
         self._note, self._noted = note, set[str]()
+        self._crew = crew
+        if crew is not None:
+            return
         if self._device.type == "cuda" or (plan is not None and plan.side_by_side > 1):
             self.fit_predict_each = self._fit_predict_each
 
@@ -188,9 +196,17 @@ class TorchTrainer:
         set_threads(plan.threads)
         if self._images is None:
             self._images = DeviceImages(self._array, plan)
+        if self._crew is not None:
+            return enumerate(map(self._answered_together, folds))
         if self._beside is None:
             self._beside = SideBySide(plan.torch_device, plan.side_by_side, self.recipe.batch_size, self._note)
         return self._beside.answers(folds, self._started, self._on_epoch)
+
+    def _answered_together(self, fold: Fold) -> PredProbs:
+        """Train a fold with the other processes of the crew; memory that runs out in one of them ends it."""
+        fitting, answer = self._started(fold, None)
+        fit_on(fitting, self._on_epoch)
+        return answer()
 
     def _started(self, fold: Fold, most: int | None) -> FoldInTraining:
         """Begin a fold, in batches of `most` images at most."""
@@ -199,11 +215,17 @@ class TorchTrainer:
         plan, recipe = self.plan, self.recipe
         if most is not None:
             recipe = replace(recipe, batch_size=min(recipe.batch_of(len(train_idx)), most), least_batches=0)
-        source = ImageBatches(self._images, self._scaling(train_idx))
+        crew, scaling = self._crew, self._scaling(train_idx)
+        source = ImageBatches(self._images, scaling) if crew is None else SharedImages(self._images, scaling, crew)
         network = plan.placed(self._network(seed))
+        if crew is not None:
+            network = batch_norm_over_all(network)
 
         def probabilities(rows: IntArray) -> PredProbs:
-            return predict([network], source, rows, mirror=recipe.mirrors_predictions)
+            own = rows if crew is None else rows[crew.part(len(rows))]
+            if not len(own):
+                return np.zeros((0, self._n_classes), np.float32)
+            return predict([network], source, own, mirror=recipe.mirrors_predictions)
 
         def answer() -> PredProbs:
             result = probabilities(eval_idx)
@@ -218,10 +240,25 @@ class TorchTrainer:
         validate: Callable[[], float] | None = None
         if recipe.patience is not None and len(train_idx) > 1:
             trained = _trained_on(train_labels, recipe.held_back, seed)
-            validate = partial(_validation_loss, probabilities, train_idx[~trained], train_labels[~trained])
+            validate = partial(self._validation_loss, probabilities, train_idx[~trained], train_labels[~trained])
         rows, labels = train_idx[trained], train_labels[trained]
-        training = Training([network], source, rows, labels, recipe, seed=seed, note=self._note_once)
+        arguments: tuple[Any, ...] = ([network], source, rows, labels, recipe)
+        if crew is None:
+            training = Training(*arguments, seed=seed, note=self._note_once)
+        else:
+            crew.check(len(rows), recipe)
+            training = SharedTraining(crew, *arguments, seed=seed, note=self._note_once)
         return FoldInTraining(Fitting(training, validate), answer)
+
+    def _validation_loss(
+        self, probabilities: Callable[[IntArray], PredProbs], rows: IntArray, labels: IntArray
+    ) -> float:
+        crew = self._crew
+        if crew is None:
+            return _log_loss(probabilities(rows), labels)
+        own = labels[crew.part(len(labels))]
+        loss = _log_loss(probabilities(rows), own) if len(own) else 0.0
+        return crew.mean(loss, len(own), self.plan.torch_device)
 
     def _check(self, fold: Fold) -> None:
         train_idx, train_labels = fold.train_idx, fold.train_labels
@@ -273,10 +310,6 @@ def _trained_on(labels: IntArray, held_back: float, seed: int) -> npt.NDArray[np
     """Return (m,) whether an image is trained on; the others, a stratified share, decide when to stop."""
     n_parts = min(len(labels), max(2, round(1 / held_back)))
     return stratified_parts(labels, n_parts, np.random.default_rng(seed)) != 0
-
-
-def _validation_loss(probabilities: Callable[[IntArray], PredProbs], rows: IntArray, labels: IntArray) -> float:
-    return _log_loss(probabilities(rows), labels)
 
 
 def _log_loss(pred_probs: PredProbs, labels: IntArray) -> float:

@@ -1,13 +1,12 @@
 """How time and memory of a whole run grow with images and classes: heads on features, three rounds.
 
-    python examples/benchmarks/scale.py                      # up to 100,000 images and 1,000 classes: half an hour
-    python examples/benchmarks/scale.py --images 1000000     # one more size
-    python examples/benchmarks/scale.py --plot scale.svg     # the same, drawn too (takes cvcoteach[plots])
+    python examples/benchmarks/scale.py            # 10,000 to 1,000,000 images, 10 to 1,000 classes, few of a class
+    python examples/benchmarks/scale.py --largest  # 1,000,000 images of 1,000 classes, 20,000 classes of two
 
-Features (n, 256) float16 in a file are drawn around a center for each class; a tenth of the labels are wrong. Each size
-has a process of its own, in one thread; seconds are those of a processor, so that other work on the machine does not
-count, and memory is the peak over what the imports take, without pages of the file. The exponent is the slope between
-the smallest and the largest size on logarithmic axes: 1 is proportional.
+The plot takes cvcoteach[plots]. Features (n, 256) float16 in a file are drawn around a center for each class; a tenth
+of the labels are wrong. Each size has a process of its own, in one thread; seconds are those of a processor, so that
+other work on the machine does not count, and memory is the peak over what the imports take, without pages of files.
+The exponent is the slope between the smallest and the largest size on logarithmic axes: 1 is proportional.
 """
 
 from __future__ import annotations
@@ -21,51 +20,64 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from posterior_speed import Peak, processor_seconds, status
 from tables import markdown, publish
 
-D = 256
-BY_IMAGES = ((10_000, 10), (30_000, 10), (100_000, 10))
-BY_CLASSES = ((20_000, 10), (20_000, 100), (20_000, 1_000))
+
+class Size(NamedTuple):
+    """A set of images."""
+
+    n: int
+    k: int
+    d: int = 256
+    """Numbers that describe an image."""
+    imbalance: int = 1
+    """How many times as many images the largest class has as the smallest; sizes between fall geometrically."""
+
+    def __str__(self) -> str:
+        more = "" if self.d == 256 else f", {self.d} numbers an image"
+        return f"{self.n:,}{more}" if self.imbalance == 1 else f"{self.n:,}, classes from 1 to {self.imbalance:,}"
+
+
+BY_IMAGES = (Size(10_000, 10), Size(100_000, 10), Size(1_000_000, 10))
+BY_CLASSES = (Size(20_000, 10), Size(20_000, 100), Size(20_000, 1_000))
+ODD = (Size(100_000, 10, imbalance=1_000),)
+LARGEST = (Size(40_000, 20_000, d=32), Size(1_000_000, 1_000))
 CHUNK = 20_000
+HEADER = ["images", "classes", "processor seconds", "µs per image", "peak, MB", "F1"]
 
 
 def main() -> None:
     """Measure each size, and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", nargs=3, metavar=("N", "K", "FOLDER"), help="(used by the script itself)")
-    parser.add_argument("--images", type=int, nargs="*", default=[], help="more sizes with 10 classes")
-    parser.add_argument("--plot", type=Path, help="draw time over size into this file")
+    parser.add_argument("--one", metavar="FOLDER", type=Path, help="(used by the script itself)")
+    parser.add_argument("--largest", action="store_true", help="the largest sizes, and nothing else")
     args = parser.parse_args()
     if args.one:
-        measure(int(args.one[0]), int(args.one[1]), Path(args.one[2]))
+        measure(args.one)
         return
-    groups = ((*BY_IMAGES, *((n, 10) for n in args.images)), BY_CLASSES)
-    found = [[one(n, k) for n, k in sizes] for sizes in groups]
-    rows = [
-        row(*size, figures)
-        for sizes, part in zip(groups, found, strict=True)
-        for size, figures in zip(sizes, part, strict=True)
-    ]
-    exponents = [
-        exponent([size[i] for size in sizes], part) for i, (sizes, part) in enumerate(zip(groups, found, strict=True))
-    ]
-    header = ["images", "classes", "processor seconds", "µs per image", "peak, MB", "F1"]
-    by_images, by_classes = exponents
+    if args.largest:
+        publish("scale-largest", markdown(HEADER, [row(size, one(size)) for size in LARGEST]))
+        return
+    found = {size: one(size) for size in (*BY_CLASSES, *ODD, *BY_IMAGES)}
+    by_images = exponent([size.n for size in BY_IMAGES], [found[size] for size in BY_IMAGES])
+    by_classes = exponent([size.k for size in BY_CLASSES], [found[size] for size in BY_CLASSES])
     said = (
         f"Between the smallest and the largest size, time grows as images^{by_images:.2f} and classes^{by_classes:.2f}."
     )
-    if args.plot is not None:
-        draw(groups[0], found[0], args.plot)
-    publish("scale", markdown(header, rows) + f"\n\n{said}")
+    draw(found)
+    rows = [row(size, found[size]) for size in (*BY_IMAGES, *BY_CLASSES, *ODD)]
+    publish("scale", markdown(HEADER, rows) + f"\n\n{said}")
 
 
-def row(n: int, k: int, figures: dict[str, float]) -> list[object]:
+def row(size: Size, figures: dict[str, float]) -> list[object]:
     """A line of the table."""
     seconds = figures["seconds"]
-    return [f"{n:,}", f"{k:,}", f"{seconds:.1f}", round(seconds / n * 1e6), round(figures["megabytes"]), figures["f1"]]
+    memory = round(figures["megabytes"])
+    return [str(size), f"{size.k:,}", f"{seconds:.1f}", round(seconds / size.n * 1e6), memory, figures["f1"]]
 
 
 def exponent(sizes: Sequence[int], found: Sequence[dict[str, float]]) -> float:
@@ -73,36 +85,40 @@ def exponent(sizes: Sequence[int], found: Sequence[dict[str, float]]) -> float:
     return math.log(found[-1]["seconds"] / found[0]["seconds"]) / math.log(sizes[-1] / sizes[0])
 
 
-def one(n: int, k: int) -> dict[str, float]:
+def one(size: Size) -> dict[str, float]:
     """Measure a size in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), n, k)
-        command = [sys.executable, __file__, "--one", str(n), str(k), folder]
+        make(Path(folder), size)
+        command = [sys.executable, __file__, "--one", folder]
         environment = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         }
-        answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     found: dict[str, float] = json.loads(answer.splitlines()[-1])
-    print(f"{n:,} × {k:,}: {found}", flush=True)
+    print(f"{size} × {size.k:,}: {found}", flush=True)
     return found
 
 
-def make(folder: Path, n: int, k: int) -> None:
-    """features.npy (n, D) float16, given.npy and true.npy (n,)."""
+def make(folder: Path, size: Size) -> None:
+    """features.npy (n, d) float16, given.npy and true.npy (n,)."""
+    n, k, d, imbalance = size
     rng = np.random.default_rng(0)
-    true = np.arange(n) % k
-    centers = rng.standard_normal((k, D), dtype=np.float32) * 0.3
-    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, (n, D))
+    share = imbalance ** -np.linspace(0, 1, k)
+    true = np.searchsorted(np.cumsum(share / share.sum()), (np.arange(n) + 0.5) / n)
+    true = rng.permutation(true.clip(max=k - 1)) if imbalance > 1 else np.arange(n) % k
+    # as far apart in few dimensions as in many
+    centers = rng.standard_normal((k, d), dtype=np.float32) * np.float32(0.3 * math.sqrt(256 / d))
+    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, (n, d))
     for start in range(0, n, CHUNK):
         some = true[start : start + CHUNK]
-        features[start : start + CHUNK] = centers[some] + rng.standard_normal((len(some), D), dtype=np.float32)
+        features[start : start + CHUNK] = centers[some] + rng.standard_normal((len(some), d), dtype=np.float32)
     features.flush()
     np.save(folder / "given.npy", np.where(rng.random(n) < 0.1, (true + rng.integers(1, k, n)) % k, true))
     np.save(folder / "true.npy", true)
 
 
-def measure(n: int, k: int, folder: Path) -> None:
+def measure(folder: Path) -> None:
     """Print seconds of a processor, megabytes and F1 of one run as JSON."""
     from sklearn.metrics import f1_score
 
@@ -120,17 +136,21 @@ def measure(n: int, k: int, folder: Path) -> None:
     print(json.dumps({"seconds": seconds, "megabytes": megabytes, "f1": f1}))
 
 
-def draw(sizes: Sequence[tuple[int, int]], found: Sequence[dict[str, float]], file: Path) -> None:
-    """Time over the number of images, with the line of proportion."""
-    import matplotlib.pyplot as plt
+def draw(found: dict[Size, dict[str, float]]) -> None:
+    """Time over images and over classes, with the lines of proportion, into scale.svg."""
+    import matplotlib
 
-    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    n, seconds = [size[0] for size in sizes], [each["seconds"] for each in found]
-    axes.loglog(n, seconds, "o-", label="measured")
-    axes.loglog(n, [seconds[0] * each / n[0] for each in n], "--", color="gray", label="proportional")
-    axes.set(xlabel="images", ylabel="processor seconds")
-    axes.legend()
-    figure.savefig(file)
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+    for axes, sizes, name in zip(panels, (BY_IMAGES, BY_CLASSES), ("n", "k"), strict=True):
+        x, seconds = [getattr(size, name) for size in sizes], [found[size]["seconds"] for size in sizes]
+        axes.loglog(x, seconds, "D-", color="#2060c0", label="measured")
+        axes.loglog(x, [seconds[0] * each / x[0] for each in x], "--", color="#999999", label="proportional")
+        axes.set(xlabel="images" if name == "n" else "classes", ylabel="processor seconds")
+        axes.legend(fontsize="small", frameon=False)
+    figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -91,7 +91,9 @@ def test_a_share_of_gpus_that_ray_cannot_give_is_refused(gpus: float) -> None:
         RayCluster(task_gpus=gpus)
 
 
-@pytest.mark.parametrize("given", [{"engine": "dask"}, {"ray_address": "auto"}, {"task_gpus": 0.5}])
+@pytest.mark.parametrize(
+    "given", [{"engine": "dask"}, {"ray_address": "auto"}, {"task_gpus": 0.5}, {"workers_per_fold": 2}]
+)
 def test_a_machine_refuses_engines_that_do_not_exist_and_options_without_their_engine(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="engine"):
         Machine(**given)
