@@ -81,6 +81,10 @@ class ImageBatches:
             yield normalise(raw, self.scaling, self.plan.memory_format)
 
 
+_HIDINGS = 512
+"""Draws of what is hidden, from which each image is given one."""
+
+
 class FeatureBatches:
     """Features as network inputs, (b, d) float32."""
 
@@ -101,15 +105,19 @@ class FeatureBatches:
     def for_training(self, batches: Sequence[IntArray], recipe: Recipe, seed: int) -> Iterator[Tensor]:
         """Yield each batch with a share of its features hidden at random, as the recipe says.
 
-        A hidden feature is 0, the mean of all; the others grow by as much as is missing.
+        A hidden feature is 0, the mean of all; the others grow by as much as is missing. Which are hidden is drawn for
+        a few hundred images, and each image is given one of these draws: a draw for each would take as long as learning.
         """
+        if not recipe.hidden:
+            yield from self.for_prediction(batches)
+            return
         rng = np.random.default_rng(seed)
+        hides = rng.random((_HIDINGS, self._features.shape[1]), dtype=np.float32) < recipe.hidden
+        factors = torch.from_numpy(np.where(hides, np.float32(0), np.float32(1 / (1 - recipe.hidden))))
+        factors = factors.to(self.plan.torch_device)
         for batch in self.for_prediction(batches):
-            if recipe.hidden:
-                shown = torch.from_numpy(rng.random(batch.shape, dtype=np.float32) >= recipe.hidden)
-                yield batch * shown.to(batch.device) / (1 - recipe.hidden)
-            else:
-                yield batch
+            drawn = torch.from_numpy(rng.integers(_HIDINGS, size=len(batch))).to(batch.device)
+            yield batch.mul_(factors.index_select(0, drawn))
 
     def for_prediction(self, batches: Sequence[IntArray]) -> Iterator[Tensor]:
         """Yield each batch as it is."""
