@@ -51,8 +51,7 @@ _AXES, _SHRUNK = 12, 0.6
 Most of a small change is in the details, which these axes lack: 190 of 192 pairs of a search along all axes are found.
 """
 _MORE_AXES = 48
-"""Axes along which those are compared that lie near each other along the first ones, where these or the images are many.
-"""
+"""Axes along which neighbors along the first ones are compared, where these are many, or the images are."""
 _NEIGHBORS = 8
 """Nearest images that are compared with each; of more copies some lead to the others."""
 _LARGEST_GROUP = 20

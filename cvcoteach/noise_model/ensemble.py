@@ -26,6 +26,8 @@ _FAILED = 3.0  # standard errors
 _NO_EVIDENCE, _FULL_EVIDENCE = 0.05, 0.3
 _BEYOND_CHANCE = 2.0  # standard errors
 _ENOUGH_NOISE, _LITTLE_NOISE = 0.03, 0.02
+_BEYOND_DISAGREEMENT = 0.1
+_LESS_LIKELY = 0.05  # nats per image
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +172,7 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     gain, error, whole = _gains(fits[0])
     share = 0.0 if _failed(fits[0]) else _weight_of_affine(gain, error, whole)
     correlation, rates = _errors(y, some, weight, (affine[0], literal))
+    share += (1 - share) * _astray(y, some, weight, (affine[0], literal), rates[1]) if share else 0.0
     rate = share * rates[0] + (1 - share) * rates[1]
     little = _ramp(rate + _BEYOND_CHANCE * math.sqrt(rate / weight.sum()), _ENOUGH_NOISE, _LITTLE_NOISE)
     share -= little * max(0.0, share - _LEAST_AFFINE)
@@ -237,6 +240,35 @@ def _errors(
         correlations.append(shared_errors(labels, member.before_label(probs), after, weight))
         rates.append(1 - float(after[np.arange(len(labels)), labels] @ weight / weight.sum()))
     return float(np.min(correlations)), rates
+
+
+def _astray(
+    labels: IntArray, probs: Probs, weight: FloatArray, members: tuple[NoiseModel, NoiseModel], rate: float
+) -> float:
+    """Return how far, 0 to 1, the literal model has taken classes for each other.
+
+    Models that learned from a selection are sure of themselves; taken literally where each class has one other that it
+    is mislabelled as, they explain labels by a transition that turns the classes round. Such a fit finds more labels
+    wrong than predictions disagree with, and yet the labels are less likely by it than by the affine model. Of
+    probabilities whose models learned wrong labels by heart only the first is true.
+
+    Args:
+        labels: (m,) given.
+        probs: (m, K) out of sample.
+        weight: (m,) how many images each row stands for.
+        members: The affine model, and the literal one.
+        rate: The noise rate by the literal one, in [0, 1].
+    """
+    total = weight.sum()
+    beyond = rate - float((probs.argmax(axis=1) != labels) @ weight / total)
+    if beyond <= 0:
+        return 0.0
+    each = np.arange(len(labels))
+    by_affine, by_literal = (
+        np.log(np.maximum((member.before_label(probs) @ member.transition())[each, labels], TINY)) @ weight / total
+        for member in members
+    )
+    return _ramp(beyond, 0, _BEYOND_DISAGREEMENT) * _ramp(by_affine - by_literal, 0, _LESS_LIKELY)
 
 
 def inflation_of(labels: IntArray, posterior: FloatArray, weight: FloatArray, exponent: float) -> float:

@@ -36,11 +36,12 @@ from cvcoteach.pipeline.on_engine import on_engine
 from cvcoteach.pipeline.page.report import PAGE, write_page
 from cvcoteach.pipeline.prepare import Prepared, prepare
 from cvcoteach.pipeline.progress import RunProgress
-from cvcoteach.pipeline.results import ISSUES, RunResults, write_unreadable
+from cvcoteach.pipeline.results import ISSUES, RunResults
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_source import reading_record
 from cvcoteach.pipeline.second_view import VIEWS
 from cvcoteach.pipeline.settings import Machine, Settings
+from cvcoteach.pipeline.unreadable import write_unreadable
 
 _VERSIONED = ("cvcoteach", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 

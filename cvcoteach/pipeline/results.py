@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cvcoteach._csv import csv_text, unescaped, unescaped_values, write_csv
-from cvcoteach._files import check_regular, open_regular
+from cvcoteach._csv import csv_text, unescaped_values, write_csv
+from cvcoteach._files import open_regular
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval.result import Select
 from cvcoteach.data.splits import held_out
@@ -27,9 +27,10 @@ from cvcoteach.pipeline.result_arrays import read_result_arrays, write_result_ar
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.run_summary import confusions
 from cvcoteach.pipeline.settings import RULES
+from cvcoteach.pipeline.unreadable import read_unreadable
 
 _FLOATS = "%.6f"
-ARRAYS, ISSUES, UNREADABLE = "probabilities.npz", "issues.csv", "unreadable.csv"
+ARRAYS, ISSUES = "probabilities.npz", "issues.csv"
 
 _NOT_LOOKED_FOR = -1.0
 """Stands for the probability of a stranger where there were no features to tell by."""
@@ -378,21 +379,6 @@ def _whole(summary: Mapping[str, Any], found: LabelIssues) -> Mapping[str, Any]:
     if {"confusions", *NAMES} <= summary.keys():
         return summary
     return {**figures(found), "confusions": confusions(found), **summary}
-
-
-def write_unreadable(folder: Path, unreadable: Mapping[str, str]) -> None:
-    """Write unreadable.csv, unless every image could be read. unreadable: path -> why."""
-    if unreadable:
-        write_csv(folder / UNREADABLE, pd.DataFrame({"path": list(unreadable), "reason": list(unreadable.values())}))
-
-
-def read_unreadable(folder: Path) -> dict[str, str]:
-    """Return what `write_unreadable` wrote, path -> why."""
-    if not (folder / UNREADABLE).exists():
-        return {}
-    check_regular(folder / UNREADABLE)
-    with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
-        return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
 
 
 def _plain(array: Any) -> Any:

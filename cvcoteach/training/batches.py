@@ -106,7 +106,7 @@ class FeatureBatches:
         """Yield each batch with a share of its features hidden at random, as the recipe says.
 
         A hidden feature is 0, the mean of all; the others grow by as much as is missing. Which are hidden is drawn for
-        a few hundred images, and each image is given one of these draws: a draw for each would take as long as learning.
+        a few hundred images, and each image is given one of these draws: one for each would take as long as learning.
         """
         if not recipe.hidden:
             yield from self.for_prediction(batches)

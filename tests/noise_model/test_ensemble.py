@@ -141,3 +141,20 @@ def test_a_class_that_hardly_any_label_has_is_believed_where_the_probabilities_f
     np.testing.assert_array_equal(flags_of(fitted), labels != true)
     assert (fitted.alternative[labels != true] == 2).all()
     np.testing.assert_allclose(np.concatenate([rows for _, rows in fitted.rows()]).sum(axis=1), 1)
+
+
+def test_sure_models_of_labels_that_one_other_class_takes_are_not_taken_literally() -> None:
+    rng = np.random.default_rng(0)
+    n, k = 6000, 10
+    true = rng.integers(0, k, n)
+    each, scores = np.arange(n), rng.normal(size=(n, k))
+    for step, by in ((0, 2.0), (1, 0.8), (-1, 0.8)):  # the models confuse neighbors too
+        scores[each, (true + step) % k] += by
+    probs = np.exp(4 * scores)
+    probs /= probs.sum(axis=1, keepdims=True)
+    given = np.where(rng.random(n) < 0.4, (true + 1) % k, true)
+
+    wrong = fit_posterior(given, probs).wrong
+
+    assert wrong.mean() == pytest.approx(np.mean(given != true), abs=0.04)  # .58 where the mean has a literal share
+    assert np.mean((wrong > 0.5) == (given != true)) > 0.81

@@ -24,9 +24,9 @@ from cvcoteach.noise_model.sparse_transition import SparseTransition
 from cvcoteach.noise_model.top_probs import TopProbs
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.finished_run import FinishedRun
-from cvcoteach.pipeline.results import read_unreadable, write_unreadable
 from cvcoteach.pipeline.run_folder import FoldFiles, RunFolder
 from cvcoteach.pipeline.settings import Settings
+from cvcoteach.pipeline.unreadable import read_unreadable, write_unreadable
 from tests.fakes import Table
 from tests.pipeline.test_find_issues import QUICK, fake, source_of
 
