@@ -13,6 +13,7 @@ import pandas as pd
 
 from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, near
+from cvcoteach.data.sources.class_list import CLASS_ARRAYS, ClassList, check_columns, class_list, named_by
 from cvcoteach.data.sources.labels import Groups, describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
 
@@ -35,6 +36,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
         image_name, label_name, notes = _names(arrays, choices.split, location)
         images, labels = arrays.read(image_name), arrays.read(label_name)
         groups = None if choices.group_column is None else arrays.read_groups(choices, len(images))
+        listed, more = arrays.read_classes(len(images))
     check_images(images, f"{image_name} in {location.name}")
     where = f"{label_name} in {location.name}"
     if labels.ndim == 2 and labels.shape == (len(images), 1):
@@ -45,7 +47,11 @@ def read_npz(location: Path, choices: Choices) -> Source:
         if found is None:
             refuse_several_labels(labels, where)
         else:
-            labels, notes = found, (*notes, f"{where} are one-hot; the classes are called 0-{len(columns) - 1}.")
+            called = f"the classes are called 0-{len(columns) - 1}"
+            if listed is not None:
+                check_columns(len(columns), listed, where)
+                called = f"the classes are called as in {listed.where}"
+            labels, notes = found, (*notes, f"{where} are one-hot; {called}.")
     if labels.shape != images.shape[:1]:
         raise InputError(f"{where} has shape {labels.shape}; {len(images):,} images need ({len(images)},).")
     if labels.dtype.kind == "S":
@@ -55,6 +61,8 @@ def read_npz(location: Path, choices: Choices) -> Source:
             raise InputError(f"{where} holds bytes that are not UTF-8; save the labels as text.") from None
     if labels.dtype.kind not in "iufUb":
         raise InputError(f"{where} holds {labels.dtype}; it takes whole numbers or text.")
+    if listed is not None:
+        labels = named_by(labels, listed, where)
     encoded = encode(pd.Series(labels), f"labels in {location.name}")
     k = len(encoded.class_names)
     return Source(
@@ -64,7 +72,7 @@ def read_npz(location: Path, choices: Choices) -> Source:
         encoded.labels,
         encoded.class_names,
         array=images,
-        notes=(*notes, *encoded.notes),
+        notes=(*notes, *more, *encoded.notes),
         description=describe(
             len(images),
             k,
@@ -138,7 +146,7 @@ def _shape(images: Array) -> str:
 # -- the file --
 
 
-class _Arrays:
+class NpzArrays:
     """The arrays of an open .npz."""
 
     def __init__(self, location: Path) -> None:
@@ -147,7 +155,7 @@ class _Arrays:
         self._content: Any = None
         self.names: list[str] = []
 
-    def __enter__(self) -> _Arrays:
+    def __enter__(self) -> NpzArrays:
         check_regular(self._location)
         # numpy leaves a file open that it cannot read, if it opened it
         try:
@@ -191,6 +199,23 @@ class _Arrays:
             raise InputError(f"{name} in {self._location.name} has shape {groups.shape}; {n:,} images need ({n},).")
         return group_codes(pd.Series(groups.ravel()), f"groups in {name} of {self._location.name}")
 
+    def read_classes(self, n: int) -> tuple[ClassList | None, tuple[str, ...]]:
+        """Return the classes that the file lists, None where it lists none, and a note on a list that is not read.
+
+        n: how many images there are. Raises InputError where a class is listed twice.
+        """
+        name = next((name for name in CLASS_ARRAYS if name in self.names), None)
+        if name is None:
+            return None, ()
+        where = f"{name} in {self._location.name}"
+        try:
+            listed = class_list(name, self.read(name), n, where)
+        except _ObjectsError:
+            listed = None
+        if listed is None:
+            return None, (f"{where} is no list of class names, as text or numbers, and was not read.",)
+        return listed, ()
+
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
@@ -206,14 +231,18 @@ def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None
     )
 
 
-def open_npz(location: Path) -> _Arrays:
+def open_npz(location: Path) -> NpzArrays:
     """Return the arrays of an .npz, by name, read one by one in a `with`; nothing is unpickled. Raises InputError."""
-    return _Arrays(location)
+    return NpzArrays(location)
+
+
+class _ObjectsError(InputError):
+    """An array of Python objects, which is not unpickled."""
 
 
 def _unreadable(location: Path, error: Exception) -> InputError:
     if "allow_pickle" in str(error):
-        return InputError(
+        return _ObjectsError(
             f"{location.name} holds arrays of Python objects, which could run code when loaded; "
             "save images as numbers and labels as numbers or text."
         )
@@ -243,7 +272,7 @@ def _pairs_of(names: list[str], split: str | None) -> list[tuple[str, str]]:
     return [*pairs, *((part["images"], part.get("labels", "")) for part in parts)]
 
 
-def _names(arrays: _Arrays, split: str | None, location: Path) -> tuple[str, str, tuple[str, ...]]:
+def _names(arrays: NpzArrays, split: str | None, location: Path) -> tuple[str, str, tuple[str, ...]]:
     """Return the names of the images and the labels, and notes."""
     pairs = [pair for pair in _pairs_of(arrays.names, split) if pair[1]]
     splits = sorted(_splits(arrays.names), key=_SPLIT_ORDER.index)

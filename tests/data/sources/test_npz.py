@@ -124,3 +124,96 @@ def test_an_array_that_unpacks_to_far_more_than_images_do_is_refused(
         read_source(tmp_path / "bomb.npz")
     np.savez(tmp_path / "whole.npz", images=images, labels=np.arange(100) % 2)
     assert len(read_source(tmp_path / "whole.npz")) == 100
+
+
+IMAGES = np.zeros((4, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["class_names", "label_names", "target_names", "classes"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([2, 0, 1, 0]),
+        np.array([2.0, 0.0, 1.0, 0.0]),
+        np.array([[2], [0], [1], [0]], np.uint8),
+        np.eye(4, dtype=np.uint8)[[2, 0, 1, 0]],
+        np.array(["cat", "zebra", "dog", "zebra "]),
+        np.array([b"cat", b"zebra", b"dog", b"zebra"]),
+    ],
+)
+def test_names_that_an_npz_lists_are_the_classes(tmp_path: Path, name: str, labels: np.ndarray) -> None:
+    names = np.array(["zebra", "dog", "cat", "nobody"])
+    for listed in (names, np.char.encode(names), names[:, None]):
+        source = read_source(save(tmp_path, images=IMAGES, labels=labels, **{name: listed}))
+        assert [source.class_names[label] for label in source.labels] == ["cat", "zebra", "dog", "zebra"]
+
+
+def test_labels_themselves_may_be_listed(tmp_path: Path) -> None:
+    for labels, listed in (
+        (np.array([7, 3, 7, 7]), np.array([3, 7])),
+        (np.array([7, 3, 7, 7]), np.array(["3", "7"])),
+        (np.array(["7", "3", "7", "7"]), np.array([3.0, 7.0]).astype(int)),
+    ):
+        source = read_source(save(tmp_path, images=IMAGES, labels=labels, classes=listed))
+        assert [source.class_names[label] for label in source.labels] == ["7", "3", "7", "7"]
+
+
+def test_splits_share_the_names_that_are_listed(tmp_path: Path) -> None:
+    parts = {"x_train": IMAGES, "y_train": np.array([1, 0, 1, 0]), "x_test": IMAGES, "y_test": np.array([1, 1, 1, 1])}
+    source = read_source(save(tmp_path, **parts, class_names=np.array(["dog", "cat"])))
+    assert [source.class_names[label] for label in source.labels] == ["cat", "dog", "cat", "dog", *["cat"] * 4]
+
+
+PETS = np.array(["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "listed", "message"),
+    [
+        (
+            [0, 1, 2, 0],
+            PETS,
+            "labels in x.npz are from 0 to 2, but class_names in x.npz names 2 classes; it takes a name",
+        ),
+        ([1, 2, 1, 2], PETS, "are from 1 to 2, but .* names 2 classes; it takes a name for each number from 0 on"),
+        ([-1, 0, 1, 0], PETS, "are from -1 to 1, but"),
+        ([0.5, 0, 1, 0], PETS, "are from 0 to 1, but"),
+        ([0, 1, 0, 1], PETS[:0], "names 0 classes"),
+        (
+            np.eye(3, dtype=int)[[0, 1, 2, 0]],
+            PETS,
+            "are one-hot, of 3 columns, but .* names 2 classes; it takes a name for",
+        ),
+        (
+            ["cat", "dog", "eel", "cat"],
+            PETS,
+            "labels in x.npz hold eel, but class_names in x.npz lists cat, dog; it takes",
+        ),
+        ([3, 7, 9, 3], np.array([3, 7]), "hold 9, but class_names in x.npz lists 3, 7"),
+        (
+            [0, 1, 0, 1],
+            np.array(["cat", "cat", "dog"]),
+            "class_names in x.npz lists cat 2 times; it takes each class once",
+        ),
+    ],
+)
+def test_names_that_contradict_the_labels_get_a_sentence(
+    tmp_path: Path, labels: object, listed: np.ndarray, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_source(save(tmp_path, images=IMAGES, labels=np.array(labels), class_names=listed))
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        np.array(["cat", "cat", "dog", "dog"]),
+        np.array("cat"),
+        np.array([["cat", "dog"]] * 2),
+        np.array(["cat", 1], object),
+    ],
+)
+def test_what_is_no_list_of_classes_is_left_with_a_note(tmp_path: Path, listed: np.ndarray) -> None:
+    source = read_source(save(tmp_path, images=IMAGES, labels=np.array([0, 1, 0, 1]), class_names=listed))
+    assert source.class_names == ("0", "1")
+    assert source.notes == ("class_names in x.npz is no list of class names, as text or numbers, and was not read.",)

@@ -222,6 +222,28 @@ def test_an_npz_keeps_its_other_arrays(tmp_path: Path) -> None:
             assert content["mean"].shape == (3,)
 
 
+@pytest.mark.parametrize("kind", ["numbers", "hot", "text"])
+def test_an_npz_keeps_the_names_that_it_lists(tmp_path: Path, kind: str) -> None:
+    images, _, given = dataset(40, 0.1)
+    names = np.array(["zebra", "cat", "dog", *[f"nobody {i}" for i in range(37)]])  # as many as images
+    labels = {"numbers": given, "hot": np.eye(40)[given], "text": names[given]}[kind]
+    np.savez(tmp_path / "x.npz", images=images, labels=labels, class_names=names)
+    copy = copy_of(read_source(tmp_path / "x.npz"))
+    assert set(copy.source.class_names) == {"zebra", "cat", "dog"}
+    assert labels_of(written(copy, tmp_path / "fixed.npz")) == expected(copy)
+    with np.load(tmp_path / "fixed.npz") as content:
+        assert content["class_names"].tolist() == names.tolist()
+        assert content["labels"].shape[1:] == labels.shape[1:]
+
+
+def test_an_npz_with_python_objects_beside_is_not_copied(tmp_path: Path) -> None:
+    images, _, given = dataset(40, 0.1)
+    np.savez(tmp_path / "x.npz", images=images, labels=given, more=np.array(["a", None], object))
+    copy = copy_of(read_source(tmp_path / "x.npz"))
+    with pytest.raises(InputError, match="holds arrays of Python objects"):
+        written(copy, tmp_path / "fixed.npz")
+
+
 def test_an_npz_of_splits_keeps_them(tmp_path: Path) -> None:
     images, _, given = dataset(60, 0.1)
     parts = {"train_images": images[:40], "train_labels": given[:40, None], "train_ids": np.arange(40)}
