@@ -2,25 +2,73 @@
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
-from cvcoteach.data.sources.json_file import beside, content_of, json_format, table_of
-from cvcoteach.data.sources.source import Choices
+from cvcoteach.data.sources.json_file import beside, content_of, table_of
+from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
+from cvcoteach.data.sources.table import read_table, read_table_unlabelled
+
+_FOLDER = "annotations"
+_OF_SPLIT = re.compile(r"(labels|instances)_(.+)\.json")
+"""`labels_train.json`, as Datumaro and CVAT export labels of whole images, and `instances_train2017.json` of COCO."""
 
 
 def _is_coco(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
 
 
-def open_coco(file: Path, choices: Choices) -> Table:
-    """Return the images of a COCO file whose annotations give each of them one category.
+def recognises(location: Path) -> bool:
+    """Return whether a path is a JSON file of COCO, or a folder with `annotations/labels_SPLIT.json` or the like."""
+    if location.is_dir():
+        return bool(_splits(location))
+    return location.suffix.lower() == ".json" and _holds(location)
+
+
+def _holds(file: Path) -> bool:
+    try:
+        return _is_coco(content_of(file))
+    except InputError:
+        return False
+
+
+def _splits(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder's splits; those of whole images where there are such of boxes too."""
+    files = sorted((folder / _FOLDER).glob("*.json")) if (folder / _FOLDER).is_dir() else []
+    named = [(found[1], found[2], file) for file in files if (found := _OF_SPLIT.fullmatch(file.name))]
+    return {split: file for kind in ("instances", "labels") for of, split, file in named if of == kind}
+
+
+def open_coco(location: Path, choices: Choices) -> Table:
+    """Return the images of a COCO file, or one split's of a folder, whose annotations give each of them one category.
 
     Raises:
-        InputError: where an image has annotations of several categories, and for numbers that name nothing.
+        InputError: where an image has annotations of several categories, for numbers that name nothing, and for files
+            that are something else.
     """
+    file = location
+    notes: tuple[str, ...] = ()
+    if location.is_dir():
+        splits = _splits(location)
+        if not splits:
+            raise InputError(f"{location} holds no labels_SPLIT.json of COCO in the folder {_FOLDER}.")
+        split, notes = chosen_split(list(splits), choices, location.name)
+        file = splits[split]
+    elif choices.split is not None:
+        raise InputError(f"--split is {choices.split!r}, but {location.name} is one part; name the folder of them.")
+    if not _holds(file):
+        content_of(file)  # says what is broken
+        raise InputError(f"{file} does not hold what coco writes; --format names another format.")
+    table = _table(file)
+    return replace(table, notes=(*notes, *table.notes))
+
+
+def _table(file: Path) -> Table:
     content = content_of(file)
     try:
         names = {each["id"]: str(each["name"]) for each in content.get("categories") or []}
@@ -36,7 +84,7 @@ def open_coco(file: Path, choices: Choices) -> Table:
         if unnamed:
             raise InputError(f"{file.name} has annotations of the category {unnamed[0]}, which it does not name.")
         rows = [
-            (beside(file, image["file_name"]), names.get(given[image["id"]], given[image["id"]]))
+            (_image_of(image["file_name"], file), names.get(given[image["id"]], given[image["id"]]))
             for image in content["images"]
             if image["id"] in given
         ]
@@ -49,4 +97,33 @@ def open_coco(file: Path, choices: Choices) -> Table:
     return table_of(file, rows, len(content["images"]) - len(rows), "without a label")
 
 
-FORMAT = json_format("coco", _is_coco, open_coco)
+def _image_of(name: str, file: Path) -> str:
+    """Return the path of an image, relative to the file: beside it, or in `images` beside the folder `annotations`."""
+    found = beside(file, name)
+    if file.parent.name != _FOLDER or os.path.isfile(file.parent / found):
+        return found
+    split = named[2] if (named := _OF_SPLIT.fullmatch(file.name)) else ""
+    images = os.path.join("..", "images")
+    others = _folders(file.parent / images)  # of a copy under another name
+    for folder in (os.path.join(images, split), images, os.path.join("..", split), *others):
+        if os.path.isfile(file.parent / folder / name):
+            return os.path.join(folder, name)
+    return found
+
+
+def _folders(place: Path) -> list[str]:
+    names = sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
+    return [os.path.join("..", place.name, name) for name in names]
+
+
+def read(location: Path, choices: Choices) -> Source:
+    """Return the images and labels of a COCO file."""
+    return read_table(open_coco(location, choices), Choices(path_pattern=choices.path_pattern))
+
+
+def read_unlabelled(location: Path, choices: Choices) -> Source:
+    """Return the images of a COCO file that have a label."""
+    return read_table_unlabelled(open_coco(location, choices), Choices(path_pattern=choices.path_pattern))
+
+
+FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, frozenset(["path_pattern", "split"]), "coco")

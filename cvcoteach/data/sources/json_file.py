@@ -18,8 +18,6 @@ from cvcoteach.data.sources.records import frame_table
 from cvcoteach.data.sources.source import Choices, Format, Source, count
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
-_TAKES = frozenset(["path_pattern", "label_column"])
-
 
 def content_of(file: Path) -> Any:
     """Return what a JSON file holds. Raises InputError for what is no JSON."""
@@ -66,9 +64,17 @@ def _file(location: Path) -> Path | None:
 
 
 def json_format(
-    name: str, test: Callable[[Any], bool], opened: Callable[[Path, Choices], Table], *, of_folders: bool = False
+    name: str,
+    test: Callable[[Any], bool],
+    opened: Callable[[Path, Choices], Table],
+    *,
+    takes: frozenset[str] = frozenset(["path_pattern"]),
+    of_folders: bool = False,
 ) -> Format:
-    """Return the format of JSON files whose content passes a test; `opened` makes a table of one."""
+    """Return the format of JSON files whose content passes a test; `opened` makes a table of one.
+
+    takes: the choices that mean something to it.
+    """
 
     def table(location: Path, choices: Choices) -> Table:
         file = _file(location)
@@ -85,7 +91,7 @@ def json_format(
     def read_unlabelled(location: Path, choices: Choices) -> Source:
         return read_table_unlabelled(table(location, choices), Choices(path_pattern=choices.path_pattern))
 
-    return Format(_holds(test, of_folders), read, read_unlabelled, lambda *_: True, _TAKES, name)
+    return Format(_holds(test, of_folders), read, read_unlabelled, lambda *_: True, takes, name)
 
 
 def table_of(file: Path, rows: list[tuple[str, Any]], without: int, why: str) -> Table:

@@ -131,8 +131,10 @@ def _image_of(data: dict[str, Any], number: int, file: Path) -> str:
         inside = parse_qs(urlsplit(address).query).get("d", [""])[0]
         return beside(file, inside)
     if address.startswith("/data/upload/"):
-        return beside(file, unquote(address.removeprefix("/data/")))
+        return beside(file, "media" + unquote(address.removeprefix("/data")))  # as in its data folder
     return address
 
 
-FORMAT = json_format("labelstudio", _is_label_studio, open_label_studio)
+FORMAT = json_format(
+    "labelstudio", _is_label_studio, open_label_studio, takes=frozenset(["path_pattern", "label_column"])
+)

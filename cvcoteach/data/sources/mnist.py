@@ -18,10 +18,12 @@ from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
 from cvcoteach.data.sources.npz import ALWAYS_UNPACKED, MOST_UNPACKED
-from cvcoteach.data.sources.source import Choices, Format, UnlabelledError, chosen_split
+from cvcoteach.data.sources.source import Choices, Format, UnlabelledError, chosen_split, count
 
 _IMAGES = re.compile(r"(.*?)[-_.]?images[-.]idx3-ubyte(\.gz)?")
 UBYTE = 0x08
+_NO_LABEL = 255
+"""What Datumaro writes where there is no label."""
 
 
 def recognises(location: Path) -> bool:
@@ -38,9 +40,14 @@ def load(location: Path, choices: Choices) -> Arrays:
         parts = _parts(location)
         notes = chosen_split(list(parts), choices, location.name)[1] if parts else ()
     images, labels = files_of(location, choices)
-    return Arrays(
-        read_idx(images, 3), read_idx(labels, 1), what=f"idx files {images.name} and {labels.name}", notes=notes
-    )
+    pixels, given = read_idx(images, 3), read_idx(labels, 1)
+    n_without = int((given == _NO_LABEL).sum())
+    if n_without and labels.with_name("labels.txt").is_file():
+        raise InputError(
+            f"{count(n_without, 'image')} of {images.name} {'has' if n_without == 1 else 'have'} no label (255, where "
+            "Datumaro's labels.txt lies beside); export those with a label only."
+        )
+    return Arrays(pixels, given, what=f"idx files {images.name} and {labels.name}", notes=notes)
 
 
 def files_of(location: Path, choices: Choices) -> tuple[Path, Path]:
@@ -66,7 +73,10 @@ def _parts(folder: Path) -> dict[str, Path]:
 
 
 def read_idx(file: Path, n_axes: int) -> np.ndarray:
-    """Return the bytes of an idx file as an array of so many axes. Raises InputError for anything else."""
+    """Return the bytes of an idx file as an array of so many axes. Raises InputError for anything else.
+
+    Where the head counts pixels for images, as Datumaro writes it, the images are as many as these pixels make.
+    """
     try:
         with _opened(file) as opened:
             head = opened.read(4 + 4 * n_axes)
@@ -74,15 +84,26 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
                 raise InputError(f"{file.name} is no idx file of {n_axes} axes of bytes; it begins with {head[:4]!r}.")
             shape = struct.unpack(f">{n_axes}I", head[4:])
             size = math.prod(shape)
-            if file.suffix == ".gz" and size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
-                raise InputError(f"{file.name} would take {in_bytes(size)} unpacked; unpack it with gunzip.")
-            data = opened.read(size + 1)
+            pixels = math.prod(shape[1:])
+            data = b""
+            if n_axes > 1 and pixels and shape[0] and not shape[0] % pixels:
+                _check_unpacked(file, shape[0])
+                data = opened.read(shape[0] + 1)
+                if len(data) == shape[0]:
+                    return np.frombuffer(data, np.uint8).reshape(-1, *shape[1:])
+            _check_unpacked(file, size)
+            data += opened.read(size + 1 - len(data))
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file} cannot be read ({error}).") from None
     if len(data) != size or not size:
         found = f"more than {size:,}" if len(data) > size else f"{len(data):,}"
         raise InputError(f"{file.name} holds {found} bytes, but its head says {' × '.join(map(str, shape))}.")
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _check_unpacked(file: Path, size: int) -> None:
+    if file.suffix == ".gz" and size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
+        raise InputError(f"{file.name} would take {in_bytes(size)} unpacked; unpack it with gunzip.")
 
 
 def _opened(file: Path) -> IO[bytes]:

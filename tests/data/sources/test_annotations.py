@@ -136,6 +136,14 @@ def test_another_json_gets_a_sentence(pets: Path) -> None:
         read_source(pets / "x.json", format="coco")
 
 
+def test_a_label_column_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a.png", "data/b.png")
+    saved(tmp_path / "labels.json", {"classes": ["cat", "dog"], "labels": {"a": 1, "b": 0}})
+    for place in (tmp_path, saved(tmp_path / "x.json", coco())):
+        with pytest.raises(InputError, match=r"--label-column is 'label', but .* is not a table"):
+            read_source(place, label_column="label")
+
+
 # -- lists --
 
 

@@ -11,7 +11,7 @@ import pytest
 import torchvision
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Source, read_source
+from cvcoteach.data.sources import Source, mnist, read_source
 
 IMAGES = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(20) % 10).astype(np.uint8)
@@ -77,3 +77,42 @@ def test_broken_files_get_a_sentence(tmp_path: Path) -> None:
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(InputError, match="has no labels beside it; it takes train-labels-idx1-ubyte"):
         read_source(folder)
+
+
+def datumaro(folder: Path, n: int) -> Path:
+    """Files as Datumaro 1.13.12 exports them: the head of the images counts pixels, 255 is no label."""
+    pixels = np.resize(IMAGES, (n, 28, 28))
+    head = struct.pack(">BBBBIII", 0, 0, 8, 3, pixels.size, 28, 28)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + pixels.tobytes()))
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.resize(LABELS, n))))
+    (folder / "labels.txt").write_text("cat\ndog\n")
+    return folder
+
+
+def test_a_head_that_counts_pixels_for_images_is_read_as_datumaro_means_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_right(read_source(datumaro(tmp_path, 20)))
+    monkeypatch.setattr(mnist, "ALWAYS_UNPACKED", 20 * 784)  # what the head says would be refused
+    monkeypatch.setattr(mnist, "MOST_UNPACKED", 0)
+    is_right(read_source(tmp_path))
+
+
+@pytest.mark.parametrize("n", [1, 783, 784, 1568])
+def test_as_many_images_as_pixels_are_no_surprise(tmp_path: Path, n: int) -> None:
+    for kind, array in (("images", np.resize(IMAGES, (n, 28, 28))), ("labels", np.resize(LABELS, n))):
+        (tmp_path / f"train-{kind}-idx{array.ndim}-ubyte").write_bytes(idx(array))
+    source = read_source(tmp_path, least_classes=1)
+    assert source.array is not None
+    assert (source.array == np.resize(IMAGES, (n, 28, 28))).all()
+
+
+def test_images_without_a_label_by_datumaro_get_a_sentence(tmp_path: Path) -> None:
+    file = datumaro(tmp_path, 20) / "train-labels-idx1-ubyte.gz"
+    file.write_bytes(gzip.compress(idx(np.where(np.arange(20) < 2, 255, LABELS).astype(np.uint8))))
+    with pytest.raises(
+        InputError, match=r"2 images of train-images-idx3-ubyte\.gz have no label \(255, where Datumaro"
+    ):
+        read_source(tmp_path)
+    (tmp_path / "labels.txt").unlink()
+    assert "255" in read_source(tmp_path).class_names
