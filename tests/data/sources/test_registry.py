@@ -51,7 +51,9 @@ def test_a_usual_file_of_another_kind_is_refused_with_the_way_out(tmp_path: Path
 
 def test_a_split_belongs_to_a_source_of_several(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--split is 'train', but .* has no parts; that belongs to a"):
-        read_source(touch(tmp_path, "labels.json", "a/1.jpg") / "labels.json", split="train", format="coco")
+        read_source(touch(tmp_path, "labels.json", "a/1.jpg") / "labels.json", split="train", format="fiftyone")
+    with pytest.raises(InputError, match=r"--split is 'train', but labels\.json is one part; name the folder of them"):
+        read_source(tmp_path / "labels.json", split="train", format="coco")
     with pytest.raises(InputError, match=r"--split is 'train', but .* holds the folders a, b"):
         read_source(touch(tmp_path / "classes", "a/1.jpg", "b/2.jpg"), split="train")
 
