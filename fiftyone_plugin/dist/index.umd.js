@@ -212,3 +212,48 @@
 
   setInterval(look, LOOK);
 })();
+
+// A column of the panel that is drawn in its time, as FiftyOne draws any: once the page is idle or, where it has a
+// height, once it is scrolled into view. What stands above it can be read and pressed before.
+(() => {
+  const { React, __fop__: plugins } = window;
+  if (!React || !plugins || window.__cvcoteachLater) return;
+  window.__cvcoteachLater = true;
+  const NEAR = "300px"; // beyond the edge
+  const LONGEST = 500; // ms, for a page that is never idle
+
+  function Later({ schema, data, path, root_id, layout }) {
+    const place = React.useRef(null);
+    const [due, setDue] = React.useState(false);
+    const drawn = plugins.usePluginComponent("SchemaIOComponent");
+    const height = schema.view.height || 0;
+    React.useEffect(() => {
+      if (due) return;
+      if (!height) {
+        const waiting = requestIdleCallback(() => setDue(true), { timeout: LONGEST });
+        return () => cancelIdleCallback(waiting);
+      }
+      const seen = (entries) => entries.some((entry) => entry.isIntersecting) && setDue(true);
+      const watch = new IntersectionObserver(seen, { rootMargin: NEAR });
+      watch.observe(place.current);
+      return () => watch.disconnect();
+    }, [due, height]);
+    const { component, height: _, ...view } = schema.view;
+    const column = { ...schema, view: { ...view, component: "GridView" } };
+    const parts = path.split(".").reduce((found, name) => found?.[name], data);
+    const props = { id: `${root_id}.${path}`, schema: column, data: parts, layout, shouldClearUseKeyStores: false };
+    return React.createElement(
+      "div",
+      { ref: place, style: due ? undefined : { minHeight: height } },
+      due && drawn ? React.createElement(drawn.component, props) : null,
+    );
+  }
+
+  plugins.registerComponent({
+    name: "cvcoteach_later",
+    label: "Later",
+    component: Later,
+    type: plugins.PluginComponentType.Component,
+    activator: () => true,
+  });
+})();
