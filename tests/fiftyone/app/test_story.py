@@ -40,7 +40,6 @@ README_PICTURES = ROOT / "fiftyone_plugin" / "pictures"
 GRID_AND_PANEL = (300, 75, 1280, 660)
 """Left, top, right, bottom."""
 
-
 FORMS = {
     "import_label_issues": "Import",
     "accept_suggestions": "Accept",
