@@ -98,10 +98,11 @@ def test_keys_pressed_ahead_are_about_the_samples_in_their_order() -> None:
 
 
 def test_the_next_sample_opens_before_the_server_has_answered() -> None:
-    slow = 'if (what === "ahead") good(params, callback); else later(() => good(params, callback), 45);'
-    story = f"{RESTED} press('a'); press('k'); press('e'); await wait(30); const early = [open, n - 1];"
-    log = said(slow, f"{story} await wait(800); return [early, log];")
-    assert log[0] == ["four", 1], "three samples further, with one correction on its way"
+    reply = "later(() => { globalThis.written = params.sample_id; good(params, callback); }, 45);"
+    slow = f"if (what === 'ahead') good(params, callback); else {reply}"
+    story = f"{RESTED} press('a'); press('k'); press('e'); while (open !== 'four') await wait(1);"
+    log = said(slow, f"{story} const early = globalThis.written || ''; await wait(800); return [early, log];")
+    assert log[0] == "", "three samples further, before any correction is written"
     assert log[1]["calls"][1:] == THREE
     assert log[1]["atOnce"] == 1, "corrections overtake each other"
     assert len(set(log[1]["numbers"][1:])) == 3
