@@ -1,7 +1,7 @@
 // Keys in an open sample: a accepts, k keeps, e excludes, u undoes; each moves on to the next worst sample.
 // FiftyOne has no Python API for keys. The page knows the samples to come and opens the next one at once; the server
-// writes meanwhile, one correction after another, in the order of the presses, and each once: what it does not answer is
-// sent again under the same number. What it refuses opens again. The App itself gives up where its server has stopped: what
+// writes meanwhile, in the order of the presses, those of fast hands a few at a time, and each once: what it does not answer
+// is sent again under the same number. What it refuses opens again. The App itself gives up where its server has stopped: what
 // is not written by then is said, and stays unreviewed.
 (() => {
   if (window.__cvcoteachKeys) return; // loaded twice
@@ -16,11 +16,13 @@
   const AGAIN = 2000; // ms, until what was not answered is sent again
   const FRESH = 60000; // ms, for which the samples to come are taken to be those: others review too
   const LOOK = 300; // ms
+  const TOGETHER = 10; // corrections sent at once, at most
   const GATEWAY = [502, 503, 504]; // a proxy's answer for a server that has none
   const HINT = "cvcoteach-keys";
   const presses = []; // keys, before it is known which sample they are about
   const unwritten = []; // corrections that the server has not confirmed, oldest first
   let busy = false; // with presses
+  let alone = 0; // corrections that were sent together in vain, and are sent one by one
   let stuck = false; // the server does not answer
   let refused; // the first sample whose correction the server refused, until it is open again
   let coming = { order: [], reviewed: [], since: 0 }; // samples one after another, as the server said last
@@ -101,33 +103,56 @@
 
   async function write() {
     while (unwritten.length) {
-      const { params, at, visit: then, shown, resolve } = unwritten[0];
-      await shown;
-      if (location.pathname !== at) {
+      const sent = await gathered();
+      if (location.pathname !== sent[0].at) {
         const n = unwritten.length;
         tell(`${n} correction${n === 1 ? " was" : "s were"} not written: the dataset is no longer open.`);
         for (const one of unwritten.splice(0)) one.resolve();
         break;
       }
-      const { error, result } = await ask(params);
+      const presses = sent.map((one) => one.params);
+      const { error, result } = await ask(presses.length > 1 ? { presses } : presses[0]);
       stuck = error instanceof TypeError || GATEWAY.includes(error?.code); // of the network
       if (stuck) {
         await pause(AGAIN);
         continue;
       }
-      unwritten.shift();
-      if (error || !result || result.refused) {
-        refused ??= params.sample_id;
-        presses.length = 0;
-        coming.order = [];
-      } else if (refused === undefined && then === visit) {
-        heard(params.what === "undo" ? result.next : params.sample_id, result);
+      if (presses.length > 1 && (error || result?.answers?.length !== presses.length)) {
+        alone = presses.length;
+        continue;
       }
-      resolve(refused === undefined ? result : undefined);
+      for (const answer of presses.length > 1 ? result.answers : [result]) settle(answer, error);
     }
     stuck = false;
+    alone = 0;
     if (refused !== undefined && there('[data-cy="modal"]') && openSample() !== refused) open(refused);
     refused = undefined;
+  }
+
+  // The oldest correction and, as long as keys are pressed faster than samples open, those after it.
+  async function gathered() {
+    const { at, visit: then, shown } = unwritten[0];
+    await shown;
+    if (alone) return [unwritten[0]];
+    while (presses.length && unwritten.length < TOGETHER && unwritten[unwritten.length - 1].shown) await pause(20);
+    const other = unwritten.findIndex((one) => one.at !== at || one.visit !== then);
+    const found = unwritten.slice(0, Math.min(TOGETHER, other < 0 ? TOGETHER : other));
+    await found[found.length - 1].shown;
+    return found;
+  }
+
+  // What became of the oldest correction.
+  function settle(result, error) {
+    const { params, visit: then, resolve } = unwritten.shift();
+    alone = Math.max(alone - 1, 0);
+    if (error || !result || result.refused) {
+      refused ??= params.sample_id;
+      presses.length = 0;
+      coming.order = [];
+    } else if (result.ahead && refused === undefined && then === visit) {
+      heard(params.what === "undo" ? result.next : params.sample_id, result);
+    }
+    resolve(refused === undefined ? result : undefined);
   }
 
   const tell = (message) => run("notify", { message, variant: "error" });
@@ -211,4 +236,49 @@
   }
 
   setInterval(look, LOOK);
+})();
+
+// A column of the panel that is drawn in its time, as FiftyOne draws any: once the page is idle or, where it has a
+// height, once it is scrolled into view. What stands above it can be read and pressed before.
+(() => {
+  const { React, __fop__: plugins } = window;
+  if (!React || !plugins || window.__cvcoteachLater) return;
+  window.__cvcoteachLater = true;
+  const NEAR = "300px"; // beyond the edge
+  const LONGEST = 500; // ms, for a page that is never idle
+
+  function Later({ schema, data, path, root_id, layout }) {
+    const place = React.useRef(null);
+    const [due, setDue] = React.useState(false);
+    const drawn = plugins.usePluginComponent("SchemaIOComponent");
+    const height = schema.view.height || 0;
+    React.useEffect(() => {
+      if (due) return;
+      if (!height) {
+        const waiting = requestIdleCallback(() => setDue(true), { timeout: LONGEST });
+        return () => cancelIdleCallback(waiting);
+      }
+      const seen = (entries) => entries.some((entry) => entry.isIntersecting) && setDue(true);
+      const watch = new IntersectionObserver(seen, { rootMargin: NEAR });
+      watch.observe(place.current);
+      return () => watch.disconnect();
+    }, [due, height]);
+    const { component, height: _, ...view } = schema.view;
+    const column = { ...schema, view: { ...view, component: "GridView" } };
+    const parts = path.split(".").reduce((found, name) => found?.[name], data);
+    const props = { id: `${root_id}.${path}`, schema: column, data: parts, layout, shouldClearUseKeyStores: false };
+    return React.createElement(
+      "div",
+      { ref: place, style: due ? undefined : { minHeight: height } },
+      due && drawn ? React.createElement(drawn.component, props) : null,
+    );
+  }
+
+  plugins.registerComponent({
+    name: "cvcoteach_later",
+    label: "Later",
+    component: Later,
+    type: plugins.PluginComponentType.Component,
+    activator: () => true,
+  });
 })();

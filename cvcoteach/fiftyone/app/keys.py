@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fiftyone.operators as foo
@@ -15,6 +16,7 @@ from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import object_ids
 from cvcoteach.fiftyone.work import browse, bulk, corrections
 from cvcoteach.fiftyone.work.actions import audit_of
+from cvcoteach.fiftyone.work.corrections import Correction
 from cvcoteach.fiftyone.work.edits import catch_up
 from cvcoteach.fiftyone.work.unseen import unseen_in
 
@@ -22,6 +24,8 @@ HINT = "a accept \u00b7 k keep \u00b7 e exclude \u00b7 u undo"
 """What the keys do in an open sample."""
 AHEAD = "ahead"
 """What a page asks for when a sample is open: what the keys do, and the samples to come."""
+QUIET, MORE = "quiet", "more"
+"""Parameters of one of several presses: it has no toast of its own, and others follow it."""
 
 
 class ReviewAndMoveOn(foo.Operator):
@@ -39,7 +43,26 @@ class ReviewAndMoveOn(foo.Operator):
         A page adds `press`, 24 hex digits by which it may ask again without a thing being done twice; `opened` once it
         has opened the next sample itself; `first` where nobody had reviewed the sample as far as it knew. The answer
         holds the samples to come as `ahead`, those of them that somebody has `reviewed`, or why it is `refused`.
+        Fast hands send several as `presses`, a list of such parameters: each is an action of its own, done in this
+        order as if asked for alone, and `answers` holds what became of each.
         """
+        presses = ctx.params.get("presses")
+        return self._answer(ctx) if presses is None else {"answers": self._answers(ctx, presses)}
+
+    def _answers(self, ctx: Any, presses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Do what each press asks for; the last answer alone holds the samples to come, and one toast tells of all."""
+        answers = []
+        for n_left, press in zip(range(len(presses) - 1, -1, -1), presses, strict=True):
+            ctx.params = {**press, QUIET: True, MORE: n_left > 0}
+            answers.append(self._answer(ctx))
+        done = [answer for answer in answers if "done" in answer]
+        if done:
+            ids = {what: [i for one in done if one["done"] == what for i in one["ids"]] for what in _in_order(done)}
+            told = [Correction(what, tuple(of_it)).message for what, of_it in ids.items()]
+            ctx.ops.notify(" ".join(told) + "".join(one["end"] for one in done), variant="success")
+        return answers
+
+    def _answer(self, ctx: Any) -> dict[str, Any]:
         what, sample_id = ctx.params.get("what", ""), ctx.params.get("sample_id") or ctx.current_sample
         if not in_app(ctx):
             return review_and_move_on(ctx, what, sample_id)
@@ -87,19 +110,25 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
                 "somebody else has reviewed this sample in the meantime; a second press decides otherwise."
             )
         done = DOORS[what](ctx.dataset, [sample_id], key, who=ctx.user_id, press=press)
-        ahead = _ahead(ctx, results, sample_id, again=again)
-        following = next(iter(ahead["ahead"]), None)
+        ahead = {} if ctx.params.get(MORE) else _ahead(ctx, results, sample_id, again=again)
+        following = next(iter(ahead.get("ahead", ())), None)
     answer = {"message": done.message, "ids": list(done.ids), "sample": sample_id, "next": following}
     if in_app(ctx):
         end = _last_of_class(ctx, results, sample_id) if what in ("accept", "exclude") else ""
-        end += (
-            " That was the last one: every flagged label in this view has been reviewed." if following is None else ""
-        )
-        ctx.ops.notify(done.message + end, variant="success")
+        if following is None and not ctx.params.get(MORE):
+            end += " That was the last one: every flagged label in this view has been reviewed."
+        answer |= {"done": done.what, "end": end}
+        if not ctx.params.get(QUIET):
+            ctx.ops.notify(done.message + end, variant="success")
         if following is not None and not ctx.params.get("opened"):
             ctx.ops.open_sample(id=following)
         answer |= ahead
     return answer
+
+
+def _in_order(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what was done, each once, in the order in which it was done first."""
+    return list(dict.fromkeys(one["done"] for one in done))
 
 
 def _view(ctx: Any) -> Any:

@@ -9,6 +9,9 @@ from urllib.parse import quote
 
 import fiftyone.operators.types as types
 
+LATER = "cvcoteach_later"
+"""The component of the plugin's script that draws a part of the panel in its time."""
+
 Style = Mapping[str, Any]
 """Of Material UI's `sx`: CSS, with the theme's names for colours and spaces."""
 
@@ -56,6 +59,20 @@ class Card:
 def column() -> types.GridView:
     """Return the panel's own view: one column as wide as the panel, however long a line is."""
     return types.GridView(orientation="vertical", gap=1.5, pad=2, componentsProps=_grid("minmax(0, 1fr)"))
+
+
+def later(panel: Any, name: str, *, height: int = 0) -> types.Object:
+    """Add a column that is drawn once what is around it is; with a height in pixels, once it is scrolled into view.
+
+    The plugin's script draws it (`LATER`), in the page, of what the panel has sent already.
+    """
+    view = types.GridView(
+        component=LATER, composite_view=True, height=height, orientation="vertical", gap=1.5,
+        componentsProps=_grid("minmax(0, 1fr)"),
+    )  # fmt: skip
+    column = types.Object()
+    panel.define_property(name, column, view=view)
+    return column
 
 
 def heading(panel: Any, name: str, text: str) -> None:

@@ -22,6 +22,8 @@ from cvcoteach.fiftyone.work.figures import headline
 from cvcoteach.fiftyone.work.unseen import unseen_in
 
 CARDS = 8
+CHARTS = 800
+"""Pixels that the charts take, about."""
 HELP = f"""
 **Accept** gives a sample the suggested label, **Keep** records that the given one is right.
 
@@ -70,7 +72,7 @@ class LabelIssuesPanel(RunPanel):
     # -- rendering --
 
     def show(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
-        """Add the figures, the queue, the buttons and the charts; as it opens, first without the charts."""
+        """Add the figures and the buttons; the queue once these are drawn, the charts once they are scrolled to."""
         issues, figures = results.issues, headline(results, done)
         self._run_choice(panel, ctx, results)
         layout.title(panel, "headline", texts.headline(figures))
@@ -84,11 +86,15 @@ class LabelIssuesPanel(RunPanel):
             layout.paragraph(panel, f"note_{number}", note)
         self.add_buttons(panel, ctx)
         layout.paragraph(panel, "reviewed", texts.reviewed(done, results))
-        self._queue(panel, ctx, results, done)
-        self._more(panel, done)
-        self.add_kinds(panel, results)
-        if ctx.params.get("__method__") == "on_load":  # drawing charts takes the page as long as all the rest
-            ctx.ops.show_panel_output(types.Property(panel, view=layout.column()))
+        rest = layout.later(panel, "rest")
+        self._queue(rest, ctx, results, done)
+        self._more(rest, done)
+        self.add_kinds(rest, results)
+        self._charts(layout.later(rest, "charts", height=CHARTS), results)
+
+    def _charts(self, panel: Any, results: FindLabelIssuesResults) -> None:
+        """Add the charts, which take the page as long to draw as all the rest."""
+        issues = results.issues
         layout.heading(panel, "matrix_title", "Given and suggested labels, flagged only" + texts.of_many(issues))
         layout.plot(panel, "matrix", charts.matrix(browse.confused(results), issues.class_names), self.show_cell)
         layout.heading(panel, "quality_title", "Label quality")

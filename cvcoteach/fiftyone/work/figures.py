@@ -67,7 +67,7 @@ def _headline(issues: LabelIssues, done: Reviews) -> Headline:
     if issues.has_signal:  # rounded as the summary of a run is, so that all pages say the same
         right = np.where(done.reviewed, ~done.was_wrong, issues.label_quality)
         noise_ratio = round(replace(issues, label_quality=right).noise_ratio, 4)
-    checks = spot_checks(issues)
+    checks = spot_checks(issues) if done.reviewed.any() else None  # drawing them takes long where there are many labels
     n_checked = _done_in_order(checks, done)
     checked = None
     if checks is not None and n_checked >= LEAST_CHECKS:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[3] / "fiftyone_plugin" / "dist" / "index.umd.js"
 APP = """
 const later = setTimeout, queue = ["one", "two", "three", "four", "five", "six"];
-const log = { calls: [], numbers: [], opened: [], told: [], atOnce: 0 };
+const log = { calls: [], numbers: [], opened: [], told: [], atOnce: 0, together: [] };
 let open = "one", press, waiting = 0;
 const wait = (ms) => new Promise((resolve) => later(resolve, ms));
 const after = (id) => queue.slice(queue.indexOf(id) + 1);
@@ -34,15 +34,30 @@ Object.assign(globalThis, {
   __foo__: { executeOperator: (uri, params, options) => {
     if (uri === "open_sample") { log.opened.push(params.id); if (!globalThis.stays) show(params.id); return; }
     if (uri === "notify") return log.told.push(params.message);
-    log.calls.push([params.what, params.sample_id]);
-    log.numbers.push(params.press);
+    const presses = params.presses || [params];
+    log.together.push(presses.length);
     log.atOnce = Math.max(log.atOnce, ++waiting);
     const callback = (answered) => { waiting -= 1; options.callback(answered); };
-    later(() => answer(params, callback), 1);
+    later(() => (params.presses ? inTurn(presses, callback) : one(params, callback)), 1);
   } },
 });
 globalThis.window = globalThis;
 process.on("unhandledRejection", () => {});
+const one = (params, callback) => {
+  log.calls.push([params.what, params.sample_id]);
+  log.numbers.push(params.press);
+  answer(params, callback);
+};
+// several presses, one after another: an answer for each, or none at all where one of them ends in an error
+const inTurn = async (presses, callback) => {
+  const answers = [];
+  for (const params of presses) {
+    const { error, result } = (await new Promise((resolve) => one(params, resolve))) || { error: "nothing" };
+    if (error) return callback({ error });
+    answers.push(result);
+  }
+  callback({ result: { answers } });
+};
 // as the server does it: the next sample, opened unless the page has done so, and those to come
 const good = ({ what, sample_id, opened }, callback) => {
   if (what === "ahead") return callback({ result: { hint: "a accept", ahead: after(sample_id) } });
@@ -83,13 +98,37 @@ def test_keys_pressed_ahead_are_about_the_samples_in_their_order() -> None:
 
 
 def test_the_next_sample_opens_before_the_server_has_answered() -> None:
-    slow = 'if (what === "ahead") good(params, callback); else later(() => good(params, callback), 100);'
-    story = f"{RESTED} press('a'); press('k'); press('e'); await wait(60); const early = [open, n - 1];"
-    log = said(slow, f"{story} await wait(800); return [early, log];")
-    assert log[0] == ["four", 1], "three samples further, with one correction on its way"
+    reply = "later(() => { globalThis.written = params.sample_id; good(params, callback); }, 45);"
+    slow = f"if (what === 'ahead') good(params, callback); else {reply}"
+    story = f"{RESTED} press('a'); press('k'); press('e'); while (open !== 'four') await wait(1);"
+    log = said(slow, f"{story} const early = globalThis.written || ''; await wait(800); return [early, log];")
+    assert log[0] == "", "three samples further, before any correction is written"
     assert log[1]["calls"][1:] == THREE
     assert log[1]["atOnce"] == 1, "corrections overtake each other"
     assert len(set(log[1]["numbers"][1:])) == 3
+
+
+def _once(log: Any) -> list[Any]:
+    """The calls of the log, each press once, as a server has them that knows their numbers."""
+    return list(dict(zip(reversed(log["numbers"]), reversed(log["calls"]), strict=True)).values())[::-1]
+
+
+def test_presses_of_fast_hands_are_sent_together_in_their_order() -> None:
+    slow = 'if (what === "ahead") good(params, callback); else later(() => good(params, callback), 20);'
+    log = said(slow, f"{RESTED} for (const key of 'akea') press(key); await wait(800); return log;")
+    assert log["calls"][1:] == [*THREE, ["accept", "four"]]
+    assert log["together"] == [1, 4]
+    assert log["atOnce"] == 1
+    assert len(set(log["numbers"][1:])) == 4
+
+
+def test_presses_that_are_refused_together_are_sent_one_by_one() -> None:
+    answer = "if (what === 'ahead' || waiting === 1 && alone) return good(params, callback); callback({ error: 'no' });"
+    alone = "const alone = log.together[log.together.length - 1] === 1;"
+    log = said(f"{alone} {answer}", f"{RESTED} for (const key of 'ake') press(key); await wait(800); return log;")
+    assert _once(log)[1:] == THREE
+    assert log["together"] == [1, 3, 1, 1, 1]
+    assert log["told"] == []
 
 
 def test_what_is_not_answered_is_sent_again_under_its_number_and_nothing_is_lost() -> None:
@@ -120,10 +159,11 @@ def test_while_the_server_does_not_answer_it_is_said_and_keys_wait() -> None:
     ids=["an error", "nonsense", "a refusal"],
 )
 def test_a_sample_whose_correction_is_refused_opens_again_and_the_others_stand(refusal: str) -> None:
-    answer = f"if (n === 3) return later(() => {{ {refusal} }}, 100); good(params, callback);"
+    before = "sample_id === 'two' && log.opened.filter((id) => id === 'two').length < 2"
+    answer = f"if ({before}) return later(() => {{ {refusal} }}, 50); good(params, callback);"
     story = f"{RESTED} press('a'); press('k'); press('e'); await wait(1500); press('k'); await wait(500);"
     log = said(answer, f"{story} return log;")
-    assert log["calls"][1:] == [*THREE, ["keep", "two"]]
+    assert _once(log)[1:] == [*THREE, ["keep", "two"]]
     assert log["opened"] == ["two", "three", "four", "two"]
 
 
@@ -142,7 +182,7 @@ def test_where_the_next_sample_does_not_open_the_keys_pressed_ahead_are_forgotte
 
 
 def test_an_undo_waits_for_the_corrections_before_it() -> None:
-    slow = 'if (what === "ahead") good(params, callback); else later(() => good(params, callback), 50);'
+    slow = 'if (what === "ahead") good(params, callback); else later(() => good(params, callback), 20);'
     log = said(
         slow,
         f"{RESTED} for (const key of 'aku') press(key); await wait(1500); press('e'); await wait(500); return log;",
@@ -157,8 +197,8 @@ def test_at_the_end_the_server_decides() -> None:
 
 def test_of_another_dataset_nothing_is_written() -> None:
     slow = 'if (what === "ahead") good(params, callback); else later(() => good(params, callback), 100);'
-    story = f"{RESTED} press('a'); press('k'); await wait(60); location.pathname = '/datasets/other'; await wait(500);"
-    log = said(slow, f"{story} return log;")
+    story = f"{RESTED} press('a'); await wait(20); press('k'); await wait(40); location.pathname = '/datasets/other';"
+    log = said(slow, f"{story} await wait(500); return log;")
     assert log["calls"][1:] == [["accept", "one"]]
     assert "1 corrections" not in log["told"][0]
     assert "not written" in log["told"][0]

@@ -284,6 +284,30 @@ def test_a_press_that_is_sent_again_is_carried_out_once(noisy: Any, what: str) -
     assert len(corrections.history(noisy.dataset)) == before + 1
 
 
+def test_presses_sent_together_are_each_an_action_of_its_own_and_sent_again_are_carried_out_once(noisy: Any) -> None:
+    worst = _worst(noisy)
+    corrections.keep_labels(noisy.dataset, [worst[1]], who="somebody else")
+    keys = ("accept", "accept", "accept", "keep", "exclude")
+    presses = [
+        {"what": what, "sample_id": worst[n], "press": str(ObjectId()), "opened": True, "first": True}
+        for n, what in enumerate(keys)
+    ]
+    for _ in range(2):
+        ctx = context(noisy.dataset, query_performance=True, current_sample=worst[5], params={"presses": presses})
+        answers = operator("review_and_move_on").execute(ctx)["answers"]
+        assert [answer.get("ids") for answer in answers] == [[worst[0]], None, [worst[2]], [worst[3]], [worst[4]]]
+        assert "somebody else has reviewed" in answers[1]["refused"]
+        assert answers[-1]["ahead"] == worst[5:]
+        told = [(request.operator_uri, request.params["variant"]) for request in ctx.executor._requests]
+        assert told == [("notify", "error"), ("notify", "success")]
+        assert ctx.executor._requests[-1].params["message"] == "2 labels accepted. 1 label kept. 1 label excluded."
+    found = corrections.history(noisy.dataset)
+    assert found["sample_id"].tolist() == [worst[1], worst[0], *worst[2:5]]
+    assert found["action_id"].tolist()[1:] == [presses[n]["press"] for n in (0, 2, 3, 4)]
+    pressed(noisy, "undo", worst[5])
+    assert [status(noisy)[i] for i in worst[:5]] == ["accepted", "kept", "accepted", "kept", "unreviewed"]
+
+
 def test_a_press_whose_server_was_killed_before_it_wrote_anything_is_carried_out(noisy: Any) -> None:
     worst, press = _worst(noisy), ObjectId()
     audit = audit_of(noisy.dataset, runs.load(noisy.dataset))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -247,14 +248,21 @@ def test_pictures_come_from_the_app_or_the_web() -> None:
     assert media_url("https://example.org/a.png") == "https://example.org/a.png"
 
 
-def test_as_it_opens_the_panel_is_shown_first_without_its_charts(noisy: Any) -> None:
+def test_the_panel_is_sent_once_and_drawn_in_steps_figures_queue_charts(noisy: Any) -> None:
     imported(noisy)
-    shown = [params["output"] for uri, params in Event.of(noisy, "on_load").asked if uri == "show_panel_output"]
-    early, whole = (json.dumps(output, default=str) for output in shown)
-    assert "12 of 60 labels look wrong" in early
-    assert "PlotlyView" not in early
-    assert "PlotlyView" in whole
-    assert [uri for uri, _ in Event.of(noisy, "refresh").asked].count("show_panel_output") == 1
+    (shown,) = (params["output"] for uri, params in Event.of(noisy, "on_load").asked if uri == "show_panel_output")
+    at_first = dict(shown["type"]["properties"])
+    queue = dict(at_first.pop("rest")["type"]["properties"])
+    charts = queue.pop("charts")
+    at_first, queue = (json.dumps(part, default=str) for part in (at_first, queue))
+    assert "12 of 60 labels look wrong" in at_first
+    assert "Accept" in at_first
+    assert "ImageView" not in at_first
+    assert queue.count("ImageView") >= 8
+    assert "PlotlyView" not in at_first + queue
+    assert json.dumps(charts, default=str).count("PlotlyView") >= 3
+    script = (Path(__file__).parents[3] / "fiftyone_plugin" / "dist" / "index.umd.js").read_text()
+    assert f'name: "{charts["view"]["component"]}"' in script, "the page knows no such component"
 
 
 def test_a_panel_that_is_closed_is_not_rendered_again(noisy: Any) -> None:

@@ -40,7 +40,6 @@ README_PICTURES = ROOT / "fiftyone_plugin" / "pictures"
 GRID_AND_PANEL = (300, 75, 1280, 660)
 """Left, top, right, bottom."""
 
-
 FORMS = {
     "import_label_issues": "Import",
     "accept_suggestions": "Accept",
@@ -166,7 +165,10 @@ def _tell(page: Any, story: NoisyDataset, given: dict[str, str], out: Path) -> N
     suggested = dict(zip(*story.dataset.values(["id", f"{FIELDS.suggested}.label"]), strict=True))
     worst = [results.ids[row].decode() for row in results.issues.worst_first()]
     panel.locator("img").nth(7).wait_for()
+    assert not panel.locator(".js-plotly-plot").count(), "charts are drawn before anybody has scrolled to them"
+    panel.get_by_role("button", name="Report", exact=True).scroll_into_view_if_needed()
     panel.locator(".js-plotly-plot").nth(2).wait_for()
+    panel.get_by_text("labels look wrong").scroll_into_view_if_needed()
     _settled(page)
     _picture(page, "panel", page, GRID_AND_PANEL)
     if os.environ.get("CVCOTEACH_README_PICTURES"):  # all of it, as a taller screen would show it
