@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,6 +145,22 @@ def test_a_damaged_or_deleted_table_is_written_again_and_nothing_is_lost(
     kept = [entry.read_bytes() for entry in (tmp_path / "run").glob("issues.changed*.csv")]
     assert kept == ([] if damage == "gone" else [there])
     assert bool(kept) == any("is issues.changed.csv now, and written again" in note for note in recorder.notes)
+
+
+def test_a_clock_that_jumps_back_a_day_at_each_look_fails_no_run(
+    tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    usual = find_issues(source, tmp_path / "usual", QUICK)
+    now, days = time.time(), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400 * next(days))
+    trainer.breaks_after = trainer.n_trained + 3
+    with pytest.raises(KeyboardInterrupt):
+        find_issues(source, tmp_path / "run", QUICK)
+    trainer.breaks_after = 99
+    assert find_issues(source, tmp_path / "run", QUICK).table().equals(usual.table())
+    assert find_issues(source, tmp_path / "run", QUICK).was_done
 
 
 def test_a_deleted_report_is_written_again(tmp_path: Path, fake: Any) -> None:
