@@ -187,9 +187,10 @@ def _brought_up_to_date(
         results = results.with_reviewed(decided)
     if results.select == "posterior" and results.found.flag_for != str(rule):
         results = results.flagged_by(rule)
-    if results is there and there.has_its_table() and ((run.path / PAGE).exists() or not page):
+    own = there.has_written_table()
+    if results is there and (own or there.has_its_table()) and ((run.path / PAGE).exists() or not page):
         return results
-    if not there.has_written_table() and (aside := there.put_table_aside()):
+    if not own and (aside := there.put_table_aside()):
         progress.note(f"{ISSUES} was damaged or changed; it is {aside.name} now, and written again.")
     results = _compared(results, run.record.get("since"))
     _save(results, run, data, page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._csv import csv_text, unescaped_values, write_csv
-from cvcoteach._files import open_regular
+from cvcoteach._files import checksum_of, open_regular
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.crossval.result import Select
 from cvcoteach.data.splits import held_out
@@ -22,6 +21,7 @@ from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.label_issues import NOT_SAVED, LabelIssues
 from cvcoteach.issues.summary import NAMES, figures
 from cvcoteach.noise_model.top_probs import Answer
+from cvcoteach.pipeline.issues_table import NEEDED, tells_the_same
 from cvcoteach.pipeline.pictures import pictures_of
 from cvcoteach.pipeline.result_arrays import read_result_arrays, write_result_arrays
 from cvcoteach.pipeline.run_folder import RunFolder
@@ -41,10 +41,6 @@ _IN_NOTEBOOK = 10
 _IN_ARRAYS = (
     "paths", "pred_probs", "pred_probs_round_1", "selected", "candidate", "round", "alternative", "alternative_prob",
     "reviewed", "groups",
-)  # fmt: skip
-_COLUMNS = (
-    "path", "given_label", "predicted_label", "label_quality", "is_label_issue", "suggested_label", "suggested_prob",
-    "set", "round",
 )  # fmt: skip
 _OF_ISSUES = tuple([field.name for field in fields(LabelIssues) if field.name not in NOT_SAVED])
 
@@ -289,6 +285,8 @@ class RunResults:
 
         An earlier build may have written some of the columns only, and no contradictions of near copies.
         """
+        if self._has_recorded_table():
+            return True
         try:
             with open_regular(self.folder / ISSUES) as file:
                 there = file.read()
@@ -296,22 +294,28 @@ class RunResults:
         except (OSError, UnicodeDecodeError, csv.Error):
             return False
         tables = [self._table(first) for first in (self.contradiction, self.found.exact_contradiction)]
-        if not {*_COLUMNS} <= {*columns} <= {*tables[0].columns}:
+        if not {*NEEDED} <= {*columns} <= {*tables[0].columns}:
             return False
         return any(there == csv_text(table[columns], float_format=_FLOATS).encode() for table in tables)
 
     def has_its_table(self) -> bool:
-        """Return whether issues.csv is there, with its columns and, in any order, each image with its flag."""
+        """Return whether issues.csv says of each image what was found, in any order, with columns added or not."""
+        if self._has_recorded_table():
+            return True
         try:
             with open_regular(self.folder / ISSUES) as file:
-                there = pd.read_csv(io.BytesIO(file.read()), dtype=str, keep_default_na=False, encoding="utf-8")
-        except (OSError, ValueError):
+                there = file.read()
+        except OSError:
             return False
-        if not {*_COLUMNS} <= {*there.columns}:
+        written = csv_text(self.table(), float_format=_FLOATS).encode()
+        return there == written or tells_the_same(there, written)
+
+    def _has_recorded_table(self) -> bool:
+        """Return whether issues.csv has the checksum that was recorded when all results had been written."""
+        try:
+            return checksum_of(self.folder / ISSUES) == RunFolder.read(self.folder).record.get("table")
+        except (OSError, InputError):
             return False
-        flags = there["is_label_issue"].str.lower() == "true"  # spreadsheets write TRUE
-        found = zip(unescaped_values(there["path"]), flags, strict=True)
-        return sorted(found) == sorted(zip(self.paths, self.found.is_label_issue.tolist(), strict=True))
 
     def put_table_aside(self) -> Path | None:
         """Rename issues.csv, which may hold somebody's work, to a name that is free; return it, None for no table."""
@@ -327,6 +331,8 @@ class RunResults:
 
         Raises InputError where the disk is full or the folder cannot be written.
         """
+        if run.record.get("table") is not None:
+            run.save(table=None)  # the one recorded is not that of the results from here on
         write_csv(run.path / ISSUES, self.table(), float_format=_FLOATS)
         ours = {name: getattr(self, name) for name in _IN_ARRAYS}
         found, n = self.found, len(self.labels)
@@ -339,7 +345,8 @@ class RunResults:
         found = replace(found, duplicate_of=self.duplicate_of, near_copy_of=self.near_copy_of)
         of_issues = {name: getattr(found, name) for name in _OF_ISSUES}
         write_result_arrays(run.path / ARRAYS, {"dropped": self.dropped, **ours, **of_issues})
-        run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary))
+        table = checksum_of(run.path / ISSUES)
+        run.save(state="done", rounds=list(self.rounds), summary=dict(self.summary), table=table)
 
     @staticmethod
     def load(folder: str | Path) -> RunResults:

@@ -45,6 +45,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "timings": (list,),
     "rounds": (list,),
     "summary": (dict,),
+    "table": (str, NoneType),
     **{f"summary.n_{what}": (int,) for what in ("images", "classes", "issues", "probably_wrong", "worth_a_look")},
     "summary.has_signal": (bool,),
     "summary.noise_rate": (int, float, NoneType),

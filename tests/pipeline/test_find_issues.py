@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -18,8 +21,11 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.pipeline import find_issues as module
+from cvcoteach.pipeline import results as results_module
 from cvcoteach.pipeline.find_issues import find_issues
 from cvcoteach.pipeline.prepare import Prepared
+from cvcoteach.pipeline.results import RunResults
+from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Settings
 from tests.fakes import NearestMeans, clouds
 
@@ -114,7 +120,7 @@ def test_a_run_that_is_there_is_read_and_not_trained_again(tmp_path: Path, fake:
     assert second.table().equals(first.table())
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "binary", "other flags"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "binary", "other flags", "a bit"])
 def test_a_damaged_or_deleted_table_is_written_again_and_nothing_is_lost(
     tmp_path: Path, fake: Any, damage: str
 ) -> None:
@@ -128,18 +134,59 @@ def test_a_damaged_or_deleted_table_is_written_again_and_nothing_is_lost(
         "cut": before[: len(before) // 2],
         "binary": b"\xff\x00" * 100,
         "other flags": before.replace(b"False", b"True", 1),
+        "a bit": before.replace(b"cow", b"co7", 1),
     }[damage]
     file.write_bytes(there)
     if damage == "gone":
         file.unlink()
-    (tmp_path / "run" / "issues.html").unlink()
     recorder = Recorder()
     assert find_issues(source, tmp_path / "run", QUICK, watcher=recorder).was_done
     assert (file.read_bytes(), trainer.n_trained) == (before, n_trained)
-    assert (tmp_path / "run" / "issues.html").exists()
     kept = [entry.read_bytes() for entry in (tmp_path / "run").glob("issues.changed*.csv")]
     assert kept == ([] if damage == "gone" else [there])
     assert bool(kept) == any("is issues.changed.csv now, and written again" in note for note in recorder.notes)
+
+
+def test_a_clock_that_jumps_back_a_day_at_each_look_fails_no_run(
+    tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    usual = find_issues(source, tmp_path / "usual", QUICK)
+    now, days = time.time(), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400 * next(days))
+    trainer.breaks_after = trainer.n_trained + 3
+    with pytest.raises(KeyboardInterrupt):
+        find_issues(source, tmp_path / "run", QUICK)
+    trainer.breaks_after = 99
+    assert find_issues(source, tmp_path / "run", QUICK).table().equals(usual.table())
+    assert find_issues(source, tmp_path / "run", QUICK).was_done
+
+
+def test_a_deleted_report_is_written_again(tmp_path: Path, fake: Any) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    find_issues(source, tmp_path / "run", QUICK)
+    (tmp_path / "run" / "issues.html").unlink()
+    find_issues(source, tmp_path / "run", QUICK)
+    assert (tmp_path / "run" / "issues.html").exists()
+
+
+def test_a_run_killed_while_another_rule_is_written_leaves_no_table_that_is_not_its_own(
+    tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, trainer = source_of()
+    fake(trainer)
+    find_issues(source, tmp_path / "run", QUICK)
+    strict = replace(QUICK, min_probability=0.95)
+    with monkeypatch.context() as patched:
+        patched.setattr(results_module, "write_csv", lambda *_, **__: None)  # of all that is written, this is lost
+        patched.setattr(results_module, "checksum_of", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            RunResults.load(tmp_path / "run").flagged_by(strict.flag_rule).save(RunFolder.read(tmp_path / "run"))
+    assert find_issues(source, tmp_path / "run", strict).has_written_table()
+    table = pd.read_csv(tmp_path / "run" / "issues.csv")
+    assert table.is_label_issue.sum() == RunResults.load(tmp_path / "run").found.is_label_issue.sum()
 
 
 def test_a_table_that_somebody_sorted_and_added_to_stays(tmp_path: Path, fake: Any) -> None:
