@@ -87,12 +87,10 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
             pixels = math.prod(shape[1:])
             data = b""
             if n_axes > 1 and pixels and shape[0] and not shape[0] % pixels:
-                _check_unpacked(file, shape[0])
-                data = opened.read(shape[0] + 1)
+                data = opened.read(_most_of(file, shape[0]) + 1)
                 if len(data) == shape[0]:
                     return np.frombuffer(data, np.uint8).reshape(-1, *shape[1:])
-            _check_unpacked(file, size)
-            data += opened.read(size + 1 - len(data))
+            data += opened.read(max(0, _most_of(file, size) + 1 - len(data)))
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file} cannot be read ({error}).") from None
     if len(data) != size or not size:
@@ -101,9 +99,13 @@ def read_idx(file: Path, n_axes: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _check_unpacked(file: Path, size: int) -> None:
-    if file.suffix == ".gz" and size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
+def _most_of(file: Path, size: int) -> int:
+    """Return how many of so many bytes there can be, since the head of a damaged file may claim more."""
+    if file.suffix != ".gz":
+        return min(size, file.stat().st_size)
+    if size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
         raise InputError(f"{file.name} would take {in_bytes(size)} unpacked; unpack it with gunzip.")
+    return size
 
 
 def _opened(file: Path) -> IO[bytes]:

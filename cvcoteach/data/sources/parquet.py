@@ -27,13 +27,16 @@ def open_parquet(file: Path) -> Table:
     """Return a Parquet file, of which nothing but the schema is read yet. Raises InputError for what is not Parquet."""
     try:
         schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        schema.names  # noqa: B018 (raises for a name that is no UTF-8)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from None
 
     def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         try:
             with pq.ParquetFile(file) as opened:
-                yield from opened.iter_batches(_ROWS, columns=list(columns))
+                for batch in opened.iter_batches(_ROWS, columns=list(columns)):
+                    batch.validate(full=True)  # text that is no UTF-8
+                    yield batch
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise _unreadable(file, error) from None
 

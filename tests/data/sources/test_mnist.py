@@ -12,6 +12,7 @@ import torchvision
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, mnist, read_source
+from cvcoteach.data.sources.mnist import read_idx
 
 IMAGES = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(20) % 10).astype(np.uint8)
@@ -116,3 +117,11 @@ def test_images_without_a_label_by_datumaro_get_a_sentence(tmp_path: Path) -> No
         read_source(tmp_path)
     (tmp_path / "labels.txt").unlink()
     assert "255" in read_source(tmp_path).class_names
+
+
+@pytest.mark.parametrize("images", [2**20, 2**32 - 1])
+def test_a_head_that_claims_more_than_memory_holds_is_refused(tmp_path: Path, images: int) -> None:
+    file = tmp_path / "train-images-idx3-ubyte"
+    file.write_bytes(struct.pack(">HBBIII", 0, 8, 3, images, 2**32 - 1, 2**32 - 1) + bytes(100))
+    with pytest.raises(InputError, match="holds 100 bytes, but its head says"):
+        read_idx(file, 3)

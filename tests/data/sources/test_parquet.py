@@ -84,3 +84,14 @@ def test_what_pandas_noted_in_a_file_is_not_needed_to_read_it(pets: Path) -> Non
     table = pa.table({"path": ["a.png", "b.png"], "label": ["cat", "dog"]})
     pq.write_table(table.replace_schema_metadata({"pandas": b"{\xff"}), pets / "x.parquet")
     assert read_source(pets / "x.parquet").class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("damage", ["path", "a.png"])
+def test_text_that_is_no_utf8_is_refused(tmp_path: Path, damage: str) -> None:
+    columns = {"path": ["a.png", "b.png"] * 3, "label": ["cat", "dog"] * 3}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", compression="none", store_schema=False)
+    content = (tmp_path / "x.parquet").read_bytes()
+    assert damage.encode() in content
+    (tmp_path / "x.parquet").write_bytes(content.replace(damage.encode(), b"\xe5" + damage.encode()[1:]))
+    with pytest.raises(InputError, match=r"x\.parquet"):
+        read_source(tmp_path / "x.parquet")
