@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +81,10 @@ def measure_share(data: Cifar10N, n: int, n_extracted: int) -> None:
         pixels = blends(data.images, n, folder / "pixels.npy")
         source = Source(folder, folder, paths, given, data.class_names)
         timed = Timed()
-        prepare.bind_copies = timed  # type: ignore[assignment]
         began = time.process_time()
-        find_issues(source, folder / "run", Settings(features=folder / "x.npy"), Machine(), page=False)
+        with mock.patch.object(prepare, "bind_copies", timed):
+            find_issues(source, folder / "run", Settings(features=folder / "x.npy"), Machine(), page=False)
         heads = time.process_time() - began - timed.seconds
-        prepare.bind_copies = bind_copies
         began = time.process_time()
         bind_copies(source, Content(pixels), N_FOLDS)
         of_pixels = time.process_time() - began

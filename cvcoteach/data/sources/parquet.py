@@ -27,7 +27,7 @@ def open_parquet(file: Path) -> Table:
     """Return a Parquet file, of which nothing but the schema is read yet. Raises InputError for what is not Parquet."""
     try:
         schema = pq.read_schema(file)
-        schema.names  # noqa: B018 (raises for a name that is no UTF-8)
+        _ = schema.names  # raises for a name that is no UTF-8
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from None
 

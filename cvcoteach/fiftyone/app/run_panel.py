@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import fiftyone.operators.types as types
@@ -27,12 +28,12 @@ LOOK_AGAIN = 2_000
 KEYS = "**a** accept\u2003**k** keep\u2003**e** exclude\u2003**u** undo \u2013 each moves on to the next worst sample."
 
 
-class RunPanel(Views):
+class RunPanel(Views, ABC):
     """A panel about a run; what it shows of it is up to `show`."""
 
+    @abstractmethod
     def show(self, panel: Any, ctx: Any, results: FindLabelIssuesResults, done: browse.Reviews) -> None:
         """Add what there is to see."""
-        raise NotImplementedError
 
     def sample(self, ctx: Any) -> str | None:
         """Return the open sample, which the buttons are about; None for those selected in the grid."""
