@@ -44,7 +44,7 @@ class TrainingGang:
         return True
 
     def fit(self, folds: Sequence[Fold], plan: ComputePlan) -> Iterator[Event]:
-        """Train folds one after the other; yield epochs, notes and each answer when it is ready.
+        """Train folds one after the other; yield their placement group, epochs, notes and each answer when it is ready.
 
         Raises what the trainer raises; and a `RayError`, which says that what has no answer yet has to be trained
         again, where a worker was lost.
@@ -126,6 +126,7 @@ def _share_of_training(config: Mapping[str, Any]) -> None:
             events.put((kind, -1, crew.rank, value))
 
     try:
+        tell("group", importlib.import_module("ray.util").get_current_placement_group())
         trainer = make(
             array.open(),
             **{**arguments, "device": plan.device},

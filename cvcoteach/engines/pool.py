@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
@@ -70,6 +71,7 @@ class Pool:
         self.busy: list[Any] = []
         """Workers that have some."""
         self.closed = False
+        self._groups: dict[Any, Any] = {}  # by worker
         self._target = 1
         self._losses, self._waiting_since, self._told = Losses(), time.monotonic(), False
 
@@ -85,7 +87,7 @@ class Pool:
         """End all workers at once."""
         self.closed = True
         for worker in (*self.starting.values(), *self.idle, *self.busy):
-            self.cluster.ray.kill(worker, no_restart=True)
+            self._end(worker)
         self.starting, self.idle, self.busy = {}, [], []
 
     def take(self) -> Any:
@@ -102,9 +104,23 @@ class Pool:
     def lose(self, worker: Any) -> None:
         """Forget a worker that is gone, and start another in its place."""
         self.busy.remove(worker)
-        self.cluster.ray.kill(worker, no_restart=True)
+        self._end(worker)
         self.cluster.note(_LOST)
         self.grow()
+
+    def has_reserved(self, worker: Any, group: Any) -> None:
+        """Remember the placement group that a worker reserved: the newest one goes with it.
+
+        Ray keeps a group that an actor made until the whole job ends, and the helper of Ray Train that should remove
+        it asks a dashboard, which need not run (seen with Ray 2.60.0).
+        """
+        self._groups[worker] = group
+
+    def _end(self, worker: Any) -> None:
+        self.cluster.ray.kill(worker, no_restart=True)
+        group = self._groups.pop(worker, None)
+        if group is not None:
+            importlib.import_module("ray.util").remove_placement_group(group)
 
     def wait(self, refs: Iterable[Any]) -> list[Any]:
         """Return those of `refs` that are ready, after a second none; workers that begin to run are idle then.

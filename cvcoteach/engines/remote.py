@@ -56,11 +56,11 @@ class Event(NamedTuple):
     """What a worker tells on its way."""
 
     kind: str
-    """"epoch", "note" or "answer"."""
+    """"epoch", "note", "group" or "answer"."""
     position: int
     """Of the fold among those that the worker was given; -1 but of an answer."""
     value: Any
-    """An epoch's report, a sentence, or a fold's answer."""
+    """An epoch's report, a sentence, the placement group of workers that train together, or a fold's answer."""
 
 
 class TrainingWorker:

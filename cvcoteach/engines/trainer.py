@@ -241,6 +241,8 @@ class _Training:
                     self._pool.give_back(task.worker)
                 elif event.kind == "note":
                     self._note(event.value)
+                elif event.kind == "group":
+                    self._pool.has_reserved(task.worker, event.value)
                 elif event.kind == "epoch":
                     task.report = event.value
                     if self._on_epoch is not None:

@@ -7,6 +7,7 @@ rounding, but for dropout, which every process draws by itself.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ from cvcoteach.training.loop import Batch, Training, logits_of
 from cvcoteach.training.normalisation import Scaling
 from cvcoteach.training.orders import smallest_batch
 from cvcoteach.training.recipe import Recipe, shift_for
+
+_SYNC = "forward_sync_buffers"  # before torch 2.13 by another name
+if _SYNC not in inspect.signature(DistributedDataParallel.__init__).parameters:
+    _SYNC = "broadcast_buffers"
 
 
 class Crew(NamedTuple):
@@ -82,10 +87,8 @@ class SharedTraining(Training):
         """Take what `Training` takes; networks with `batch_norm_over_all`, the same in all processes."""
         super().__init__(networks, *arguments, **options)
         self._crew = crew
-        self._replicas = [
-            DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=True)
-            for network in networks
-        ]
+        sharing: dict[str, Any] = {"find_unused_parameters": True, _SYNC: False}
+        self._replicas = [DistributedDataParallel(network, **sharing) for network in networks]
 
     def _numbers(self) -> tuple[Sequence[IntArray], int, int]:
         batches, for_augmentation, for_dropout = super()._numbers()

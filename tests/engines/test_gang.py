@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,13 @@ class KilledOnce:
 
 @pytest.fixture
 def cluster() -> Any:
+    """A cluster whose CPUs are all free again at the end, though the Ray behind it runs on."""
     with RayCluster(threads=1) as cluster:
         yield cluster
+    given_back = time.monotonic() + 20
+    while cluster.ray.available_resources().get("CPU", 0) < 2:
+        assert time.monotonic() < given_back, "CPUs are still reserved"
+        time.sleep(0.2)
 
 
 def trainer(cluster: RayCluster, make: Any = TorchTrainer, recipe: Any = RECIPE, **more: Any) -> RaySharedTrainer:
