@@ -112,7 +112,7 @@ class Pool:
         """Remember the placement group that a worker reserved: the newest one goes with it.
 
         Ray keeps a group that an actor made until the whole job ends, and the helper of Ray Train that should remove
-        it asks a dashboard, which need not run (seen with Ray 2.60.0).
+        it needs a dashboard (Ray 2.60.0).
         """
         self._groups[worker] = group
 
