@@ -17,7 +17,7 @@ test: .venv/tested  ## every check: format, lint, types, import directions, test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(if $(CI),,-m "not slow")
+	$(BIN)/python -m pytest $(if $(CI),--durations=40,-m "not slow")
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs: .venv/tested  ## the documentation as a site, in build/site
