@@ -71,8 +71,8 @@ def run(features: npt.NDArray[np.float32], labels: Labels, n_classes: int, seed:
     return IterativeCV(seed=seed).run(HeadTrainer(features, n_classes, "linear", threads=1), labels)
 
 
-def of_rare(features: npt.NDArray[np.float32], true: Labels, seed: int) -> list[list[float]]:
-    """Figures of cleanlab and ours: share of the right labels of rare classes flagged, recalls, precision, AP."""
+def draw_of_rare(true: Labels, seed: int) -> tuple[Labels, Labels, Labels]:
+    """Return the rows of a draw, ascending, their labels, a tenth of them changed, and the three rare classes."""
     rng = np.random.default_rng(seed)
     classes = rng.permutation(K)
     common = (N_IMAGES - 3 * N_RARE) // (K - 3)
@@ -84,7 +84,13 @@ def of_rare(features: npt.NDArray[np.float32], true: Labels, seed: int) -> list[
     labels = true[rows].copy()
     change = rng.random(len(rows)) < 0.1
     labels[change] = (labels[change] + rng.integers(1, K, change.sum())) % K
-    wrong, rare = labels != true[rows], np.isin(labels, classes[:3])
+    return rows, labels, classes[:3]
+
+
+def of_rare(features: npt.NDArray[np.float32], true: Labels, seed: int) -> list[list[float]]:
+    """Figures of cleanlab and ours: share of the right labels of rare classes flagged, recalls, precision, AP."""
+    rows, labels, classes = draw_of_rare(true, seed)
+    wrong, rare = labels != true[rows], np.isin(labels, classes)
     trainer = HeadTrainer(features[rows], K, "linear", threads=1)
     probs = cross_validate(trainer, labels, n_folds=5, seed=seed)
     result = IterativeCV(seed=seed).run(trainer, labels)
