@@ -24,6 +24,7 @@ _FURTHEST = 2.5  # standard deviations that a single feature may lie from its me
 _LEAST_OF_CLASS = 3
 _CHUNK = 4_096  # rows
 _BY_CHANCE = 1e-3
+_ROUNDING = 1e-9  # by which distances of equal images may differ
 _TAIL = np.log(5.0)  # of an exponential distribution, one unit being the distance from its median to its 90 % quantile
 
 
@@ -147,10 +148,10 @@ def _excess(score: FloatArray, share: FloatArray) -> FloatArray:
     share: (n,) what each image counts for.
     """
     median, high = np.quantile(score, [0.5, 0.9])
-    if not high > median:
+    if high - median <= _ROUNDING * abs(median):  # most images are copies of each other, or were made by a rule
         return np.zeros(len(score))
     order = np.argsort(-score, kind="stable")
-    units = (score[order] - median) / (high - median)
+    units = np.maximum((score[order] - median) / (high - median), 0)
     expected = share.sum() / 2 * np.exp(-_TAIL * units)
     beyond = np.cumsum(share[order])
     by_chance = gammainc(beyond, expected)  # P(Poisson(expected) >= beyond)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 
 from cvcoteach._validation import FloatArray, IntArray
-from cvcoteach.issues.strangers import MARKED, _precision, strangers
+from cvcoteach.issues.strangers import MARKED, _excess, _precision, strangers
 
 
 def features(n: int = 600, d: int = 40, n_classes: int = 5, seed: int = 0) -> tuple[FloatArray, IntArray]:
@@ -37,6 +37,21 @@ def test_few_images_or_equal_ones_are_no_strangers(n: int) -> None:
     labels = np.arange(n) % 2
     assert not strangers(np.zeros((n, 4)), labels, np.ones(n, bool)).any()
     assert not strangers(np.zeros((100, 4)), np.arange(100) % 2, np.ones(100, bool)).any()
+
+
+def test_copies_whose_distances_differ_by_rounding_alone_are_no_strangers() -> None:
+    x, labels = features(n=20)
+    rows = np.arange(300) % 20
+    x = np.concatenate([x[rows], 25 + np.random.default_rng(1).normal(size=(4, x.shape[1]))])
+    found = strangers(x, np.r_[labels[rows], np.zeros(4, np.int64)], np.r_[np.ones(300, bool), np.zeros(4, bool)])
+    assert not (found[:300] > MARKED).any()
+
+
+def test_scores_far_below_the_others_are_no_strangers() -> None:
+    score = np.r_[np.full(60, -2.0), np.full(40, -1.0), np.full(5, -1e4)]
+    assert not _excess(score, np.ones(105)).any()
+    score = np.r_[np.full(60, -2.0), np.full(40, -2.0 + 1e-15), np.full(5, -1.9)]
+    assert not _excess(score, np.ones(105)).any()
 
 
 def test_features_that_are_not_finite_tell_no_strangers() -> None:
