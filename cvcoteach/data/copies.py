@@ -51,8 +51,12 @@ def _alike(rows: npt.NDArray[Any], which: IntArray) -> IntArray:
         return np.arange(len(which))
     values = rows.reshape(len(rows), -1)
     some = values[:, :: values.shape[1] // _SOME | 1]  # an odd step meets other columns in each line of an image
-    _, code, n_same = np.unique(_hashes(some, which), return_inverse=True, return_counts=True)
-    return np.flatnonzero(n_same[code] > 1)
+    hashes = _hashes(some, which)
+    order = np.argsort(hashes)
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    alike = np.zeros(len(which), np.bool_)
+    alike[order[1:][same]] = alike[order[:-1][same]] = True
+    return np.flatnonzero(alike)
 
 
 def _hashes(rows: npt.NDArray[Any], of: IntArray) -> npt.NDArray[np.uint64]:

@@ -51,6 +51,8 @@ _AXES = 24
 Most of a small change is in the details, which these axes lack: of 2,000 images of CIFAR-10 that were moved, made
 brighter, saved as JPEG or scaled, 8,459 pairs of features are near copies, and all of these lie within.
 """
+_MORE_AXES = 48
+"""Axes along which the found ones are compared again, before they are as a whole."""
 _LARGEST_GROUP = 20
 """A group holds at most the images divided by this."""
 _STRICTER = 4
@@ -184,12 +186,15 @@ def _near_pairs(view: _View) -> _Pairs:
     limit, strict = (min(farthest, each) for each in by_chance)
     if not limit > 0:
         return none
-    axes, held = principal_axes(sample[spread(len(sample), _FOR_AXES)], _AXES)
+    axes, held = principal_axes(sample[spread(len(sample), _FOR_AXES)], _MORE_AXES)
     if not len(held):
         return none
     seen = view.along(axes)
     told = np.flatnonzero(~np.isnan(seen[:, 0]))
-    one, other = neighbors(seen[told], float(held[-1]) * limit)
+    seen = seen[told]
+    one, other = neighbors(seen[:, :_AXES].copy(), float(held[:_AXES][-1]) * limit)
+    closer = distances(seen, one, other) < float(held[-1]) * limit
+    one, other = one[closer], other[closer]
     near = view.pairs(told[one], told[other])
     near = near.where(near.distance < limit)
     n_found = len(np.union1d(near.one, near.other))

@@ -115,7 +115,8 @@ def _compared(
                 once = (one < other) | (column >= high - low)
                 one, other = one[once], other[once]
                 pairs.append(np.minimum(one, other) * n + np.maximum(one, other))
-    one, other = np.divmod(np.unique(np.concatenate(pairs)), n)
+    found = np.sort(np.concatenate(pairs))
+    one, other = np.divmod(found[np.diff(found, prepend=-1) > 0], max(1, n))
     return one, other
 
 
