@@ -8,14 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._validation import FloatArray, IntArray
+from cvcoteach._validation import IntArray
 from cvcoteach.data.near_copies import LEAST_FEATURES, LEAST_IMAGES
+from cvcoteach.data.neighbors import distances, neighbors, principal_axes
 from cvcoteach.data.sources import spread
 
 _LOOKED_AT = 3000
 """Images compared with each other."""
 _SIDE = 8
 """Pixels a side of the small gray images that are compared."""
+_FOR_AXES, _AXES = 300, 32
+"""Images that tell the principal axes, and these."""
 _NEAR = 0.15
 """Of the median distance between two images, the distance below which one is a near copy of the other.
 
@@ -61,15 +64,17 @@ def near_twins(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntAr
     if len(looked_at) < LEAST_IMAGES or (rows.ndim == 2 and rows.shape[1] < LEAST_FEATURES):
         return Twins(np.empty((0, 2), np.int64), len(looked_at))
     x = _small(rows[looked_at if which is None else which[looked_at]])
-    x = (x - x.mean(axis=0)).astype(np.float32)  # half the time, and near copies are far from the last digits
-    squares = (x**2).sum(axis=1)
-    distances = squares[:, None] + squares[None] - 2 * (x @ x.T)
-    np.fill_diagonal(distances, np.inf)
-    nearest = distances.argmin(axis=1)
-    shift = len(x) // 2
-    usual = float(np.median(np.sqrt(np.maximum(((x - np.roll(x, shift, axis=0)) ** 2).sum(axis=1), 0))))
-    near = np.flatnonzero(np.sqrt(np.maximum(distances[np.arange(len(x)), nearest], 0)) < _NEAR * usual)
-    return Twins(np.stack([looked_at[near], looked_at[nearest[near]]], axis=1), len(x))
+    x = (x - x.mean(axis=0)).astype(np.float32)  # near copies are far from the last digits
+    usual = float(np.median(np.linalg.norm(x - np.roll(x, len(x) // 2, axis=0), axis=1)))
+    # along some axes two images are nearer than they are, so that all near ones are among those that are near there
+    axes, _ = principal_axes(x[spread(len(x), _FOR_AXES)], _AXES)
+    one, other = neighbors(x @ axes, _NEAR * usual)
+    one, other = np.concatenate([one, other]), np.concatenate([other, one])
+    distance = distances(x, one, other)
+    order = np.lexsort((distance, one))
+    order = order[distance[order] < _NEAR * usual]
+    near, first = np.unique(one[order], return_index=True)
+    return Twins(np.stack([looked_at[near], looked_at[other[order][first]]], axis=1), len(x))
 
 
 def group_like(columns: pd.DataFrame, twins: Twins) -> str | None:
@@ -95,10 +100,10 @@ def _stretches(n: int, most: int, length: int = 50) -> IntArray:
     return np.unique((starts[:, None] + np.arange(length)).ravel())
 
 
-def _small(rows: npt.NDArray[Any]) -> FloatArray:
+def _small(rows: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
     """Return features as they are, and images as gray ones of 8×8 pixels, (m, d)."""
     if rows.ndim == 2:
-        return rows.astype(np.float64)
+        return rows.astype(np.promote_types(rows.dtype, np.float32))
     gray = rows.reshape(*rows.shape[:3], -1).mean(axis=-1)
     edges = np.linspace(0, gray.shape[1], min(_SIDE, gray.shape[1]) + 1).astype(np.int64)[:-1]
     across = np.linspace(0, gray.shape[2], min(_SIDE, gray.shape[2]) + 1).astype(np.int64)[:-1]

@@ -85,7 +85,7 @@ def found_copies(
     assert by_exact is not None
     largest = int(np.bincount(together).max())
     glued = largest > max(int(np.bincount(by_exact).max()), len(found) // _LARGEST_PART)
-    few = len(np.unique(together if learned is None else together[learned])) < n_folds
+    few = np.count_nonzero(np.bincount(together if learned is None else together[learned])) < n_folds
     return Copies(exact, near if copies_tell(near, n_folds) and not glued and not few else exact)
 
 

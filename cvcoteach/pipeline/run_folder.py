@@ -72,9 +72,9 @@ class OtherRunError(InputError):
 class FoldFiles(MutableMapping[FoldKey, Answer]):
     """Maps the finished folds of a run to their .npy files; `IterativeCV.run(finished=…)` reads and fills it."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use `folder`, which is created when the first fold is written."""
-        self.folder = folder
+    def __init__(self, folder: Path, run: Path | None = None) -> None:
+        """Use `folder`, which is created when the first fold is written; in the folder `run`, None: beside it."""
+        self.folder, self._run = folder, run or folder.parent
         self._whole: set[FoldKey] = set()  # those whose checksum was right
 
     def _file(self, key: FoldKey) -> Path:
@@ -88,7 +88,10 @@ class FoldFiles(MutableMapping[FoldKey, Answer]):
             raise KeyError(key) from None
 
     def __setitem__(self, key: FoldKey, value: Answer) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # one by one: a run folder that was removed meanwhile is not made anew
+        for part in reversed(self.folder.relative_to(self._run).parents[:-1]):
+            (self._run / part).mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         write_array(self._file(key), to_save(value))
         self._whole.add(key)
 
@@ -132,7 +135,7 @@ class RunFolder:
         self.path = path
         self.record = record
         self.folds = FoldFiles(path / "folds")
-        self.second_folds = FoldFiles(path / "folds" / "second")  # of a second view
+        self.second_folds = FoldFiles(path / "folds" / "second", path)  # of a second view
         self._lock: filelock.BaseFileLock | None = None
 
     @classmethod
@@ -233,10 +236,15 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._lock is not None:
             unsign(self.path / _LOCK)
             self._lock.release()
+        if isinstance(error, OSError | RuntimeError) and not self.path.is_dir():
+            raise InputError(
+                f"{self.path} was removed while the run was going on, and what it held is lost; the same command "
+                "starts again."
+            ) from error
 
 
 def _read(file: Path) -> Json:

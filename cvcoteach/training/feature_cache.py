@@ -28,6 +28,8 @@ Features = npt.NDArray[np.float16]
 
 _FORGOTTEN_AFTER = 60 * 86_400
 """Seconds without use after which features are removed."""
+_OTHERS_TAKE = 5.0
+"""Seconds in which another process that has moved its features into their place writes their record."""
 _SAVE_EVERY = 10.0
 """Seconds of computing that a power cut may cost."""
 
@@ -95,14 +97,32 @@ class FeatureFile:
         return (done, offset) if whole and length >= offset + done * 2 * shape[1] else (0, 0)
 
     def publish(self, shape: tuple[int, int]) -> None:
-        """Put the finished rows (n, d) in their place, and remove what nobody has used for long."""
-        record: dict[str, Any] = {"shape": list(shape), "checksum": checksum_of(self._building)}
-        os.replace(self._building, self._file)
+        """Put the finished rows (n, d) in their place, and remove what nobody has used for long.
+
+        The same rows that another process has put there meanwhile, where the folder's file system knows no locks,
+        stay. Raises OSError.
+        """
+        try:
+            record: dict[str, Any] = {"shape": list(shape), "checksum": checksum_of(self._building)}
+            os.replace(self._building, self._file)
+        except FileNotFoundError:
+            if not self._published_elsewhere():
+                raise
+            return
         with written_whole(self._record) as file:  # last: without it, there is nothing
             file.write(json.dumps(record).encode())
         self._done.unlink(missing_ok=True)
         sync(self._home)
         self._sweep()
+
+    def _published_elsewhere(self) -> bool:
+        """Return whether whole features come to be there, of another process that is about to write their record."""
+        until = time.monotonic() + _OTHERS_TAKE
+        while self.open() is None:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _sweep(self) -> None:
         """Remove features long unused, those of another process at work excepted."""

@@ -32,7 +32,7 @@ def test_16_bits_that_differ_in_the_low_byte_are_no_copies() -> None:
 
 
 def test_equal_hashes_of_different_rows_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "_hashes", lambda rows: np.zeros(len(rows), np.uint64))
+    monkeypatch.setattr(copies, "_hashes", lambda rows, of: np.zeros(len(of), np.uint64))
     assert first_copies(np.arange(12).reshape(4, 3)).tolist() == [0, 1, 2, 3]
 
 

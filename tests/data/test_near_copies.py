@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cvcoteach.data import near_copies as module
+from cvcoteach.data import neighbors
 from cvcoteach.data.near_copies import near_copies
 
 DIGITS, LABELS = load_digits(return_X_y=True)
@@ -127,7 +127,7 @@ def test_a_hundred_thousand_images_take_seconds() -> None:
 
 
 def test_among_very_many_images_most_near_copies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_IN_STRIPS", 1000)
+    monkeypatch.setattr(neighbors, "_MANY", 1000)
     rng = np.random.default_rng(0)
     features = rng.standard_normal((6000, 64)).astype(np.float32)
     change = rng.standard_normal((500, 64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Runs a command that dies, or whose disk is full, before its n-th file operation, for every n."""
+"""Runs a command that dies, whose disk is full, or whose folder is gone, before its n-th file operation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-Fault = Literal["killed", "full"]
+Fault = Literal["killed", "full", "removed"]
 
 _CHANGES = frozenset(["os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.utime", "os.link"])
 _VOLATILE = ("timings", "plan", "machine", "run", "when", "id", "undone")
@@ -55,8 +55,8 @@ class Outcome:
 def run(command: Command, folder: Path, *, fault: Fault | None = None, at: int = 0) -> Outcome:
     """Run a command in a process of its own, forked from this one, which has loaded everything already.
 
-    fault: befalls its file operation number `at`, counted from 1: it is killed before it, or told that the disk is
-    full then and from there on.
+    fault: befalls its file operation number `at`, counted from 1: it is killed before it, told that the disk is full
+    then and from there on, or the first folder that it makes is removed before it.
     """
     report = folder.with_name(f"{folder.name}.report")
     with warnings.catch_warnings():
@@ -104,7 +104,7 @@ def _in_child(command: Command, folder: Path, report: Path, fault: Fault | None,
     for number in (1, 2):
         os.dup2(output, number)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-    _watch(str(folder), count, fault, at)
+    _watch(str(folder), count, fault, at, folder / command.made[0])
     try:
         main(list(command.arguments), prog_name="cvcoteach")
     except SystemExit as ended:
@@ -118,7 +118,7 @@ def _in_child(command: Command, folder: Path, report: Path, fault: Fault | None,
     return 0
 
 
-def _watch(folder: str, count: int, fault: Fault | None, at: int) -> None:
+def _watch(folder: str, count: int, fault: Fault | None, at: int, made: Path) -> None:
     """Count this process's changes of files below a folder, and let the fault befall it."""
     done = 0
 
@@ -128,6 +128,8 @@ def _watch(folder: str, count: int, fault: Fault | None, at: int) -> None:
         os.pwrite(count, str(done).encode(), 0)
         if fault == "killed" and done == at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "removed" and done == at:
+            shutil.rmtree(made, ignore_errors=True)  # its own operations count, too
         if fault == "full" and done >= at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

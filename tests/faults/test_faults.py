@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import cvcoteach.coteaching.training
 import cvcoteach.pipeline.find_issues
 import cvcoteach.pipeline.predict
 import cvcoteach.pipeline.retrain  # noqa: F401 (loaded once, before the forks)
-from tests.faults.harness import Command, Fault, broken_runs, litter, prepared
+from tests.faults.harness import Command, Fault, broken_runs, litter, prepared, run
 from tests.images import class_folders, dataset
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
@@ -106,6 +107,42 @@ def test_a_run_on_features_survives_a_fault_at_a_few_operations(start: Path, fau
     differences, tally = broken_runs(ON_FEATURES, start, fault, step=23, first=4)
     assert differences == []
     assert {"killed": tally.killed, "full": tally.full}[fault] >= 4
+
+
+def removed_meanwhile(command: Command, start: Path, moments: Iterable[int]) -> int:
+    """Remove the folder of a command before some of its operations; return how often there was one to remove."""
+    work, n_removed = start.with_name("work"), 0
+    for at in moments:
+        shutil.copytree(start, work, symlinks=True)
+        ended = run(command, work, fault="removed", at=at)
+        if ended.operations < at:
+            break
+        made = work / command.made[0]
+        if ended.code:  # else it was removed before it was made
+            assert ended.code == 1, ended.said
+            gone = ("was removed while the run was going on", "could not be written: No such file or directory.")
+            assert any(f"Error: {made.name} {how}" in ended.said for how in gone), ended.said
+            assert "Traceback" not in ended.said
+            assert not made.exists()
+            n_removed += 1
+        else:
+            assert (made / "run.json").exists() or (made / "model.json").exists()
+        assert {*os.listdir(work)} - {made.name} <= {*os.listdir(start), "cache"}
+        shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)
+    return n_removed
+
+
+def test_a_run_folder_that_is_removed_meanwhile_is_named_and_not_made_anew(start: Path) -> None:
+    assert removed_meanwhile(ON_FEATURES, start, (20, 33, 57)) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["find-issues", "on features", "retrain"])
+def test_a_folder_that_is_removed_at_any_operation_is_named(start: Path, name: str) -> None:
+    prepared(start, [COMMANDS[earlier] for earlier in BEFORE.get(name, ())])
+    step = max(1, STEP // 2)
+    assert removed_meanwhile(COMMANDS[name], start, range(step, 10_000, step)) >= 1
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""Features in the cache folder that two processes publish at the same time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cvcoteach.training.feature_cache import FeatureFile
+
+KEYS = [f"{i:032x}" for i in range(20)]
+FEATURES = np.arange(600, dtype=np.float16).reshape(100, 6)
+
+
+def _publish(home: Path, barrier: Barrier) -> None:
+    for key in KEYS:
+        barrier.wait(30)
+        FeatureFile(home, key).publish(FEATURES.shape)
+
+
+def _made(home: Path, key: str) -> FeatureFile:
+    file = FeatureFile(home, key)
+    with file.begin(FEATURES.shape) as building:
+        building.add(FEATURES)
+    return file
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_two_processes_that_publish_the_same_features_at_once_both_succeed(tmp_path: Path) -> None:
+    files = [_made(tmp_path, key) for key in KEYS]
+    processes = multiprocessing.get_context("fork")
+    barrier = processes.Barrier(2)
+    both = [processes.Process(target=_publish, args=(tmp_path, barrier)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    for file in files:
+        found = file.open()
+        assert found is not None
+        np.testing.assert_array_equal(found, FEATURES)
+
+
+def test_rows_that_nobody_published_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvcoteach.training.feature_cache._OTHERS_TAKE", 0.0)
+    with pytest.raises(FileNotFoundError):
+        FeatureFile(tmp_path, KEYS[0]).publish(FEATURES.shape)
