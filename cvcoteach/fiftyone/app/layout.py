@@ -17,7 +17,7 @@ Style = Mapping[str, Any]
 
 _QUIET = {"color": "text.secondary", "fontSize": "0.8125rem", "lineHeight": 1.45}
 _ONE_LINE = {"overflow": "hidden", "textOverflow": "ellipsis", "whiteSpace": "nowrap"}
-_SMALL_ICON = {"& .MuiButton-startIcon": {"ml": 0, "mr": 0.75}, "& .MuiIcon-root": {"fontSize": "1.25rem"}}
+_SMALL_ICON = {"& .MuiButton-startIcon": {"ml": 0, "mr": 0.5}, "& .MuiIcon-root": {"fontSize": "1.25rem"}}
 _TWO_LINES = {"overflow": "hidden", "display": "-webkit-box", "WebkitLineClamp": 2, "WebkitBoxOrient": "vertical"}
 _TILE = "rgba(var(--fo-palette-common-onBackgroundChannel) / 0.06)"  # lighter in the dark theme, darker in the light
 
@@ -125,7 +125,7 @@ def choices(panel: Any, name: str, actions: Sequence[Action], *, chosen: int) ->
 
 def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:
     """Add one button, as wide as its place."""
-    look: dict[str, Any] = {"width": "100%", "minWidth": 0, "padding": "5px 4px", "& p": _ONE_LINE, **_SMALL_ICON}
+    look: dict[str, Any] = {"width": "100%", "minWidth": 0, "padding": "5px 2px", "& p": _ONE_LINE, **_SMALL_ICON}
     if variant == "contained":  # as high as one with a frame
         look |= {"border": "1px solid transparent", "boxShadow": "none"}
     style = {"button": {"sx": look}}
