@@ -16,9 +16,12 @@
   const AGAIN = 2000; // ms, until what was not answered is sent again
   const FRESH = 60000; // ms, for which the samples to come are taken to be those: others review too
   const LOOK = 300; // ms
+  const LATEST = 50; // of this page's corrections, as many as an undo asks for
   const TOGETHER = 10; // corrections sent at once, at most
   const GATEWAY = [502, 503, 504]; // a proxy's answer for a server that has none
   const HINT = "cvcoteach-keys";
+  const REOPEN = "cvcoteach-reopen"; // where the panel is to be opened again
+  const SHOWN = '[data-cy="entry-counts"], [data-cy^="panel-content-"]'; // of a dataset
   const presses = []; // keys, before it is known which sample they are about
   const unwritten = []; // corrections that the server has not confirmed, oldest first
   let busy = false; // with presses
@@ -27,6 +30,7 @@
   let refused; // the first sample whose correction the server refused, until it is open again
   let coming = { order: [], reviewed: [], since: 0 }; // samples one after another, as the server said last
   const mine = new Set(); // samples corrected by key since one was opened
+  const own = []; // the numbers of this page's corrections, oldest first: an undo takes back these first, not another page's
   let panels = []; // beside the grid
   let visit = 0; // to open samples, of one view; what was heard of an earlier one is no longer so
 
@@ -95,6 +99,8 @@
   function send(what, sample_id, opened, shown) {
     return new Promise((resolve) => {
       const params = { what, sample_id, opened, first: what !== "undo" && first(sample_id), press: numbered() };
+      if (what === "undo") params.own = own.slice(-LATEST);
+      else own.push(params.press);
       mine.add(sample_id);
       unwritten.push({ params, at: location.pathname, visit, shown, resolve });
       if (unwritten.length === 1) write();
@@ -173,8 +179,14 @@
   let rested, asked; // the sample seen at the last look; that asked about
   let open_ = false; // whether a sample was open at the last look
   let outdated = false; // the panel beside the grid
+  let home = ""; // the path of a dataset with a run or an open panel
+  let beside = false; // whether the panel is open beside the grid
+  let lost = 0; // since when nothing of a dataset is shown, ms
+  let asking = false; // whether there is a server
+  let down = false; // it did not answer
 
   function look() {
+    if (gone()) return;
     const modal = there('[data-cy="modal"]');
     const wanted = modal && !there(ELSEWHERE);
     if (wanted) learn(location.pathname, openSample());
@@ -186,6 +198,48 @@
       `${n} correction${n === 1 ? "" : "s"} not written yet: the server does not answer. ` +
       "If it has stopped, start it and load this page again; their samples come up again.";
     bar(stuck ? waiting : wanted ? hints[location.pathname] : "");
+  }
+
+  // The App leaves the dataset where its server stops, and does not come back to it. The page of a panel does, once
+  // there is a server again; what was not written by then stands in the line at the bottom, for somebody to read.
+  function gone() {
+    if (there(SHOWN)) {
+      const panel = there(`[data-cy="panel-content-${PANEL}"]`);
+      home = panel || hints[location.pathname] ? location.pathname : "";
+      beside = panel;
+      lost = 0;
+      reopen(panel);
+      return false;
+    }
+    if (!home || home !== location.pathname || unwritten.length) return false;
+    lost = lost || Date.now();
+    if (Date.now() - lost < AGAIN || asking) return Boolean(asking);
+    asking = true;
+    fetch("/fiftyone", { cache: "no-store" })
+      .then(({ ok }) => ok)
+      .catch(() => false)
+      .then(async (answers) => {
+        if (!there(SHOWN)) {
+          if (answers && down) {
+            if (beside) sessionStorage.setItem(REOPEN, home);
+            location.assign(home);
+          }
+          down = down || !answers;
+          if (down) bar("The App's server does not answer. Reviews are saved; once it runs again, this page comes back.");
+        }
+        await pause(AGAIN);
+        if (there(SHOWN)) down = false;
+        asking = false;
+      });
+    return true;
+  }
+
+  // The panel that was open before: the new server knows nothing of it.
+  function reopen(panel) {
+    if (!sessionStorage.getItem(REOPEN)) return;
+    if (!panel && sessionStorage.getItem(REOPEN) === location.pathname)
+      run("open_panel", { name: PANEL, layout: "horizontal", isActive: true });
+    sessionStorage.removeItem(REOPEN);
   }
 
   function learn(dataset, id) {

@@ -18,9 +18,10 @@ MOST_CLASSES = 16
 
 _ORANGE = "#ff6d04"  # FiftyOne's own accent; the colours of text and lines come from its theme
 _GREY = "#7b8290"
+_FEW = "#5c6370"  # darker, for white figures
 _ROOM = 40
 """Characters of class names that fit side by side above the matrix."""
-_SCALE = [[0, "#532f15"], [1, _ORANGE]]  # white figures can be read on all of it
+_SCALE = [[0, _FEW], [1, _ORANGE]]  # few catch the eye less than many, on a dark and on a light page
 
 
 def matrix(counts: npt.NDArray[np.int64] | csr_array, names: tuple[str, ...]) -> Plot:
@@ -79,7 +80,8 @@ def histogram(flagged: IntArray, others: IntArray) -> Plot:
     layout = _layout(height=200) | {"barmode": "stack", "showlegend": True}
     layout["legend"] = {"orientation": "h", "x": 0, "y": 1.16, "bgcolor": "rgba(0,0,0,0)", "traceorder": "normal"}
     layout["xaxis"] |= {"title": _title("probability that the given label is right"), "range": [0, 1]}
-    layout["xaxis"] |= {"showgrid": False, "tickformat": ".1f"}
+    layout["xaxis"] |= {"showgrid": False, "tickformat": ".1f", "tick0": 0, "dtick": 0.2}
+    layout["margin"]["r"] = 16  # half the width of the last number
     top = float(np.sqrt((flagged + others).max())) if bins else 1.0
     layout["yaxis"] |= _square_root_ticks(top)
     return traces, layout
@@ -116,8 +118,9 @@ def busiest(counts: npt.NDArray[np.int64] | csr_array) -> IntArray:
 
 
 def shorter(name: str, most: int = 18) -> str:
-    """Shorten a class name so that it leaves room for the chart."""
-    return name if len(name) <= most else f"{name[: most - 1]}\u2026"
+    """Shorten a class name in its middle: names that begin alike are told apart by their ends."""
+    end = most // 2 - 1
+    return name if len(name) <= most else f"{name[: most - end - 1]}\u2026{name[-end:]}"
 
 
 def _names(names: list[str]) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class ReviewAndMoveOn(foo.Operator):
         """Do what `what` says ("accept", "keep", "exclude", "undo") to `sample_id`, else to the open sample.
 
         A page adds `press`, 24 hex digits by which it may ask again without a thing being done twice; `opened` once it
-        has opened the next sample itself; `first` where nobody had reviewed the sample as far as it knew. The answer
+        has opened the next sample itself; `first` where nobody had reviewed the sample as far as it knew; to an undo,
+        `own`, the numbers of its own earlier presses, which are taken back before anybody else's. The answer
         holds the samples to come as `ahead`, those of them that somebody has `reviewed`, or why it is `refused`.
         Fast hands send several as `presses`, a list of such parameters: each is an action of its own, done in this
         order as if asked for alone, and `answers` holds what became of each.
@@ -92,7 +93,7 @@ def review_and_move_on(ctx: Any, what: str, sample_id: str | None) -> dict[str, 
         raise InputError("no sample is open.")
     results = runs.load(ctx.dataset, key)
     if what == "undo":
-        ids = [_last_single(ctx.dataset, results, sample_id, press)]
+        ids = [_last_single(ctx.dataset, results, sample_id, press, ctx.params.get("own") or ())]
         done = corrections.undo_corrections(ctx.dataset, ids, key, who=ctx.user_id, press=press)
         following: str | None = done.ids[0] if done.ids else sample_id
         ahead = _ahead(ctx, results, following)
@@ -156,16 +157,25 @@ def _corrected_by(dataset: Any, results: runs.FindLabelIssuesResults, press: str
 
 
 def _last_single(
-    dataset: Any, results: runs.FindLabelIssuesResults, sample_id: str | None, press: str | None = None
+    dataset: Any,
+    results: runs.FindLabelIssuesResults,
+    sample_id: str | None,
+    press: str | None = None,
+    own: Sequence[str] = (),
 ) -> str:
-    """Return the sample that an undo in the modal applies to; the same again where `press` is on record."""
+    """Return the sample that an undo in the modal applies to; the same again where `press` is on record.
+
+    own: presses of the page that asks; what they did is taken back before what was done elsewhere.
+    """
     if before := _corrected_by(dataset, results, press):
         return str(before[0])
     audit = audit_of(dataset, results)
     here = object_ids([sample_id] if sample_id is not None else [])
     if audit.effective(here):
         return str(here[0])
-    for action in audit.undoable():
+    ours = set(object_ids(own))
+    actions = sorted(audit.undoable(), key=lambda action: action["_id"] not in ours) if ours else audit.undoable()
+    for action in actions:
         ids = audit.samples_of(action)
         if len(ids) == 1 and any(link["action"] == action["_id"] for link in audit.effective(ids).values()):
             return str(ids[0])

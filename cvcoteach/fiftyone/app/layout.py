@@ -17,6 +17,8 @@ Style = Mapping[str, Any]
 
 _QUIET = {"color": "text.secondary", "fontSize": "0.8125rem", "lineHeight": 1.45}
 _ONE_LINE = {"overflow": "hidden", "textOverflow": "ellipsis", "whiteSpace": "nowrap"}
+_SMALL_ICON = {"& .MuiButton-startIcon": {"ml": 0, "mr": 0.5}, "& .MuiIcon-root": {"fontSize": "1.25rem"}}
+_TWO_LINES = {"overflow": "hidden", "display": "-webkit-box", "WebkitLineClamp": 2, "WebkitBoxOrient": "vertical"}
 _TILE = "rgba(var(--fo-palette-common-onBackgroundChannel) / 0.06)"  # lighter in the dark theme, darker in the light
 
 
@@ -123,7 +125,10 @@ def choices(panel: Any, name: str, actions: Sequence[Action], *, chosen: int) ->
 
 def button(panel: Any, action: Action, *, variant: str = "outlined", **options: Any) -> None:
     """Add one button, as wide as its place."""
-    style = {"button": {"sx": {"width": "100%", "minWidth": 0, "padding": "5px 4px", "& p": _ONE_LINE}}}
+    look: dict[str, Any] = {"width": "100%", "minWidth": 0, "padding": "5px 2px", "& p": _ONE_LINE, **_SMALL_ICON}
+    if variant == "contained":  # as high as one with a frame
+        look |= {"border": "1px solid transparent", "boxShadow": "none"}
+    style = {"button": {"sx": look}}
     panel.btn(
         action.name, label=action.label, icon=action.icon or None, on_click=action.on_click, variant=variant,
         componentsProps=style, **options,
@@ -138,7 +143,7 @@ def timer(panel: Any, name: str, milliseconds: int, on_interval: Callable[..., A
 def cards(panel: Any, name: str, shown: Sequence[Card], on_click: Callable[..., Any], columns: int = 4) -> None:
     """Add thumbnails with given → suggested under them."""
     rows = panel.h_stack(name, gap=1, componentsProps=_grid(f"repeat({columns}, minmax(0, 1fr))"))
-    caption = {**_QUIET, **_ONE_LINE, "lineHeight": 1.2}
+    caption = {**_QUIET, **_TWO_LINES, "lineHeight": 1.2}
     for number, card in enumerate(shown):
         place = rows.v_stack(f"card_{number}", gap=0.5, componentsProps=_grid("minmax(0, 1fr)"))
         _thumbnail(place, card, on_click)
@@ -148,8 +153,8 @@ def cards(panel: Any, name: str, shown: Sequence[Card], on_click: Callable[..., 
 
 
 def picture(panel: Any, name: str, url: str) -> None:
-    """Add an image, as large as there is room."""
-    _image(panel, name, url, {"width": "100%", "height": "56vh", "objectFit": "contain"})
+    """Add an image, as large as there is room below what usually stands above it."""
+    _image(panel, name, url, {"width": "100%", "height": "max(240px, 100vh - 420px)", "objectFit": "contain"})
 
 
 def plot(panel: Any, name: str, chart: tuple[Any, Any], on_click: Any) -> None:

@@ -161,7 +161,7 @@ class LabelIssuesPanel(RunPanel):
                 Action("checks", f"Check {CHECKS} at random", "casino", self.show_checks),
             ),
         )  # fmt: skip
-        layout.paragraph(panel, "blind", "Of these, drawn at random and shown **without our suggestion**:")
+        layout.paragraph(panel, "blind", "Random checks among them, shown **without our suggestion**:")
         # no dropdown: the App reports the value of one whenever the panel opens, as if it had been chosen
         layout.choices(
             panel, "blind_shares",

@@ -44,10 +44,9 @@ def first_of_all(issues: LabelIssues, done: Reviews) -> list[str]:
     lines, found = [], {kind.name: int(done.open(kind.rows).sum()) for kind in kinds(issues)}
     if n := found.get("contradiction"):
         near = found.get("near_contradiction", 0)
-        parts = {"exact copies with different labels": n - near, "near copies with different labels": near}
-        parts = {what: m for what, m in parts.items() if m}
-        each = ", ".join(f"{m:,} {what}" for what, m in parts.items()) if len(parts) > 1 else "".join(parts)
-        lines.append(f"**{n:,} contradiction{'s' * (n != 1)} first**: {each}.")
+        exact = n - near
+        each = f"{exact:,} exact and {near:,} near" if exact and near else "near" if near else "exact"
+        lines.append(f"**{n:,} contradiction{'s' * (n != 1)} first**: {each} copies with different labels.")
     if n := found.get("stranger"):
         lines.append(f"**{n:,}** perhaps of **none of the classes**: exclude before relabeling.")
     names = [escaped(name) for name in issues.class_names]
@@ -177,7 +176,7 @@ def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str])
     quality = {str(one["annotator"]): one.get("quality") for one in results.info.get("annotators") or []}
     for name, who in told.items():
         if name.replace(" ", "_") in NAMES and quality.get(who) is not None:
-            parts.append(f"**{quality[who]:.0%}** of this annotator's labels right")
+            parts.append(f"**{quality[who]:.0%}** of this annotator's labels are probably right")
     if issues.n_annotators is not None and issues.agreement is not None:
         n = int(issues.n_annotators[row])
         parts.append(f"{n:,} annotator{'s' * (n != 1)}, **{issues.agreement[row]:.0%}** gave this label")
@@ -209,6 +208,9 @@ def _with_range(interval: Interval) -> str:
 
 
 def _range(interval: Interval) -> str:
+    if f"{interval.low:.0%}" == f"{interval.high:.0%}":  # narrow: a decimal more shows that it is an interval
+        low, high = f"{100 * interval.low:.1f}", f"{interval.high:.1%}"
+        return high if high == f"{low}%" else f"{low}{_DASH}{high}"
     return f"{100 * interval.low:.0f}{_DASH}{interval.high:.0%}"
 
 

@@ -23,7 +23,7 @@ def test_long_class_names_are_cut_on_the_axes_but_not_in_what_a_click_sends() ->
     names = ("a very long name of a class indeed", "short")
     (heat,), layout = matrix(np.array([[0, 1], [2, 0]]), names)
     assert heat["x"] == heat["y"] == list(names)
-    assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["a very long name \u2026", "short"]
+    assert layout["xaxis"]["ticktext"] == layout["yaxis"]["ticktext"] == ["a very lo\u2026s indeed", "short"]
     (bars,), layout = class_noise(np.array([0.1, 0.5]), np.array([1, 2]), names)
     assert bars["y"] == layout["yaxis"]["tickvals"] == ["short", names[0]]
 

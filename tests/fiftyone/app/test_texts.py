@@ -28,7 +28,13 @@ def test_the_panel_shows_the_current_interval_and_the_initial_one() -> None:
     _, precision, _ = texts.estimates(headline(SimpleNamespace(issues=issues), all_flagged))
     share = f"{wrong[issues.is_label_issue].mean():.0%}"
     assert precision.value == share
-    assert precision.more.startswith(f"{share[:-1]}\u2013{share}  \nbefore reviews ")
+    assert precision.more.startswith(f"{wrong[issues.is_label_issue].mean():.1%}  \nbefore reviews ")
+
+
+def test_a_narrow_interval_is_still_seen_to_be_one() -> None:
+    narrow = Readout(Interval(0.998, 0.9961, 0.9993, 0.9), None, 12, 0, "")
+    _, precision, _ = texts.estimates(Headline(60, 12, 0.2, narrow, narrow, None, 0, {"unreviewed": 60}, 12))
+    assert (precision.value, precision.more) == ("100%", "99.6\u201399.9%")
 
 
 def test_random_checks_are_rounded_as_the_tiles_are() -> None:

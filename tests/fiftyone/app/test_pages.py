@@ -1,0 +1,149 @@
+"""Several pages of one App, samples shown blind, and a server that comes back: in a real browser."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+
+from cvcoteach.fiftyone import install
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.work import corrections
+from tests.fiftyone import browser
+from tests.fiftyone.calls import status
+from tests.fiftyone.conftest import NoisyDataset
+from tests.fiftyone.mongod import free_port
+from tests.fiftyone.store.test_runs import imported
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Iterator[NoisyDataset]:
+    """Sixty images, 24 with a wrong label, a run, and a place where an App finds the plugin."""
+    install.install(Path(fo.config.plugins_dir))
+    made = NoisyDataset.make(tmp_path, 60, 24)
+    made.dataset.name, made.dataset.persistent = f"pages-{os.getpid()}", True
+    imported(made)
+    yield made
+    made.dataset.delete()
+
+
+def test_what_one_page_corrects_another_does_not_take_back(found: NoisyDataset, tmp_path: Path) -> None:
+    worst, name = _worst(found), found.dataset.name
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{name}") as one,
+    ):
+        _panel(one).get_by_text("24 of 60 labels look wrong").wait_for()
+        two = one.context.new_page()
+        two.goto(f"{address}/datasets/{name}")
+        _panel(two).get_by_text("24 of 60 labels look wrong").wait_for()
+        _open(one, worst[0])
+        one.keyboard.press("a")
+        _until(one, lambda: status(found)[worst[0]] == "accepted", "the first page accepts")
+        _open(two, worst[1])
+        two.keyboard.press("k")
+        _until(two, lambda: status(found)[worst[1]] == "kept", "the second page keeps")
+        _open(one, worst[5])
+        one.keyboard.press("u")
+        _until(one, lambda: status(found)[worst[0]] == "unreviewed", "the first page takes back its own")
+        assert status(found)[worst[1]] == "kept"
+        _open(two, worst[5])
+        two.keyboard.press("u")
+        _until(two, lambda: status(found)[worst[1]] == "unreviewed", "the second page takes back its own")
+    assert corrections.history(found.dataset)["what"].tolist() == ["accept", "keep", "undo", "undo"]
+
+
+def test_a_sample_shown_blind_has_no_suggestion_to_accept(found: NoisyDataset, tmp_path: Path) -> None:
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        _panel(page).get_by_role("button", name="20%").click()
+        _panel(page).get_by_text("?", exact=True).first.wait_for()
+        _panel(page).get_by_role("button", name="Show all").click()
+        _panel(page).get_by_text("From 10 on, precision and recall are measured").wait_for()
+        _panel(page).locator("img").first.click()
+        _until(page, lambda: _open_sample(page) != "", "a blind sample is open")
+        blind = _open_sample(page)
+        page.locator('[data-cy="modal"]').get_by_text(blind, exact=True).wait_for()
+        page.get_by_text("a accept").wait_for()
+        page.keyboard.press("a")
+        page.get_by_text("this label is shown without a suggestion to accept").first.wait_for()
+        assert status(found)[blind] == "unreviewed"
+        _until(page, lambda: _open_sample(page) == blind, "the refused sample is open")
+        page.keyboard.press("k")
+        _until(page, lambda: status(found)[blind] == "kept", "its label is kept")
+        _until(page, lambda: _open_sample(page) not in ("", blind), "the next sample is open")
+
+
+def test_a_page_comes_back_with_its_panel_once_there_is_a_server_again(found: NoisyDataset, tmp_path: Path) -> None:
+    port, worst = free_port(), _worst(found)
+    with (
+        browser.app_server(port, tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        _panel(page).get_by_text("24 of 60 labels look wrong").wait_for()
+        page.wait_for_timeout(1000)
+        corrections.keep_labels(found.dataset, worst[:1])
+        _kill(port)
+        page.get_by_text("The App's server does not answer. Reviews are saved").wait_for()
+        with browser.app_server(port, tmp_path / "second.log"):
+            panel = page.locator('[data-cy="panel-content-label_issues"]')  # nobody opens it
+            panel.get_by_text("23 of 60 labels still look wrong").wait_for()
+            panel.get_by_role("button", name="Undo").click()
+            _until(page, lambda: status(found)[worst[0]] == "unreviewed", "the panel works again")
+
+
+def _worst(found: NoisyDataset) -> list[str]:
+    results = runs.load(found.dataset)
+    return [sample_id.decode() for sample_id in results.ids[results.issues.worst_first()]]
+
+
+def _panel(page: Any) -> Any:
+    """The panel beside the grid, opened where it is not."""
+    panel = page.locator('[data-cy="panel-content-label_issues"]')
+    page.locator('[data-cy="looker"]').first.wait_for()
+    if not panel.count():
+        page.evaluate(
+            "window.__foo__.executeOperator('open_panel', {name: 'label_issues', layout: 'horizontal', isActive: true})"
+        )
+    panel.wait_for()
+    return panel
+
+
+def _open(page: Any, sample_id: str) -> None:
+    page.bring_to_front()
+    page.evaluate("([id]) => window.__foo__.executeOperator('open_sample', {id})", [sample_id])
+    page.locator('[data-cy="modal"]').get_by_text(sample_id, exact=True).wait_for()
+    page.get_by_text("a accept").wait_for()
+
+
+def _open_sample(page: Any) -> str:
+    return str(page.evaluate("new URLSearchParams(location.search).get('id') || ''"))
+
+
+def _until(page: Any, condition: Callable[[], bool], what: str) -> None:
+    """Wait, while the page goes on."""
+    for _ in range(600):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"it is still not so that {what}")
+
+
+def _kill(port: int) -> None:
+    """Kill the App's server at once."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(port).encode() in words and any(word.endswith(b"main.py") for word in words):
+            os.kill(int(process.name), signal.SIGKILL)
