@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 @options.path_pattern
 @options.split
 @options.source_format
+@options.max_unpacked
 @options.as_json
 @options.quiet
 def apply(

@@ -11,7 +11,7 @@ FIRST = "What most people need"
 
 _SUBJECTS = {
     "Source": "source path_column label_column path_pattern split split_column group_column annotator_column "
-    "annotator_columns format max_megapixels corrections ignore_labels",
+    "annotator_columns format max_megapixels max_unpacked corrections ignore_labels",
     "Model": "backbone features also_from_scratch preset model weights head finetune epochs learning_rate image_size "
     "flip patience exports trusted",
     "Method": "action mode select n_rounds n_folds remove_ratio bind_near_copies noise_rate flag_for "

@@ -25,6 +25,7 @@ from cvcoteach.cli.grouped import Grouped
 @options.annotator_columns
 @options.source_format
 @options.max_megapixels
+@options.max_unpacked
 @options.cache_dir
 @options.quiet
 def list_images(

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from cvcoteach.cli.display import Display, Quiet
+from cvcoteach.data.unpacking import unpack_limit
 from cvcoteach.pipeline.settings import ENGINES, Machine
 
 Command = Callable[..., Any]
@@ -90,8 +91,13 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress, only
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a number of megapixels.")
+        raise click.BadParameter(f"{value} is not a number.")
     return value
+
+
+def _unpacking(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
+    if (finite := _finite(ctx, param, value)) is not None:
+        ctx.with_resource(unpack_limit(round(finite * 1e9)))
 
 
 _DEVICE = click.option("--device", metavar="NAME", help="cuda, cuda:1, mps or cpu.  [default: the fastest available]")
@@ -116,6 +122,14 @@ max_megapixels = click.option(
     callback=_finite,
     metavar="NUMBER",
     help="Largest image to read.  [default: 268]",
+)
+max_unpacked = click.option(
+    "--max-unpacked",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_unpacking,
+    expose_value=False,
+    metavar="GB",
+    help="Most that an array in a small packed .npz or idx file may unpack to.  [default: 1.07]",
 )
 _TRUST = click.option(
     "--trust",
@@ -171,7 +185,7 @@ def machine(*, precision: bool = True, engine: bool = False) -> Callable[[Comman
         result: Command = gathered
         engines = [_WORKERS_PER_FOLD, _TASK_GPUS, _RAY_ADDRESS, _ENGINE] if engine else []
         precisions = [_DETERMINISTIC, _PRECISION] if precision else []
-        for option in (_TRUST, max_megapixels, cache_dir, *engines, *precisions, _THREADS, _DEVICE):
+        for option in (_TRUST, max_unpacked, max_megapixels, cache_dir, *engines, *precisions, _THREADS, _DEVICE):
             result = option(result)
         return result
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pictures", type=click.IntRange(0), default=400, show_default=True, help="Pictures in the page, at most."
 )
+@options.max_unpacked
 @options.quiet
 def report(
     run: Path,

@@ -59,3 +59,14 @@ def test_the_closing_lines_fit_the_run(tmp_path: Path) -> None:
             assert "backbone" not in result.stdout
             assert "\nWhy: the given labels are preferred to chance by" in result.stdout
             assert "Next:" not in result.stdout
+
+
+def test_what_an_array_may_unpack_to_is_said_for_the_one_command(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((100, 64, 64), np.uint8), labels=np.arange(100) % 2)
+    refused = call("list", tmp_path / "x.npz", "--max-unpacked", 1e-4)
+    assert refused.exit_code == 1
+    assert "images in x.npz would unpack from 0.0 MB to 0.4 MB" in refused.stderr
+    assert "--max-unpacked" in refused.stderr
+    assert call("list", tmp_path / "x.npz", "--max-unpacked", 1e-3).exit_code == 0
+    assert call("list", tmp_path / "x.npz").exit_code == 0
+    assert "is not a number" in call("list", tmp_path / "x.npz", "--max-unpacked", "inf").stderr

@@ -14,11 +14,10 @@ from typing import IO, cast
 
 import numpy as np
 
-from cvcoteach._files import in_bytes
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
-from cvcoteach.data.sources.npz import ALWAYS_UNPACKED, MOST_UNPACKED
 from cvcoteach.data.sources.source import Choices, Format, UnlabelledError, chosen_split, count
+from cvcoteach.data.unpacking import check_unpacked
 
 _IMAGES = re.compile(r"(.*?)[-_.]?images[-.]idx3-ubyte(\.gz)?")
 UBYTE = 0x08
@@ -103,8 +102,7 @@ def _most_of(file: Path, size: int) -> int:
     """Return how many of so many bytes there can be, since the head of a damaged file may claim more."""
     if file.suffix != ".gz":
         return min(size, file.stat().st_size)
-    if size > max(ALWAYS_UNPACKED, MOST_UNPACKED * file.stat().st_size):
-        raise InputError(f"{file.name} would take {in_bytes(size)} unpacked; unpack it with gunzip.")
+    check_unpacked(file.name, file.stat().st_size, size, "unpack it with gunzip")
     return size
 
 

@@ -16,14 +16,13 @@ from cvcoteach._validation import InputError, near
 from cvcoteach.data.sources.class_list import CLASS_ARRAYS, ClassList, check_columns, class_list, named_by
 from cvcoteach.data.sources.labels import Groups, describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
+from cvcoteach.data.unpacking import check_unpacked
 
 Array = npt.NDArray[Any]
 
 _PAIRS = (("images", "labels"), ("image", "label"), ("x", "y"), ("X", "y"), ("data", "labels"), ("data", "target"))
 _SPLIT = re.compile(r"(?:(train|val|valid|test)_(images|labels)|(x|y)_(train|val|valid|test))", re.IGNORECASE)
 _SPLIT_ORDER = ("train", "val", "valid", "test")
-ALWAYS_UNPACKED, MOST_UNPACKED = 2**30, 200
-"""Bytes that an array may always unpack to, and how many times its packed size otherwise; images take about ten."""
 
 
 def read_npz(location: Path, choices: Choices) -> Source:
@@ -223,12 +222,9 @@ class NpzArrays:
 def _check_unpacked(location: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Raise InputError for an array that a small file unpacks to gigabytes, as images hardly do."""
     packed = next((part for part in archive.infolist() if part.filename in (name, f"{name}.npy")), None)
-    if packed is None or packed.file_size <= max(ALWAYS_UNPACKED, MOST_UNPACKED * packed.compress_size):
-        return
-    raise InputError(
-        f"{name} in {location.name} would unpack from {packed.compress_size / 1e6:.1f} MB to "
-        f"{packed.file_size / 1e9:.1f} GB; if that is right, save it unpacked, with numpy.savez."
-    )
+    if packed is not None:
+        what = f"{name} in {location.name}"
+        check_unpacked(what, packed.compress_size, packed.file_size, "save it unpacked, with numpy.savez")
 
 
 def open_npz(location: Path) -> NpzArrays:

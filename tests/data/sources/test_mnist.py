@@ -11,8 +11,10 @@ import pytest
 import torchvision
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Source, mnist, read_source
+from cvcoteach.data import unpacking
+from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.sources.mnist import read_idx
+from cvcoteach.data.unpacking import unpack_limit
 
 IMAGES = np.random.default_rng(0).integers(256, size=(20, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(20) % 10).astype(np.uint8)
@@ -94,9 +96,9 @@ def test_a_head_that_counts_pixels_for_images_is_read_as_datumaro_means_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_right(read_source(datumaro(tmp_path, 20)))
-    monkeypatch.setattr(mnist, "ALWAYS_UNPACKED", 20 * 784)  # what the head says would be refused
-    monkeypatch.setattr(mnist, "MOST_UNPACKED", 0)
-    is_right(read_source(tmp_path))
+    monkeypatch.setattr(unpacking, "_TIMES", 0)
+    with unpack_limit(20 * 784):  # what the head says would be refused
+        is_right(read_source(tmp_path))
 
 
 @pytest.mark.parametrize("n", [1, 783, 784, 1568])
