@@ -177,6 +177,7 @@ class RunFolder:
                 "output folder."
             ) from None
         except OSError as error:
+            _refuse_removed(path, error)
             raise InputError(f"{path} could not be written: {error.strerror}.") from error
         try:
             for folder in (path, path / "folds", path / "folds" / "second"):
@@ -189,8 +190,9 @@ class RunFolder:
             if run is None or run.record["identity"] != wanted:
                 run = cls(path, {"format": FORMAT, "state": "running", "identity": wanted})
                 run.save()
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            _refuse_removed(path, error)
             raise
         run._lock = lock
         sign(path / _LOCK)
@@ -240,11 +242,15 @@ class RunFolder:
         if self._lock is not None:
             unsign(self.path / _LOCK)
             self._lock.release()
-        if isinstance(error, OSError | RuntimeError) and not self.path.is_dir():
-            raise InputError(
-                f"{self.path} was removed while the run was going on, and what it held is lost; the same command "
-                "starts again."
-            ) from error
+        _refuse_removed(self.path, error)
+
+
+def _refuse_removed(path: Path, error: BaseException | None) -> None:
+    """Raise InputError where an error came of a run folder that is gone."""
+    if isinstance(error, OSError | RuntimeError) and not path.is_dir():
+        raise InputError(
+            f"{path} was removed while the run was going on, and what it held is lost; the same command starts again."
+        ) from error
 
 
 def _read(file: Path) -> Json:

@@ -120,12 +120,11 @@ def removed_meanwhile(command: Command, start: Path, moments: Iterable[int]) -> 
         made = work / command.made[0]
         if ended.code:  # else it was removed before it was made
             assert ended.code == 1, ended.said
-            gone = ("was removed while the run was going on", "could not be written: No such file or directory.")
-            assert any(f"Error: {made.name} {how}" in ended.said for how in gone), ended.said
+            assert f"Error: {made.name} was removed while the run was going on" in ended.said, ended.said
             assert "Traceback" not in ended.said
             assert not made.exists()
             n_removed += 1
-        else:
+        elif at < ended.operations - 1:  # else it was removed once all was done: the last two take the lock away
             assert (made / "run.json").exists() or (made / "model.json").exists()
         assert {*os.listdir(work)} - {made.name} <= {*os.listdir(start), "cache"}
         shutil.rmtree(work)
@@ -142,7 +141,7 @@ def test_a_run_folder_that_is_removed_meanwhile_is_named_and_not_made_anew(start
 def test_a_folder_that_is_removed_at_any_operation_is_named(start: Path, name: str) -> None:
     prepared(start, [COMMANDS[earlier] for earlier in BEFORE.get(name, ())])
     step = max(1, STEP // 2)
-    assert removed_meanwhile(COMMANDS[name], start, range(step, 10_000, step)) >= 1
+    assert removed_meanwhile(COMMANDS[name], start, range(step, 10_000, step)) >= 3
 
 
 @pytest.mark.slow
