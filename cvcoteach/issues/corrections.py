@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +66,8 @@ class Judged:
 def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArray) -> Corrected:
     """Apply the corrections in a CSV with the columns path, action and label; a later row overrules an earlier one.
 
-    The plugin's exports are read too. What is decided about a path holds wherever the path occurs.
+    The plugin's exports are read too. What is decided about a path holds wherever the path occurs. An image that was
+    moved where its label says is known by its file name, where only one has it; one that is excluded may be gone.
 
     Args:
         file: The CSV. Its actions are "accepted" (the suggestion, or `label` if there is one), "kept" (the given
@@ -83,12 +86,19 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
     for row, path in enumerate(judged.paths):
         places.setdefault(path, []).append(row)
     places |= {os.path.join(judged.root, path): rows for path, rows in places.items()}
+    moved = _moved(table.iloc[:, 0], places, judged.paths)
     number = {name: k for k, name in enumerate(class_names)}
     decided: dict[int, tuple[str, int]] = {}
+    gone: list[tuple[int, str]] = []
     for line, (path, action, written) in enumerate(table.itertuples(index=False), start=2):
         # our own tables have names escaped; somebody may have written them as they are
-        rows = next((places[name] for name in (unescaped(path), path, os.path.normpath(path)) if name in places), None)
+        rows = next((places[name] for name in _spellings(path) if name in places), None)
         label = unescaped(written) if unescaped(written) in number else written
+        if path in moved and action in ("set", "accepted") and labels[moved[path]] == number.get(label):
+            rows = [moved[path]]
+        if rows is None and action == "excluded":
+            gone.append((line, path))
+            continue
         if rows is None:
             raise InputError(f"{file.name}, line {line}: {path} is not an image of the run.")
         if action in NO_ACTION:
@@ -114,6 +124,8 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
                 "say which with the action set and a label."
             )
         decided |= {row: (action, k) for row, k in zip(rows, chosen, strict=True)}
+    if gone and not decided:  # a file about other images
+        raise InputError(f"{file.name}, line {gone[0][0]}: {gone[0][1]} is not an image of the run.")
 
     labels, selected, candidate = labels.copy(), selected.copy(), candidate.copy()
     excluded, reviewed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
@@ -123,6 +135,28 @@ def correct(file: Path, judged: Judged, selected: BoolArray, candidate: BoolArra
         selected[row] = reviewed[row] = not excluded[row]
         labels[row] = label
     return Corrected(labels, selected, candidate, excluded, reviewed)
+
+
+def lone_names(paths: Iterable[str], rows: Iterable[Any]) -> dict[str, Any]:
+    """Return file name -> row, of the file names that come once."""
+    named = [(os.path.basename(path), row) for path, row in zip(paths, rows, strict=True)]
+    often = Counter(name for name, _ in named)
+    return {name: row for name, row in named if often[name] == 1}
+
+
+def _spellings(path: str) -> tuple[str, str, str]:
+    return unescaped(path), path, os.path.normpath(path)
+
+
+def _moved(written: Iterable[str], places: Mapping[str, list[int]], paths: Sequence[str]) -> dict[str, int]:
+    """Return the rows of images that seem to be elsewhere now, by the path that was written."""
+    written = dict.fromkeys(written)
+    absent = [path for path in written if not any(name in places for name in _spellings(path))]
+    named = {row for path in written for name in _spellings(path) for row in places.get(name, ())}
+    others = [row for row in range(len(paths)) if row not in named] if absent else []
+    here = lone_names([paths[row] for row in others], others)
+    there = lone_names((unescaped(path) for path in absent), absent)
+    return {path: here[name] for name, path in there.items() if name in here}
 
 
 def decisions(file: Path) -> dict[str, str | None]:

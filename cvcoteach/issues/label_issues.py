@@ -154,7 +154,7 @@ class LabelIssues:
     @property
     def noise_ratio(self) -> float:
         """Expected share of wrong labels, in [0, 1], copies together counted once; NaN without a signal."""
-        return float(np.average(self.wrong, weights=self._weights)) if self.has_signal else float("nan")
+        return float(np.average(self.wrong, weights=self.copy_weights)) if self.has_signal else float("nan")
 
     @property
     def _first_copy(self) -> IntArray:
@@ -169,7 +169,7 @@ class LabelIssues:
         return first if self.near_copy_of is None else np.where(self.near_copy_of < 0, first, self.near_copy_of)
 
     @property
-    def _weights(self) -> FloatArray | None:
+    def copy_weights(self) -> FloatArray | None:
         """(n,) one over the number of copies of each image, itself counted; None where there are none."""
         first = self.first_copy
         counts = np.bincount(first, minlength=len(first))
@@ -315,7 +315,7 @@ class LabelIssues:
             frame["split"] = self.splits.astype(object)
         if self.n_annotators is not None:
             frame["n_annotators"], frame["agreement"] = self.n_annotators, self.agreement
-        if self._weights is not None:
+        if self.copy_weights is not None:
             none = np.full(len(self.labels), -1)
             frame["duplicate_of"] = none if self.duplicate_of is None else self.duplicate_of
             frame["contradiction"] = self.contradiction
@@ -329,7 +329,7 @@ class LabelIssues:
         [0, 1]; NaN without a signal).
         """
         rows = {} if self.splits is None else rows_by_split(self.splits)
-        wrong, weights = self.wrong, self._weights
+        wrong, weights = self.wrong, self.copy_weights
         return pd.DataFrame(
             [
                 (

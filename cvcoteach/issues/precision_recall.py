@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
 from cvcoteach.issues.label_issues import LabelIssues
 
 WIDE = 0.3
@@ -124,15 +126,22 @@ def expected_precision_recall(issues: LabelIssues, *, level: float = 0.9) -> Rea
 
 
 def expected_noise_rate(
-    issues: LabelIssues, *, known: BoolArray | None = None, was_wrong: BoolArray | None = None, level: float = 0.9
+    issues: LabelIssues,
+    *,
+    rows: IntArray | None = None,
+    known: BoolArray | None = None,
+    was_wrong: BoolArray | None = None,
+    level: float = 0.9,
 ) -> Interval | None:
     """Estimate the share of wrong labels from the posterior, with an interval that allows for errors of the posterior.
 
     The interval allows for what that of `expected_precision_recall` does. Where less than 3 % of the labels are
-    expected to be wrong it begins at 0: the posterior says as much of clean labels. None without a signal.
+    expected to be wrong it begins at 0: the posterior says as much of clean labels. Copies together count once, as in
+    `LabelIssues.noise_ratio`. None without a signal.
 
     Args:
         issues: What is known about n labels.
+        rows: (m,) the images whose labels are meant, such as a split's; None: all.
         known: (n,) labels that a person judged; None: none.
         was_wrong: (n,) whether these were wrong; others are not looked at.
         level: How often the interval shall contain the truth, in (0, 1).
@@ -143,21 +152,27 @@ def expected_noise_rate(
     check_level(level)
     if not issues.has_signal or not len(issues.labels):
         return None
-    n = len(issues.labels)
-    seen = np.zeros(n, np.bool_) if known is None or was_wrong is None else known
-    certain = float((was_wrong & seen).sum()) if was_wrong is not None else 0.0
+    among = np.ones(len(issues.labels), np.bool_)
+    if rows is not None:
+        among[:] = False
+        among[rows] = True
+    weights = among if issues.copy_weights is None else among * issues.copy_weights
+    n = float(weights.sum())
+    seen = np.zeros(len(among), np.bool_) if known is None or was_wrong is None else known
+    certain = float(weights[was_wrong & seen].sum()) if was_wrong is not None else 0.0
     rng = np.random.default_rng(0)
     slope = np.exp(rng.normal(0, _SLOPE, _DRAWS))
-    totals = certain + (~seen).sum() * np.maximum(rng.normal(0, _HIDDEN, _DRAWS), 0)
+    totals = certain + weights[~seen].sum() * np.maximum(rng.normal(0, _HIDDEN, _DRAWS), 0)
     for flag, (down, up) in ((True, _FLAGGED), (False, _UNFLAGGED)):
-        wrong = issues.wrong[(issues.is_label_issue == flag) & ~seen]
+        part = (issues.is_label_issue == flag) & ~seen & among
         error = rng.standard_normal(_DRAWS)
-        if len(wrong):
+        if part.any():
             unseen = np.exp(np.maximum(rng.normal(0, _UNSEEN, _DRAWS), 0))
-            totals += _drawn_totals(wrong, error * np.where(error < 0, down, up), slope, rng) * unseen
+            shift = error * np.where(error < 0, down, up)
+            totals += _drawn_totals(issues.wrong[part], shift, slope, rng, weights[part]) * unseen
     tail = (1 - level) / 2
     low, high = np.quantile(np.minimum(totals, n) / n, (tail, 1 - tail))
-    estimate = (issues.wrong[~seen].sum() + certain) / n
+    estimate = ((issues.wrong * weights)[~seen].sum() + certain) / n
     if estimate < LEAST_NOISE:
         low = certain / n
     return interval_around(estimate, (low, high), level)
@@ -170,15 +185,25 @@ def _drawn_shift(rng: np.random.Generator, deviations: tuple[float, float], issu
     return error * np.where(error < 0, down, up)
 
 
-def _drawn_totals(wrong: FloatArray, shift: FloatArray, slope: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Draw numbers of wrong labels, (draws,), after shifting and stretching the log-odds of `wrong` (n,)."""
+def _drawn_totals(
+    wrong: FloatArray,
+    shift: FloatArray,
+    slope: FloatArray,
+    rng: np.random.Generator,
+    weights: npt.NDArray[Any] | None = None,
+) -> FloatArray:
+    """Draw numbers of wrong labels, (draws,), after shifting and stretching the log-odds of `wrong` (n,).
+
+    weights: (n,) what each counts for, at most 1; None: 1.
+    """
+    counted = np.ones(len(wrong)) if weights is None else weights.astype(np.float64)
     odds = np.clip(wrong, 1e-9, 1 - 1e-9)
     odds = np.log(odds / (1 - odds))
-    counts, edges = np.histogram(odds, _BINS)
-    middle = np.histogram(odds, edges, weights=odds)[0] / np.maximum(counts, 1)
+    counts, edges = np.histogram(odds, _BINS, weights=counted)
+    middle = np.histogram(odds, edges, weights=odds * counted)[0] / np.where(counts > 0, counts, 1)
     rate = 1 / (1 + np.exp(-(middle * slope[:, None] + shift[:, None])))
     spread = np.sqrt(np.maximum((rate * (1 - rate)) @ counts, 0))
-    return np.clip(rate @ counts + spread * rng.standard_normal(len(shift)), 0, len(wrong))
+    return np.clip(rate @ counts + spread * rng.standard_normal(len(shift)), 0, counted.sum())
 
 
 def interval_around(estimate: float, ends: Iterable[float], level: float) -> Interval:

@@ -153,10 +153,10 @@ def _noise_of_splits(results: RunResults, reviews: Reviews | None, limit: float)
     if found.splits is None or not results.held_out.any():
         return []
     findings = []
+    known = None if reviews is None else reviews.decided
+    wrong = None if reviews is None else reviews.was_wrong(results)
     for name, rows in rows_by_split(found.splits).items():
-        known = None if reviews is None else reviews.decided[rows]
-        wrong = None if reviews is None else reviews.was_wrong(results)[rows]
-        interval = expected_noise_rate(found.subset(rows), known=known, was_wrong=wrong)
+        interval = expected_noise_rate(found, rows=rows, known=known, was_wrong=wrong)
         if interval is None:  # the sentence on all labels says so
             continue
         outcome: Outcome = "pass" if interval.high <= limit else "fail" if interval.low > limit else "undecided"

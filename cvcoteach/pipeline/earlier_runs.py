@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +15,7 @@ import numpy as np
 from cvcoteach._validation import BoolArray, InputError, near
 from cvcoteach.data.sources import Choices, Source
 from cvcoteach.data.sources.source import count
-from cvcoteach.issues.corrections import decisions
+from cvcoteach.issues.corrections import decisions, lone_names
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.run_folder import RunFolder
 from cvcoteach.pipeline.settings import Settings
@@ -192,9 +191,9 @@ def decided_labels(file: Path, data: Source) -> BoolArray:
         rows_of.setdefault(path, []).append(row)
     rows_of |= {os.path.join(data.root, path): rows for path, rows in rows_of.items()}
     moved = [path for path in decided if path not in rows_of and os.path.normpath(path) not in rows_of]
-    lone_there = _lone_names(moved, moved)
+    lone_there = lone_names(moved, moved)
     others = [row for row, path in enumerate(data.paths) if path not in decided]
-    lone_here = _lone_names([data.paths[row] for row in others], others)
+    lone_here = lone_names([data.paths[row] for row in others], others)
     rows_of |= {path: [lone_here[name]] for name, path in lone_there.items() if name in lone_here}
     result = np.zeros(len(data), np.bool_)
     n_found = 0
@@ -241,8 +240,8 @@ def _compare(before: RunResults, paths: Sequence[str], names: Sequence[str]) -> 
     row_of = {path: row for row, path in enumerate(before.paths)}
     rows = [row_of.get(path, -1) for path in paths]
     left = {row_of[path] for path in row_of.keys() - {*paths}}
-    lone_before = _lone_names((before.paths[row] for row in left), left)
-    lone_now = _lone_names(
+    lone_before = lone_names((before.paths[row] for row in left), left)
+    lone_now = lone_names(
         (path for path, row in zip(paths, rows, strict=True) if row < 0), [i for i, row in enumerate(rows) if row < 0]
     )
     for name, i in lone_now.items():
@@ -261,13 +260,6 @@ def _numbered(paths: Sequence[str]) -> bool:
 
 def _images_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in _NOT_OF_IMAGES}
-
-
-def _lone_names(paths: Iterable[str], rows: Iterable[Any]) -> dict[str, Any]:
-    """Return file name -> row, of the file names that come once."""
-    named = [(os.path.basename(path), row) for path, row in zip(paths, rows, strict=True)]
-    often = Counter(name for name, _ in named)
-    return {name: row for name, row in named if often[name] == 1}
 
 
 def _series(first: Path) -> list[Path]:

@@ -83,3 +83,20 @@ def test_what_is_decided_of_a_path_holds_wherever_it_comes(tmp_path: Path) -> No
 def test_corrections_that_do_not_fit_are_told_with_their_line(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         corrected(tmp_path, text)
+
+
+@pytest.mark.parametrize("action", ["set", "accepted"])
+def test_an_image_that_was_moved_as_decided_is_known_by_its_name(tmp_path: Path, action: str) -> None:
+    result = corrected(tmp_path, f"path,action,label\na/0.png,kept,\na/3.png,{action},dog\n")  # it is in b now
+    assert result.labels.tolist() == [0, 0, 1, 1]
+    assert result.reviewed.tolist() == [True, False, False, True]
+    for otherwise in ("a/3.png,set,cat", "a/3.png,accepted,", "a/3.png,kept,", "a/3.png,set,dog\nc/3.png,set,dog"):
+        with pytest.raises(InputError, match=r"line 3: a/3\.png is not an image of the run"):
+            corrected(tmp_path, f"path,action,label\na/0.png,kept,\n{otherwise}\n")
+
+
+def test_an_image_that_is_excluded_may_be_gone_but_not_all(tmp_path: Path) -> None:
+    result = corrected(tmp_path, "path,action\na/9.png,excluded\na/0.png,excluded\n")
+    assert result.excluded.tolist() == [True, False, False, False]
+    with pytest.raises(InputError, match=r"line 2: a/9\.png is not an image of the run"):
+        corrected(tmp_path, "path,action\na/9.png,excluded\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,30 @@ def test_known_labels_count_as_they_are() -> None:
     assert everything.estimate == everything.low == everything.high == wrong.mean()
     known = issues.is_label_issue
     assert expected_noise_rate(issues, known=known, was_wrong=wrong).width < expected_noise_rate(issues).width
+
+
+def test_copies_together_count_once() -> None:
+    issues, wrong = issues_of(0.2)
+    first = np.arange(N)
+    copies = np.flatnonzero(wrong)[:200]
+    first[copies] = copies[0]  # one wrong picture, two hundred times
+    issues = replace(issues, duplicate_of=np.where(first == np.arange(N), -1, first))
+    interval = expected_noise_rate(issues)
+    assert interval.estimate == pytest.approx(issues.noise_ratio)
+    assert interval.low < (wrong.sum() - 199) / (N - 199) < interval.high < 0.2
+    seen = np.ones(N, bool)
+    known = expected_noise_rate(issues, known=seen, was_wrong=wrong)
+    assert known.estimate == pytest.approx((wrong.sum() - 199) / (N - 199))
+
+
+def test_a_part_is_judged_alone_and_its_copies_elsewhere_are_half_theirs() -> None:
+    issues, _ = issues_of(0.2)
+    halves = np.where(np.arange(N) < N // 2, "train", "test")
+    issues = replace(issues, duplicate_of=np.where(np.arange(N) == N - 1, 0, -1), splits=halves)
+    rates = issues.by_split().set_index("split")["noise_rate"]
+    for name in ("train", "test"):
+        interval = expected_noise_rate(issues, rows=np.flatnonzero(halves == name))
+        assert interval.estimate == pytest.approx(rates[name])
 
 
 def test_without_a_signal_there_is_no_estimate() -> None:
