@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cvcoteach._files import replacing
+from cvcoteach._files import check_regular, replacing
+from cvcoteach._validation import InputError
 
 _FORMULA = re.compile(r"'*(?![+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?\Z)[=+\-@\t\r\n]")
 """The start of a text that a spreadsheet may take for a formula, or that looks like one we escaped; not a number."""
@@ -50,6 +51,31 @@ def write_csv(path: Path, table: pd.DataFrame, *, index: bool = False, float_for
         table.index = pd.Index([escaped(str(name)) for name in table.index], name=table.index.name)
     with replacing(path) as file:
         table.to_csv(file, index=index, float_format=float_format)
+
+
+def check_output(output: Path, source: str | Path, ours: Callable[[list[str]], bool], what: str) -> None:
+    """Raise InputError if no CSV can be written there, or if a file of another kind would be lost.
+
+    Args:
+        output: The file to write.
+        source: What is read for it, which is never replaced.
+        ours: Whether the names of the columns are those of an earlier output.
+        what: What that holds, such as predictions.
+    """
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; the output is a file.")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{output.parent}, the folder for the {what}, does not exist; create it first.")
+    if not output.exists():
+        return
+    check_regular(output)
+    try:
+        with open(output, encoding="utf-8") as file:
+            header = file.readline().rstrip("\n").split(",")
+    except (OSError, UnicodeDecodeError):
+        header = []
+    if not ours(header) or output.resolve() == Path(source).resolve():
+        raise InputError(f"{output} exists and holds no earlier {what}; name another output.")
 
 
 def csv_text(table: pd.DataFrame, *, float_format: str | None = None) -> str:

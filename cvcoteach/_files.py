@@ -183,8 +183,8 @@ def held_by(path: Path) -> str:
 
 
 def in_bytes(n: float) -> str:
-    """Return a number of bytes in words: "1.20 GB", "3.4 MB"."""
-    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+    """Return a number of bytes in words: "1.20 GB", "3.4 MB", "25.1 kB"."""
+    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n / 1e3:.1f} kB"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

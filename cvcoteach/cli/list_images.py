@@ -41,14 +41,13 @@ def list_images(
     left out, here and there. The columns: path, as in issues.csv; label; file, where the image lies if it is a file of
     its own.
     """
-    from cvcoteach._csv import csv_text, write_csv
-    from cvcoteach._validation import InputError
+    from cvcoteach._csv import check_output, csv_text, write_csv
     from cvcoteach.data.sources import Choices
     from cvcoteach.pipeline.listing import list_images as carry_out
     from cvcoteach.pipeline.run_summary import counted
 
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise InputError(f"{output} cannot be written; --output takes a file in a folder that exists.")
+    if output is not None:
+        check_output(output, source, lambda header: header == ["path", "label", "file"], "list")
     with options.shown(quiet) as display:
         listing = carry_out(source, Choices(**choices), max_pixels=options.pixels(max_megapixels), watcher=display)
         for path, reason in listing.unreadable.items():

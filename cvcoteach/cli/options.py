@@ -15,7 +15,7 @@ import click
 
 from cvcoteach.cli.display import Display, Quiet
 from cvcoteach.data.unpacking import unpack_limit
-from cvcoteach.pipeline.settings import ENGINES, Machine
+from cvcoteach.pipeline.settings import ENGINES, PRECISIONS, Machine
 
 Command = Callable[..., Any]
 
@@ -105,7 +105,9 @@ _THREADS = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads.  [default: all that the process may use]"
 )
 _PRECISION = click.option(
-    "--precision", metavar="NAME", help="float32, bfloat16 or float16.  [default: the fastest, by a short probe]"
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="What networks compute in.  [default: the fastest, by a short probe]",
 )
 _DETERMINISTIC = click.option(
     "--deterministic",

@@ -13,7 +13,7 @@ import pandas as pd
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
 from cvcoteach.data.sources import Choices, Source, at_hand, read_source
 from cvcoteach.data.writers import Copy
-from cvcoteach.issues.corrections import Corrected, Judged, correct
+from cvcoteach.issues.corrections import Corrected, Judged, correct, lone_names
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.finished_run import FinishedRun
 from cvcoteach.pipeline.run_source import as_in_run, location_of
@@ -156,8 +156,8 @@ def plan(
     kept[at[~relabelled]] = False
     if emptied := _emptied_classes(data, labels, kept):
         if settings.action != "list" and not settings.allow_empty_classes:
-            raise InputError(f"{emptied} would lose all its images; --allow-empty-classes says that this is meant.")
-        notes.append(f"{emptied} would lose all its images.")
+            raise InputError(f"{emptied}; --allow-empty-classes says that this is meant.")
+        notes.append(f"{emptied}.")
     notes += _contradicting(finished.results.found, decisions, applied)
     if n_protected := int((decisions.protected & applied).sum()):
         stay = "stays as it is" if n_protected == 1 else "stay as they are"
@@ -270,14 +270,14 @@ def _contradicting(found: LabelIssues, decisions: _Decisions, applied: BoolArray
 
 
 def _emptied_classes(data: Source, labels: IntArray, kept: BoolArray) -> str:
-    """Return which classes would lose all their images, as the subject of a sentence; empty where none would."""
+    """Return the beginning of a sentence on classes that would lose all their images; empty where none would."""
     k = len(data.class_names)
     before, after = np.bincount(data.labels, minlength=k), np.bincount(labels[kept], minlength=k)
     emptied = np.flatnonzero((before > 0) & (after == 0))
     if not len(emptied):
         return ""
-    others = f" and {counted(len(emptied) - 1, 'other')}" if len(emptied) > 1 else ""
-    return f"the class {data.class_names[int(emptied[0])]!r}{others}"
+    others, whose = (f" and {counted(len(emptied) - 1, 'other')}", "their") if len(emptied) > 1 else ("", "its")
+    return f"the class {data.class_names[int(emptied[0])]!r}{others} would lose all {whose} images"
 
 
 # -- the images of the run --
@@ -291,7 +291,13 @@ def _rows(data: Source, run: FinishedRun, location: Path) -> tuple[IntArray, lis
     gone = int((rows < 0).sum())
     if gone == len(rows):
         raise InputError(f"{location} holds none of the images of the run, such as {results.paths[0]}.")
-    if gone:
+    moved = _n_moved(data.paths, results.paths, rows)
+    if moved:
+        notes.append(
+            f"{counted(moved, 'image')} of the run {'was' if moved == 1 else 'were'} moved since and "
+            f"{'is' if moved == 1 else 'are'} left alone."
+        )
+    if gone := gone - moved:
         notes.append(f"{counted(gone, 'image')} of the run {'is' if gone == 1 else 'are'} no longer in {location}.")
     number = {name: k for k, name in enumerate(results.class_names)}
     now = np.array([number.get(name, -1) for name in data.class_names], np.int64)[data.labels[rows]]
@@ -300,6 +306,16 @@ def _rows(data: Source, run: FinishedRun, location: Path) -> tuple[IntArray, lis
         n = int(changed.sum())
         notes.append(f"{counted(n, 'label')} changed since the run and {'is' if n == 1 else 'are'} left alone.")
     return np.where(changed, -1, rows), notes
+
+
+def _n_moved(there: Sequence[str], wanted: Sequence[str], rows: IntArray) -> int:
+    """Return how many images of the run lie elsewhere in the source: as file names say, where only one has each."""
+    gone = np.flatnonzero(rows < 0)
+    if not len(gone):
+        return 0
+    new = np.setdiff1d(np.arange(len(there)), rows)
+    here, before = (lone_names([paths[i] for i in at.tolist()], at) for paths, at in ((there, new), (wanted, gone)))
+    return len(here.keys() & before.keys())
 
 
 def _places(there: Sequence[str], wanted: Sequence[str]) -> IntArray:

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cvcoteach._csv import write_csv
-from cvcoteach._files import check_regular, sweep_partials
+from cvcoteach._csv import check_output, write_csv
+from cvcoteach._files import sweep_partials
 from cvcoteach._progress import Watcher
-from cvcoteach._validation import InputError
 from cvcoteach.coteaching.model_files import load_model
 from cvcoteach.data.sources import Choices, at_hand, has_labels, read_source, read_unlabelled
 from cvcoteach.noise_model.top_probs import MANY_CLASSES
@@ -77,7 +76,12 @@ def predict(
     machine, progress = machine or Machine(), RunProgress(watcher)
     model, source = Path(model), at_hand(source, machine.cache_dir)
     output = Path(output) if output else Path(f"{source.resolve().stem}-predictions.csv")
-    _check_output(output, source)
+    check_output(
+        output,
+        source,
+        lambda header: header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]},
+        "predictions",
+    )
     loaded = load_model(model, trusted=machine.trusted)
     choices = Choices(path_column, None, path_pattern, split, format=format, cache_dir=machine.cache_dir)
     named = replace(choices, label_column=label_column)
@@ -109,22 +113,3 @@ def predict(
     return Predictions(
         output, table, None if right is None or not len(right) else float(right.mean()), len(images.errors)
     )
-
-
-def _check_output(output: Path, source: Path) -> None:
-    """Raise InputError if no file can be written there, or if a file of another kind would be lost."""
-    if output.is_dir():
-        raise InputError(f"{output} is a folder; the output is a file.")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"{output.parent}, the folder for the predictions, does not exist; create it first.")
-    if not output.exists():
-        return
-    check_regular(output)
-    try:
-        with open(output, encoding="utf-8") as file:
-            header = file.readline().rstrip("\n").split(",")
-    except (OSError, UnicodeDecodeError):
-        header = []
-    ours = header[:1] == ["path"] and {"predicted_label", "probability"} <= {*header[1:4]}
-    if not ours or output.resolve() == source.resolve():
-        raise InputError(f"{output} exists and holds no earlier predictions; name another output.")

@@ -282,11 +282,11 @@ def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
         if isinstance(old, dict) and isinstance(new, dict):
             name = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
             old, new = old.get(name), new.get(name)
-        what = name.replace("_", " ")
+        what = "folds by round" if name == "folds" else name.replace("_", " ")
         if name.endswith("_digest"):
             how = f"its {what.removesuffix(' digest')} have changed since"
         else:
-            how = f"its {what} is {old!r}, not {new!r}"
+            how = f"its {what} {'are' if name.endswith('s') else 'is'} {old!r}, not {new!r}"
         raise OtherRunError(
             f"{path} belongs to another run: {how}. Choose another output folder, replace that run, or "
             "repeat the earlier call to resume it."

@@ -21,6 +21,9 @@ Engine = Literal["serial", "ray"]
 ENGINES: tuple[Engine, ...] = ("serial", "ray")
 """What may compute a run."""
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What networks may compute in."""
+
 _DECIDED = ("model", "weights", "epochs", "learning_rate", "flip", "patience", "features", "backbone")
 """Settings that leave nothing for the preset "auto" to decide; beside them it is "fast"."""
 
@@ -197,6 +200,8 @@ class Machine:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise InputError(f"engine is {self.engine!r}; {near(str(self.engine), ENGINES)}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}; {near(str(self.precision), PRECISIONS)}")
         object.__setattr__(self, "workers_per_fold", as_count("workers_per_fold", self.workers_per_fold, 1))
         of_ray = {"ray_address": None, "task_gpus": 1, "workers_per_fold": 1}
         odd = [name for name, usual in of_ray.items() if getattr(self, name) != usual]

@@ -36,7 +36,25 @@ def test_the_list_is_a_csv_on_standard_output_or_in_a_file(tmp_path: Path) -> No
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     refused = call("list", tmp_path / "absent", "-o", tmp_path)
     assert refused.exit_code == 1
-    assert "cannot be written" in refused.stderr
+    assert "is a folder; the output is a file" in refused.stderr
+    assert "does not exist; create it first" in call("list", tmp_path, "-o", tmp_path / "no" / "x.csv").stderr
+
+
+def test_no_file_but_an_earlier_list_is_replaced(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=12, wrong=0)
+    (tmp_path / "notes.csv").write_text("path,label,mine\n")
+    refused = call("list", tmp_path / "shapes", "-o", tmp_path / "notes.csv")
+    assert refused.exit_code == 1
+    assert "notes.csv exists and holds no earlier list; name another output" in refused.stderr
+    assert (tmp_path / "notes.csv").read_text() == "path,label,mine\n"
+    for _ in range(2):
+        assert call("list", tmp_path / "shapes", "-o", tmp_path / "order.csv").exit_code == 0
+    table = pd.read_csv(tmp_path / "order.csv")
+    table["path"] = "shapes/" + table["path"]
+    table.to_csv(tmp_path / "source.csv", index=False)
+    refused = call("list", tmp_path / "source.csv", "-o", tmp_path / "source.csv")
+    assert "holds no earlier list" in refused.stderr
+    assert len(pd.read_csv(tmp_path / "source.csv")) == 12
 
 
 @pytest.mark.slow
@@ -65,7 +83,7 @@ def test_what_an_array_may_unpack_to_is_said_for_the_one_command(tmp_path: Path)
     np.savez_compressed(tmp_path / "x.npz", images=np.zeros((100, 64, 64), np.uint8), labels=np.arange(100) % 2)
     refused = call("list", tmp_path / "x.npz", "--max-unpacked", 1e-4)
     assert refused.exit_code == 1
-    assert "images in x.npz would unpack from 0.0 MB to 0.4 MB" in refused.stderr
+    assert "images in x.npz would unpack from 0.5 kB to 0.4 MB" in refused.stderr
     assert "--max-unpacked" in refused.stderr
     assert call("list", tmp_path / "x.npz", "--max-unpacked", 1e-3).exit_code == 0
     assert call("list", tmp_path / "x.npz").exit_code == 0

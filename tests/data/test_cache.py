@@ -338,7 +338,9 @@ def test_a_disk_too_small_is_told_before_anything_is_decoded(
 ) -> None:
     source = noise_images(tmp_path / "in", 30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(10**6, 10**6 - 2000, 2000))
-    with pytest.raises(InputError, match=r"cache has 0\.0 MB free, but 30 images of 32×32×3 need 0\.1 MB; .*CACHE_DIR"):
+    with pytest.raises(
+        InputError, match=r"cache has 2\.0 kB free, but 30 images of 32×32×3 need 92\.2 kB; .*CACHE_DIR"
+    ):
         load_images(source, 32, cache_dir=home)
     assert decoded == []
     assert list(home.rglob("building")) == []

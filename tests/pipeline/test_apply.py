@@ -167,6 +167,19 @@ def test_no_class_loses_all_its_images_unless_that_is_meant(run: RunResults, tmp
     assert "the class 'bar' would lose all its images." in listed.notes, "a list changes nothing"
 
 
+def test_an_image_that_was_moved_since_the_run_is_not_said_to_be_gone(run: RunResults, tmp_path: Path) -> None:
+    first, second, third = [run.paths[i] for i in run.found.worst_first()[:3]]
+    for path in (first, second):
+        number = run.paths.index(path)
+        name = run.class_names[run.found.suggested[number]]
+        (tmp_path / "shapes" / path).rename(tmp_path / "shapes" / name / Path(path).name)
+    (tmp_path / "shapes" / third).unlink()
+    planned = plan(run.folder, ApplySettings("relabel"))
+    gone = f"1 image of the run is no longer in {tmp_path / 'shapes'}."
+    assert planned.notes[:2] == ("2 images of the run were moved since and are left alone.", gone)
+    assert planned.copy.kept.all()
+
+
 def test_what_was_changed_since_the_run_is_left_alone(run: RunResults, tmp_path: Path) -> None:
     first, second = [run.paths[i] for i in run.found.worst_first()[:2]]
     suggested = run.class_names[run.found.suggested[run.paths.index(first)]]

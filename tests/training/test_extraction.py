@@ -163,7 +163,7 @@ def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(tmp_path: Path) -> 
 def test_too_little_room_is_told_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     network = Colours()
-    with pytest.raises(InputError, match=r"has 0\.0 MB free, but 3 features of 400 images need 0\.0 MB; make room"):
+    with pytest.raises(InputError, match=r"has 0\.1 kB free, but 3 features of 400 images need 2\.4 kB; make room"):
         extract_features(backbone_of(network), images(400), "key", cache_dir=tmp_path)
     assert network.seen <= 1
 

@@ -77,7 +77,11 @@ def read_folder(root: Path, choices: Choices) -> Source:
         one = len(empty) == 1
         notes.append(f"{some(empty)} {'holds no images and is' if one else 'hold no images and are'} no class.")
     if others:
-        notes.append(f"{sum(others.values()):,} files are not images by their name and were left out: {some(others)}.")
+        n = sum(others.values())
+        which = (
+            "1 file is no image by its name and was" if n == 1 else f"{n:,} files are not images by their name and were"
+        )
+        notes.append(f"{which} left out: {some(others)}.")
     classes = [name for name, n in counts.items() if n]
     notes.extend(_same_inside(classes, nested))
     if len(classes) > 1 and all(_words(name) & SPLIT_WORDS for name in classes):

@@ -124,7 +124,7 @@ def test_packed_idx_files_that_claim_gigabytes_are_refused_before_they_are_unpac
         ("train-labels-idx1-ubyte.gz", struct.pack(">4BI", 0, 0, 8, 1, 3_000_000)),
     ):
         (folder / "set" / name).write_bytes(gzip.compress(head))
-    with pytest.raises(InputError, match=r"would unpack from 0\.0 MB to 2\.35 GB"):
+    with pytest.raises(InputError, match=r"would unpack from 0\.0 kB to 2\.35 GB"):
         read_source(folder / "set")
 
 
