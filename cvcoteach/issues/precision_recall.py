@@ -115,7 +115,9 @@ def expected_precision_recall(issues: LabelIssues, *, level: float = 0.9) -> Rea
     tail = (1 - level) / 2
     wrong = issues.wrong[issues.is_label_issue].sum()
     precision = np.quantile(flagged / n_flagged, (tail, 1 - tail))
-    recall = np.quantile(flagged / np.maximum(flagged + unflagged, 1e-9), (tail, 1 - tail))
+    recalls = flagged / np.maximum(flagged + unflagged, 1e-9)
+    unseen = 1 + np.maximum(rng.normal(0, _UNSEEN, _DRAWS), 0)  # of these there need not be any
+    recall = np.quantile(recalls / unseen, tail), np.quantile(recalls, 1 - tail)
     return Readout(
         interval_around(wrong / n_flagged, precision, level),
         interval_around(wrong / issues.wrong.sum(), recall, level),
