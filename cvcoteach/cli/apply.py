@@ -95,6 +95,8 @@ def apply(
         return
     if run is None or action is None:
         raise click.UsageError("name the run and an --action: relabel, exclude, reviews or list.")
+    if action == "list" and write:
+        raise click.UsageError("--action list writes no copy; leave out --write, or take another --action.")
     if action != "list" and output is None:
         raise click.UsageError("name the copy to write: --output DEST.")
     settings = ApplySettings(action, min_probability, corrections, allow_empty_classes, held_out)

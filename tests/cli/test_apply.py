@@ -52,6 +52,7 @@ def test_a_list_goes_to_standard_output_or_to_a_file(run: Path, tmp_path: Path) 
     assert result.stdout.splitlines()[0] == "path,action,label,given_label,probability"
     assert len(result.stdout.splitlines()) == 13
     assert "12 changes listed" in apply(run, "--action", "list", "-o", tmp_path / "list.csv").stdout
+    assert "writes no copy" in apply(run, "--action", "list", "--write").stderr
     assert (tmp_path / "list.csv").read_text() == result.stdout
 
 
