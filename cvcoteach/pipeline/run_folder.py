@@ -139,13 +139,14 @@ class RunFolder:
         self._lock: filelock.BaseFileLock | None = None
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, Any], *, replace: bool = False) -> RunFolder:
+    def open(cls, path: Path, identity: Mapping[str, Any], *, replace: bool | None = None) -> RunFolder:
         """Begin a run at `path`, or resume the one that is there.
 
         Args:
             path: the folder; created if need be.
             identity: everything that decides the result (settings, seed, fingerprints of labels and images), as JSON.
             replace: whether a run of other images, labels or settings is overwritten; files that no run wrote stay.
+                None: no, and nobody could have said so.
 
         Raises:
             OtherRunError: where the folder holds a run of other images, labels or settings; it stays as it is.
@@ -186,7 +187,7 @@ class RunFolder:
             if run is not None and replace and run.record["identity"] != wanted:
                 run._remove_results()
             elif run is not None and run._has_results:
-                _refuse_other(path, run.record["identity"], wanted)
+                _refuse_other(path, run.record["identity"], wanted, " replace that run," if replace is False else "")
             if run is None or run.record["identity"] != wanted:
                 run = cls(path, {"format": FORMAT, "state": "running", "identity": wanted})
                 run.save()
@@ -273,7 +274,7 @@ def _read(file: Path) -> Json:
     return dict(record)
 
 
-def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
+def _refuse_other(path: Path, there: Json, wanted: Json, instead: str) -> None:
     # what was asked for before what was read: a setting may change labels and paths too
     for name in sorted(there.keys() | wanted.keys(), key=lambda name: (name.endswith("_digest"), name)):
         old, new = there.get(name), wanted.get(name)
@@ -288,6 +289,6 @@ def _refuse_other(path: Path, there: Json, wanted: Json) -> None:
         else:
             how = f"its {what} {'are' if name.endswith('s') else 'is'} {old!r}, not {new!r}"
         raise OtherRunError(
-            f"{path} belongs to another run: {how}. Choose another output folder, replace that run, or "
-            "repeat the earlier call to resume it."
+            f"{path} belongs to another run: {how}. Choose another output folder,{instead} or repeat the earlier "
+            "call to resume it."
         )
