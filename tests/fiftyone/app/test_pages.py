@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
 import pytest
 
-from cvcoteach.fiftyone import install
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
 from tests.fiftyone import browser
 from tests.fiftyone.calls import status
 from tests.fiftyone.conftest import NoisyDataset
 from tests.fiftyone.mongod import free_port
-from tests.fiftyone.store.test_runs import imported
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def found(tmp_path: Path) -> Iterator[NoisyDataset]:
-    """Sixty images, 24 with a wrong label, a run, and a place where an App finds the plugin."""
-    install.install(Path(fo.config.plugins_dir))
-    made = NoisyDataset.make(tmp_path, 60, 24)
-    made.dataset.name, made.dataset.persistent = f"pages-{os.getpid()}", True
-    imported(made)
-    yield made
-    made.dataset.delete()
 
 
 def test_what_one_page_corrects_another_does_not_take_back(found: NoisyDataset, tmp_path: Path) -> None:
