@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray
 from cvcoteach.issues.label_issues import LabelIssues
@@ -158,7 +156,8 @@ def expected_noise_rate(
     if rows is not None:
         among[:] = False
         among[rows] = True
-    weights = among if issues.copy_weights is None else among * issues.copy_weights
+    of_copies = issues.copy_weights
+    weights: FloatArray = among * (np.ones(len(among)) if of_copies is None else of_copies)
     n = float(weights.sum())
     seen = np.zeros(len(among), np.bool_) if known is None or was_wrong is None else known
     certain = float(weights[was_wrong & seen].sum()) if was_wrong is not None else 0.0
@@ -192,13 +191,13 @@ def _drawn_totals(
     shift: FloatArray,
     slope: FloatArray,
     rng: np.random.Generator,
-    weights: npt.NDArray[Any] | None = None,
+    weights: FloatArray | None = None,
 ) -> FloatArray:
     """Draw numbers of wrong labels, (draws,), after shifting and stretching the log-odds of `wrong` (n,).
 
     weights: (n,) what each counts for, at most 1; None: 1.
     """
-    counted = np.ones(len(wrong)) if weights is None else weights.astype(np.float64)
+    counted = np.ones(len(wrong)) if weights is None else weights
     odds = np.clip(wrong, 1e-9, 1 - 1e-9)
     odds = np.log(odds / (1 - odds))
     counts, edges = np.histogram(odds, _BINS, weights=counted)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cvcoteach._validation import InputError
-from cvcoteach.training.compute_plan import ComputePlan, best_threads, probe
+from cvcoteach.pipeline.settings import PRECISIONS
+from cvcoteach.training.compute_plan import DTYPES, ComputePlan, best_threads, probe
 from cvcoteach.training.devices import set_threads
 
 CPU = torch.device("cpu")
@@ -116,3 +117,7 @@ def test_threads_are_as_many_as_are_fastest_now() -> None:
     assert best_threads(Hindered(slow=1), images, 2) == 2
     assert best_threads(Hindered(slow=1), images, 1) == 1
     set_threads(1)
+
+
+def test_settings_know_the_precisions_without_torch() -> None:
+    assert tuple(DTYPES) == PRECISIONS

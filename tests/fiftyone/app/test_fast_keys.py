@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +65,7 @@ def test_keys_pressed_faster_than_the_server_answers(found: NoisyDataset, tmp_pa
 
         # a server that is killed amid the presses, and another one in its place: the rest stays to be reviewed
         _press(page, "kkk")
-        _kill(port)
+        browser.kill_server(port)
         page.get_by_text("not written yet: the server does not answer").wait_for()
         catch_up(found.dataset, runs.load(found.dataset))  # what is on record counts
         left = [i for i in worst[13:16] if status(found)[i] == "unreviewed"]
@@ -132,14 +130,3 @@ def _lose(page: Any, n: int) -> list[str]:
 
     page.route("**/operators/execute", handle)
     return lost
-
-
-def _kill(port: int) -> None:
-    """Kill the App's server at once."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(port).encode() in words and any(word.endswith(b"main.py") for word in words):
-            os.kill(int(process.name), signal.SIGKILL)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,7 +76,7 @@ def test_a_page_comes_back_with_its_panel_once_there_is_a_server_again(found: No
         _panel(page).get_by_text("24 of 60 labels look wrong").wait_for()
         page.wait_for_timeout(1000)
         corrections.keep_labels(found.dataset, worst[:1])
-        _kill(port)
+        browser.kill_server(port)
         page.get_by_text("The App's server does not answer. Reviews are saved").wait_for()
         with browser.app_server(port, tmp_path / "second.log"):
             panel = page.locator('[data-cy="panel-content-label_issues"]')  # nobody opens it
@@ -122,14 +120,3 @@ def _until(page: Any, condition: Callable[[], bool], what: str) -> None:
             return
         page.wait_for_timeout(100)
     raise AssertionError(f"it is still not so that {what}")
-
-
-def _kill(port: int) -> None:
-    """Kill the App's server at once."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(port).encode() in words and any(word.endswith(b"main.py") for word in words):
-            os.kill(int(process.name), signal.SIGKILL)
