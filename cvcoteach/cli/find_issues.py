@@ -51,7 +51,7 @@ _FIRST = (
 @click.option(
     "--model",
     metavar="NAME",
-    help="small, resnet32, any torchvision model, or package.module:function.  [default: the preset's]",
+    help="small, wide, resnet32, any torchvision model, or package.module:function.  [default: the preset's]",
 )
 @click.option("--weights", metavar="default|none|FILE", help="Weights to start the model or backbone from.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of each training.  [default: the preset's]")

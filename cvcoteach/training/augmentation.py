@@ -45,16 +45,25 @@ def move(pixels: Tensor, rows: Tensor, motion: Motion) -> Tensor:
     Returns:
         (b, H, W, C).
     """
+    return taken(pixels, rows, *sources(motion, *pixels.shape[1:3]))
+
+
+def sources(motion: Motion, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return which lines (…, H) and columns (…, W) of images of motion (…,) each line and column comes from."""
+    device = motion.down.device
+    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+    x = torch.where(motion.mirrored[..., None], width - 1 - x, x)
+    y = _reflected(y - motion.down.clamp(1 - height, height - 1)[..., None], height)
+    return y, _reflected(x - motion.right.clamp(1 - width, width - 1)[..., None], width)
+
+
+def taken(pixels: Tensor, rows: Tensor, lines: Tensor, columns: Tensor) -> Tensor:
+    """Return some lines (b, h) and columns (b, w) of images `rows` (b,) of pixels (n, H, W, C), (b, h, w, C)."""
     n, height, width, channels = pixels.shape
-    device = pixels.device
-    y = torch.arange(height, device=device).expand(len(rows), -1)
-    x = torch.arange(width, device=device).expand(len(rows), -1)
-    x = torch.where(motion.mirrored[:, None], width - 1 - x, x)
-    y = _reflected(y - motion.down.clamp(1 - height, height - 1)[:, None], height)
-    x = _reflected(x - motion.right.clamp(1 - width, width - 1)[:, None], width)
-    flat = ((rows[:, None] * height + y) * width)[:, :, None] + x[:, None, :]
-    taken = pixels.view(n * height * width, channels).index_select(0, flat.view(-1))
-    return taken.view(len(rows), height, width, channels)
+    at = torch.add(lines, rows[:, None], alpha=height)
+    flat = torch.add(columns[:, None, :], at[:, :, None], alpha=width)
+    pixel = pixels.view(n * height * width, channels).index_select(0, flat.view(-1))
+    return pixel.view(*flat.shape, channels)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cvcoteach._validation import FloatArray, InputError, IntArray
-from cvcoteach.training.augmentation import Motion, draw_motion, move
+from cvcoteach.training.augmentation import Motion, draw_motion, move, sources, taken
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import fits
 from cvcoteach.training.engine.epochs import FixedInputs
@@ -188,6 +188,7 @@ class _FixedImages:
         self._pixels, self._subset = pixels, subset
         self._shift, self._flip = shift, flip
         self._memory_format = source.plan.memory_format
+        self._small = torch.uint8 if max(pixels.shape[1:3]) <= 1 << 8 else torch.int32
         # kept here: what a graph reads must not be freed
         self._by = factor_and_offset(source.scaling, pixels.device)
 
@@ -198,9 +199,14 @@ class _FixedImages:
         motion = draw_motion(len(rows), self._shift, self._flip, seed)
         return torch.stack([torch.from_numpy(rows), motion.down, motion.right, motion.mirrored.long()])
 
-    def made(self, drawn: Tensor) -> Tensor:
-        rows, down, right, mirrored = drawn.unbind()
-        return scaled_by(move(self._pixels, rows, Motion(down, right, mirrored != 0)), self._by, self._memory_format)
+    def worked_out(self, drawn: Tensor) -> Tensor:
+        _, down, right, mirrored = drawn.unbind(1)
+        height, width = self._pixels.shape[1:3]
+        return torch.cat(sources(Motion(down, right, mirrored != 0), height, width), dim=2).to(self._small)
+
+    def made(self, rows: Tensor, worked_out: Tensor) -> Tensor:
+        lines, columns = torch.split(worked_out, list(self._pixels.shape[1:3]), dim=1)
+        return scaled_by(taken(self._pixels, rows, lines, columns), self._by, self._memory_format)
 
 
 class _FixedFeatures:
@@ -212,8 +218,11 @@ class _FixedFeatures:
     def drawn(self, batches: Sequence[IntArray], seed: int) -> Tensor:
         return torch.from_numpy(np.concatenate(batches))[None]
 
-    def made(self, drawn: Tensor) -> Tensor:
-        return self._stock.index_select(0, drawn[0])
+    def worked_out(self, drawn: Tensor) -> Tensor:
+        return drawn.new_empty((len(drawn), drawn.shape[2], 0))
+
+    def made(self, rows: Tensor, worked_out: Tensor) -> Tensor:
+        return self._stock.index_select(0, rows)
 
 
 class _DeviceRows:

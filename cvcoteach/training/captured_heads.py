@@ -109,7 +109,7 @@ class CapturedHeads:
         positions = self._positions.index_select(0, self._order.index_select(0, self._at))[0]
         factor = self._factors.index_select(0, self._at)[0]
         for scale, rate in self._rates:
-            rate.copy_(factor * scale)
+            torch.mul(factor, scale, out=rate)
         x = self._features.index_select(0, positions.clamp_max(len(self._features) - 1))
         targets = self._labels.index_select(0, positions).to(torch.int64)
         if self._plan.own_rows:

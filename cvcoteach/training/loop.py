@@ -186,7 +186,7 @@ class Training:
             rate = self._rate(step, len(batches))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            losses = self._losses_of(inputs, rows)
+            losses = torch.stack(list(self._losses_of(inputs, rows)))
             torch.autograd.backward(self._scaler.scale(losses.sum()))
             self._scaler.step(self._optimizer)
             self._scaler.update()
@@ -199,11 +199,11 @@ class Training:
     def _mean_loss(self, record: Tensor) -> float:
         return float(record.mean())
 
-    def _losses_of(self, inputs: Tensor, rows: Tensor) -> Tensor:
+    def _losses_of(self, inputs: Tensor, rows: Tensor) -> Sequence[Tensor]:
         with self._plan.autocast():
             outputs = [network(inputs) for network in self.networks]
         batch = Batch(rows, self._targets[rows], self.epoch)
-        return torch.stack(list(self._losses([logits_of(output) for output in outputs], batch)))
+        return self._losses([logits_of(output) for output in outputs], batch)
 
     # -- captured steps ------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from cvcoteach.training.trust import runs_code
 
 ModelKind = Literal["own", "torchvision", "function", "backbone", "frozen"]
 
-OWN = ("small", "resnet32")
+OWN = ("small", "wide", "resnet32")
 """The networks that come with this package (see `networks`)."""
 
 _PREFIXES: dict[str, ModelKind] = {"backbone:": "backbone", "frozen:": "frozen"}
@@ -20,7 +20,7 @@ _PREFIXES: dict[str, ModelKind] = {"backbone:": "backbone", "frozen:": "frozen"}
 class ModelSpec:
     """Names a network and the weights it starts from.
 
-    Text forms: `small`, `resnet32`, a classification model of torchvision, `package.module:function`,
+    Text forms: `small`, `wide`, `resnet32`, a classification model of torchvision, `package.module:function`,
     `backbone:NAME` and `frozen:NAME`, the last two with an optional `@PIXELS`.
     """
 

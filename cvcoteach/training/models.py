@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.training.backbones import Backbone, Classifier, FrozenClassifier, load_backbone
 from cvcoteach.training.devices import seeded
 from cvcoteach.training.model_spec import ModelSpec
-from cvcoteach.training.networks import CifarResNet, GreyAsColour, SmallNet
+from cvcoteach.training.networks import CifarResNet, GreyAsColour, SmallNet, wide_net
 from cvcoteach.training.pretrained import (
     Preprocessing,
     imported,
@@ -106,12 +106,15 @@ class ModelFactory:
     def _without_backbone(self, n_classes: int, channels: int) -> nn.Module:
         spec = self.spec
         if spec.kind == "own":
-            return SmallNet(n_classes, channels) if spec.name == "small" else CifarResNet(n_classes, channels)
+            return _OWN[spec.name](n_classes, channels)
         if spec.kind == "function":
             return _from_function(spec.name, n_classes)
         network = torchvision_network(spec.name, spec.weights in (None, "default"))
         _replace_classifier(network, n_classes)
         return _for_channels(network, channels)
+
+
+_OWN: dict[str, Callable[[int, int], nn.Module]] = {"small": SmallNet, "wide": wide_net, "resnet32": CifarResNet}
 
 
 def _check(spec: ModelSpec) -> None:

@@ -94,13 +94,13 @@ class SharedTraining(Training):
         batches, for_augmentation, for_dropout = super()._numbers()
         return batches, for_augmentation, for_dropout + self._crew.rank
 
-    def _losses_of(self, inputs: Tensor, rows: Tensor) -> Tensor:
+    def _losses_of(self, inputs: Tensor, rows: Tensor) -> Sequence[Tensor]:
         own = rows[self._crew.part(len(rows))]
         with self._plan.autocast():
             outputs = [replica(inputs) for replica in self._replicas]
         batch = Batch(own, self._targets[own], self.epoch)
-        losses = torch.stack(list(self._losses([logits_of(output) for output in outputs], batch)))
-        return losses * (self._crew.size * len(own) / len(rows))  # their mean over the processes is the batch's mean
+        part = self._crew.size * len(own) / len(rows)  # the mean over the processes is the batch's mean
+        return [loss * part for loss in self._losses([logits_of(output) for output in outputs], batch)]
 
     def _check(self, record: Tensor, n_batches: int) -> None:
         super()._check(self._of_all(record), n_batches)

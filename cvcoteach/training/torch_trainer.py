@@ -29,6 +29,7 @@ from cvcoteach.training.recipe import Recipe
 from cvcoteach.training.shared_training import Crew, SharedImages, SharedTraining, batch_norm_over_all
 from cvcoteach.training.side_by_side import FoldInTraining, SideBySide
 
+_AT_ONCE, _PIXELS_AT_ONCE = 500, 1 << 21
 _FLOOR = 1e-7  # log of a probability that float32 rounded to 0
 
 
@@ -225,7 +226,7 @@ class TorchTrainer:
             own = rows if crew is None else rows[crew.part(len(rows))]
             if not len(own):
                 return np.zeros((0, self._n_classes), np.float32)
-            return predict([network], source, own, mirror=recipe.mirrors_predictions)
+            return predict([network], source, own, mirror=recipe.mirrors_predictions, batch_size=self._at_once)
 
         def answer() -> PredProbs:
             result = probabilities(eval_idx)
@@ -269,6 +270,12 @@ class TorchTrainer:
                 f"train_labels has {len(train_labels)} labels up to {train_labels.max(initial=0)}; {len(train_idx)} "
                 f"training images of {self._n_classes} classes need as many, 0-{self._n_classes - 1}."
             )
+
+    @property
+    def _at_once(self) -> int:
+        """Images that are predicted at a time: of small ones, a GPU computes many as fast as few."""
+        height, width = self._array.shape[1:3]
+        return max(_AT_ONCE, _PIXELS_AT_ONCE // (height * width)) if self._device.type == "cuda" else _AT_ONCE
 
     def _note_once(self, sentence: str) -> None:
         """Say of all folds what each of them would say."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from PIL import Image
-from torch.nn import functional
+from sklearn.metrics import average_precision_score
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EARLIER = "63c7401"
@@ -57,14 +58,16 @@ class Stage:
         """Where to compute."""
         return "cpu" if self.dry else "cuda"
 
-    def images(self, n: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def images(
+        self, n: int, labels: str = "random1"
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Pixels, true and given labels of n images; beyond those packed, they come again, mirrored."""
         packed = np.load(self.folder / "images.npz")
         files = np.split(packed["bytes"], packed["ends"][:-1])[:n]
         pixels = np.stack([np.asarray(Image.open(io.BytesIO(file.tobytes()))) for file in files])
         pixels = np.concatenate([pixels, pixels[:, :, ::-1], pixels[:, ::-1]])[:n]
         index = np.arange(n) % len(files)
-        return pixels, packed["true"][index].astype(np.int64), packed["given"][index].astype(np.int64)
+        return pixels, packed["true"][index].astype(np.int64), packed[labels][index].astype(np.int64)
 
 
 def stage(seconds: int) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
@@ -144,18 +147,27 @@ def machine(at: Stage) -> None:
     figure("CPU cores", len(os.sched_getaffinity(0)))
 
 
-@stage(120)
-def checks(at: Stage) -> None:
-    """Run all checks of `gpu_checks`."""
-    import gpu_checks
-
-    if gpu_checks.main(["--device", at.device] + ["--quick"] * at.dry):
-        raise SystemExit(1)
+@stage(290)
+def find(at: Stage) -> None:
+    """Run find-issues of both builds on the same folder; of 50,000 images some are the same, mirrored."""
+    source = write_folder(at, 300 if at.dry else 50_000, "images")
+    took = {}
+    for name, build in (("today's", REPOSITORY), (f"build {EARLIER}", at.folder / "earlier")):
+        output = at.work / ("new-issues" if build == REPOSITORY else "old-issues")
+        took[name] = command(at, build, ["find-issues", str(source), "-o", str(output), "--preset", "fast"])
+        figure(f"find-issues, {name}, seconds", took[name])
+        figure(f"find-issues, {name}, average precision", average_precision(output / "issues.csv"))
+        timings = json.loads((output / "run.json").read_text())["timings"]
+        training = sum(each["seconds"] for each in timings if each["what"].startswith("round"))
+        figure(f"find-issues, {name}, seconds of training and prediction", training)
+    figure(f"find-issues, faster than build {EARLIER}", took[f"build {EARLIER}"] / took["today's"])
 
 
 @stage(60)
 def folds(at: Stage) -> None:
     """Images a second: bare steps, eager and captured; whole trainings of 1, 2 and 5 networks at the same time."""
+    from gpu_bare import bare_step
+
     from cvcoteach.training.batches import DeviceImages, ImageBatches
     from cvcoteach.training.compute_plan import ComputePlan
     from cvcoteach.training.loop import Training
@@ -166,15 +178,15 @@ def folds(at: Stage) -> None:
     from cvcoteach.training.together import run_together
 
     pixels, _, labels = at.images(300 if at.dry else 40_000)
-    every = np.arange(len(pixels))
+    every, steps = np.arange(len(pixels)), 2 if at.dry else 300
     for model, batch in (("small", 125), ("resnet32", 128)):
         recipe = replace(PRESETS["fast"], model=ModelSpec.parse(model), batch_size=batch, least_batches=0)
         recipe = replace(recipe, epochs=3, learning_rate=0.02).for_channels(3)
         factory = ModelFactory(recipe.model)
-        eager = bare_step(at, factory, ComputePlan(device=at.device), batch, captured=False)
+        eager = bare_step(factory, ComputePlan(device=at.device), batch, captured=False, steps=steps)
         figure(f"{model}: bare eager step, float32, images/s", round(eager))
         plan = ComputePlan(device=at.device, dtype="bfloat16", channels_last=True, captured=True)
-        bare = bare_step(at, factory, plan, batch, captured=True)
+        bare = bare_step(factory, plan, batch, captured=True, steps=steps)
         figure(f"{model}: bare captured step, bfloat16, images/s", round(bare))
         one = 0.0
         for count in (1, 2, 5):
@@ -203,59 +215,6 @@ def folds(at: Stage) -> None:
                 figure(f"{name}, peak memory, MiB", torch.cuda.max_memory_allocated() >> 20)
 
 
-def bare_step(at: Stage, factory: object, plan: object, batch: int, captured: bool) -> float:
-    """Images a second of forward and backward passes on one batch that lies ready."""
-    network = plan.placed(factory.build(K, 3, seed=0)).train()
-    images = torch.randn(batch, 3, 32, 32, device=at.device).contiguous(memory_format=plan.memory_format)
-    targets = torch.arange(batch, device=at.device) % K
-
-    def step() -> None:
-        network.zero_grad(set_to_none=True)
-        with plan.autocast():
-            out = network(images)
-        functional.cross_entropy(out.float(), targets).backward()
-
-    def wait() -> None:
-        if at.device == "cuda":
-            torch.cuda.synchronize()
-
-    replay = step
-    if captured and at.device == "cuda":
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        network.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph):
-            step()
-        replay = graph.replay
-    for _ in range(3):
-        replay()
-    n = 2 if at.dry else 300
-    wait()
-    began = time.perf_counter()
-    for _ in range(n):
-        replay()
-    wait()
-    return n * batch / (time.perf_counter() - began)
-
-
-@stage(160)
-def find(at: Stage) -> None:
-    """Run find-issues of both builds on the same folder."""
-    source = write_folder(at, 300 if at.dry else 20_000, "images")
-    took = {}
-    for name, build in (("today's", REPOSITORY), (f"build {EARLIER}", at.folder / "earlier")):
-        output = at.work / ("new-issues" if build == REPOSITORY else "old-issues")
-        took[name] = command(at, build, ["find-issues", str(source), "-o", str(output), "--preset", "fast"])
-        figure(f"find-issues, {name}, seconds", took[name])
-        figure(f"find-issues, {name}, average precision", average_precision(output / "issues.csv"))
-    figure(f"find-issues, faster than build {EARLIER}", took[f"build {EARLIER}"] / took["today's"])
-
-
 @stage(70)
 def heads(at: Stage) -> None:
     """Train heads on features, on the card and on its machine's CPU."""
@@ -271,6 +230,9 @@ def heads(at: Stage) -> None:
         del features
         parts = [(every[every % 5 != k], every[every % 5 == k]) for k in range(5)]
         asked = [Fold(train, y[train], rest, k) for k, (train, rest) in enumerate(parts)]
+        HeadTrainer(x[:1000, :32], K, device=at.device).fit_predict(
+            every[:800], y[:800], every[800:1000], 0
+        )  # warms up
         took = {}
         ways = [(at.device, True), (at.device, False), ("cpu", False)] if n < 100_000 else [(at.device, True)]
         for head in ("linear", "mlp") if n < 100_000 else ("linear",):
@@ -297,13 +259,37 @@ def retrain(at: Stage) -> None:
     figure(f"retrain, faster than build {EARLIER}", took[f"build {EARLIER}"] / took["today's"])
 
 
+@stage(120)
+def checks(at: Stage) -> None:
+    """Run all checks of `gpu_checks`."""
+    import gpu_checks
+
+    if gpu_checks.main(["--device", at.device] + ["--quick"] * at.dry):
+        raise SystemExit(1)
+
+
 @stage(60)
-def find_50000(at: Stage) -> None:
-    """Run find-issues of today on 50,000 images, some of them the same, mirrored."""
-    source = write_folder(at, 300 if at.dry else 50_000, "many")
-    output = at.work / "many-issues"
-    took = command(at, REPOSITORY, ["find-issues", str(source), "-o", str(output), "--preset", "fast"])
-    figure("find-issues, today's, 50,000 images, seconds", took)
+def networks(at: Stage) -> None:
+    """Compare networks from scratch by five folds and the posterior, on the label sets that are tuned on."""
+    from cvcoteach import TorchTrainer
+    from cvcoteach.crossval.kfold import cross_validate
+    from cvcoteach.noise_model.posterior import fit_posterior
+    from cvcoteach.training.model_spec import ModelSpec
+    from cvcoteach.training.presets import PRESETS
+
+    for labels in ("random2", "aggre"):
+        pixels, true, given = at.images(300 if at.dry else 20_000, labels)
+        for model, epochs in (("small", 10), ("wide", 10)):
+            recipe = replace(PRESETS["fast"], model=ModelSpec.parse(model), epochs=1 if at.dry else epochs)
+            trainer = TorchTrainer(pixels, K, recipe, device=at.device)
+            assert trainer.plan.device == at.device  # probed before the clock runs
+            began = time.perf_counter()
+            probs = cross_validate(trainer, given)
+            took, posterior = time.perf_counter() - began, fit_posterior(given, probs)
+            name = f"{model}, {epochs} epochs, {labels}"
+            figure(f"{name}, five folds, seconds", took)
+            figure(f"{name}, accuracy", float((probs.argmax(axis=1) == true).mean()))
+            figure(f"{name}, average precision", float(average_precision_score(given != true, posterior.wrong)))
 
 
 @stage(60)
@@ -355,8 +341,6 @@ def command(at: Stage, build: Path, arguments: list[str]) -> float:
 
 def average_precision(file: Path) -> float:
     """Of a run's ranking, against the true labels in the names."""
-    from sklearn.metrics import average_precision_score
-
     table = pd.read_csv(file, dtype={"path": str, "given_label": str})
     wrong = table["path"].str.extract(r"_(\d)\.bmp$")[0] != table["given_label"]
     return float(average_precision_score(wrong, -table["label_quality"]))

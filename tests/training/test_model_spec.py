@@ -16,6 +16,7 @@ from cvcoteach.training.model_spec import ModelSpec
     [
         ("small", "own", "small", None),
         ("resnet32", "own", "resnet32", None),
+        ("wide", "own", "wide", None),
         ("resnet18", "torchvision", "resnet18", None),
         ("my_networks:net", "function", "my_networks:net", None),
         ("backbone:torchvision:resnet18", "backbone", "torchvision:resnet18", None),

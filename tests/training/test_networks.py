@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from cvcoteach.training.networks import CifarResNet, GreyAsColour, SmallNet, edges_and_colours, feature_head
+from cvcoteach.training.networks import (
+    CifarResNet,
+    GreyAsColour,
+    SmallNet,
+    edges_and_colours,
+    feature_head,
+    wide_net,
+)
 
 
-@pytest.mark.parametrize("name", ["small", "resnet32"])
+@pytest.mark.parametrize("kind", [SmallNet, wide_net, CifarResNet])
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, 32), (1, 28), (3, 45)])
-def test_our_networks_take_grey_and_colour_of_any_size_from_8_pixels_up(name: str, channels: int, size: int) -> None:
-    network = SmallNet(5, channels) if name == "small" else CifarResNet(5, channels)
-    assert network(torch.rand(2, channels, size, size + 3)).shape == (2, 5)
+def test_our_networks_take_grey_and_colour_of_any_size_from_8_pixels_up(
+    kind: Callable[[int, int], nn.Module], channels: int, size: int
+) -> None:
+    assert kind(5, channels)(torch.rand(2, channels, size, size + 3)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

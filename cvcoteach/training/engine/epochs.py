@@ -21,10 +21,13 @@ class FixedInputs(Protocol):
     """Network inputs made from numbers that are drawn before an epoch, by operations that a graph can hold."""
 
     def drawn(self, batches: Sequence[IntArray], seed: int) -> Tensor:
-        """Return all that decides the inputs of these batches of rows, (c, sum of b) int64, on the CPU."""
+        """Return all that decides the inputs of batches of rows, (c, sum of b) int64, on the CPU: first the rows."""
 
-    def made(self, drawn: Tensor) -> Tensor:
-        """Return the inputs of a batch from its part of what was drawn, (c, b) on the device."""
+    def worked_out(self, drawn: Tensor) -> Tensor:
+        """Return what of it is the same work in every batch, done for s batches at once: (s, c, b) -> (s, b, e)."""
+
+    def made(self, rows: Tensor, worked_out: Tensor) -> Tensor:
+        """Return the inputs of a batch of rows (b,) from its part of what was worked out, (b, e) on the device."""
 
 
 class CapturedEpochs:
@@ -34,7 +37,7 @@ class CapturedEpochs:
         self,
         graphs: Graphs,
         inputs: FixedInputs,
-        losses: Callable[[Tensor, Tensor], Tensor],
+        losses: Callable[[Tensor, Tensor], Sequence[Tensor]],
         networks: Sequence[nn.Module],
         optimizer: torch.optim.Optimizer,
     ) -> None:
@@ -92,7 +95,7 @@ class CapturedEpochs:
         shape = (len(positions), len(drawn), max(self._sizes))
         if self._tables is None or not self._tables.hold(shape):
             self._steps.clear()
-            self._tables = _Tables(shape, self._graphs.device)
+            self._tables = _Tables(shape, self._inputs, self._graphs.device)
         tables = self._tables
         self._graphs.fork()
         with self._graphs.on_stream():
@@ -130,38 +133,43 @@ class CapturedEpochs:
 
     def _step(self, size: int) -> None:
         assert self._tables is not None
-        drawn, rate = self._tables.read(size)
+        positions, rows, worked_out, rate = self._tables.read(size)
         for scale, tensor in self._rates:
-            tensor.copy_(rate * scale)
-        losses = self._losses(self._inputs.made(drawn[1:]), drawn[0])
+            torch.mul(rate, scale, out=tensor)
+        losses = self._losses(self._inputs.made(rows, worked_out), positions)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.sum())
+        torch.autograd.backward(list(losses))
         self._optimizer.step()
-        self._tables.note(losses.detach().mean())
+        self._tables.note([loss.detach() for loss in losses])
 
 
 class _Tables:
     """What the steps of an epoch read, and the losses that they write; a counter says which step it is."""
 
-    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int, int], inputs: FixedInputs, device: torch.device) -> None:
         """Make room for that many steps, numbers of an image, and images of a batch."""
-        self._drawn = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._shape, self._inputs = shape, inputs
+        drawn = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._images = drawn[:, :2].clone()
+        self._worked_out = inputs.worked_out(drawn[:, 1:])
         self._rates = torch.zeros(shape[0], device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(shape[0], device=device)
 
     def hold(self, shape: tuple[int, int, int]) -> bool:
         """Return whether there is room for an epoch of that shape."""
-        return all(own >= wanted for own, wanted in zip(self._drawn.shape, shape, strict=True))
+        return all(own >= wanted for own, wanted in zip(self._shape, shape, strict=True))
 
     def fill(self, drawn: Tensor, sizes: Sequence[int]) -> None:
         """Put in what was drawn, (c, images of all batches)."""
-        padded = torch.zeros(self._drawn.shape, dtype=torch.int64)
+        padded = torch.zeros(self._shape, dtype=torch.int64)
         steps = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         starts = torch.tensor(np.cumsum([0, *sizes[:-1]]))
         places = torch.arange(drawn.shape[1]) - starts[steps]
         padded[steps, :, places] = drawn.T
-        self._drawn.copy_(padded)
+        padded = padded.to(self.at.device)
+        self._images.copy_(padded[:, :2])
+        self._worked_out.copy_(self._inputs.worked_out(padded[:, 1:]))
 
     def begin(self, rates: Sequence[float]) -> None:
         """Go to the first step, with learning rates for each."""
@@ -169,12 +177,14 @@ class _Tables:
         self.at.zero_()
         self.losses.zero_()
 
-    def read(self, size: int) -> tuple[Tensor, Tensor]:
-        """Return what was drawn for the step, (c, size), and its learning rate, ()."""
-        drawn = self._drawn.index_select(0, self.at)[0, :, :size]
-        return drawn, self._rates.index_select(0, self.at)[0]
+    def read(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the step's images among the training images and as rows (size,), what was worked out, and the rate."""
+        positions, rows = self._images.index_select(0, self.at)[0, :, :size]
+        worked_out = self._worked_out.index_select(0, self.at)[0, :size]
+        return positions, rows, worked_out, self._rates.index_select(0, self.at)[0]
 
-    def note(self, loss: Tensor) -> None:
-        """Write the step's loss (), and go to the next step."""
-        self.losses.index_copy_(0, self.at, loss.reshape(1).float())
+    def note(self, losses: Sequence[Tensor]) -> None:
+        """Write the mean of a step's losses () and go to the next step."""
+        mean = losses[0] if len(losses) == 1 else torch.stack(list(losses)).mean()
+        self.losses.index_copy_(0, self.at, mean.reshape(1).float())
         self.at.add_(1)
