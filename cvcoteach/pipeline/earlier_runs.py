@@ -42,21 +42,36 @@ class Destination:
     """Whether an image's name tells which one of the last run it is; no number of a row does, once images changed."""
 
     def sentence(self, data: Source) -> str | None:
-        """Return what has changed and where the run goes on; None for a first run, or the same one. data: of now."""
+        """Return what has changed and where the run goes on; None for a first run, or the same one. data: of now.
+
+        Raises:
+            InputError: The folder was named, and holds the run of before.
+        """
+        if self.folder in (self.since and self.since.folder, self.unfinished):
+            what = "images or labels have changed" if self.since is None else self._changes(data)
+            raise InputError(
+                f"{what} since the run in {self.folder}; choose another output folder, or none to go on beside it, or "
+                "replace that run."
+            )
         if self.since is not None and not self.comparable:
             return (
                 f"the images have changed since the run in {self.since.folder}, and are known by their numbers alone, "
                 f"so nothing is carried over: going on in {self.folder} ({_OTHERWISE})."
             )
         if self.since is not None:
-            changed = changes(self.since, data)
-            return f"{changed} since the run in {self.since.folder}: going on in {self.folder} ({_OTHERWISE})."
+            return (
+                f"{self._changes(data)} since the run in {self.since.folder}: going on in {self.folder} ({_OTHERWISE})."
+            )
         if self.unfinished is not None:
             return (
                 f"images or labels have changed since the unfinished run in {self.unfinished}: going on in "
                 f"{self.folder} ({_OTHERWISE})."
             )
         return None
+
+    def _changes(self, data: Source) -> str:
+        assert self.since is not None
+        return changes(self.since, data) if self.comparable else "the images have changed"
 
 
 _OTHERWISE = "the earlier run stays, unless you replace it"
@@ -76,7 +91,8 @@ def destination(
 ) -> Destination:
     """Choose the folder of a run.
 
-    A folder that was named is used as it is. Without a name it is `default`; where that holds a run of the same
+    A folder that was named is used as it is, and refused by `Destination.sentence` where it holds a run of the same
+    settings, but of other images or labels. Without a name it is `default`; where that holds a run of the same
     settings, but of other images or labels, the run goes to `default`-2, then -3, …, beside it. One of these that
     holds exactly this run is used again.
 
@@ -94,9 +110,14 @@ def destination(
     if again not in AGAIN:
         raise InputError(f"again is {again!r}; {near(str(again), AGAIN)}")
     first = output or default
-    if again == "replace" or (output is not None and again == "continue"):
+    if again == "replace":
         return Destination(first)
     wanted = json.loads(json.dumps(identity))
+    if output is not None and again == "continue":
+        there = _run_in(first)
+        if there is None or there.record["identity"] == wanted or there.record.get("asked") != asked_for:
+            return Destination(first)  # `RunFolder.open` says what differs
+        return _beside(first, there, wanted)
     folders = _series(first)
     runs = [run for run in map(_run_in, folders) if run is not None]
     if again == "fresh":
@@ -109,13 +130,17 @@ def destination(
     alike = [run for run in runs if run.record.get("asked") == asked_for]
     if not runs or not alike or runs[-1].path != folders[-1]:
         return Destination(first)  # `RunFolder.open` says what differs
-    folder = _next(first, folders)
     finished = [run for run in alike if run.done]
-    if finished:
-        since = RunResults.load(finished[-1].path)
-        same_images = _images_of(finished[-1].record["identity"]) == _images_of(wanted)
-        return Destination(folder, since=since, comparable=same_images or not _numbered(since.paths))
-    return Destination(folder, unfinished=alike[-1].path)
+    return _beside(_next(first, folders), (finished or alike)[-1], wanted)
+
+
+def _beside(folder: Path, run: RunFolder, wanted: Mapping[str, Any]) -> Destination:
+    """Return the folder as the destination of a run that differs from an earlier one by images or labels."""
+    if not run.done:
+        return Destination(folder, unfinished=run.path)
+    since = RunResults.load(run.path)
+    same_images = _images_of(run.record["identity"]) == _images_of(wanted)
+    return Destination(folder, since=since, comparable=same_images or not _numbered(since.paths))
 
 
 def chosen_before(

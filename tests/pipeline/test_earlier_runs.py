@@ -142,12 +142,13 @@ def test_fresh_starts_over_and_replace_overwrites(photos: Photos) -> None:
 
 
 def test_a_named_folder_and_other_settings_are_refused_as_ever(photos: Photos) -> None:
-    photos.run(output="mine")
+    there, _ = photos.run(output="mine")
     photos.fix(range(3))
-    with pytest.raises(
-        InputError, match=r"mine belongs to another run: its labels have changed since\. .*replace that run"
-    ):
+    with pytest.raises(InputError, match=r"^3 labels changed since the run in mine; .* or none .* replace that run\.$"):
         photos.run(output="mine")
+    assert RunResults.load("mine").summary["n_issues"] == there.summary["n_issues"]
+    with pytest.raises(InputError, match="mine belongs to another run: its seed is 0, not 1"):
+        photos.run(output="mine", settings={"seed": 1})
     photos.run()
     with pytest.raises(InputError, match="photos-issues belongs to another run: its seed is 0, not 1"):
         photos.run(settings={"seed": 1})
