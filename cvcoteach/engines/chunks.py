@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,9 +94,9 @@ class RayTasks:
 def features_on(
     cluster: RayCluster, backbone: Backbone, pixels: npt.NDArray[np.uint8], device: str | None
 ) -> Elsewhere:
-    """Return what computes the features of the images start..stop-1, piece by piece and in order, on a cluster.
+    """Return what computes the features of stretches of images, piece by piece and in order, on a cluster.
 
-    Its workers stay until the last image is computed.
+    Its workers stay until the last of them is computed.
 
     Args:
         cluster: Where workers run.
@@ -109,21 +109,17 @@ def features_on(
     """
     share = cluster.share(device)
 
-    pool: Pool | None = None
-
-    def computed(start: int, stop: int) -> Generator[npt.NDArray[np.float16]]:
-        nonlocal pool
-        if pool is None or pool.closed:
-            ray = cluster.ray
-            actor = ray.remote(num_cpus=share.threads, num_gpus=share.gpus, max_restarts=0)(ExtractingWorker)
-            made_of = (ray.put(Sent.of(backbone)), cluster.placed(pixels), share.device, share.threads)
-            pool = Pool(cluster, share, lambda: actor.remote(*made_of))
+    def computed(stretches: Sequence[range]) -> Generator[npt.NDArray[np.float16]]:
+        if not stretches:
+            return
+        ray = cluster.ray
+        actor = ray.remote(num_cpus=share.threads, num_gpus=share.gpus, max_restarts=0)(ExtractingWorker)
+        made_of = (ray.put(Sent.of(backbone)), cluster.placed(pixels), share.device, share.threads)
+        pool = Pool(cluster, share, lambda: actor.remote(*made_of))
         try:
-            yield from _in_order(pool, start, stop)
-        except BaseException:
-            cluster.release()  # also where the rest is not wanted any more
-            raise
-        if stop == len(pixels):
+            for stretch in stretches:
+                yield from _in_order(pool, stretch.start, stretch.stop)
+        finally:
             cluster.release()  # whatever comes next has the memory of the GPUs
 
     return computed

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,13 +24,14 @@ from cvcoteach.training.batches import DeviceImages, check_pixels
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.devices import choose_device, choose_threads, out_of_memory, set_threads
 from cvcoteach.training.feature_cache import FeatureFile
+from cvcoteach.training.known_features import Digests, KnownFeatures, digests_of
 from cvcoteach.training.normalisation import Scaling, normalise
 
 OnFeatures = Callable[[int, int, float], None]
 """Called with the number of images done, the number of all images, and images per second."""
 
-Elsewhere = Callable[[int, int], Generator[npt.NDArray[np.float16]]]
-"""First image, one past the last -> features (b, d) of all images between them, piece by piece and in order."""
+Elsewhere = Callable[[Sequence[range]], Generator[npt.NDArray[np.float16]]]
+"""Stretches of images, in order -> features (b, d) of all of them, piece by piece; no piece is of two stretches."""
 
 _VERSION = 1
 _BATCH = {"cpu": 64, "mps": 128, "cuda": 256}
@@ -50,7 +51,7 @@ def extract_features(
 ) -> npt.NDArray[np.float16]:
     """Return features (n, d) float16 of all images, memory-mapped from the cache.
 
-    The same content, weights and size are computed once; a stopped computation resumes.
+    The same content, weights and size are computed once, of an image as of a dataset; a stopped computation resumes.
 
     Args:
         backbone: The network that computes them.
@@ -76,18 +77,20 @@ def extract_features(
         "weights": backbone.digest,
         "preprocessing": [backbone.size, *backbone.mean, *backbone.std, backbone.interpolation],
     }
-    key = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+    key = _name(what)
+    of_an_image = {name: what[name] for name in ("version", "weights", "preprocessing")}
+    family = _name(of_an_image | {"shape": array.shape[1:]})
     home = root / "features"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        file = FeatureFile(home, key)
+        file = FeatureFile(home, key, family)
         with locked(file.lock, note):
             features = file.open()
             if features is None:
                 if elsewhere is None:
                     set_threads(choose_threads(threads))
-                    elsewhere = Extractor(backbone, array, choose_device(device)).features
-                _compute(elsewhere, len(array), file, progress)
+                    elsewhere = Extractor(backbone, array, choose_device(device)).stretches
+                _compute(elsewhere, digests_of(array, choose_threads(threads)), file, progress)
                 features = file.open()
             if features is None:
                 raise OSError(errno.EIO, "features vanished while they were computed")
@@ -136,6 +139,11 @@ class Extractor:
         else:
             images = scaled(normalise(raw, self._scaling, self.plan.memory_format), size, mode)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def stretches(self, of: Sequence[range]) -> Generator[npt.NDArray[np.float16]]:
+        """Yield features (b, d) of stretches of images, batch by batch."""
+        for stretch in of:
+            yield from self.features(stretch.start, stretch.stop)
 
     @torch.inference_mode()
     def features(self, start: int, stop: int) -> Generator[npt.NDArray[np.float16]]:
@@ -206,18 +214,38 @@ class Fetched:
         return self._host.numpy()
 
 
-def _compute(compute: Elsewhere, n: int, file: FeatureFile, progress: OnFeatures | None) -> None:
-    """Compute the features of n images that are not there yet."""
-    d = file.width()
-    if d is None:
-        [first] = compute(0, min(1, n))
-        d = first.shape[1]
+def _name(what: Mapping[str, object]) -> str:
+    return hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+
+
+def _compute(compute: Elsewhere, images: Digests, file: FeatureFile, progress: OnFeatures | None) -> None:
+    """Compute the features of images that are not there yet; those of other datasets' images are taken over."""
+    n = len(images)
+    known = KnownFeatures.among(images, file.relatives())
+    d, parts = file.width() or known.width, None
+    if d is None:  # a single image tells
+        parts = compute([range(1), range(n)])
+        d = next(parts).shape[1]
     with file.begin((n, d)) as building:
         began, already = time.perf_counter(), building.done
-        with closing(compute(already, n)) as parts:
-            for features in parts:
+        stretches = known.unknown(building.done)
+        parts = parts or compute(stretches)
+
+        def told() -> None:
+            if progress is not None:
+                seconds = max(time.perf_counter() - began, 1e-9)
+                progress(building.done, n, (building.done - already) / seconds)
+
+        def take_known(stop: int) -> None:
+            for features in known.between(building.done, stop):
                 building.add(features)
-                if progress is not None:
-                    seconds = max(time.perf_counter() - began, 1e-9)
-                    progress(building.done, n, (building.done - already) / seconds)
-    file.publish((n, d))
+                told()
+
+        with closing(parts):
+            for stretch in stretches:
+                take_known(stretch.start)
+                while building.done < stretch.stop:
+                    building.add(next(parts))
+                    told()
+        take_known(n)
+    file.publish((n, d), images)

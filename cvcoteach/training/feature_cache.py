@@ -1,6 +1,7 @@
 """Features in the cache folder: those that are whole, and those in the making, where a stopped computation resumes.
 
-    features/KEY.npy, KEY.json             whole: the array, and its shape and checksum
+    features/KEY.npy, KEY.json             whole: the array, and its shape, checksum and family
+    features/KEY.images                    which image each row is of, for datasets that share images
     features/KEY.building, KEY.done.json   in the making: rows so far, and how many of them are surely on the disk
 
 Nothing here is worth more than the time to make it again: the folder may be deleted at any time.
@@ -12,19 +13,18 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import filelock
 import numpy as np
-import numpy.typing as npt
 
-from cvcoteach._files import checksum_of, in_bytes, sync, written_whole
+from cvcoteach._files import checksum_of, in_bytes, read_array, sync, write_array, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE
-
-Features = npt.NDArray[np.float16]
+from cvcoteach.training.known_features import Digests, Features
 
 _FORGOTTEN_AFTER = 60 * 86_400
 """Seconds without use after which features are removed."""
@@ -37,9 +37,10 @@ _SAVE_EVERY = 10.0
 class FeatureFile:
     """The features of one dataset by one network."""
 
-    def __init__(self, home: Path, key: str) -> None:
-        """home: the folder of all features. key: names these."""
-        self._home = home
+    def __init__(self, home: Path, key: str, family: str = "") -> None:
+        """home: the folder of all features. key: names these. family: what makes features of an image the same."""
+        self._home, self._family = home, family
+        self._images = home / f"{key}.images"
         self._file, self._record = home / f"{key}.npy", home / f"{key}.json"
         self._building, self._done = home / f"{key}.building", home / f"{key}.done.json"
         self.lock = home / f"{key}.lock"
@@ -56,6 +57,19 @@ class FeatureFile:
         except (OSError, ValueError, EOFError, KeyError, TypeError):  # of another hand, or a failing disk
             return None
         return features
+
+    def relatives(self) -> Iterator[tuple[Digests, Features]]:
+        """Yield other whole features of the family, the latest used first, with the digests of their images."""
+        with suppress(OSError):  # what another process removes meanwhile
+            records = [(file.stat().st_mtime, file) for file in self._home.glob("*.json")]
+            for _, file in sorted(records, reverse=True):
+                with suppress(OSError, ValueError, TypeError, AttributeError):
+                    if file == self._record or json.loads(file.read_text("utf-8")).get("family") != self._family:
+                        continue
+                    other = FeatureFile(self._home, file.stem, self._family)
+                    digests, features = read_array(other._images), other.open()
+                    if features is not None:
+                        yield digests, features
 
     def begin(self, shape: tuple[int, int]) -> Building:
         """Go on with rows in the making, or begin; (n, d). Raises InputError where the disk has too little room."""
@@ -96,14 +110,17 @@ class FeatureFile:
         whole = there == shape and dtype == np.float16 and 0 <= done <= shape[0]
         return (done, offset) if whole and length >= offset + done * 2 * shape[1] else (0, 0)
 
-    def publish(self, shape: tuple[int, int]) -> None:
-        """Put the finished rows (n, d) in their place, and remove what nobody has used for long.
+    def publish(self, shape: tuple[int, int], images: Digests | None = None) -> None:
+        """Put the finished rows (n, d) of images with these digests in their place, and remove what is long unused.
 
         The same rows that another process has put there meanwhile, where the folder's file system knows no locks,
         stay. Raises OSError.
         """
         try:
             record: dict[str, Any] = {"shape": list(shape), "checksum": checksum_of(self._building)}
+            if images is not None:
+                write_array(self._images, images)
+                record["family"] = self._family
             os.replace(self._building, self._file)
         except FileNotFoundError:
             if not self._published_elsewhere():

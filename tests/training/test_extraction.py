@@ -52,8 +52,51 @@ def test_other_images_weights_or_sizes_are_computed_again(change: str, tmp_path:
     if change == "weights":
         network.weight.data += 1
     backbone = backbone_of(network, size=6 if change == "size" else 8)
-    extract_features(backbone, pixels, "other" if change == "content" else "key", cache_dir=tmp_path)
+    if change == "content":
+        extract_features(backbone, 255 - pixels, "other", cache_dir=tmp_path)
+    else:
+        extract_features(backbone, pixels, "key", cache_dir=tmp_path)
     assert network.seen >= len(pixels)
+
+
+def test_of_another_dataset_with_the_same_images_only_new_ones_are_computed(tmp_path: Path) -> None:
+    pixels = images(400)
+    extract_features(backbone_of(Colours()), pixels[:200], "a", cache_dir=tmp_path)
+    extract_features(backbone_of(Colours()), pixels[200:300], "b", cache_dir=tmp_path)
+    order = np.random.default_rng(0).permutation(300)
+    other = np.concatenate([pixels[order[:150]], pixels[300:330], pixels[order[150:]], pixels[330:331], pixels[:20]])
+    network, told = Colours(), list[int]()
+    features = extract_features(
+        backbone_of(network), other, "c", cache_dir=tmp_path, progress=lambda done, n, speed: told.append(done)
+    )
+    assert network.seen == 31
+    assert told[-1] == len(other)
+    expected = extract_features(backbone_of(Colours()), other, "c", cache_dir=tmp_path / "fresh")
+    assert_allclose(features, expected, atol=1e-3)
+    assert_array_equal(features[150:180], expected[150:180])
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_features_whose_images_are_not_surely_known_are_not_taken_over(damage: str, tmp_path: Path) -> None:
+    pixels = images()
+    extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path)
+    [file] = (tmp_path / "features").glob("*.images")
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] if damage == "cut" else bytes([*content[:-30], content[-30] ^ 1, *content[-29:]]))
+    network = Colours()
+    extract_features(backbone_of(network), pixels[::-1], "other", cache_dir=tmp_path)
+    assert network.seen >= len(pixels)
+
+
+def test_what_is_stopped_between_known_images_goes_on_there(tmp_path: Path) -> None:
+    pixels = images(300)
+    extract_features(backbone_of(Colours()), pixels[100:200], "key", cache_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(backbone_of(Stopping(after=120)), pixels, "all", cache_dir=tmp_path)
+    network = Colours()
+    features = extract_features(backbone_of(network), pixels, "all", cache_dir=tmp_path)
+    assert network.seen == 36  # after 100, 100 known ones and a batch of 64
+    assert_allclose(features, 2 * pixels.astype(np.float32).mean(axis=(1, 2)) / 255, atol=2e-3)
 
 
 def test_a_stopped_extraction_resumes(tmp_path: Path) -> None:
@@ -93,7 +136,7 @@ def test_where_memory_runs_out_a_part_of_a_batch_is_computed_at_a_time(
     assert_array_equal(extract_features(backbone_of(Greedy()), pixels, "key", cache_dir=tmp_path / "part"), whole)
     monkeypatch.setattr(Greedy, "room", 0)
     with pytest.raises(InputError, match=r"cpu has too little memory to compute .* on one image"):
-        extract_features(backbone_of(Greedy()), pixels, "other", cache_dir=tmp_path / "part")
+        extract_features(backbone_of(Greedy()), pixels, "other", cache_dir=tmp_path / "none")
 
 
 def test_images_that_the_backbone_does_not_take_and_odd_outputs_are_refused(tmp_path: Path) -> None:
@@ -141,7 +184,7 @@ def test_a_damaged_half_is_begun_anew(damage: str, tmp_path: Path) -> None:
     else:
         os.truncate(building, 0 if damage == "empty" else building.stat().st_size - 7)
     assert_array_equal(extract_features(backbone_of(Colours()), pixels, "key", cache_dir=tmp_path), expected)
-    assert sorted(file.suffix for file in (tmp_path / "features").iterdir()) == [".json", ".lock", ".npy"]
+    assert sorted(file.suffix for file in (tmp_path / "features").iterdir()) == [".images", ".json", ".lock", ".npy"]
 
 
 def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(tmp_path: Path) -> None:
