@@ -287,7 +287,10 @@ def _refuse_other(path: Path, there: Json, wanted: Json, instead: str) -> None:
         if name.endswith("_digest"):
             how = f"its {what.removesuffix(' digest')} have changed since"
         else:
-            how = f"its {what} {'are' if name.endswith('s') else 'is'} {old!r}, not {new!r}"
+            verb = "are" if name.endswith("s") else "is"
+            how = f"its {what} {verb} {old!r}, {'here there is none' if new is None else f'not {new!r}'}"
+            if old is None:
+                how = f"it has no {what}, which {verb} {new!r} here"
         raise OtherRunError(
             f"{path} belongs to another run: {how}. Choose another output folder,{instead} or repeat the earlier "
             "call to resume it."

@@ -138,7 +138,8 @@ def test_a_run_goes_on_under_the_same_identity(tmp_path: Path) -> None:
     [
         ({"seed": 1}, "its seed is 0, not 1"),
         ({"labels_digest": "xyz"}, "its labels have changed since"),
-        ({"model": "small"}, "its model is None, not 'small'"),
+        ({"model": "small"}, "it has no model, which is 'small' here"),
+        ({"n_folds": None}, "its n folds are 2, here there is none"),
     ],
 )
 def test_another_runs_folder_is_refused_and_untouched(tmp_path: Path, other: dict[str, object], sentence: str) -> None:

@@ -109,12 +109,12 @@ def refuse_missing(values: pd.Series[Any], where: str, *, words_are_missing: boo
     )
 
 
-def refuse_ids(labels: IntArray, where: str) -> None:
-    """Raise InputError where every label is another one, as in a column of ids."""
+def refuse_ids(labels: IntArray, where: str, *, column: bool) -> None:
+    """Raise InputError where every label is another one, as in a column of ids. column: whether they come from one."""
     if len(labels) >= FEW_LABELS and len(np.unique(labels)) == len(labels):
+        ids, how = (", as in a column of ids", " (--label-column names another column)") if column else ("", "")
         raise InputError(
-            f"each of the {len(labels):,} {where} is a different one, as in a column of ids; a class needs several "
-            "images (--label-column names another column)."
+            f"each of the {len(labels):,} {where} is a different one{ids}; a class needs several images{how}."
         )
 
 

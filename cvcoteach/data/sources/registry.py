@@ -145,7 +145,7 @@ def read_source(
             f"a wrong label needs a second class to be seen{hint}."
         )
     if least_classes > 1:
-        refuse_ids(result.labels, f"labels of {location.name}")
+        refuse_ids(result.labels, f"labels of {location.name}", column=location.is_file())
     return result
 
 

@@ -207,3 +207,9 @@ def test_a_folder_with_a_metadata_csv_says_that_this_is_the_table(tmp_path: Path
         read_source(touch(tmp_path, "images/1.png"))
     notes = read_source(touch(tmp_path, "photos/1.png")).notes
     assert any(f"To take those of the table, name it: {table}" in note for note in notes)
+
+
+def test_folders_of_one_image_each_are_refused_without_a_word_of_columns(tmp_path: Path) -> None:
+    touch(tmp_path, *[f"c{i}/1.jpg" for i in range(20)])
+    with pytest.raises(InputError, match=r"of the 20 labels of .* is a different one; a class needs several images\.$"):
+        read_source(tmp_path)
