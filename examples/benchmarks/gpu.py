@@ -259,6 +259,19 @@ def retrain(at: Stage) -> None:
     figure(f"retrain, faster than build {EARLIER}", took[f"build {EARLIER}"] / took["today's"])
 
 
+@stage(45)
+def extraction(at: Stage) -> None:
+    """Compute features by networks of torchvision without weights, beside the bare networks on a ready batch."""
+    from gpu_bare import extraction_speeds
+
+    pixels, _, _ = at.images(40 if at.dry else 20_000)
+    for name in ("mobilenet_v3_large", "convnext_tiny"):
+        bare, ours = extraction_speeds(name, pixels, at.device, at.work)
+        figure(f"{name} at 128 pixels, a ready batch, images/s", round(bare))
+        figure(f"{name} at 128 pixels, features onto the disk, images/s", round(ours))
+        figure(f"{name} at 128 pixels, features ÷ bare", ours / bare)
+
+
 @stage(120)
 def checks(at: Stage) -> None:
     """Run all checks of `gpu_checks`."""
