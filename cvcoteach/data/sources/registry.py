@@ -32,7 +32,7 @@ from cvcoteach.data.sources import (
 from cvcoteach.data.sources.joined import in_order, joined_unlabelled, read_splits
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
-from cvcoteach.data.sources.remote import at_hand
+from cvcoteach.data.sources.remote import at_hand, inside, zip_address
 from cvcoteach.data.sources.source import Choices, Format, Source
 
 FORMATS: tuple[Format, ...] = (
@@ -134,15 +134,20 @@ def read_source(
     )
     result = _read(_format_of(location, choices), location, choices)
     if len(result.class_names) < least_classes:
-        inside = location / result.class_names[0]
+        name = result.class_names[0]
         hint = (
-            f" (if the folders in it are the classes, name {inside})"
-            if location.is_dir() and _has_folders(inside)
+            f" (if the folders in it are the classes, name {inside(source, name) or location / name})"
+            if location.is_dir() and _has_folders(location / name)
             else ""
         )
         raise InputError(
             f"{location} holds one class only ({result.class_names[0]}); "
             f"a wrong label needs a second class to be seen{hint}."
+        )
+    if result.group_names is not None and len(result.group_names) < 2:
+        raise InputError(
+            f"all images of {location.name} are of one group in {choices.group_column!r} ({result.group_names[0]}), so "
+            "that no model could judge them; name another column, or leave out --group-column."
         )
     if least_classes > 1:
         refuse_ids(result.labels, f"labels of {location.name}")
@@ -257,8 +262,10 @@ def _way_out(location: Path) -> str:
     if suffix in (".xlsx", ".xls", ".ods"):
         return " Save the sheet as .csv."
     if suffix in (".zip", ".gz", ".rar", ".7z"):
-        hint = f", or name zip://::{location}" if suffix == ".zip" else ""
+        hint = f", or name {zip_address(location)}" if suffix == ".zip" else ""
         return f" Unpack it, and name the folder{hint}."
+    if suffix == ".json" and label_studio.is_min(content_of(location)):
+        return " It looks like JSON-MIN of Label Studio: export it as JSON."
     if suffix in (".npy",):
         return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
     if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".arrow", ".json", ".dat"):

@@ -75,6 +75,7 @@ def read(location: Path, choices: Choices) -> Source:
     if choices.group_column is not None:
         named = pd.Series([_value(sample, choices.group_column) for sample in samples])
         codes, names = group_codes(named, f"groups {choices.group_column!r} of {location.name}")
+    where = count(len(shards), "shard") if choices.split is None else "shards"  # of one split, or of all joined
     return Source(
         location,
         location.parent,
@@ -83,9 +84,7 @@ def read(location: Path, choices: Choices) -> Source:
         encoded.class_names,
         notes=(*notes, *encoded.notes),
         description=describe(
-            len(samples),
-            len(encoded.class_names),
-            f"labels {key} in {count(len(_found(location)), 'shard')} of {printable_name(location)}",
+            len(samples), len(encoded.class_names), f"labels {key} in {where} of {printable_name(location)}"
         ),
         file_names=tuple(files),
         groups=codes,
