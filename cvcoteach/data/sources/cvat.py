@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
-from cvcoteach.data.sources.json_file import beside, table_of
+from cvcoteach.data.sources.json_file import beside, of_folder, table_of
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
@@ -50,28 +50,44 @@ def _is_cvat(file: Path) -> bool:
         return False
 
 
-def chosen_images(location: Path, choices: Choices) -> tuple[Path, list[Image], tuple[str, ...]]:
-    """Return the file to read, its images of the part that was named or else of train, and notes.
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits of a path: its files, or of one file the subsets of its images; none where there is but one."""
+    files = _files(location)
+    if len(files) > 1:
+        return list(files)
+    subsets = _subsets(images_in(file)) if (file := next(iter(files.values()), None)) else []
+    return subsets if len(subsets) > 1 else []
+
+
+def _subsets(images: list[Image]) -> list[str]:
+    return list(dict.fromkeys(image.subset for image in images if image.subset))
+
+
+def file_of(location: Path, choices: Choices) -> Path:
+    """Return the file to read: of several in a folder that of the split that was named, or else of train."""
+    files = _files(location) or {location.stem: location}
+    return files[chosen_split(list(files), choices, location.name)[0]] if len(files) > 1 else next(iter(files.values()))
+
+
+def subset_of(location: Path, choices: Choices) -> str | None:
+    """Return the subset to read of the file: the split that was named, unless that names the file."""
+    return None if len(_files(location)) > 1 else choices.split
+
+
+def chosen_images(file: Path, split: str | None) -> list[Image]:
+    """Return the images of a file, of one subset where one was named.
 
     Raises:
-        InputError: for files that are something else, and for a part that is not there.
+        InputError: for files that are something else, and for a subset that is not there.
     """
-    files = _files(location) or {location.stem: location}
-    notes: tuple[str, ...] = ()
-    if location.is_dir() and len(files) > 1:
-        name, notes = chosen_split(list(files), choices, location.name)
-        file, choices = files[name], replace(choices, split=None)
-    else:
-        [file] = files.values()
     images = images_in(file)
     if not images:
         raise InputError(f"{file.name} lists no images; it takes CVAT for images 1.1, not CVAT for video.")
-    subsets = list(dict.fromkeys(image.subset for image in images if image.subset))
-    if len(subsets) > 1 or choices.split is not None:
-        chosen, more = chosen_split(subsets or ["all"], choices, file.name)
-        notes += more
-        images = [image for image in images if image.subset == chosen or not subsets]
-    return file, images, notes
+    if split is None:
+        return images
+    subsets = _subsets(images)
+    chosen, _ = chosen_split(subsets or ["all"], Choices(split=split), file.name)
+    return [image for image in images if image.subset == chosen or not subsets]
 
 
 def open_cvat(location: Path, choices: Choices) -> Table:
@@ -80,7 +96,8 @@ def open_cvat(location: Path, choices: Choices) -> Table:
     Raises:
         InputError: where an image has several tags, and for files that are something else.
     """
-    file, images, notes = chosen_images(location, choices)
+    file = file_of(location, choices)
+    images = chosen_images(file, subset_of(location, choices))
     several = next((image for image in images if len(image.tags) > 1), None)
     if several is not None:
         raise InputError(
@@ -89,8 +106,7 @@ def open_cvat(location: Path, choices: Choices) -> Table:
     rows: list[tuple[str, Any]] = [
         (beside(file, image.name, image.subset), image.tags[0]) for image in images if image.tags
     ]
-    table = table_of(file, rows, len(images) - len(rows), "without a tag")
-    return replace(table, notes=(*notes, *table.notes))
+    return table_of(file, rows, len(images) - len(rows), "without a tag")
 
 
 def images_in(file: Path) -> list[Image]:
@@ -169,8 +185,9 @@ class _Images:
 
 
 def read(location: Path, choices: Choices) -> Source:
-    """Return the images and labels of a CVAT file."""
-    return read_table(open_cvat(location, choices), Choices(path_pattern=choices.path_pattern))
+    """Return the images and labels of a CVAT file, or of one split's of a folder."""
+    source = read_table(open_cvat(location, choices), Choices(path_pattern=choices.path_pattern))
+    return of_folder(location, source, choices.split)
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
@@ -178,4 +195,5 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
     return read_table_unlabelled(open_cvat(location, choices), Choices(path_pattern=choices.path_pattern))
 
 
-FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, frozenset(["path_pattern", "split"]), "cvat")
+_TAKES = frozenset(["path_pattern", "split"])
+FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, _TAKES, "cvat", splits_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,11 @@ from cvcoteach.data.sources import (
     tfrecord,
     webdataset,
 )
-from cvcoteach.data.sources.joined import in_order, joined_unlabelled, read_splits
+from cvcoteach.data.sources.joined import in_order, joined_unlabelled, read_splits, refuse_shared
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
 from cvcoteach.data.sources.remote import at_hand, inside, zip_address
-from cvcoteach.data.sources.source import Choices, Format, Source
+from cvcoteach.data.sources.source import Choices, Format, Source, UnlabelledError
 
 FORMATS: tuple[Format, ...] = (
     hugging_face.FORMAT,
@@ -59,6 +60,8 @@ FORMATS: tuple[Format, ...] = (
 
 _ANYTHING = (folder.FORMAT,)
 """Taken where no other format fits: a folder is one of class folders unless it holds the files of another format."""
+_BESIDE = (coco.FORMAT, datumaro.FORMAT, cvat.FORMAT)
+"""Where a corrected copy lies beside its source, and looks like one more split."""
 _TAKES = (
     "a folder of class folders, a .csv, .tsv, .parquet, .jsonl, .npz or .tar, or one of the formats in docs/formats.md"
 )
@@ -159,7 +162,10 @@ def _read(kind: Format, location: Path, choices: Choices) -> Source:
     names = in_order(kind.splits(location, choices)) if choices.split is None else []
     if len(names) < 2:
         return kind.read(location, replace(choices, split=names[0]) if names else choices)
-    return read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
+    source = read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
+    if kind in _BESIDE and source.splits is not None:
+        refuse_shared(source)
+    return source
 
 
 def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Source:
@@ -174,7 +180,11 @@ def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Sourc
     names = in_order(kind.splits(location, choices)) if choices.split is None else []
     if len(names) < 2 or kind is folder.FORMAT:  # of a folder all images are read, at any depth
         return kind.read_unlabelled(location, choices)
-    return joined_unlabelled({name: kind.read_unlabelled(location, replace(choices, split=name)) for name in names})
+    parts = {}
+    for name in names:
+        with suppress(UnlabelledError):  # some formats name only the images that have a label
+            parts[name] = kind.read_unlabelled(location, replace(choices, split=name))
+    return joined_unlabelled(parts) if len(parts) > 1 else kind.read_unlabelled(location, choices)
 
 
 def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
