@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.parsers import expat
@@ -11,7 +11,7 @@ from xml.parsers import expat
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.json_file import beside, of_folder, table_of
-from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
+from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split, count
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 _ROOT = "annotations"
@@ -74,13 +74,12 @@ def subset_of(location: Path, choices: Choices) -> str | None:
     return None if len(_files(location)) > 1 else choices.split
 
 
-def chosen_images(file: Path, split: str | None) -> list[Image]:
-    """Return the images of a file, of one subset where one was named.
+def chosen_images(file: Path, images: list[Image], split: str | None) -> list[Image]:
+    """Return those of the images of a file that are of the subset that was named; None: all.
 
     Raises:
         InputError: for files that are something else, and for a subset that is not there.
     """
-    images = images_in(file)
     if not images:
         raise InputError(f"{file.name} lists no images; it takes CVAT for images 1.1, not CVAT for video.")
     if split is None:
@@ -97,7 +96,8 @@ def open_cvat(location: Path, choices: Choices) -> Table:
         InputError: where an image has several tags, and for files that are something else.
     """
     file = file_of(location, choices)
-    images = chosen_images(file, subset_of(location, choices))
+    split, everything = subset_of(location, choices), images_in(file)
+    images = chosen_images(file, everything, split)
     several = next((image for image in images if len(image.tags) > 1), None)
     if several is not None:
         raise InputError(
@@ -106,7 +106,13 @@ def open_cvat(location: Path, choices: Choices) -> Table:
     rows: list[tuple[str, Any]] = [
         (beside(file, image.name, image.subset), image.tags[0]) for image in images if image.tags
     ]
-    return table_of(file, rows, len(images) - len(rows), "without a tag")
+    table = table_of(file, rows, len(images) - len(rows), "without a tag")
+    nowhere = sum(not image.subset for image in everything)
+    if split is None or not nowhere or nowhere == len(everything):
+        return table
+    verb = "was" if nowhere == 1 else "were"
+    left_out = f"{count(nowhere, 'image')} of {file.name} in no subset {verb} left out."
+    return replace(table, notes=(*table.notes, left_out))
 
 
 def images_in(file: Path) -> list[Image]:

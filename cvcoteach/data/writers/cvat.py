@@ -47,7 +47,7 @@ def edited(file: Path, copy: Copy, split: str | None) -> bytes:
     places = _Places()
     cvat.parsed(file, places.start, places.end, places.at)
     content = file.read_bytes()
-    chosen = {image.subset for image in cvat.chosen_images(file, split)}
+    chosen = {image.subset for image in cvat.chosen_images(file, cvat.images_in(file), split)}
     images = [image for image in places.images if image.tags and image.subset in chosen]
     if copy.source.splits is not None:
         order = {name: number for number, name in enumerate(dict.fromkeys(copy.source.splits.tolist()))}

@@ -149,6 +149,8 @@ def test_subsets_of_one_file_of_cvat_are_all_written(tmp_path: Path) -> None:
     assert [Path(name).name for name in source.paths] == [
         name for wanted in ("train", "val") for name, _, subset in rows if subset == wanted
     ]
+    nowhere = sum(not subset for _, _, subset in rows)
+    assert f"{nowhere} images of x.xml in no subset were left out." in source.notes
     labels, kept = (source.labels + 1) % 3, np.arange(len(source)) % 4 != 3
     copy = Copy(source, Choices(), labels, kept)
     read = written(copy, tmp_path / "fixed.xml")
