@@ -182,6 +182,8 @@ def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
+    except NotADirectoryError:
+        raise InputError(f"{folder} is a file; --format folder takes a folder of class folders.") from None
     except OSError as error:
         raise InputError(
             f"the folder {folder} cannot be read ({error.strerror or error}); allow it, or move it elsewhere."

@@ -79,7 +79,12 @@ def read(location: Path, choices: Choices) -> Source:
     encoded = encode(pd.Series(values), where)
     groups = None
     if choices.group_column is not None:
-        group = pd.Series([record.values.get(choices.group_column) for record in records])
+        group = pd.Series([record.values.get(choices.group_column) for record in records], dtype=object)
+        if group.isna().all():
+            raise InputError(
+                f"no record of {location.name} has the feature {choices.group_column!r} (--group-column); "
+                f"{near(choices.group_column, records[0].values)}"
+            )
         groups = group_codes(group, f"groups {choices.group_column!r} of {location.name}")
     # of one split, or of all joined
     held = count(len(files), "TFRecord file") if choices.split is None else "TFRecord files"

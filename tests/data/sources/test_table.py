@@ -165,6 +165,10 @@ def test_one_column_per_class_is_read(pets: Path) -> None:
 def test_several_labels_per_image_are_not_one_hot(pets: Path) -> None:
     with pytest.raises(InputError, match=r"the columns cat to dog of t\.csv give several labels to 1 of 2 images"):
         read_source(write(pets / "t.csv", "path,cat,dog\na.png,1,1\nb.png,0,1\n"))
+    with pytest.raises(
+        InputError, match=r"cat to dog of t\.csv give no label to 1 of 3 images, the first in row 2; one"
+    ):
+        read_source(write(pets / "t.csv", "path,cat,dog\na.png,1,0\nb.png,0,0\nc.png,0,1\n"))
 
 
 def test_a_column_of_ids_is_not_taken_for_labels(tmp_path: Path) -> None:

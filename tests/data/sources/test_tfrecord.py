@@ -116,6 +116,10 @@ def test_records_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
             read_source(broken)
     with pytest.raises(InputError, match="has no feature 'picture'; "):
         read_source(good, path_column="picture")
+    with pytest.raises(
+        InputError, match=r"no record of x\.tfrecord has the feature 'video' \(--group-column\); did you"
+    ):
+        read_source(good, group_column="video")
     bare = write(tmp_path / "z.tfrecord", height=("int", lambda i: 6))
     with pytest.raises(InputError, match="hold no label, but height beside the image; --label-column names"):
         read_source(bare)

@@ -56,6 +56,8 @@ def test_a_field_of_json_is_the_label_and_another_the_group(tmp_path: Path) -> N
     assert len(read_source(folder, label_column="video").class_names) == 3
     with pytest.raises(InputError, match=r"'boxes' in the \.json of .* is \[1\]; it takes one label per image"):
         read_source(folder, label_column="boxes")
+    with pytest.raises(InputError, match=r"no sample of shards has 'clip' \(--group-column\) .* there is json\."):
+        read_source(folder, group_column="clip")
 
 
 def test_one_shard_packed_or_not_is_read(tmp_path: Path) -> None:
