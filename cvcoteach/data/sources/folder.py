@@ -302,7 +302,9 @@ def _refuse_exports(root: Path, folders: Sequence[str], files: Sequence[str]) ->
         )
     tables = [name for name in sorted(files) if _lists_images(root / name)]
     if tables and not _subfolders(root / folders[0]):
-        name = next((name for name in tables if is_train(name)), tables[0])
+        # MedMNIST's save calls the table as the folder
+        own = (name for name in tables if is_train(name) or Path(name).stem == folders[0])
+        name = next(own, tables[0])
         raise InputError(
             f"{root} holds its images in one folder, {folders[0]}, with {some(tables)} beside it; if that says their "
             f"labels, name it: {root / name}"

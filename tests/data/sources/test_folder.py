@@ -135,7 +135,10 @@ def test_classes_that_hold_the_same_folders_get_a_note(tmp_path: Path) -> None:
         (("label=cat/0.parquet", "label=dog/0.parquet"), "holds 2 folders of Parquet files, and no images; join them"),
         (("train/1.png", "train/metadata.csv", "test/2.png", "test/metadata.csv"), "parts of .*/train/metadata.csv"),
         (("valid/1.png", "valid/_annotations.coco.json", "test/2.png"), "test, valid, .*/valid/_annotations.coco.json"),
-        (("pneumoniamnist/train0_0.png", "pneumoniamnist.csv"), "in one folder, .* name it: .*/pneumoniamnist.csv"),
+        (
+            ("pneumoniamnist/train0_0.png", "a.csv", "pneumoniamnist.csv"),
+            "in one folder, .* name it: .*/pneumoniamnist.csv",
+        ),
         (("data/1.png", "metadata.json", "samples.json"), "is a FiftyOneDataset, which FiftyOne alone reads"),
         (("photos/cat/1.png", "photos/dog/2.png"), r"one class only \(photos\).*name .*/photos"),
     ],
