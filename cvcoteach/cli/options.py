@@ -47,8 +47,7 @@ path_pattern = click.option(
 split = click.option(
     "--split",
     metavar="NAME",
-    help="The one split to read of a source with several, such as train, val or test.  [default: all; of "
-    "CVAT, Datumaro and TFRecord train]",
+    help="The one split to read of a source with several, such as train, val or test.  [default: all]",
 )
 split_column = click.option(
     "--split-column",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,16 @@ def as_splits(splits: Any, n: int, *, name: str = "splits") -> Names:
 def split_in_name(name: str) -> str:
     """Return train, validation or test where a word in the name of a file says so; empty where none does."""
     return next((_SPLIT_OF[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF), "")
+
+
+def named_split(names: Sequence[str], wanted: str) -> str | None:
+    """Return the one of several splits that a user means: of that name, or the only one that says the same, as val does
+    of validation; None where there is none.
+    """
+    same = [name for name in names if name.lower() == wanted.lower()]
+    meant = split_in_name(wanted) if wanted.lower() in _SPLIT_OF else ""
+    alike = [name for name in names if meant and name.lower() in _SPLIT_OF and split_in_name(name) == meant]
+    return same[0] if same else alike[0] if len(alike) == 1 else None
 
 
 def is_train(name: str) -> bool:

@@ -69,6 +69,9 @@ def test_groups_that_do_not_fit_get_a_sentence(table: pd.DataFrame) -> None:
     refused = find("--group-column", "clip", "--label-column", "label")
     assert refused.exit_code == 1
     assert "2 of 2,000 groups in the column 'clip' of t.csv are missing, the first in row 5" in refused.stderr
+    table.assign(clip="one").to_csv("t.csv", index=False)
+    refused = find("--group-column", "clip", "--label-column", "label")
+    assert "all images of t.csv are of one group in 'clip' (one), so that no model could judge them" in refused.stderr
     assert not Path("t-issues").exists()
 
 

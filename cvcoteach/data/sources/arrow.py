@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cvcoteach._files import open_regular
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.columns import Listed, Table
+from cvcoteach.data.sources.columns import Listed, Table, listing
 
 _LISTS = ("List", "LargeList", "Sequence")
 """What Hugging Face calls columns of lists, in datasets 4 and later and before."""
@@ -37,7 +37,7 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
         InputError: for two columns of one name.
     """
     if len(set(schema.names)) < len(schema.names):
-        raise InputError(f"{file.name} has two columns of the same name: {', '.join(schema.names)}.")
+        raise InputError(f"{file.name} has two columns of the same name: {listing(schema.names)}.")
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
 
     def load(columns: Sequence[str], most: int | None = None) -> pd.DataFrame:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
-from cvcoteach.data.sources.json_file import beside, content_of, table_of
+from cvcoteach.data.sources.json_file import beside, content_of, of_folder, table_of
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 _FOLDER = "annotations"
+_TAKES = frozenset(["path_pattern", "split"])
 _OF_SPLIT = re.compile(r"(labels|instances)_(.+)\.json")
 """`labels_train.json`, as Datumaro and CVAT export labels of whole images, and `instances_train2017.json` of COCO."""
 
@@ -44,6 +44,28 @@ def _splits(folder: Path) -> dict[str, Path]:
     return {split: file for kind in ("instances", "labels") for of, split, file in named if of == kind}
 
 
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits of a folder where there are several, none of a file."""
+    splits = list(_splits(location)) if location.is_dir() else []
+    return splits if len(splits) > 1 else []
+
+
+def file_of(location: Path, choices: Choices) -> Path:
+    """Return the file to read: of a folder that of the split that was named. Raises InputError for none."""
+    file = location
+    if location.is_dir():
+        splits = _splits(location)
+        if not splits:
+            raise InputError(f"{location} holds no labels_SPLIT.json of COCO in the folder {_FOLDER}.")
+        file = splits[chosen_split(list(splits), choices, location.name)[0]]
+    elif choices.split is not None:
+        raise InputError(f"--split is {choices.split!r}, but {location.name} is one part; name the folder of them.")
+    if not _holds(file):
+        content_of(file)  # says what is broken
+        raise InputError(f"{file} does not hold what coco writes; --format names another format.")
+    return file
+
+
 def open_coco(location: Path, choices: Choices) -> Table:
     """Return the images of a COCO file, or one split's of a folder, whose annotations give each of them one category.
 
@@ -51,21 +73,7 @@ def open_coco(location: Path, choices: Choices) -> Table:
         InputError: where an image has annotations of several categories, for numbers that name nothing, and for files
             that are something else.
     """
-    file = location
-    notes: tuple[str, ...] = ()
-    if location.is_dir():
-        splits = _splits(location)
-        if not splits:
-            raise InputError(f"{location} holds no labels_SPLIT.json of COCO in the folder {_FOLDER}.")
-        split, notes = chosen_split(list(splits), choices, location.name)
-        file = splits[split]
-    elif choices.split is not None:
-        raise InputError(f"--split is {choices.split!r}, but {location.name} is one part; name the folder of them.")
-    if not _holds(file):
-        content_of(file)  # says what is broken
-        raise InputError(f"{file} does not hold what coco writes; --format names another format.")
-    table = _table(file)
-    return replace(table, notes=(*notes, *table.notes))
+    return _table(file_of(location, choices))
 
 
 def _table(file: Path) -> Table:
@@ -117,8 +125,9 @@ def _folders(place: Path) -> list[str]:
 
 
 def read(location: Path, choices: Choices) -> Source:
-    """Return the images and labels of a COCO file."""
-    return read_table(open_coco(location, choices), Choices(path_pattern=choices.path_pattern))
+    """Return the images and labels of a COCO file, or of one split's of a folder."""
+    source = read_table(open_coco(location, choices), Choices(path_pattern=choices.path_pattern))
+    return of_folder(location, source, choices.split)
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
@@ -126,4 +135,4 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
     return read_table_unlabelled(open_coco(location, choices), Choices(path_pattern=choices.path_pattern))
 
 
-FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, frozenset(["path_pattern", "split"]), "coco")
+FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, _TAKES, "coco", splits_of)

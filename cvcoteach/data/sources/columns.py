@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources.labels import split_names
 from cvcoteach.data.sources.paths import names_files
 from cvcoteach.data.sources.source import SPLIT_WORDS, Choices, spread
-from cvcoteach.data.splits import Names, is_train
+from cvcoteach.data.splits import Names, is_train, named_split
 
 PATH_COLUMNS = frozenset(
     ["path", "filepath", "file_path", "file", "filename", "file_name", "image", "image_path", "image_file", "img_path"]
@@ -31,6 +32,10 @@ OF_TABLES = frozenset(
 
 _LOOKED_AT = 1000
 """Rows of a table in which a column is looked for."""
+_OF_GROUPS = frozenset("patient video clip burst session".split())
+"""First words of columns that name groups, not classes."""
+_MOST_NAMED = 20
+"""Columns that a sentence names."""
 
 
 class Listed(NamedTuple):
@@ -129,9 +134,15 @@ def plain(column: str) -> str:
 
 
 def say_which(table: Table, option: str, what: str) -> str:
-    return (
-        f"{table.file.name} has the columns {', '.join(table.columns)}; say with {option} which one holds the {what}."
-    )
+    """Return the sentence for a column that is not found: which there are, and the option that names it."""
+    return f"{table.file.name} has the columns {listing(table.columns)}; say with {option} which one holds the {what}."
+
+
+def listing(columns: Iterable[str]) -> str:
+    """Return the names of columns as they come, of many the first and how many more there are."""
+    names = list(columns)
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names) if more < 2 else f"{', '.join(names[:_MOST_NAMED])} and {more:,} more"
 
 
 def _named_columns(choices: Choices) -> tuple[str, ...]:
@@ -156,6 +167,12 @@ def find_path_column(table: Table, choices: Choices) -> str:
     for choice in ([column for column in usual if column in existing], existing, usual):
         if len(choice) == 1:
             return choice[0]
+    pixels = [column for column in table.columns if plain(column) in PATH_COLUMNS and not table.columns[column]]
+    if pixels and not texts:
+        raise InputError(
+            f"the column {pixels[0]!r} of {table.file.name} holds neither encoded images nor paths of image files; it "
+            "takes one of these (of arrays, an .npz)."
+        )
     raise InputError(say_which(table, "--path-column", "image paths"))
 
 
@@ -172,10 +189,17 @@ def find_label_column(table: Table, path_column: str, choices: Choices) -> str |
     # exports of a reviewed dataset have the label of now beside the one that was given
     of_now = [column for column in usual if plain(column) != "given_label"]
     of_fiftyone = [column for column in others if column.endswith(".label")]
-    named = [column for column in others if column in table.class_names]
-    for choice in (usual, of_now, named, others, [] if usual else of_fiftyone):
+    with_names = [column for column in others if column in table.class_names]
+    # a column that is the only one left may say of whom or what an image is
+    left = [] if any(re.split(r"[\W_]+", plain(column))[0] in _OF_GROUPS for column in others) else others
+    for choice in (usual, of_now, with_names, left, [] if usual else of_fiftyone):
         if len(choice) == 1:
             return choice[0]
+    if not others:
+        # datasets drop a column that the first record lacks, and the folders' names beside a metadata file
+        raise InputError(
+            f"{table.file.name} has no column but {listing(table.columns)}; it takes one of labels as well."
+        )
     if len(others) > 1 and not usual:
         parts = split_columns(table, others)
         rest = [column for column in others if column not in parts]
@@ -229,8 +253,8 @@ def splits_in(table: Table, column: str, frame: pd.DataFrame) -> Names:
 
 def of_split(splits: Names, wanted: str, where: str) -> BoolArray:
     """Return which images (n,) are of a split. Raises InputError where none is."""
-    found: BoolArray = np.char.lower(splits) == wanted.lower()
-    if not found.any():
-        names = ", ".join(np.unique(splits).tolist())
-        raise InputError(f"--split is {wanted!r}, but {where} holds the splits {names}.")
-    return found
+    names: list[str] = np.unique(splits).tolist()
+    found = named_split(names, wanted)
+    if found is None:
+        raise InputError(f"--split is {wanted!r}, but {where} holds the splits {', '.join(names)}.")
+    return np.asarray(np.char.lower(splits) == found.lower())

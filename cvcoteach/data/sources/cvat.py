@@ -10,8 +10,8 @@ from xml.parsers import expat
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
-from cvcoteach.data.sources.json_file import beside, table_of
-from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
+from cvcoteach.data.sources.json_file import beside, of_folder, table_of
+from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split, count
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 _ROOT = "annotations"
@@ -50,28 +50,43 @@ def _is_cvat(file: Path) -> bool:
         return False
 
 
-def chosen_images(location: Path, choices: Choices) -> tuple[Path, list[Image], tuple[str, ...]]:
-    """Return the file to read, its images of the part that was named or else of train, and notes.
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits of a path: its files, or of one file the subsets of its images; none where there is but one."""
+    files = _files(location)
+    if len(files) > 1:
+        return list(files)
+    subsets = _subsets(images_in(file)) if (file := next(iter(files.values()), None)) else []
+    return subsets if len(subsets) > 1 else []
+
+
+def _subsets(images: list[Image]) -> list[str]:
+    return list(dict.fromkeys(image.subset for image in images if image.subset))
+
+
+def file_of(location: Path, choices: Choices) -> Path:
+    """Return the file to read: of several in a folder that of the split that was named, or else of train."""
+    files = _files(location) or {location.stem: location}
+    return files[chosen_split(list(files), choices, location.name)[0]] if len(files) > 1 else next(iter(files.values()))
+
+
+def subset_of(location: Path, choices: Choices) -> str | None:
+    """Return the subset to read of the file: the split that was named, unless that names the file."""
+    return None if len(_files(location)) > 1 else choices.split
+
+
+def chosen_images(file: Path, images: list[Image], split: str | None) -> list[Image]:
+    """Return those of the images of a file that are of the subset that was named; None: all.
 
     Raises:
-        InputError: for files that are something else, and for a part that is not there.
+        InputError: for files that are something else, and for a subset that is not there.
     """
-    files = _files(location) or {location.stem: location}
-    notes: tuple[str, ...] = ()
-    if location.is_dir() and len(files) > 1:
-        name, notes = chosen_split(list(files), choices, location.name)
-        file, choices = files[name], replace(choices, split=None)
-    else:
-        [file] = files.values()
-    images = images_in(file)
     if not images:
         raise InputError(f"{file.name} lists no images; it takes CVAT for images 1.1, not CVAT for video.")
-    subsets = list(dict.fromkeys(image.subset for image in images if image.subset))
-    if len(subsets) > 1 or choices.split is not None:
-        chosen, more = chosen_split(subsets or ["all"], choices, file.name)
-        notes += more
-        images = [image for image in images if image.subset == chosen or not subsets]
-    return file, images, notes
+    if split is None:
+        return images
+    subsets = _subsets(images)
+    chosen, _ = chosen_split(subsets or ["all"], Choices(split=split), file.name)
+    return [image for image in images if image.subset == chosen or not subsets]
 
 
 def open_cvat(location: Path, choices: Choices) -> Table:
@@ -80,7 +95,9 @@ def open_cvat(location: Path, choices: Choices) -> Table:
     Raises:
         InputError: where an image has several tags, and for files that are something else.
     """
-    file, images, notes = chosen_images(location, choices)
+    file = file_of(location, choices)
+    split, everything = subset_of(location, choices), images_in(file)
+    images = chosen_images(file, everything, split)
     several = next((image for image in images if len(image.tags) > 1), None)
     if several is not None:
         raise InputError(
@@ -90,7 +107,12 @@ def open_cvat(location: Path, choices: Choices) -> Table:
         (beside(file, image.name, image.subset), image.tags[0]) for image in images if image.tags
     ]
     table = table_of(file, rows, len(images) - len(rows), "without a tag")
-    return replace(table, notes=(*notes, *table.notes))
+    nowhere = sum(not image.subset for image in everything)
+    if split is None or not nowhere or nowhere == len(everything):
+        return table
+    verb = "was" if nowhere == 1 else "were"
+    left_out = f"{count(nowhere, 'image')} of {file.name} in no subset {verb} left out."
+    return replace(table, notes=(*table.notes, left_out))
 
 
 def images_in(file: Path) -> list[Image]:
@@ -169,8 +191,9 @@ class _Images:
 
 
 def read(location: Path, choices: Choices) -> Source:
-    """Return the images and labels of a CVAT file."""
-    return read_table(open_cvat(location, choices), Choices(path_pattern=choices.path_pattern))
+    """Return the images and labels of a CVAT file, or of one split's of a folder."""
+    source = read_table(open_cvat(location, choices), Choices(path_pattern=choices.path_pattern))
+    return of_folder(location, source, choices.split)
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
@@ -178,4 +201,5 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
     return read_table_unlabelled(open_cvat(location, choices), Choices(path_pattern=choices.path_pattern))
 
 
-FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, frozenset(["path_pattern", "split"]), "cvat")
+_TAKES = frozenset(["path_pattern", "split"])
+FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, _TAKES, "cvat", splits_of)

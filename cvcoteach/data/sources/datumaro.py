@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
-from cvcoteach.data.sources.json_file import content_of, table_of
+from cvcoteach.data.sources.json_file import content_of, of_folder, table_of
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
+
+_TAKES = frozenset(["path_pattern", "split"])
 
 
 def is_datumaro(content: Any) -> bool:
@@ -25,6 +27,15 @@ def is_datumaro(content: Any) -> bool:
 
 
 def _holds(file: Path) -> bool:
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    return _holds_now(file, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)  # of several subsets each is asked again for every one that is read
+def _holds_now(file: Path, *_: int) -> bool:
     try:
         return is_datumaro(content_of(file))
     except InputError:
@@ -43,24 +54,33 @@ def _subsets(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in files if _holds(file)}
 
 
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the subsets of a folder where there are several, none of a file."""
+    subsets = list(_subsets(location)) if location.is_dir() else []
+    return subsets if len(subsets) > 1 else []
+
+
+def file_of(location: Path, choices: Choices) -> Path:
+    """Return the file to read: of a folder that of the split that was named. Raises InputError for none."""
+    if location.is_dir():
+        subsets = _subsets(location)
+        if not subsets:
+            raise InputError(f"{location} holds no JSON of Datumaro in the folder annotations.")
+        return subsets[chosen_split(list(subsets), choices, location.name)[0]]
+    if choices.split is not None:
+        raise InputError(f"--split is {choices.split!r}, but {location.name} is one part; name the folder of them.")
+    if not _holds(location):
+        raise InputError(f"{location} does not hold what datumaro writes; --format names another format.")
+    return location
+
+
 def open_datumaro(location: Path, choices: Choices) -> Table:
     """Return the images of a Datumaro file that have a label, of one subset where there are several.
 
     Raises:
         InputError: where an image has several labels, and for numbers that name nothing.
     """
-    file = location
-    notes: tuple[str, ...] = ()
-    if location.is_dir():
-        subsets = _subsets(location)
-        if not subsets:
-            raise InputError(f"{location} holds no JSON of Datumaro in the folder annotations.")
-        name, notes = chosen_split(list(subsets), choices, location.name)
-        file = subsets[name]
-    elif choices.split is not None:
-        raise InputError(f"--split is {choices.split!r}, but {location.name} is one part; name the folder of them.")
-    elif not _holds(file):
-        raise InputError(f"{file} does not hold what datumaro writes; --format names another format.")
+    file = file_of(location, choices)
     content = content_of(file)
     try:
         names = [str(label["name"]) for label in content["categories"].get("label", {}).get("labels", [])]
@@ -81,8 +101,7 @@ def open_datumaro(location: Path, choices: Choices) -> Table:
                 rows.append((_image_of(item, file), names[given[0]]))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file.name} is not as Datumaro writes it ({type(error).__name__}: {error}).") from None
-    table = table_of(file, rows, len(content["items"]) - len(rows), "without a label")
-    return replace(table, notes=(*notes, *table.notes))
+    return table_of(file, rows, len(content["items"]) - len(rows), "without a label")
 
 
 def _image_of(item: dict[str, Any], file: Path) -> str:
@@ -105,7 +124,8 @@ def _folders(place: Path) -> list[str]:
 
 def read(location: Path, choices: Choices) -> Source:
     """Return the images and labels of a Datumaro dataset."""
-    return read_table(open_datumaro(location, choices), Choices(path_pattern=choices.path_pattern))
+    source = read_table(open_datumaro(location, choices), Choices(path_pattern=choices.path_pattern))
+    return of_folder(location, source, choices.split)
 
 
 def read_unlabelled(location: Path, choices: Choices) -> Source:
@@ -113,4 +133,4 @@ def read_unlabelled(location: Path, choices: Choices) -> Source:
     return read_table_unlabelled(open_datumaro(location, choices), Choices(path_pattern=choices.path_pattern))
 
 
-FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, frozenset(["path_pattern", "split"]), "datumaro")
+FORMAT = Format(recognises, read, read_unlabelled, lambda *_: True, _TAKES, "datumaro", splits_of)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cvcoteach._files import open_regular
 from cvcoteach._validation import InputError, lookalikes, order_names
 from cvcoteach.data.sources.joined import in_order
 from cvcoteach.data.sources.labels import describe
@@ -27,6 +28,7 @@ from cvcoteach.data.sources.source import (
     some,
     unlabelled,
 )
+from cvcoteach.data.splits import is_train, named_split
 
 _UNLABELLED = frozenset(["_unlabeled", "no_label"])
 """Folders of images without a label, as FiftyOne and Datumaro export them."""
@@ -50,6 +52,7 @@ def read_folder(root: Path, choices: Choices) -> Source:
     _refuse_exports(root, folders, files)
     nested = {name: _subfolders(root / name) for name in folders}
     _refuse_splits(root, nested)
+    _refuse_labelled_splits(root, nested)
 
     notes = []
     if beside:
@@ -159,7 +162,7 @@ def splits_beside(root: Path) -> list[str]:
 def _folder_of(root: Path, choices: Choices) -> str:
     """Return the folder of a split. Raises InputError where there is none."""
     folders = _entries(root)[0]
-    found = next((name for name in folders if name.lower() == str(choices.split).lower()), None)
+    found = named_split(folders, str(choices.split))
     if found is None:
         held = f"the folders {some(folders)}" if folders else "no folders"
         raise InputError(f"--split is {choices.split!r}, but {root} holds {held}.")
@@ -179,6 +182,8 @@ def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
+    except NotADirectoryError:
+        raise InputError(f"{folder} is a file; --format folder takes a folder of class folders.") from None
     except OSError as error:
         raise InputError(
             f"the folder {folder} cannot be read ({error.strerror or error}); allow it, or move it elsewhere."
@@ -267,7 +272,9 @@ def _without_folders(root: Path, files: Sequence[str]) -> str:
 def _without_images(root: Path, folders: Sequence[str], others: Counter[str]) -> str:
     found = f"{root} holds {count(len(folders), 'folder')}, but no images in them"
     if others.keys() & _PARQUET:
-        return f"{found}, but Parquet files; " + _join_parquet(root, [])
+        return f"{root} holds {count(len(folders), 'folder')} of Parquet files, and no images; " + _join_parquet(
+            root, []
+        )
     return f"{found} ({f'files of other kinds: {some(others)}' if others else 'they are empty'})."
 
 
@@ -284,8 +291,37 @@ def _join_parquet(root: Path, files: Sequence[str]) -> str:
 def _refuse_exports(root: Path, folders: Sequence[str], files: Sequence[str]) -> None:
     """Raise InputError for folders that hold their labels in a file beside them."""
     table = next((name for name in ("metadata.csv", "labels.csv", "metadata.jsonl") if name in files), None)
-    if table is not None and len(folders) == 1:
+    if len(folders) != 1:
+        return
+    if table is not None:
         raise InputError(f"{root} holds its labels in {table}, beside the folder {folders[0]}: name {root / table}")
+    if {"samples.json", "metadata.json"} <= set(files):
+        raise InputError(
+            f"{root} is a FiftyOneDataset, which FiftyOne alone reads; let it export an "
+            "ImageClassificationDirectoryTree or a FiftyOneImageClassificationDataset, or use the plugin."
+        )
+    tables = [name for name in sorted(files) if _lists_images(root / name)]
+    if tables and not _subfolders(root / folders[0]):
+        # MedMNIST's save calls the table as the folder
+        own = (name for name in tables if is_train(name) or Path(name).stem == folders[0])
+        name = next(own, tables[0])
+        raise InputError(
+            f"{root} holds its images in one folder, {folders[0]}, with {some(tables)} beside it; if that says their "
+            f"labels, name it: {root / name}"
+        )
+
+
+def _lists_images(file: Path) -> bool:
+    """Return whether a file is a table by its name, or a text whose first lines name an image."""
+    suffix = file.suffix.lower()
+    if suffix not in (".txt", ".lst"):
+        return suffix in (".csv", ".tsv", ".jsonl", ".ndjson")
+    try:
+        with open_regular(file) as opened:
+            start = opened.read(1000).decode("utf-8", "replace")
+    except OSError:
+        return False
+    return any(_is_image(word) for word in start.split())
 
 
 def _refuse_splits(root: Path, nested: dict[str, frozenset[str]]) -> None:
@@ -299,6 +335,25 @@ def _refuse_splits(root: Path, nested: dict[str, frozenset[str]]) -> None:
             f"{root} holds {' and '.join(all_of_them)}, which look{'s' if len(all_of_them) == 1 else ''} like "
             f"part{'' if len(all_of_them) == 1 else 's'} of a dataset, not classes; name one of them: {root / train}"
         )
+
+
+def _refuse_labelled_splits(root: Path, nested: dict[str, frozenset[str]]) -> None:
+    """Raise InputError where folders called like splits hold images and the file of their labels, as on the hub."""
+    if not all(_words(name) & SPLIT_WORDS and not inside for name, inside in nested.items()):
+        return
+    tables = {name: [file for file in sorted(_entries(root / name)[1]) if _holds_labels(file)] for name in nested}
+    train = next((name for name in tables if tables[name] and is_train(name)), None)
+    train = train or next((name for name in in_order(list(tables)) if tables[name]), None)
+    if train is not None:
+        raise InputError(
+            f"{root} holds {some(nested)}, which are parts of a dataset, not classes: the labels are in files; "
+            f"name that of one of them: {root / train / tables[train][0]}"
+        )
+
+
+def _holds_labels(file: str) -> bool:
+    """Return whether the name of a file beside images is that of a table, or of an export of labels."""
+    return os.path.splitext(file)[1].lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".xml", ".parquet")
 
 
 def _same_inside(classes: Sequence[str], nested: dict[str, frozenset[str]]) -> list[str]:

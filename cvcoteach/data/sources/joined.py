@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cvcoteach._validation import InputError, lookalikes, order_names
 from cvcoteach.data.annotations import Annotations
@@ -94,6 +95,18 @@ def joined(parts: Mapping[str, Source]) -> Source:
         other_columns=None,
         splits=np.repeat(list(parts), [len(source) for source in sources]),
     )
+
+
+def refuse_shared(source: Source) -> None:
+    """Raise InputError where two splits hold the same file, as a file of labels and its corrected copy do."""
+    files = pd.Series(source.files, dtype=object)
+    again = np.flatnonzero(files.duplicated().to_numpy())
+    if len(again) and source.splits is not None:
+        first = int(np.argmax((files == files.iloc[again[0]]).to_numpy()))
+        raise InputError(
+            f"{source.splits[first]} and {source.splits[again[0]]} of {source.location.name} both hold "
+            f"{source.paths[first]}; --split reads one of them."
+        )
 
 
 def describe_splits(sizes: Mapping[str, int], n_classes: int, rest: str) -> str:

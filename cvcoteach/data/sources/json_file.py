@@ -6,6 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.paths import folders_beside
 from cvcoteach.data.sources.records import frame_table
-from cvcoteach.data.sources.source import Choices, Format, Source, count
+from cvcoteach.data.sources.source import Choices, Format, Source, UnlabelledError, count, printable_name
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
 
@@ -97,10 +98,19 @@ def json_format(
 def table_of(file: Path, rows: list[tuple[str, Any]], without: int, why: str) -> Table:
     """Return paths and labels as a table, with a note on those left out."""
     if not rows:
-        raise InputError(f"none of the {without:,} images of {file.name} has a label.")
+        raise UnlabelledError(f"none of the {without:,} images of {file.name} has a label.")
     verb = "was" if without == 1 else "were"
     notes = (f"{count(without, 'image')} of {file.name} {why} {verb} left out.",) if without else ()
     return frame_table(file, pd.DataFrame(rows, columns=["path", "label"]), notes)
+
+
+def of_folder(location: Path, source: Source, split: str | None) -> Source:
+    """Return the images of one file of a folder as those of the folder, where it has several or a split was named."""
+    file = source.location
+    if not location.is_dir() or split is None:
+        return source
+    said = source.description.removesuffix(printable_name(file)) + printable_name(location)
+    return replace(source, location=location, description=said)
 
 
 def beside(file: Path, path: str, subset: str = "") -> str:

@@ -27,6 +27,12 @@ def _is_label_studio(content: Any) -> bool:
     )
 
 
+def is_min(content: Any) -> bool:
+    """Return whether what a JSON file holds is Label Studio's JSON-MIN, which drops what was skipped."""
+    first = content[0] if isinstance(content, list) and content else None
+    return isinstance(first, dict) and {"id", "annotator", "annotation_id"} <= first.keys()
+
+
 def open_label_studio(file: Path, choices: Choices) -> Table:
     """Return the tasks of a JSON export as `_table` does. Raises InputError for one of another form too."""
     try:

@@ -132,18 +132,24 @@ def one_hot(columns: Sequence[str], values: npt.NDArray[Any]) -> IntArray | None
 
 
 def refuse_several_labels(values: npt.NDArray[Any], where: str) -> None:
-    """Raise InputError where values (n, K) are 0 and 1 with several 1 in a row: several labels per image."""
+    """Raise InputError where values (n, K) are 0 and 1 with several 1 in a row, or none: not one label per image."""
     try:
         numbers = values.astype(np.float64)
     except (ValueError, TypeError):
         return
-    if not numbers.size or not np.isin(numbers, (0, 1)).all() or not (numbers.sum(axis=1) > 1).any():
+    if not numbers.any() or not np.isin(numbers, (0, 1)).all():
         return
-    several = numbers.sum(axis=1) > 1
-    raise InputError(
-        f"{where} give several labels to {int(several.sum()):,} of {len(several):,} images, the first in row "
-        f"{int(np.argmax(several)) + 1}: this is a multi-label dataset; it takes one label per image."
-    )
+    several, none = numbers.sum(axis=1) > 1, ~numbers.any(axis=1)
+    if several.any():
+        raise InputError(
+            f"{where} give several labels to {int(several.sum()):,} of {len(numbers):,} images, the first in row "
+            f"{int(np.argmax(several)) + 1}: this is a multi-label dataset; it takes one label per image."
+        )
+    if none.any():
+        raise InputError(
+            f"{where} give no label to {int(none.sum()):,} of {len(numbers):,} images, the first in row "
+            f"{int(np.argmax(none)) + 1}; one column per class takes a single 1 in each row: leave those rows out."
+        )
 
 
 class Groups(NamedTuple):

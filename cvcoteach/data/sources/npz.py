@@ -16,6 +16,7 @@ from cvcoteach._validation import InputError, near
 from cvcoteach.data.sources.class_list import CLASS_ARRAYS, ClassList, check_columns, class_list, named_by
 from cvcoteach.data.sources.labels import Groups, describe, encode, group_codes, one_hot, refuse_several_labels
 from cvcoteach.data.sources.source import Choices, Format, Source, printable_name, unlabelled
+from cvcoteach.data.splits import named_split
 from cvcoteach.data.unpacking import check_unpacked
 
 Array = npt.NDArray[Any]
@@ -189,8 +190,8 @@ class NpzArrays:
         Raises InputError where there is no such array, or a value is missing.
         """
         name = str(choices.group_column)
-        of_split = f"{choices.split}_{name}"
-        name = of_split if choices.split is not None and of_split in self.names else name
+        split = None if choices.split is None else named_split(list(_splits(self.names)), choices.split)
+        name = f"{split}_{name}" if split is not None and f"{split}_{name}" in self.names else name
         if name not in self.names:
             raise InputError(f"{self._location.name} has no array {name!r} (--group-column); {near(name, self.names)}")
         groups = self.read(name)
@@ -261,7 +262,7 @@ def _splits(names: list[str]) -> dict[str, dict[str, str]]:
 def _pairs_of(names: list[str], split: str | None) -> list[tuple[str, str]]:
     splits = _splits(names)
     if split is not None:
-        part = splits.get(split.lower(), {})
+        part = splits.get(named_split(list(splits), split) or "", {})
         return [(part["images"], part.get("labels", ""))] if "images" in part else []
     pairs = [pair for pair in _PAIRS if set(pair) <= set(names)]
     parts = [splits[name] for name in _SPLIT_ORDER if "images" in splits.get(name, {})]

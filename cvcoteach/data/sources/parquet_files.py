@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.columns import OF_TABLES, Listed, Table
+from cvcoteach.data.sources.columns import OF_TABLES, Listed, Table, listing
 from cvcoteach.data.sources.parquet import SHARD, SUFFIXES, open_parquet
 from cvcoteach.data.sources.source import (
     IMAGE_SUFFIXES,
@@ -133,8 +133,8 @@ def _one_table(location: Path, files: Sequence[Path], split: str) -> Table:
     for table in tables[1:]:
         if set(table.columns) != set(first.columns) or set(table.images) != set(first.images):
             raise InputError(
-                f"{table.file.name} has the columns {', '.join(table.columns)}, but {first.file.name} has "
-                f"{', '.join(first.columns)}; files of one dataset have the same."
+                f"{table.file.name} has the columns {listing(table.columns)}, but {first.file.name} has "
+                f"{listing(first.columns)}; files of one dataset have the same."
             )
     named = {column for table in tables for column in table.class_names}
     lacking = [(column, table) for column in sorted(named) for table in tables if column not in table.class_names]

@@ -90,10 +90,11 @@ def note_on_repeats(source: Source) -> tuple[str, ...]:
     if len(differs):
         row = int(differs[0])
         earlier, later = (source.class_names[label] for label in (first_label[codes[row]], source.labels[row]))
+        give = "gives" if len(differs) == 1 else "give"
         raise InputError(
-            f"{count(len(differs), 'row')} of {source.location.name} give an earlier path another label, the first is "
-            f"row {row + 1}: {source.paths[row]} is {earlier} and {later}; it takes one label per image "
-            "(--annotator-column names who gave each)."
+            f"{count(len(differs), 'row')} of {source.location.name} {give} an earlier path another "
+            f"label, the first is row {row + 1}: {source.paths[row]} is {earlier} and {later}; it takes one label per "
+            "image (--annotator-column names who gave each)."
         )
     return (
         f"{len(source) - len(uniques):,} rows of {source.location.name} repeat an earlier path; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,11 @@ from cvcoteach.data.sources import (
     tfrecord,
     webdataset,
 )
-from cvcoteach.data.sources.joined import in_order, joined_unlabelled, read_splits
+from cvcoteach.data.sources.joined import in_order, joined_unlabelled, read_splits, refuse_shared
 from cvcoteach.data.sources.json_file import content_of
 from cvcoteach.data.sources.labels import refuse_ids
-from cvcoteach.data.sources.remote import at_hand
-from cvcoteach.data.sources.source import Choices, Format, Source
+from cvcoteach.data.sources.remote import at_hand, inside, zip_address
+from cvcoteach.data.sources.source import Choices, Format, Source, UnlabelledError
 
 FORMATS: tuple[Format, ...] = (
     hugging_face.FORMAT,
@@ -59,6 +60,8 @@ FORMATS: tuple[Format, ...] = (
 
 _ANYTHING = (folder.FORMAT,)
 """Taken where no other format fits: a folder is one of class folders unless it holds the files of another format."""
+_BESIDE = (coco.FORMAT, datumaro.FORMAT, cvat.FORMAT)
+"""Where a corrected copy lies beside its source, and looks like one more split."""
 _TAKES = (
     "a folder of class folders, a .csv, .tsv, .parquet, .jsonl, .npz or .tar, or one of the formats in docs/formats.md"
 )
@@ -134,15 +137,20 @@ def read_source(
     )
     result = _read(_format_of(location, choices), location, choices)
     if len(result.class_names) < least_classes:
-        inside = location / result.class_names[0]
+        name = result.class_names[0]
         hint = (
-            f" (if the folders in it are the classes, name {inside})"
-            if location.is_dir() and _has_folders(inside)
+            f" (if the folders in it are the classes, name {inside(source, name) or location / name})"
+            if location.is_dir() and _has_folders(location / name)
             else ""
         )
         raise InputError(
             f"{location} holds one class only ({result.class_names[0]}); "
             f"a wrong label needs a second class to be seen{hint}."
+        )
+    if result.group_names is not None and len(result.group_names) < 2:
+        raise InputError(
+            f"all images of {location.name} are of one group in {choices.group_column!r} ({result.group_names[0]}), so "
+            "that no model could judge them; name another column, or leave out --group-column."
         )
     if least_classes > 1:
         refuse_ids(result.labels, f"labels of {location.name}", column=location.is_file())
@@ -154,7 +162,10 @@ def _read(kind: Format, location: Path, choices: Choices) -> Source:
     names = in_order(kind.splits(location, choices)) if choices.split is None else []
     if len(names) < 2:
         return kind.read(location, replace(choices, split=names[0]) if names else choices)
-    return read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
+    source = read_splits(names, lambda name: kind.read(location, replace(choices, split=name)))
+    if kind in _BESIDE and source.splits is not None:
+        refuse_shared(source)
+    return source
 
 
 def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Source:
@@ -169,7 +180,11 @@ def read_unlabelled(source: str | Path, choices: Choices | None = None) -> Sourc
     names = in_order(kind.splits(location, choices)) if choices.split is None else []
     if len(names) < 2 or kind is folder.FORMAT:  # of a folder all images are read, at any depth
         return kind.read_unlabelled(location, choices)
-    return joined_unlabelled({name: kind.read_unlabelled(location, replace(choices, split=name)) for name in names})
+    parts = {}
+    for name in names:
+        with suppress(UnlabelledError):  # some formats name only the images that have a label
+            parts[name] = kind.read_unlabelled(location, replace(choices, split=name))
+    return joined_unlabelled(parts) if len(parts) > 1 else kind.read_unlabelled(location, choices)
 
 
 def has_labels(source: str | Path, choices: Choices | None = None) -> bool:
@@ -257,8 +272,10 @@ def _way_out(location: Path) -> str:
     if suffix in (".xlsx", ".xls", ".ods"):
         return " Save the sheet as .csv."
     if suffix in (".zip", ".gz", ".rar", ".7z"):
-        hint = f", or name zip://::{location}" if suffix == ".zip" else ""
+        hint = f", or name {zip_address(location)}" if suffix == ".zip" else ""
         return f" Unpack it, and name the folder{hint}."
+    if suffix == ".json" and label_studio.is_min(content_of(location)):
+        return " It looks like JSON-MIN of Label Studio: export it as JSON."
     if suffix in (".npy",):
         return " numpy.savez('data.npz', images=…, labels=…) puts images and labels into one file."
     if suffix in (".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth", ".mat", ".arrow", ".json", ".dat"):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -80,6 +81,26 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
 def shown_address(address: str) -> str:
     """Return an address without user, password and query, which may be secret."""
     return re.sub(r"\?[^:]*", "?…", re.sub(r"://[^/@\s]+@", "://…@", address))
+
+
+def inside(source: object, folder: str) -> str:
+    """Return the address of a folder in what an address names; empty for a path."""
+    if not isinstance(source, str) or not is_address(source):
+        return ""
+    first, chain, rest = shown_address(source).partition("::")
+    return f"{first if first.endswith('/') else first + '/'}{folder}{chain}{rest}"
+
+
+def zip_address(file: Path) -> str:
+    """Return the address of what a .zip holds: of the one folder in it, as most archives have, or of all."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            places = {name.partition("/")[::2] for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        places = set()
+    tops = {top for top, _ in places if top != "__MACOSX" and not top.startswith(".")}
+    folders = {top for top, rest in places if rest}
+    return f"zip://{next(iter(tops)) if len(tops) == 1 and tops <= folders else ''}::{file}"
 
 
 # -- file systems --

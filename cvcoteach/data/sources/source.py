@@ -15,7 +15,7 @@ import pandas as pd
 
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.annotations import Annotations
-from cvcoteach.data.splits import Names, is_train
+from cvcoteach.data.splits import Names, is_train, named_split
 
 IMAGE_SUFFIXES = frozenset(
     f".{kind}"
@@ -158,7 +158,7 @@ def chosen_split(names: Sequence[str], choices: Choices, where: str) -> tuple[st
     Raises InputError for a split that is not there.
     """
     if choices.split is not None:
-        found = next((name for name in names if name.lower() == choices.split.lower()), None)
+        found = named_split(names, choices.split)
         if found is None:
             raise InputError(f"--split is {choices.split!r}, but {where} holds the splits {', '.join(names)}.")
         return found, ()

@@ -15,7 +15,7 @@ from pyarrow import csv
 
 from cvcoteach._csv import is_ours, unescaped_values
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.columns import OF_TABLES, Table
+from cvcoteach.data.sources.columns import OF_TABLES, Table, listing
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, Format, Source
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 
@@ -81,7 +81,7 @@ def open_text_table(file: Path) -> Table:
     """
     dialect = dialect_of(file)
     if len(set(dialect.names)) < len(dialect.names):
-        raise InputError(f"{file.name} has two columns of the same name: {', '.join(dialect.names)}.")
+        raise InputError(f"{file.name} has two columns of the same name: {listing(dialect.names)}.")
     with _reader(file, dialect):
         pass  # the first block has rows of one length, or this raises
     notes: tuple[str, ...] = ()

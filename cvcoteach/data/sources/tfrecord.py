@@ -23,9 +23,11 @@ from cvcoteach.data.sources.source import (
     Choices,
     Format,
     Source,
+    UnlabelledError,
     chosen_split,
     count,
     printable_name,
+    some,
     unlabelled,
 )
 
@@ -63,6 +65,8 @@ def read(location: Path, choices: Choices) -> Source:
     files, notes = _chosen(location, choices)
     records, key = _records(files, choices.path_column)
     label, values = _labels(records, choices.label_column, location)
+    if all(value == -1 for value in values):
+        raise UnlabelledError(f"none of {len(values):,} labels {label!r} of {location.name} is known: all are -1.")
     names = _class_names(files[0].parent, label)
     if names and all(isinstance(value, int) for value in values):
         if not all(0 <= value < len(names) for value in values):
@@ -75,9 +79,16 @@ def read(location: Path, choices: Choices) -> Source:
     encoded = encode(pd.Series(values), where)
     groups = None
     if choices.group_column is not None:
-        group = pd.Series([record.values.get(choices.group_column) for record in records])
+        group = pd.Series([record.values.get(choices.group_column) for record in records], dtype=object)
+        if group.isna().all():
+            raise InputError(
+                f"no record of {location.name} has the feature {choices.group_column!r} (--group-column); "
+                f"{near(choices.group_column, records[0].values)}"
+            )
         groups = group_codes(group, f"groups {choices.group_column!r} of {location.name}")
-    said = f"features {key} and {label} in {count(len(files), 'TFRecord file')} of {printable_name(location)}"
+    # of one split, or of all joined
+    held = count(len(files), "TFRecord file") if choices.split is None else "TFRecord files"
+    said = f"features {key} and {label} in {held} of {printable_name(location)}"
     return Source(
         location,
         location.parent,
@@ -114,6 +125,7 @@ FORMAT = Format(
     has_labels,
     frozenset(["path_column", "label_column", "group_column", "split"]),
     "tfrecord",
+    lambda location, choices: splits_of(location, choices),
 )
 
 
@@ -137,15 +149,29 @@ def _chosen(location: Path, choices: Choices) -> tuple[list[Path], tuple[str, ..
         raise InputError(f"{location} holds no TFRecord files.")
     for file in files:
         check_regular(file)
-    parts: dict[str, list[Path]] = {}
-    for file in files:
-        found = _SPLIT.search(_stem(file))
-        parts.setdefault(found[1].lower() if found else "", []).append(file)
+    parts = _by_split(files)
     named = [name for name in parts if name]
     if choices.split is None and (len(parts) == 1 or not named):
         return files, ()
     part, notes = chosen_split(named or ["all"], choices, location.name)
+    if named and "" in parts:
+        left = some(file.name for file in parts[""])
+        notes = (*notes, f"{left} in {location.name} say nothing of a split and were left out.")
     return parts.get(part, files), notes
+
+
+def _by_split(files: list[Path]) -> dict[str, list[Path]]:
+    """Return the files of each split that their names tell, those that say nothing under an empty one."""
+    parts: dict[str, list[Path]] = {}
+    for file in files:
+        found = _SPLIT.search(_stem(file))
+        parts.setdefault(found[1].lower() if found else "", []).append(file)
+    return parts
+
+
+def splits_of(location: Path, choices: Choices) -> list[str]:
+    """Return the splits that the names of files in a folder tell."""
+    return [name for name in _by_split(_files(location)) if name] if location.is_dir() else []
 
 
 def _stem(file: Path) -> str:

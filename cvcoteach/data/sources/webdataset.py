@@ -73,8 +73,15 @@ def read(location: Path, choices: Choices) -> Source:
     encoded = encode(pd.Series(values), f"labels {key!r} of {location.name}")
     codes, names = None, None
     if choices.group_column is not None:
-        named = pd.Series([_value(sample, choices.group_column) for sample in samples])
+        named = pd.Series([_value(sample, choices.group_column) for sample in samples], dtype=object)
+        if named.isna().all():
+            there = sorted({extension for sample in samples[:100] for extension in sample.texts})
+            raise InputError(
+                f"no sample of {location.name} has {choices.group_column!r} (--group-column) as an extension or field "
+                f"of its .json; beside the image there is {', '.join(there) or 'nothing'}."
+            )
         codes, names = group_codes(named, f"groups {choices.group_column!r} of {location.name}")
+    where = count(len(shards), "shard") if choices.split is None else "shards"  # of one split, or of all joined
     return Source(
         location,
         location.parent,
@@ -83,9 +90,7 @@ def read(location: Path, choices: Choices) -> Source:
         encoded.class_names,
         notes=(*notes, *encoded.notes),
         description=describe(
-            len(samples),
-            len(encoded.class_names),
-            f"labels {key} in {count(len(_found(location)), 'shard')} of {printable_name(location)}",
+            len(samples), len(encoded.class_names), f"labels {key} in {where} of {printable_name(location)}"
         ),
         file_names=tuple(files),
         groups=codes,

@@ -26,7 +26,7 @@ class _Kind(NamedTuple):
 
 def recognises(source: Source) -> bool:
     """Return whether a source is such a file."""
-    return source.array is None and _kind_of(source) is not None
+    return source.array is None and _kind_of(source.location) is not None
 
 
 def check(copy: Copy, destination: Path) -> None:
@@ -51,20 +51,29 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
 
     Raises InputError where the file has changed since it was read.
     """
-    kind = _kind_of(copy.source)
-    if kind is None:
-        raise _changed(copy)
-    content = kind.edit(copying.deepcopy(content_of(copy.source.location)), copy)
+    content = edited(copy.source.location, copy)
     with replacing(destination) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=_indent(copy.source.location)).encode())
+        file.write(content)
     n = int(copy.kept.sum())
     on_image(n, n)
 
 
-def _kind_of(source: Source) -> _Kind | None:
-    if source.location.suffix.lower() != ".json" or not source.location.is_file():
+def edited(file: Path, copy: Copy) -> bytes:
+    """Return the content of a file of the source without the images left out, with the new labels.
+
+    Raises InputError where the file has changed since it was read.
+    """
+    kind = _kind_of(file)
+    if kind is None:
+        raise _changed(copy)
+    content = kind.edit(copying.deepcopy(content_of(file)), copy)
+    return json.dumps(content, ensure_ascii=False, indent=_indent(file)).encode()
+
+
+def _kind_of(file: Path) -> _Kind | None:
+    if file.suffix.lower() != ".json" or not file.is_file():
         return None
-    return next((kind for kind in _KINDS if kind.format.recognises(source.location)), None)
+    return next((kind for kind in _KINDS if kind.format.recognises(file)), None)
 
 
 def _indent(file: Path) -> int | None:

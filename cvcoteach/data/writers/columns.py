@@ -80,11 +80,15 @@ def rows_held(source: Source) -> IntArray | None:
 
 def relocated(copy: Copy, destination: Path) -> list[str] | None:
     """Return the n paths as a table at `destination` has to say them; None where they stay as they are."""
-    folder = destination.parent.resolve()
-    if folder == copy.source.root.resolve() or copy.choices.path_pattern is not None:
+    folder, source = destination.parent.resolve(), copy.source
+    if copy.choices.path_pattern is not None:
         return None
-    prefix = os.path.relpath(copy.source.root.resolve(), folder)
-    names = copy.source.paths if copy.source.file_names is None else copy.source.file_names
+    names = source.paths if source.file_names is None else source.file_names
+    if folder == source.root.resolve():
+        # files in a folder of the table's own name, which the copy does not have
+        own = f"{source.location.stem}/{source.paths[0]}" if source.location.is_file() else ""
+        return list(names) if names[0] == own and destination.stem != source.location.stem else None
+    prefix = os.path.relpath(source.root.resolve(), folder)
     return [name if os.path.isabs(name) else os.path.join(prefix, name) for name in names]
 
 

@@ -29,21 +29,33 @@ def check(copy: Copy, destination: Path) -> None:
 
 
 def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -> None:
-    """Write the file without the images left out, with the new labels where they changed.
+    """Write the file as `edited` makes it."""
+    content = edited(copy.source.location, copy, copy.choices.split)
+    with replacing(destination) as out:
+        out.write(content)
+    n = int(copy.kept.sum())
+    on_image(n, n)
+
+
+def edited(file: Path, copy: Copy, split: str | None) -> bytes:
+    """Return the content of a file without the images left out, with the new labels where they changed.
+
+    split: The subset that was read; None for all, in the order of their splits.
 
     Raises InputError where the file has changed since it was read, or is not in UTF-8.
     """
-    file = copy.source.location
-    _, chosen, _ = cvat.chosen_images(file, copy.choices)
     places = _Places()
     cvat.parsed(file, places.start, places.end, places.at)
     content = file.read_bytes()
-    subset = {image.subset for image in chosen}
-    images = [image for image in places.images if image.tags and image.subset in subset]
+    chosen = {image.subset for image in cvat.chosen_images(file, cvat.images_in(file), split)}
+    images = [image for image in places.images if image.tags and image.subset in chosen]
+    if copy.source.splits is not None:
+        order = {name: number for number, name in enumerate(dict.fromkeys(copy.source.splits.tolist()))}
+        images = sorted([image for image in images if image.subset in order], key=lambda image: order[image.subset])
     labels = [image.tags[0] for image in images]
     check_labels(copy, labels)
     pieces, at = [], 0
-    for row, image in enumerate(images):
+    for row, image in sorted(enumerate(images), key=lambda pair: pair[1].start):
         if not copy.kept[row]:
             pieces.append(content[at : image.start].rstrip(b" \t\r\n"))
             at = content.index(b">", image.end) + 1
@@ -54,10 +66,7 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
                 raise InputError(f"{file.name} is not in UTF-8; save it so.")
             pieces += [content[at : label.start(2)], quoteattr(labels[copy.donors[row]]).encode()]
             at = label.end(2)
-    with replacing(destination) as out:
-        out.write(b"".join([*pieces, content[at:]]))
-    n = int(copy.kept.sum())
-    on_image(n, n)
+    return b"".join([*pieces, content[at:]])
 
 
 @dataclass

@@ -17,6 +17,7 @@ from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.writers import (
+    annotation_folder,
     annotation_json,
     cifar,
     cvat,
@@ -55,12 +56,13 @@ _MODULES = (
     text_table,
     lines,
     annotation_json,
+    annotation_folder,
     cvat,
     folder,  # last: other folders may look like one of class folders
 )
 WRITERS: tuple[Writer, ...] = tuple([Writer(module.recognises, module.check, module.write) for module in _MODULES])
 
-_OF_ONE_SPLIT = (hugging_face.write, idx.write, cifar.write)
+_OF_ONE_SPLIT = (hugging_face.write, idx.write, cifar.write, annotation_folder.write)
 
 
 def check_destination(copy: Copy, destination: Path) -> None:

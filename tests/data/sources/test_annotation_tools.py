@@ -54,8 +54,13 @@ def test_parts_of_cvat_are_files_or_subsets(tmp_path: Path) -> None:
     ):
         write(tmp_path / f"{name}.xml", text)
     source = read_source(tmp_path)
-    assert given(source) == {"a.png": "cat", "d.png": "dog"}
-    assert source.notes[0].startswith(f"{tmp_path.name} holds the splits train, val; train is read, --split names")
+    assert given(source) == {"a.png": "cat", "d.png": "dog", "b.png": "cat", "c.png": "dog"}
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train", "train", "val", "val"]
+    subsets = read_source(tmp_path / "val.xml")
+    assert (given(subsets), subsets.location) == ({"b.png": "cat", "c.png": "dog"}, tmp_path / "val.xml")
+    assert subsets.splits is not None
+    assert subsets.splits.tolist() == ["train", "val"]
     assert given(read_source(tmp_path / "val.xml", split="val", least_classes=1)) == {"c.png": "dog"}
     with pytest.raises(InputError, match="--split is 'test', but"):
         read_source(tmp_path, split="test")
@@ -104,13 +109,15 @@ def test_labels_of_datumaro_and_its_subsets(tmp_path: Path) -> None:
     saved(tmp_path / "annotations" / "train.json", datumaro(*train))
     saved(tmp_path / "annotations" / "val.json", datumaro(item("d", 0)))
     source = read_source(tmp_path)
-    assert given(source) == {"a.png": "cat", "sub_b.png": "dog", "c.png": "dog"}
-    assert source.notes == (
-        f"{tmp_path.name} holds the splits train, val; train is read, --split names another.",
-        "1 image of train.json without a label was left out.",
-    )
+    train_alone = {"a.png": "cat", "sub_b.png": "dog", "c.png": "dog"}
+    assert given(source) == train_alone | {"d.png": "cat"}
+    assert source.notes == ("1 image of train.json without a label was left out.",)
     assert given(read_source(tmp_path, split="val", least_classes=1)) == {"d.png": "cat"}
-    assert given(read_source(tmp_path / "annotations" / "train.json")) == given(source)
+    assert given(read_source(tmp_path / "annotations" / "train.json")) == train_alone
+    saved(tmp_path / "annotations" / "train-fixed.json", datumaro(item("a", 1), item("c", 0)))
+    with pytest.raises(InputError, match=r"train and train-fixed of .* both hold .*a\.png; --split reads one of them"):
+        read_source(tmp_path)
+    assert given(read_source(tmp_path, split="train")) == train_alone
 
 
 def test_datumaro_that_contradicts_itself_gets_a_sentence(tmp_path: Path) -> None:

@@ -134,6 +134,9 @@ def test_another_json_gets_a_sentence(pets: Path) -> None:
         read_source(saved(pets / "x.json", {"a.png": "cat"}))
     with pytest.raises(InputError, match=r"x\.json does not hold what coco writes"):
         read_source(pets / "x.json", format="coco")
+    minimal = [{"id": 1, "image": "a.png", "choice": "cat", "annotator": 1, "annotation_id": 1}]
+    with pytest.raises(InputError, match=r"It looks like JSON-MIN of Label Studio: export it as JSON"):
+        read_source(saved(pets / "min.json", minimal))
 
 
 def test_a_label_column_that_means_nothing_is_refused(tmp_path: Path) -> None:

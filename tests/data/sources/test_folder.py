@@ -11,7 +11,7 @@ import pytest
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
 from tests.data.sources.files import pets as pets
-from tests.data.sources.files import touch
+from tests.data.sources.files import touch, write
 
 
 def test_class_folders_become_labels_in_lexicographic_order(tmp_path: Path) -> None:
@@ -132,13 +132,45 @@ def test_classes_that_hold_the_same_folders_get_a_note(tmp_path: Path) -> None:
         (("images/1.png", "metadata.jsonl"), r"labels in metadata\.jsonl, beside the folder images: name .*/metadata"),
         (("1.png", "metadata.csv"), r"name that: .*/metadata\.csv"),
         (("train.parquet",), r"train\.parquet cannot be read as Parquet"),
-        (("label=cat/0.parquet", "label=dog/0.parquet"), "no images in them, but Parquet files; join them"),
+        (("label=cat/0.parquet", "label=dog/0.parquet"), "holds 2 folders of Parquet files, and no images; join them"),
+        (("train/1.png", "train/metadata.csv", "test/2.png", "test/metadata.csv"), "parts of .*/train/metadata.csv"),
+        (("valid/1.png", "valid/_annotations.coco.json", "test/2.png"), "test, valid, .*/valid/_annotations.coco.json"),
+        (
+            ("pneumoniamnist/train0_0.png", "a.csv", "pneumoniamnist.csv"),
+            "in one folder, .* name it: .*/pneumoniamnist.csv",
+        ),
+        (("data/1.png", "metadata.json", "samples.json"), "is a FiftyOneDataset, which FiftyOne alone reads"),
         (("photos/cat/1.png", "photos/dog/2.png"), r"one class only \(photos\).*name .*/photos"),
     ],
 )
 def test_another_layout_is_refused_with_the_way_out(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_source(touch(tmp_path, *names))
+
+
+def test_lists_of_images_beside_their_one_folder_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.png", "images/2.png")
+    for name, text in (
+        ("readme.txt", "Photos of pets.\n"),
+        ("train.txt", "1.png 0\n2.png 1\n"),
+        ("a.txt", "1.png 0\n"),
+    ):
+        write(tmp_path / name, text)
+    with pytest.raises(InputError, match=r"in one folder, images, with a\.txt, train\.txt beside it; .*/train\.txt$"):
+        read_source(tmp_path)
+    assert read_source(tmp_path / "train.txt").class_names == ("0", "1")
+
+
+def test_a_split_is_known_by_another_word_for_it(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.png", "train/dog/2.png", "validation/cat/3.png", "validation/dog/4.png")
+    for word in ("validation", "Val", "dev"):
+        assert read_source(tmp_path, split=word).paths == ("validation/cat/3.png", "validation/dog/4.png")
+    with pytest.raises(InputError, match=r"--split is 'test', but .* holds the folders train, validation"):
+        read_source(tmp_path, split="test")
+    touch(tmp_path, "val/cat/5.png", "val/dog/6.png")
+    assert read_source(tmp_path, split="val").paths == ("val/cat/5.png", "val/dog/6.png")
+    with pytest.raises(InputError, match=r"--split is 'dev', but .* holds the folders train, val, validation"):
+        read_source(tmp_path, split="dev")
 
 
 def test_partitions_with_images_are_classes_without_their_key(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,23 @@ def test_labels_that_were_cast_are_called_as_the_dataset_calls_them_now(tmp_path
     source, said = read_source(tmp_path / "saved"), datasets.load_from_disk(str(tmp_path / "saved"))
     known = [label for label in said["label"] if label >= 0]
     assert [source.class_names[label] for label in source.labels] == [NAMES[::-1][label] for label in known]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the library leaves a file open
+def test_a_dataset_that_lost_its_labels_or_holds_arrays_gets_a_sentence(tmp_path: Path) -> None:
+    for i, name in enumerate(["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(i).save(tmp_path / name)
+    rows = "".join(f"{name},p{i}\n" for i, name in enumerate(["cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png"]))
+    (tmp_path / "metadata.csv").write_text(f"file_name,patient\n{rows}")
+    # the library leaves out the folders' names where there is such a file
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path), cache_dir=str(tmp_path / "hub"))["train"]
+    gc.collect()
+    assert loaded.column_names == ["image", "patient"]
+    with pytest.raises(InputError, match=r"has the columns image, patient; say with --label-column which one"):
+        read_dataset(loaded, Choices())
+    with pytest.raises(InputError, match=r"has no column but image; it takes one of labels as well"):
+        read_dataset(loaded.remove_columns("patient"), Choices())
+    arrays = datasets.Dataset.from_dict({"image": np.zeros((4, 8, 8)).tolist(), "label": [0, 1, 0, 1]})
+    with pytest.raises(InputError, match=r"the column 'image' of dataset holds neither encoded images nor paths"):
+        read_dataset(arrays, Choices())

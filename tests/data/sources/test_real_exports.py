@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from PIL import Image
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Choices, read_source
+from cvcoteach.data.sources.registry import read_unlabelled
 from cvcoteach.data.writers import Copy, check_destination, write_copy
+from cvcoteach.data.writers.registry import fingerprint
 from tests.data.sources.test_annotations import given
 
 FILES = Path(__file__).parents[1] / "files"
@@ -46,28 +50,68 @@ def test_what_datumaro_exports_is_read_by_split_without_those_that_have_no_label
     folder = exported(tmp_path, kind, *KINDS[kind])
     file = folder / PARTS[kind].format("train")
     source = read_source(folder)
-    assert {name.removeprefix("sub_"): label for name, label in given(source).items()} == TRAIN
-    assert source.notes == (
-        f"{kind} holds the splits train, val; train is read, --split names another.",
-        f"1 image of {file.name} without a {'tag' if kind == 'cvat' else 'label'} was left out.",
-    )
-    assert given(read_source(file)) == given(source)
-    for place, split in ((folder, "val"), (folder / PARTS[kind].format("val"), None)):
+    assert {name.removeprefix("sub_"): label for name, label in given(source).items()} == TRAIN | VAL
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train"] * 3 + ["val"] * 2
+    assert source.description == f"5 images (train 3, val 2), 2 classes, columns path and label of {kind}"
+    assert source.notes == (f"1 image of {file.name} without a {'tag' if kind == 'cvat' else 'label'} was left out.",)
+    assert all(Path(name).is_file() for name in source.files or ())
+    for place, split in ((folder, "val"), (folder, "validation"), (folder / PARTS[kind].format("val"), None)):
         other = read_source(place, split=split)
         assert given(other) == VAL
-        assert other.notes == ()
+        assert (other.notes, other.splits) == ((), None)
+    assert len(read_unlabelled(folder)) == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_datumaro_exports_is_written_back(tmp_path: Path, kind: str) -> None:
+def test_a_split_of_datumaro_without_labels_is_left_out(tmp_path: Path, kind: str) -> None:
     folder = exported(tmp_path, kind, *KINDS[kind])
+    file = folder / PARTS[kind].format("val")
+    if kind == "cvat":
+        file.write_text(re.sub(r"<tag\b.*?(/>|</tag>)", "", file.read_text(), flags=re.DOTALL))
+    else:
+        content = json.loads(file.read_text())
+        if kind == "coco":
+            content["annotations"] = []
+        for item in content.get("items", []):
+            item["annotations"] = []
+        file.write_text(json.dumps(content))
     source = read_source(folder)
-    labels = 1 - source.labels
-    fixed = source.location.with_name(f"fixed{source.location.suffix}")
-    copy = Copy(source, Choices(), labels, np.array([True, True, False]))
-    check_destination(copy, fixed)
-    write_copy(copy, fixed, lambda done, to_do: None)
-    assert given(read_source(fixed)) == {"a.png": "dog", "b.png": "cat"}
+    assert {name.removeprefix("sub_"): label for name, label in given(source).items()} == TRAIN
+    assert "the split val has no labels and was left out." in source.notes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("split", [None, "train", "val"])
+def test_what_datumaro_exports_is_written_back(tmp_path: Path, kind: str, split: str | None) -> None:
+    folder = exported(tmp_path, kind, *KINDS[kind])
+    source = read_source(folder, split=split, least_classes=1)
+    assert source.location == folder  # where a split is named, the run finds it again
+    kept = np.arange(len(source)) != len(source) - 1
+    labels = source.labels.copy()
+    labels[0] = 1 - labels[0]
+    copy = Copy(source, Choices(split=split), labels, kept)
+    check_destination(copy, tmp_path / "fixed")
+    before = fingerprint(folder)
+    write_copy(copy, tmp_path / "fixed", lambda done, to_do: None)
+    assert fingerprint(folder) == before
+    read = read_source(tmp_path / "fixed", split=split, least_classes=1)
+    assert read.paths == source.paths[:-1]
+    assert [read.class_names[label] for label in read.labels] == [source.class_names[k] for k in labels[kept]]
+    other = {"train": "val", "val": "train"}.get(split or "")
+    if other:
+        assert given(read_source(tmp_path / "fixed", split=other)) == given(read_source(folder, split=other))
+
+
+def test_one_file_of_a_folder_that_datumaro_exports_is_written_beside_it(tmp_path: Path) -> None:
+    for kind, part in PARTS.items():
+        file = exported(tmp_path, kind, *KINDS[kind]) / part.format("train")
+        source = read_source(file)
+        fixed = file.with_name(f"fixed{file.suffix}")
+        copy = Copy(source, Choices(), 1 - source.labels, np.array([True, True, False]))
+        check_destination(copy, fixed)
+        write_copy(copy, fixed, lambda done, to_do: None)
+        assert given(read_source(fixed)) == {"a.png": "dog", "b.png": "cat"}
 
 
 def test_a_list_of_imagenet_by_datumaro_has_numbers_and_its_images_in_a_folder(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def test_what_looks_like_two_formats_says_which(tmp_path: Path) -> None:
         read_source(tmp_path, format="cifer")
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.zip is a file; --format folder takes a folder of class folders"):
+        read_source(touch(tmp_path, "a.zip") / "a.zip", format="folder")
+
+
 def test_each_format_has_a_name_of_its_own_and_its_lines_in_the_documentation() -> None:
     names = [each.name for each in FORMATS]
     assert len(set(names)) == len(names)

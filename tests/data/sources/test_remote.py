@@ -92,8 +92,13 @@ def test_an_archive_is_read_without_being_unpacked_by_hand(photos: Path, tmp_pat
     assert inside.location.name == "in"
     assert gray(inside) == [0, 10, 20, 30, 40, 50]
     assert at_hand(f"zip://::{tmp_path}/all of it.zip").name == "all_of_it"
-    with pytest.raises(InputError, match=r"Unpack it, and name the folder, or name zip://::.*all of it\.zip"):
+    with pytest.raises(InputError, match=r"Unpack it, and name the folder, or name zip://in::.*all of it\.zip"):
         read_source(tmp_path / "all of it.zip")
+    with pytest.raises(InputError, match=r"one class only \(in\).*are the classes, name zip://in::.*all of it\.zip\)"):
+        read_source(f"zip://::{tmp_path}/all of it.zip")
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"or name zip://::.*broken\.zip"):
+        read_source(tmp_path / "broken.zip")
 
 
 def test_a_name_that_leads_out_of_an_archive_is_refused(cache: Path, tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_a_column_of_splits_can_be_named_and_one_of_them_read(pets: Path, name: 
         read_source(table, split_column="prat")
 
 
+def test_a_split_of_a_table_and_of_arrays_is_known_by_another_word_for_it(pets: Path) -> None:
+    table = write(pets / "t.csv", "path,label,split\na.png,x,train\nb.png,y,train\nc.png,x,valid\nsub/d.png,y,valid\n")
+    assert read_source(table, split="val").paths == ("c.png", "sub/d.png")
+    images, labels = np.zeros((4, 6, 6), np.uint8), np.arange(4)
+    part = {"val_images": images, "val_labels": labels, "val_patients": labels}
+    file = save(pets, train_images=images, train_labels=labels, train_patients=labels, **part)
+    source = read_source(file, split="validation", group_column="patients")
+    assert (len(source), source.group_names) == (4, ("0", "1", "2", "3"))
+
+
 def test_what_does_not_fit_a_column_of_splits_gets_a_sentence(pets: Path) -> None:
     table = write(pets / "t.csv", "path,label,split\na.png,x,train\nb.png,y,\nc.png,x,test\n")
     with pytest.raises(

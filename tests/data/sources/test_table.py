@@ -61,7 +61,13 @@ def test_columns_can_be_named(pets: Path) -> None:
         ("id,u,v\n1,x,p\n2,y,q\n", "has the columns id, u, v; say with --path-column"),
         ("path,u,v\na.png,x,p\nb.png,y,q\n", "has the columns path, u, v; say with --label-column"),
         ("path,label,class\na.png,x,p\nb.png,y,q\n", "say with --label-column"),
-        ("path\na.png\n", "say with --label-column"),
+        ("path\na.png\n", "t.csv has no column but path; it takes one of labels as well"),
+        ("path,patient_id\na.png,x\nb.png,y\n", "has the columns path, patient_id; say with --label-column"),
+        (
+            ",".join(f"pixel{i}" for i in range(784)) + "\n" + "0," * 783 + "0\n",
+            "pixel18, pixel19 and 764 more; say with --path-column",
+        ),
+        (",".join("0" for i in range(784)), r"two columns of the same name: 0, (0, )*0 and 764 more\."),
         ("", "is empty"),
         ("path,label\n", "has columns, but no rows"),
         ("path,label\na.png,x\nb.png,x\n", r"holds one class only \(x\)"),
@@ -78,7 +84,7 @@ def test_columns_can_be_named(pets: Path) -> None:
         ),
         (
             "path,label\na.png,x\nb.png,y\na.png,y\n",
-            "1 row of t.csv give an earlier path another label, .* row 3: a.png",
+            "1 row of t.csv gives an earlier path another label, .* row 3: a.png",
         ),
     ],
 )
@@ -159,6 +165,10 @@ def test_one_column_per_class_is_read(pets: Path) -> None:
 def test_several_labels_per_image_are_not_one_hot(pets: Path) -> None:
     with pytest.raises(InputError, match=r"the columns cat to dog of t\.csv give several labels to 1 of 2 images"):
         read_source(write(pets / "t.csv", "path,cat,dog\na.png,1,1\nb.png,0,1\n"))
+    with pytest.raises(
+        InputError, match=r"cat to dog of t\.csv give no label to 1 of 3 images, the first in row 2; one"
+    ):
+        read_source(write(pets / "t.csv", "path,cat,dog\na.png,1,0\nb.png,0,0\nc.png,0,1\n"))
 
 
 def test_a_column_of_ids_is_not_taken_for_labels(tmp_path: Path) -> None:

@@ -79,11 +79,21 @@ def test_splits_and_class_names_of_tensorflows_datasets(tmp_path: Path) -> None:
     (folder / "label.labels.txt").write_text("zebra\nyak\nxenops\n")
     (folder / "features.json").write_text("{}")
     source = read_source(folder)
-    assert len(source) == 12
+    assert source.description == (
+        "18 images (train 12, test 6), 3 classes, features image and label in TFRecord files of 1.0.0"
+    )
+    assert source.splits is not None
+    assert source.splits.tolist() == ["train"] * 12 + ["test"] * 6
     assert source.class_names == ("xenops", "yak", "zebra")
-    assert source.labels.tolist() == [2, 1, 0] * 4
-    assert "1.0.0 holds the splits test, train; train is read, --split names another." in source.notes
+    assert source.labels.tolist() == [2, 1, 0] * 6
+    assert len(set(source.paths)) == len(set(source.file_names or ())) == 18
     assert len(read_source(folder, split="test")) == 6
+    assert len(read_unlabelled(folder)) == 18
+    for shard in range(2):  # as the datasets of challenges have it
+        write(folder / f"pets-test.tfrecord-{shard:05}-of-00002", 3, "image", label=("int", lambda i: -1))
+    train = read_source(folder)
+    assert (len(train), train.splits) == (12, None)
+    assert "the split test has no labels and was left out." in train.notes
     (folder / "label.labels.txt").write_text("zebra\nyak\n")
     with pytest.raises(InputError, match=r"are from 0 to 2, but label\.labels\.txt names 2 classes"):
         read_source(folder)
@@ -106,6 +116,10 @@ def test_records_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
             read_source(broken)
     with pytest.raises(InputError, match="has no feature 'picture'; "):
         read_source(good, path_column="picture")
+    with pytest.raises(
+        InputError, match=r"no record of x\.tfrecord has the feature 'video' \(--group-column\); did you"
+    ):
+        read_source(good, group_column="video")
     bare = write(tmp_path / "z.tfrecord", height=("int", lambda i: 6))
     with pytest.raises(InputError, match="hold no label, but height beside the image; --label-column names"):
         read_source(bare)

@@ -56,6 +56,8 @@ def test_a_field_of_json_is_the_label_and_another_the_group(tmp_path: Path) -> N
     assert len(read_source(folder, label_column="video").class_names) == 3
     with pytest.raises(InputError, match=r"'boxes' in the \.json of .* is \[1\]; it takes one label per image"):
         read_source(folder, label_column="boxes")
+    with pytest.raises(InputError, match=r"no sample of shards has 'clip' \(--group-column\) .* there is json\."):
+        read_source(folder, group_column="clip")
 
 
 def test_one_shard_packed_or_not_is_read(tmp_path: Path) -> None:
@@ -144,8 +146,8 @@ def test_names_of_shards_tell_splits(tmp_path: Path, packed: bool) -> None:
     assert source.splits.tolist() == ["train"] * 7 + ["validation"] * 5
     assert [source.class_names[label] for label in source.labels] == [str(i % 3) for i in order]
     assert load_images(source, 6).pixels[:, 0, 0, 0].tolist() == [i * 10 for i in order]
-    assert source.description.startswith("12 images (train 7, validation 5), 3 classes, labels cls in ")
-    assert len(read_source(folder, split="validation")) == 5
+    assert source.description == "12 images (train 7, validation 5), 3 classes, labels cls in shards of shards"
+    assert len(read_source(folder, split="validation")) == len(read_source(folder, split="val")) == 5
     assert len(read_unlabelled(folder)) == 12
     with pytest.raises(InputError, match="--split is 'test', but shards holds the splits train, validation"):
         read_source(folder, split="test")

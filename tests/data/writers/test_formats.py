@@ -139,6 +139,27 @@ def test_a_file_is_written_in_its_own_format(tmp_path: Path, make: Callable[[Pat
         assert destination.read_text("utf-8").splitlines()[1].startswith("  ")
 
 
+def test_subsets_of_one_file_of_cvat_are_all_written(tmp_path: Path) -> None:
+    names = pictures(tmp_path / "images")
+    rows = [(name, NAMES[i % 3], ("val", "train", "")[i % 3 if i > 2 else 1]) for i, name in enumerate(names)]
+    text = cvat(*[image(name, label, subset=subset) for name, label, subset in rows])
+    (tmp_path / "x.xml").write_text(text, "utf-8")
+    source = read_source(tmp_path / "x.xml")
+    assert source.splits is not None
+    assert [Path(name).name for name in source.paths] == [
+        name for wanted in ("train", "val") for name, _, subset in rows if subset == wanted
+    ]
+    nowhere = sum(not subset for _, _, subset in rows)
+    assert f"{nowhere} images of x.xml in no subset were left out." in source.notes
+    labels, kept = (source.labels + 1) % 3, np.arange(len(source)) % 4 != 3
+    copy = Copy(source, Choices(), labels, kept)
+    read = written(copy, tmp_path / "fixed.xml")
+    assert labels_of(read) == expected(copy)
+    assert read.splits is not None
+    assert read.splits.tolist() == source.splits[copy.kept].tolist()
+    assert all(name in (tmp_path / "fixed.xml").read_text("utf-8") for name, _, subset in rows if not subset)
+
+
 @pytest.mark.parametrize(
     "make", [coco, label_studio, fiftyone, of_datumaro, of_cvat, path_list], ids=lambda f: f.__name__
 )

@@ -129,6 +129,24 @@ def test_a_table_elsewhere_leads_to_the_same_files(folder: Source, tmp_path: Pat
         assert [Path(file).resolve() for file in read.files] == [Path(file).resolve() for file in files]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_copy_under_another_name_finds_the_folder_that_has_the_name_of_the_source(
+    folder: Source, tmp_path: Path, suffix: str
+) -> None:
+    frame, file = table_of(folder), tmp_path / f"shapes{suffix}"  # beside the folder shapes, as MedMNIST's save writes
+    if suffix == ".csv":
+        frame.to_csv(file, index=False, header=False)
+    elif suffix == ".jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        frame.to_parquet(file)
+    choices = Choices(label_column="2" if suffix == ".csv" else "label")
+    copy = copy_of(read_source(file, label_column=choices.label_column), choices)
+    read = written(copy, tmp_path / f"fixed{suffix}", label_column=str(choices.label_column))
+    assert labels_of(read) == expected(copy)
+    assert read.files == tuple(name for name, kept in zip(copy.source.files or (), copy.kept, strict=True) if kept)
+
+
 def test_a_pattern_and_a_table_without_a_header_are_kept(folder: Source, tmp_path: Path) -> None:
     file = folder.location / "labels.csv"
     table_of(folder).drop(columns="note").to_csv(file, index=False, header=False)
