@@ -292,14 +292,39 @@
   setInterval(look, LOOK);
 })();
 
-// A column of the panel that is drawn in its time, as FiftyOne draws any: once the page is idle or, where it has a
-// height, once it is scrolled into view. What stands above it can be read and pressed before.
+// The panel, drawn again only where it has changed: FiftyOne draws each open panel again at whatever happens in the App,
+// such as when the next sample opens above it, which then opens later. And a column of it that is drawn in its time, as
+// FiftyOne draws any: once the page is idle or, where it has a height, once it is scrolled into view. What stands above
+// it can be read and pressed before.
 (() => {
   const { React, __fop__: plugins } = window;
   if (!React || !plugins || window.__cvcoteachLater) return;
   window.__cvcoteachLater = true;
   const NEAR = "300px"; // beyond the edge
   const LONGEST = 500; // ms, for a page that is never idle
+  const OWN_LAYER = { willChange: "transform" }; // not sorted in with the rest of the page anew at each of its frames
+
+  // As a grid of FiftyOne's, without what only we know.
+  function asGrid({ view: { component, height, ...view }, ...schema }) {
+    return { ...schema, view: { ...view, component: "GridView" } };
+  }
+
+  function Panel(props) {
+    const { schema, data, layout, root_id, onChange, otherProps } = props;
+    const drawn = plugins.usePluginComponent("SchemaIOComponent");
+    const latest = React.useRef();
+    latest.current = onChange; // what was drawn before calls the handler of now
+    const shown = JSON.stringify([schema, data, layout]);
+    return React.useMemo(() => {
+      const onPathChange = (path, value, changed) => latest.current?.(path, value, changed);
+      const parts = { id: root_id, schema: asGrid(schema), data, layout, otherProps, onPathChange };
+      return React.createElement(
+        "div",
+        { style: OWN_LAYER },
+        drawn ? React.createElement(drawn.component, { ...parts, shouldClearUseKeyStores: false }) : null,
+      );
+    }, [shown, root_id, drawn]);
+  }
 
   function Later({ schema, data, path, root_id, layout }) {
     const place = React.useRef(null);
@@ -317,10 +342,8 @@
       watch.observe(place.current);
       return () => watch.disconnect();
     }, [due, height]);
-    const { component, height: _, ...view } = schema.view;
-    const column = { ...schema, view: { ...view, component: "GridView" } };
     const parts = path.split(".").reduce((found, name) => found?.[name], data);
-    const props = { id: `${root_id}.${path}`, schema: column, data: parts, layout, shouldClearUseKeyStores: false };
+    const props = { id: `${root_id}.${path}`, schema: asGrid(schema), data: parts, layout, shouldClearUseKeyStores: false };
     return React.createElement(
       "div",
       { ref: place, style: due ? undefined : { minHeight: height } },
@@ -328,11 +351,8 @@
     );
   }
 
-  plugins.registerComponent({
-    name: "cvcoteach_later",
-    label: "Later",
-    component: Later,
-    type: plugins.PluginComponentType.Component,
-    activator: () => true,
-  });
+  const { Component } = plugins.PluginComponentType;
+  const register = (known) => plugins.registerComponent({ ...known, type: Component, activator: () => true });
+  register({ name: "cvcoteach_panel", label: "Panel", component: Panel });
+  register({ name: "cvcoteach_later", label: "Later", component: Later });
 })();

@@ -112,7 +112,7 @@ def choose_run(form: Form, ctx: Any) -> runs.FindLabelIssuesResults | None:
     """Add a dropdown of the runs, and return the chosen one; None where none can be used."""
     keys = runs.keys(dataset_of(ctx))
     if not keys:
-        form.refuse(f"{ctx.dataset.name} has no run of find_label_issues yet; run it first.")
+        form.refuse(runs.no_run(ctx.dataset))
         return None
     if len(keys) > 1 or ctx.params.get("brain_key"):
         form.choice("brain_key", keys, "Run", default=keys[0])

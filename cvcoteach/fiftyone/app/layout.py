@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import fiftyone.operators.types as types
 
+PANEL = "cvcoteach_panel"
+"""The component of the plugin's script that draws the panel, and draws it again only where it has changed."""
 LATER = "cvcoteach_later"
 """The component of the plugin's script that draws a part of the panel in its time."""
 
@@ -60,7 +62,10 @@ class Card:
 
 def column() -> types.GridView:
     """Return the panel's own view: one column as wide as the panel, however long a line is."""
-    return types.GridView(orientation="vertical", gap=1.5, pad=2, componentsProps=_grid("minmax(0, 1fr)"))
+    return types.GridView(
+        component=PANEL, composite_view=True, orientation="vertical", gap=1.5, pad=2,
+        componentsProps=_grid("minmax(0, 1fr)"),
+    )  # fmt: skip
 
 
 def later(panel: Any, name: str, *, height: int = 0) -> types.Object:

@@ -19,13 +19,12 @@ from cvcoteach.issues.precision_recall import Interval, Readout
 
 
 def headline(figures: Headline) -> str:
-    """Say in one line how many labels look wrong or, once some are reviewed, how many still do and how many were."""
+    """Say in one line, of a narrow panel too, how many labels look wrong, or still do or, at the end, did."""
     if not figures.n_reviewed:
         return f"{figures.n_issues:,} of {figures.n_samples:,} labels look wrong"
-    were = f"{figures.n_found_wrong:,} of {figures.n_reviewed:,} reviewed were"
     if figures.n_left:
-        return f"{figures.n_left:,} of {figures.n_samples:,} labels still look wrong, {were}"
-    return f"Every flagged label is reviewed: {were} wrong"
+        return f"{figures.n_left:,} of {figures.n_samples:,} labels still look wrong"
+    return f"Nothing left to review: {figures.n_found_wrong:,} of {figures.n_reviewed:,} were wrong"
 
 
 def estimates(figures: Headline) -> list[Figure]:
@@ -96,7 +95,8 @@ def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
 def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
     """Say what has been reviewed and what is left, as Markdown."""
     counts = done.counts
-    parts = [f"**{int(done.reviewed.sum()):,}** reviewed"]
+    n = int(done.reviewed.sum())
+    parts = [f"**{n:,}** reviewed" + (f", **{int(done.was_wrong.sum()):,}** of them wrong" if n else "")]
     parts += [f"{counts[status]:,} {status}" for status in STATUSES if status != UNREVIEWED]
     parts.append(f"**{len(browse.queue(results, done)):,}** left")
     return " \u00b7 ".join(parts)
@@ -199,7 +199,7 @@ def _estimate(now: Interval | None, first: Interval | None, what: str) -> Figure
         return Figure("unknown", what)
     more = _range(now)
     if first is not None and _range(first) != more:
-        more += f"  \nbefore reviews {_range(first).replace(_DASH, _WHOLE_DASH)}"
+        more += f"  \nat first {_range(first).replace(_DASH, _WHOLE_DASH)}"
     return Figure(f"{now.estimate:.0%}", what, more)
 
 

@@ -245,6 +245,11 @@ def keys(dataset: Any) -> list[str]:
     return sorted(found, key=lambda key: dataset.get_brain_info(key).timestamp, reverse=True)
 
 
+def no_run(dataset: Any) -> str:
+    """Say that a dataset has no run, in words that fit in Python and in the App, whose button has the same name."""
+    return f"The labels of {dataset.name} have not been checked yet: find label issues first."
+
+
 def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     """Load the run `key`, or the newest.
 
@@ -253,7 +258,7 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
     """
     known = keys(dataset)
     if not known:
-        raise InputError(f"{dataset.name} has no run of find_label_issues yet; run it first.")
+        raise InputError(no_run(dataset))
     if key is None:
         key = known[0]
     if key not in known:
@@ -272,7 +277,7 @@ def load(dataset: Any, key: str | None = None) -> FindLabelIssuesResults:
         _remember(stored.grid_id, results)
     if results is None:
         raise InputError(
-            f"the run {key!r} did not finish; run find_label_issues again with the same key to replace it."
+            f"the run {key!r} did not finish; find label issues again, with the same brain key, to replace it."
         )
     schema = dataset.get_field_schema()
     gone = [name for name in (results.config.label_field, *Fields(key)) if name not in schema]

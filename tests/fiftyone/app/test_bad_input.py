@@ -77,7 +77,7 @@ def test_replacing_a_run_of_another_label_field_is_refused_before_anything_runs(
 
 def test_corrections_before_a_run_are_refused(noisy: Any) -> None:
     for name in ("accept_suggestions", "keep_labels", "undo_corrections", "export_corrected", "retrain_coteaching"):
-        assert "no run of find_label_issues yet" in form(name, noisy.dataset), name
+        assert "have not been checked yet: find label issues first" in form(name, noisy.dataset), name
 
 
 def test_a_stale_run_is_refused(noisy: Any) -> None:

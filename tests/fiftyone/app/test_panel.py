@@ -69,6 +69,7 @@ class Event:
 def test_without_a_run_it_offers_to_find_one(noisy: Any) -> None:
     shown = Event.of(noisy, "on_load").shown
     assert "No label issues to show" in shown
+    assert "have not been checked yet: find label issues first" in shown
     assert "Find label issues" in shown
     asked = Event.of(noisy, "find").params("prompt_user_for_operation")
     assert asked["operator_uri"] == "@cvcoteach/label_issues/find_label_issues"
@@ -122,7 +123,7 @@ def test_marks_become_one_button(noisy: Any) -> None:
     event = Event.of(noisy, "apply_marks", marks=marks)
     assert event.params("notify")["message"] == "1 label accepted. 1 label kept."
     assert ("clear_selected_samples", {}) in event.asked
-    assert "**2** reviewed · 1 accepted · 1 kept · 0 set · 0 excluded · **10** left" in event.shown
+    assert "**2** reviewed, **1** of them wrong · 1 accepted · 1 kept · 0 set · 0 excluded · **10** left" in event.shown
 
 
 def test_a_button_in_an_open_sample_moves_on_as_its_key_does(noisy: Any) -> None:
@@ -262,7 +263,8 @@ def test_the_panel_is_sent_once_and_drawn_in_steps_figures_queue_charts(noisy: A
     assert "PlotlyView" not in at_first + queue
     assert json.dumps(charts, default=str).count("PlotlyView") >= 3
     script = (Path(__file__).parents[3] / "fiftyone_plugin" / "dist" / "index.umd.js").read_text()
-    assert f'name: "{charts["view"]["component"]}"' in script, "the page knows no such component"
+    for part in (shown, charts):
+        assert f'name: "{part["view"]["component"]}"' in script, "the page knows no such component"
 
 
 def test_a_panel_that_is_closed_is_not_rendered_again(noisy: Any) -> None:

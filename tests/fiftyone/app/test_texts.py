@@ -28,7 +28,7 @@ def test_the_panel_shows_the_current_interval_and_the_initial_one() -> None:
     _, precision, _ = texts.estimates(headline(SimpleNamespace(issues=issues), all_flagged))
     share = f"{wrong[issues.is_label_issue].mean():.0%}"
     assert precision.value == share
-    assert precision.more.startswith(f"{wrong[issues.is_label_issue].mean():.1%}  \nbefore reviews ")
+    assert precision.more.startswith(f"{wrong[issues.is_label_issue].mean():.1%}  \nat first ")
 
 
 def test_a_narrow_interval_is_still_seen_to_be_one() -> None:

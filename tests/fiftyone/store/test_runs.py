@@ -144,7 +144,7 @@ def test_a_run_that_never_finished_says_so(noisy: Any) -> None:
 
 
 def test_there_is_nothing_to_load_before_a_run(noisy: Any) -> None:
-    with pytest.raises(InputError, match="no run of find_label_issues yet"):
+    with pytest.raises(InputError, match="have not been checked yet: find label issues first"):
         runs.load(noisy.dataset)
 
 
