@@ -100,7 +100,7 @@ def test_the_fastest_is_the_plan_and_all_is_on_record(monkeypatch: pytest.Monkey
     assert (plan.deterministic, plan.side_by_side) == (True, 5)
     assert plan.measured == found
     assert plan.reason == (
-        "captured steps in bfloat16, 4 networks at the same time, 9.0 times as fast as float32 in steps one by one on "
+        "captured steps in bfloat16, 5 networks at the same time, 9.0 times as fast as float32 in steps one by one on "
         "cpu"
     )
 
