@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from cvcoteach._memory import scratch
 from cvcoteach._validation import BoolArray, FloatArray, IntArray
+from cvcoteach.data.halves import singles
 from cvcoteach.data.neighbors import distances, neighbors, principal_axes
 from cvcoteach.data.sources.source import spread
 
@@ -51,13 +52,17 @@ _AXES = 24
 Most of a small change is in the details, which these axes lack: among features of CIFAR-10, of images that were moved,
 made brighter, saved as JPEG or scaled, and of some with noise added, 8,459 pairs are near copies; all lie within.
 """
-_MORE_AXES = 48
-"""Axes along which the found ones are compared again, before they are as a whole."""
+_MORE_AXES = 31
+"""Axes along which the found ones are compared again, before they are as a whole; products of 32 columns are fast."""
 _LARGEST_GROUP = 20
 """A group holds at most the images divided by this."""
 _STRICTER = 4
 """Times that the distance is halved for a group that is too large."""
 _CHUNK_BYTES = 4 * 2**20
+_EXACT_BYTES = 1 << 26
+"""Points of found images that are kept as float32; of more half of the memory will do for a distance."""
+_FAR = 1e4
+"""Times the square of the usual contrast of features from which that of their center drowns it in float32."""
 
 
 def near_copies(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntArray) -> IntArray:
@@ -103,10 +108,13 @@ class _View:
         self.chunk = max(1, _CHUNK_BYTES // max(1, rows[:1].nbytes))
         self.center: npt.NDArray[np.float32] | float = 0.0
         self.least = _FLAT
+        self.far = True
         if rows.ndim == 2:
-            some = rows[which[spread(len(which), _SAMPLE)]].astype(np.float32)
-            self.center = some.mean(axis=0)
-            self.least = 1e-3 * float(np.median(np.sqrt(((some - self.center) ** 2).mean(axis=1))))
+            some = singles(rows[which[spread(len(which), _SAMPLE)]])
+            self.center = center = some.mean(axis=0)
+            usual = float(np.median(np.sqrt(((some - center) ** 2).mean(axis=1))))
+            self.least = 1e-3 * usual
+            self.far = not float((center**2).mean()) < _FAR * usual**2
 
     def __len__(self) -> int:
         return len(self.which)
@@ -114,7 +122,7 @@ class _View:
     def points(self, of: IntArray) -> npt.NDArray[np.float32]:
         """Return the images `of` (m,) as points, (m, d); of a flat one not a number."""
         rows = self.rows[self.which[of]]
-        values = rows.astype(np.float32, copy=False) if rows.ndim == 2 else _pictures(rows)
+        values = singles(rows) if rows.ndim == 2 else _pictures(rows)
         values -= self.center
         length = np.sqrt(np.einsum("ij,ij->i", values, values))
         length[length <= self.least * math.sqrt(values.shape[1])] = np.nan
@@ -130,13 +138,14 @@ class _View:
         return result
 
     def _part_along(self, part: IntArray, axes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return a stretch of images along some axes, of features without a copy of them less their center."""
-        first, last = self.which[part[0]], self.which[part[-1]]
-        if self.rows.dtype != np.float32 or self.rows.ndim != 2 or last - first != len(part) - 1:
+        """Return a stretch of images along some axes; of features without a copy of them less their center."""
+        if self.far:
             return self.points(part) @ axes
-        rows, center = self.rows[first : last + 1], np.asarray(self.center)
+        which, center = self.which[part], np.asarray(self.center)
+        stretch = which[-1] - which[0] == len(part) - 1
+        rows = singles(self.rows[which[0] : which[-1] + 1] if stretch else self.rows[which])
         seen = rows @ np.column_stack([axes, center])
-        squared = np.einsum("ij,ij->i", rows, rows) - 2 * seen[:, -1] + float(center @ center)
+        squared = np.matmul(rows[:, None], rows[:, :, None])[:, 0, 0] - 2 * seen[:, -1] + float(center @ center)
         length = np.sqrt(np.maximum(squared, 0))
         length[length <= self.least * math.sqrt(rows.shape[1])] = np.nan
         return (seen[:, :-1] - center @ axes) / length[:, None]
@@ -144,11 +153,12 @@ class _View:
     def pairs(self, one: IntArray, other: IntArray) -> _Pairs:
         """Return pairs of images (m,), (m,) with how far they are from each other."""
         images, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-        points = np.empty((0, 0), np.float16)  # half of the memory, and a distance needs no more
+        points = np.empty((0, 0), np.float32)
         for start in range(0, len(images), self.chunk):
             part = self.points(images[start : start + self.chunk])
             if not start:
-                points = scratch((len(images), part.shape[1]), np.float16)
+                many = part[:1].nbytes * len(images) > _EXACT_BYTES
+                points = scratch((len(images), part.shape[1]), np.float16 if many else np.float32)
             points[start : start + len(part)] = part
         return _Pairs(one, other, distances(points, place[: len(one)], place[len(one) :]))
 
@@ -211,11 +221,10 @@ def _limits_by_chance(points: npt.NDArray[np.float32], n: int, shares: Sequence[
         n: Number of all.
         shares: In (0, 1).
     """
-    products = points @ points.T
-    np.fill_diagonal(products, -np.inf)  # each pair twice, but no point with itself
+    products = (points @ points.T)[np.tri(len(points), k=-1, dtype=np.bool_)]
     tails = sorted({quantile for tail in _TAILS for quantile in tail})
-    at = [round(quantile * (products.size - len(products))) for quantile in tails]
-    products = np.partition(-products.ravel(), at)[at]
+    at = [round(quantile * (len(products) - 1)) for quantile in tails]
+    products = np.partition(-products, at)[at]
     of = dict(zip(tails, np.sqrt(np.maximum(2 + 2 * products, 0)).tolist(), strict=True))
     limits = [[0.0] for _ in shares]
     for low, high in _TAILS:

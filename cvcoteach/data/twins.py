@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._validation import IntArray
+from cvcoteach.data.halves import singles
 from cvcoteach.data.near_copies import LEAST_FEATURES, LEAST_IMAGES
 from cvcoteach.data.neighbors import distances, neighbors, principal_axes
 from cvcoteach.data.sources import spread
@@ -64,13 +65,14 @@ def near_twins(rows: npt.NDArray[Any], which: IntArray | None, first_copy: IntAr
     if len(looked_at) < LEAST_IMAGES or (rows.ndim == 2 and rows.shape[1] < LEAST_FEATURES):
         return Twins(np.empty((0, 2), np.int64), len(looked_at))
     x = _small(rows[looked_at if which is None else which[looked_at]])
-    x = (x - x.mean(axis=0)).astype(np.float32)  # near copies are far from the last digits
-    usual = float(np.median(np.linalg.norm(x - np.roll(x, len(x) // 2, axis=0), axis=1)))
+    x = (x - x.mean(axis=0)).astype(np.float32, copy=False)  # near copies are far from the last digits
+    places = np.arange(len(x))
+    usual = float(np.median(distances(x, places, np.roll(places, len(x) // 2))))
     # along some axes two images are nearer than they are, so that all near ones are among those that are near there
     axes, _ = principal_axes(x[spread(len(x), _FOR_AXES)], _AXES)
     one, other = neighbors(x @ axes, _NEAR * usual)
+    distance = np.tile(distances(x, one, other), 2)
     one, other = np.concatenate([one, other]), np.concatenate([other, one])
-    distance = distances(x, one, other)
     order = np.lexsort((distance, one))
     order = order[distance[order] < _NEAR * usual]
     near, first = np.unique(one[order], return_index=True)
@@ -103,7 +105,7 @@ def _stretches(n: int, most: int, length: int = 50) -> IntArray:
 def _small(rows: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
     """Return features as they are, and images as gray ones of 8×8 pixels, (m, d)."""
     if rows.ndim == 2:
-        return rows.astype(np.promote_types(rows.dtype, np.float32))
+        return singles(rows) if rows.dtype == np.float16 else rows.astype(np.promote_types(rows.dtype, np.float32))
     gray = rows.reshape(*rows.shape[:3], -1).mean(axis=-1)
     edges = np.linspace(0, gray.shape[1], min(_SIDE, gray.shape[1]) + 1).astype(np.int64)[:-1]
     across = np.linspace(0, gray.shape[2], min(_SIDE, gray.shape[2]) + 1).astype(np.int64)[:-1]

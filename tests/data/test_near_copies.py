@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from cvcoteach.data import near_copies as module
 from cvcoteach.data import neighbors
 from cvcoteach.data.near_copies import near_copies
 
@@ -109,6 +110,21 @@ def test_features_of_near_copies_are_found() -> None:
     assert found.tolist() == [*range(1000), *range(200)]
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("far", "bytes_as_float32"), [(0, 1 << 26), (0, 0), (300, 1 << 26)])
+def test_what_type_features_have_and_where_they_lie_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, kind: type, far: float, bytes_as_float32: int
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(module, "_EXACT_BYTES", bytes_as_float32)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 64))
+    rows = (np.concatenate([rows, rows[:100] + rng.normal(0, 0.1, size=(100, 64))]) + far).astype(kind)
+    assert near_copies(rows, None, alone(700)).tolist() == [*range(600), *range(100)]
+    which = np.delete(alone(700), [3, 500])  # rows with gaps
+    assert (near_copies(rows, which, alone(698)) != alone(698)).sum() == 99
+
+
 def test_a_chain_of_small_changes_does_not_bind_half_of_the_images() -> None:
     rows = scenes(400)
     one, other = rows[0].astype(float), rows[1].astype(float)
@@ -127,7 +143,7 @@ def test_a_hundred_thousand_images_take_seconds() -> None:
 
 
 def test_among_very_many_images_most_near_copies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "_MANY", 1000)
+    monkeypatch.setattr(neighbors, "_WIDTH", 1000)
     rng = np.random.default_rng(0)
     features = rng.standard_normal((6000, 64)).astype(np.float32)
     change = rng.standard_normal((500, 64)).astype(np.float32)

@@ -33,16 +33,41 @@ def test_few_points_are_all_compared_each_pair_once() -> None:
     assert len(pairs(one, other)) == len(one)
 
 
-@pytest.mark.parametrize("many", [1000, 1 << 16])
-def test_of_many_points_hardly_a_pair_is_missed(monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+@pytest.mark.parametrize("d", [3, 8, 24])
+def test_of_many_points_hardly_a_pair_is_missed(monkeypatch: pytest.MonkeyPatch, d: int) -> None:
     monkeypatch.setattr(module, "_WIDTH", 256)
-    monkeypatch.setattr(module, "_MANY", many)
-    points = scattered(3000, 500)
-    one, other = neighbors(points, 0.5)
-    found, there = pairs(one, other), all_with_all(points, 0.5)
+    points = scattered(3000, 500, d)
+    reach = 0.1 if d == 3 else 0.5
+    one, other = neighbors(points, reach)
+    found, there = pairs(one, other), all_with_all(points, reach)
+    assert len(there) > 300
     assert len(found) == len(one)
     assert found <= there
     assert len(found) >= 0.99 * len(there)
+
+
+def test_near_points_in_a_crowd_are_compared_with_few_and_those_beside_it_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_WIDTH", 256)
+    rng = np.random.default_rng(1)
+    crowd = 0.02 * rng.standard_normal((2000, 8)).astype(np.float32) + 20
+    beside = scattered(1000, 300)
+    points = np.concatenate([crowd, beside])
+    n_compared = []
+    within = module._within
+
+    def counted(values: np.ndarray, *args: object) -> tuple[np.ndarray, np.ndarray]:
+        n_compared.append(values.size)
+        return within(values, *args)
+
+    monkeypatch.setattr(module, "_within", counted)
+    one, other = neighbors(points, 0.5)
+    there = {(a + 2000, b + 2000) for a, b in all_with_all(beside, 0.5)}
+    found = pairs(one, other)
+    assert len(found & there) >= 0.99 * len(there)
+    assert len(np.union1d(one, other)) >= 2000 + len({i for pair in there for i in pair}) * 0.99
+    assert sum(n_compared) < len(points) ** 2
 
 
 def test_the_same_points_have_the_same_pairs_and_a_crowd_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
