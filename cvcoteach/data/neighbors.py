@@ -25,8 +25,10 @@ _GUEST_OF = 5
 """Cells that a point is a guest of where these are many."""
 _AROUND = 16
 """Landmarks around another one."""
-_CROSSING = 2.2
+_CROSSING, _CROSSING_OF_MANY = 3.0, 2.2
 """Standard deviations of a step in a random direction that may lead across the border of two landmarks' cells."""
+_MANY = 1 << 16
+"""Points from which fewer guests are compared."""
 
 
 def principal_axes(points: npt.NDArray[np.float32], most: int) -> tuple[npt.NDArray[np.float32], FloatArray]:
@@ -61,7 +63,8 @@ def neighbors(points: npt.NDArray[np.float32], reach: float) -> tuple[IntArray, 
     if n <= _WIDTH:
         return _compared(points, np.zeros(n, np.int64), np.empty(0, np.int64), np.zeros(1, np.int64), reach)
     chosen = np.random.default_rng(0).choice(n, int(_LANDMARKS * math.isqrt(n)), replace=False)
-    home, guests, hosts = _cells(points, points[chosen], min(1, _CROSSING / math.sqrt(points.shape[1])) * reach / 2)
+    crossing = (_CROSSING if n <= _MANY else _CROSSING_OF_MANY) / math.sqrt(points.shape[1])
+    home, guests, hosts = _cells(points, points[chosen], min(1, crossing) * reach / 2)
     order = np.argsort(points[:, 0])
     order = order[np.argsort(home[order], kind="stable")]
     place = np.empty(n, np.int64)
@@ -106,7 +109,7 @@ def _cells(
         apart = left[start : start + step] @ right
         nearest = apart.argmin(axis=1)
         limit = apart[np.arange(len(apart)), nearest] + width[nearest]
-        row, host = _within(apart, limit[:, None], _GUEST_OF, _KEPT)
+        row, host = _within(apart, limit[:, None], _GUEST_OF, 2 * _KEPT)
         foreign = host != nearest[row]
         home[start : start + step] = nearest
         guests.append(start + row[foreign])

@@ -143,7 +143,7 @@ def test_a_hundred_thousand_images_take_seconds() -> None:
 
 
 def test_among_very_many_images_most_near_copies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "_WIDTH", 1000)
+    monkeypatch.setattr(neighbors, "_MANY", 1000)
     rng = np.random.default_rng(0)
     features = rng.standard_normal((6000, 64)).astype(np.float32)
     change = rng.standard_normal((500, 64)).astype(np.float32)

@@ -34,8 +34,10 @@ def test_few_points_are_all_compared_each_pair_once() -> None:
 
 
 @pytest.mark.parametrize("d", [3, 8, 24])
-def test_of_many_points_hardly_a_pair_is_missed(monkeypatch: pytest.MonkeyPatch, d: int) -> None:
+@pytest.mark.parametrize("many", [1000, 1 << 16])
+def test_of_many_points_hardly_a_pair_is_missed(monkeypatch: pytest.MonkeyPatch, d: int, many: int) -> None:
     monkeypatch.setattr(module, "_WIDTH", 256)
+    monkeypatch.setattr(module, "_MANY", many)
     points = scattered(3000, 500, d)
     reach = 0.1 if d == 3 else 0.5
     one, other = neighbors(points, reach)
