@@ -300,5 +300,6 @@ def as_count(name: str, value: float, least: int) -> int:
 def near(name: str, known: Iterable[str], n: int = 3) -> str:
     """Return the known names that look like `name`, as the end of a sentence; all of them if few."""
     choices = sorted(known)
-    close = difflib.get_close_matches(name, choices, n=n, cutoff=0.4) or (choices if len(choices) <= 12 else [])
+    few = len(choices) <= 12  # all of them help more than one that hardly looks like it
+    close = difflib.get_close_matches(name, choices, n=n, cutoff=0.6 if few else 0.4) or (choices if few else [])
     return f"did you mean {', '.join(close)}?" if close else f"there are {len(choices)}: {', '.join(choices[:8])}, …"

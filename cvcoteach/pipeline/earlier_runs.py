@@ -17,7 +17,7 @@ from cvcoteach.data.sources import Choices, Source
 from cvcoteach.data.sources.source import count
 from cvcoteach.issues.corrections import decisions, lone_names
 from cvcoteach.pipeline.results import RunResults
-from cvcoteach.pipeline.run_folder import RunFolder
+from cvcoteach.pipeline.run_folder import OtherRunError, RunFolder
 from cvcoteach.pipeline.settings import Settings
 
 Again = Literal["continue", "fresh", "replace"]
@@ -45,11 +45,11 @@ class Destination:
         """Return what has changed and where the run goes on; None for a first run, or the same one. data: of now.
 
         Raises:
-            InputError: The folder was named, and holds the run of before.
+            OtherRunError: The folder was named, and holds the run of before.
         """
         if self.folder in (self.since and self.since.folder, self.unfinished):
             what = "images or labels have changed" if self.since is None else self._changes(data)
-            raise InputError(
+            raise OtherRunError(
                 f"{what} since the run in {self.folder}; choose another output folder, or none to go on beside it, or "
                 "replace that run."
             )

@@ -74,6 +74,7 @@ def test_what_is_decided_of_a_path_holds_wherever_it_comes(tmp_path: Path) -> No
     [
         ("path,action\nc/9.png,kept\n", "line 2: c/9.png is not an image of the run"),
         ("path,action\na/0.png,keep\n", "line 2: the action is 'keep'; did you mean kept"),
+        ("path,action\na/0.png,relabel\n", "line 2: the action is 'relabel'; did you mean accepted, .*kept"),
         ("path,action,label\na/0.png,set,dgo\n", "line 2: 'dgo' is not a class of the run; did you mean dog"),
         ("path,action,label\na/0.png,set,\n", "line 2: the label is missing"),
         ("file,what\na/0.png,kept\n", "has the columns file, what; it takes path, action"),
