@@ -222,7 +222,7 @@ def _compute(compute: Elsewhere, images: Digests, file: FeatureFile, progress: O
     """Compute the features of images that are not there yet; those of other datasets' images are taken over."""
     n = len(images)
     known = KnownFeatures.among(images, file.relatives())
-    d, parts = file.width() or known.width, None
+    d, parts = known.width or file.width(), None
     if d is None:  # a single image tells
         parts = compute([range(1), range(n)])
         d = next(parts).shape[1]

@@ -77,6 +77,22 @@ def test_images_are_predicted_as_they_are_and_trained_on_shifted_and_mirrored() 
         start += len(rows)
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 12), (256, 8), (8, 257)])
+def test_what_a_captured_step_makes_are_the_same_images(height: int, width: int) -> None:
+    array = images(25, height=height, width=width)
+    some = DeviceImages(array, ComputePlan(), np.arange(24, 4, -1))
+    source, recipe = ImageBatches(some, Scaling((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))), Recipe(shift=2, flip=True)
+    fixed = source.fixed(recipe)
+    assert fixed is not None
+    drawn = fixed.drawn(ROWS, 5)
+    (worked_out,) = fixed.worked_out(drawn[None])
+    at = 0
+    for batch, rows in zip(source.for_training(ROWS, recipe, 5), ROWS, strict=True):
+        part = slice(at, at + len(rows))
+        assert torch.equal(fixed.made(drawn[0, part], worked_out[part]), batch)
+        at += len(rows)
+
+
 def test_rows_count_within_the_subset() -> None:
     array = images(20)
     some = DeviceImages(array, ComputePlan(), np.array([4, 2, 9]))
