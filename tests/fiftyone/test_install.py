@@ -47,7 +47,7 @@ def test_it_is_linked_and_then_the_doctor_is_content(plugins: Path) -> None:
     code, said = doctor()
     assert code == 0
     assert said.count("✓") == 3
-    assert "The plugin is loaded, with 16 operators and panels." in said
+    assert "The plugin is loaded, with 17 operators and panels." in said
 
 
 def test_a_copy_replaces_a_link_and_a_link_a_copy(plugins: Path) -> None:

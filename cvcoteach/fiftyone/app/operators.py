@@ -40,6 +40,7 @@ from cvcoteach.fiftyone.app.reviewing import (
     SetLabel,
     UndoCorrections,
 )
+from cvcoteach.fiftyone.app.startup import GetLabelIssuesReady
 from cvcoteach.fiftyone.app.trusted import allowed, check_code
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import check_label_field, label_fields
@@ -365,4 +366,5 @@ OPERATORS = (
     RetrainCoteaching,
     ExportCorrected,
     ReportLabelIssues,
+    GetLabelIssuesReady,
 )

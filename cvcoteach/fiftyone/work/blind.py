@@ -44,8 +44,9 @@ def queue(results: FindLabelIssuesResults, done: Reviews, share: float) -> Queue
     """
     if not 0 <= share < 1:
         raise InputError(f"the blind share is {share:g}; it lies between 0 and 1.")
-    rows, drawn = browse.queue(results, done), due(results, done)
-    if not share or not len(rows) or not len(drawn):
+    rows = browse.queue(results, done)
+    drawn = due(results, done) if share and len(rows) else rows[:0]
+    if not len(drawn):
         return Queue(rows, np.zeros(0, np.int64))
     drawn = drawn[: max(round(share * len(rows) / (1 - share)), 1)]
     rest = rows[~np.isin(rows, drawn)]

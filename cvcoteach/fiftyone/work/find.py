@@ -21,9 +21,9 @@ from cvcoteach._validation import InputError, lookalikes
 from cvcoteach._version import __version__
 from cvcoteach.data.sources import Source
 from cvcoteach.fiftyone.store import runs
-from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_groups, read_labels, read_splits, read_vectors
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
+from cvcoteach.fiftyone.work.staleness import as_it_is
 from cvcoteach.pipeline.results import RunResults
 from cvcoteach.pipeline.settings import Engine, Machine, Settings
 
@@ -86,7 +86,7 @@ def find_label_issues(
             raise InputError(f"filter_by is {filter_by!r}; it takes {' or '.join(FILTERS)}.")
         settings = replace(settings, select="agreement" if filter_by == "incv" else "posterior")
     runs.check_key(dataset, brain_key, label_field, overwrite=overwrite)
-    as_of = now().isoformat()
+    as_it_was = as_it_is(dataset)
     data = read_labels(samples, label_field, need_files=embeddings_field is None)
     vectors: list[npt.NDArray[Any]] = []
     if embeddings_field is not None:
@@ -120,7 +120,7 @@ def find_label_issues(
             extra["split_field"] = split_field
         shown = {name: value for name, value in asdict(settings).items() if name != "features"}
         config = FindLabelIssuesConfig(label_field, "incv", shown | extra | {"filter_by": issues.filter_by})
-        info = {"notes": keeping.notes, "summary": outcome.summary, "as_of": as_of}
+        info = {"notes": keeping.notes, "summary": outcome.summary, **as_it_was}
         results = runs.save(samples, brain_key, config, kept.ids, issues, info)
         shutil.rmtree(folder, ignore_errors=True)  # all of it is in the database now
     return results

@@ -15,9 +15,9 @@ import pandas as pd
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.annotators import MOST
-from cvcoteach.fiftyone.store.fields import now
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY, FindLabelIssuesConfig, FindLabelIssuesResults
+from cvcoteach.fiftyone.work.staleness import as_it_is
 from cvcoteach.fiftyone.work.subset import issues_of_rows
 from cvcoteach.issues.from_posterior import issues_of as issues_of_posterior
 from cvcoteach.issues.label_issues import LabelIssues, pairs_counted
@@ -50,7 +50,7 @@ def import_label_issues(
     Raises InputError, one sentence, for anything that does not fit.
     """
     runs.check_key(samples._dataset, brain_key, label_field, overwrite=overwrite)
-    as_of = now().isoformat()
+    as_it_was = as_it_is(samples._dataset)
     data = read_labels(samples, label_field, need_files=False)
     if isinstance(found, str | Path):
         data, issues, notes = issues_from_folder(Path(found), data)
@@ -59,7 +59,7 @@ def import_label_issues(
         issues = issues_of(found, data, pred_probs, class_names)
         notes, source, annotators = [], "cleanlab", []
     config = FindLabelIssuesConfig(label_field, source, {})
-    info: dict[str, Any] = {"notes": [*data.notes, *notes], "summary": {}, "as_of": as_of}
+    info: dict[str, Any] = {"notes": [*data.notes, *notes], "summary": {}, **as_it_was}
     if annotators:
         info["annotators"] = annotators
     return runs.save(samples, brain_key, config, data.ids, issues, info)

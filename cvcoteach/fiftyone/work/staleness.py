@@ -7,11 +7,16 @@ from typing import Any
 
 from bson import ObjectId
 
-from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED
+from cvcoteach.fiftyone.store.fields import STATUSES, UNREVIEWED, now
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 
 _SOME = 20
 """Samples of a run that tell when all of them came; hardly all of these are deleted."""
+
+
+def as_it_is(dataset: Any) -> dict[str, Any]:
+    """Return what a run that begins now will be compared with; call it before the labels are read."""
+    return {"as_of": now().isoformat(), "n_in_dataset": dataset._sample_collection.estimated_document_count()}
 
 
 def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
@@ -31,8 +36,12 @@ def changes_since(dataset: Any, results: FindLabelIssuesResults) -> list[str]:
 
 
 def n_removed(dataset: Any, results: FindLabelIssuesResults) -> int:
-    """Count the samples of the run that were deleted, in the database."""
+    """Count the samples of the run that were deleted, in the database; that takes long only where some may be."""
     samples, judged = dataset._sample_collection, {results.fields.review: {"$in": list(STATUSES)}}
+    as_many = results.info.get("n_in_dataset") == samples.estimated_document_count()
+    newer = {"created_at": {"$gt": datetime.fromisoformat(results.info["as_of"])}}  # all those of a clone or an import
+    if as_many and samples.find_one(newer, {"_id": 1}) is None:
+        return 0
     copies = samples.count_documents({**_later(dataset, results), **judged})  # made since, with the run's fields
     return len(results.ids) - samples.count_documents(judged) + copies
 

@@ -126,6 +126,17 @@ def test_deleted_samples_leave_queue_figures_and_undo_in_order(reviewed: Any) ->
     assert corrections.undo_corrections(dataset).left_alone == {"deleted in the meantime": 1}
 
 
+def test_a_sample_in_the_place_of_a_deleted_one_hides_neither(reviewed: Any, others: list[Any]) -> None:
+    dataset = reviewed.dataset
+    dataset.delete_samples([reviewed.wrong_ids[5]])
+    dataset.add_sample(fo.Sample(filepath="new.png"))  # as many as before
+    said = ["Since the run, 1 sample was added and not checked.", "Since the run, 1 sample was removed."]
+    assert changes_since(dataset, runs.load(dataset)) == said
+    clone = dataset.clone()
+    others.append(clone)
+    assert said[1] in changes_since(clone, runs.load(clone))
+
+
 def test_an_export_is_imported_with_run_and_reviews(reviewed: Any, others: list[Any], tmp_path: Path) -> None:
     reviewed.dataset.export(export_dir=str(tmp_path / "out"), dataset_type=fo.types.FiftyOneDataset, progress=False)
     there = fo.Dataset.from_dir(str(tmp_path / "out"), fo.types.FiftyOneDataset, progress=False)
