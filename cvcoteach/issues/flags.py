@@ -109,19 +109,15 @@ def flags_of(posterior: Posterior, rule: FlagRule | None = None) -> BoolArray:
     rule = rule or FlagRule()
     if rule != FlagRule():
         return rule.flags(posterior.wrong, posterior.labels)
-    noise_rate = float(posterior.wrong.mean())
-    ordered = posterior.wrong  # an array of its own
-    ordered.sort()
-    least = _least_for_best_f1(ordered[::-1], noise_rate)
-    del ordered
 
     def wrong(rows: slice | IntArray) -> FloatArray:
         return 1 - posterior.label_quality[rows]
 
     n = len(posterior.labels)
+    blocks = [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+    least = _least_for_best_f1(lambda: map(wrong, blocks), n)
     flags = np.empty(n, np.bool_)
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, n))
+    for rows in blocks:
         flags[rows] = wrong(rows) >= least
     return _spared(flags, wrong, posterior.labels)
 
@@ -187,28 +183,28 @@ def flags_of_best_f1(wrong: npt.ArrayLike) -> BoolArray:
         Lipton, Elkan, Naryanaswamy, Optimal thresholding of classifiers to maximize F1 measure, ECML 2014.
     """
     w = np.asarray(wrong, dtype=np.float64)
-    return w >= _least_for_best_f1(np.sort(w)[::-1], float(w.mean()))
+    return w >= _least_for_best_f1(lambda: iter([w]), len(w))
 
 
-def _least_for_best_f1(ordered: FloatArray, noise_rate: float) -> float:
-    """Return the least probability to flag, from all of them in falling order. It takes little memory of its own."""
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(ordered), _BLOCK)]
+def _least_for_best_f1(wrong: Callable[[], Iterator[FloatArray]], n: int) -> float:
+    """Return the least probability to flag; `wrong` returns all n, block by block. It takes little memory of its own.
 
-    def hits() -> Iterator[FloatArray]:
-        before = 0.0
-        for rows in blocks:
-            block = np.cumsum(np.concatenate([[before], ordered[rows]]))[1:]
-            before = float(block[-1])
-            yield block
-
-    total = [float(block[-1]) for block in hits()][-1]
-    best, most = 0, -math.inf
-    for rows, block in zip(blocks, hits(), strict=True):
-        f1 = block / (np.arange(rows.start + 1, rows.start + len(block) + 1) + total)
+    Only labels that may be flagged at all are put in order: for the others no threshold is sought.
+    """
+    total = math.fsum(float(block.sum()) for block in wrong())
+    least = least_flagged(total / n)
+    ordered = np.concatenate([block[block >= least] for block in wrong()])
+    ordered[::-1].sort()
+    best, most, before = least, 0.0, 0.0
+    for start in range(0, len(ordered), _BLOCK):
+        block = ordered[start : start + _BLOCK]
+        hits = np.cumsum(np.concatenate([[before], block]))[1:]
+        f1 = hits / (np.arange(start + 1, start + len(block) + 1) + total)
         place = int(np.argmax(f1))
         if f1[place] > most:
-            best, most = rows.start + place, float(f1[place])
-    return max(float(ordered[best]), least_flagged(noise_rate))
+            best, most = float(block[place]), float(f1[place])
+        before = float(hits[-1])
+    return best
 
 
 def least_flagged(noise_rate: float) -> float:

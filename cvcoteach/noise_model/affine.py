@@ -139,8 +139,10 @@ def fit_affine(probs: Probs, labels: IntArray, targets: FloatArray, weight: Floa
     with_noise, calibrated = unseen.values(best), unseen.values(no_noise)
     del seen, unseen  # each as large as half of what follows
     everything = _Likelihood(x, targets, weight)
+    del x
     weights, bias, mixing = everything.unpack(everything.maximise(best, _STEPS))
-    hidden = weights @ x + bias[:, None]
+    del everything
+    hidden = weights @ features(probs) + bias[:, None]
     softmax(hidden)
     share = hidden @ (weight / weight.sum())
     rows = np.maximum(probs[judged].T.astype(np.float64), FLOOR)
@@ -284,6 +286,14 @@ def cluster_transition(labels: IntArray, logs: FloatArray) -> FloatArray:
 
 def features(probs: Probs) -> FloatArray:
     """Return (2K, n): log-probabilities, centred per image, and their squares, scaled to a similar size."""
-    logs = np.log(np.maximum(probs.T.astype(np.float64), FLOOR))
+    n, k = probs.shape
+    logs = probs.T.astype(np.float64)
+    np.maximum(logs, FLOOR, out=logs)
+    np.log(logs, out=logs)
     logs -= logs.mean(axis=0)
-    return np.concatenate([logs, logs**2 / 10])
+    both = np.empty((n, 2 * k)).T
+    both[:k] = logs
+    np.square(logs, out=logs)
+    logs /= 10
+    both[k:] = logs
+    return both

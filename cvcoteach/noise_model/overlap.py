@@ -106,19 +106,30 @@ def _competitors(labels: IntArray, probs: Probs) -> tuple[IntArray, IntArray]:
 
 
 def _told_apart(labels: IntArray, probs: Probs, i: int, j: int) -> bool:
-    rows = np.flatnonzero((labels == i) | (labels == j))
-    score, other = (np.maximum(probs[rows, k], FLOOR, dtype=np.float64) for k in (i, j))
-    np.log(score, out=score)
-    score -= np.log(other, out=other)
-    del other
-    first = labels[rows] == i
-    n, m = int(first.sum()), int((~first).sum())
-    area, error = area_under_roc(score, first), np.sqrt((n + m + 1) / (12 * n * m))
+    ones, others = (_log_odds(labels, probs, given, (i, j)) for given in (i, j))
+    n, m = len(ones), len(others)
+    area, error = area_above(ones, others), np.sqrt((n + m + 1) / (12 * n * m))
     return bool(area + error >= SEPARABLE or area + _BELOW_CHANCE * error < 0.5)  # below chance is knowledge, too
 
 
-def area_under_roc(score: FloatArray, positive: np.ndarray) -> float:
-    """Return the probability that a positive has a higher score than another, ties counted half (Mann-Whitney)."""
-    others, mine = np.sort(score[~positive]), score[positive]
-    below = np.searchsorted(others, mine, "left").sum() + np.searchsorted(others, mine, "right").sum()
-    return float(below / 2 / (len(mine) * len(others)))
+def _log_odds(labels: IntArray, probs: Probs, given: int, pair: tuple[int, int]) -> FloatArray:
+    """Return log(p_i / p_j) of the images labeled `given`, (m,), in pieces: the rows of a class may be many."""
+    found = []
+    for part in chunks(len(labels), 2):
+        rows = part.start + np.flatnonzero(labels[part] == given)
+        one, other = (np.log(np.maximum(probs[rows, k], FLOOR, dtype=np.float64)) for k in pair)
+        found.append(one - other)
+    return np.concatenate(found)
+
+
+def area_above(ones: FloatArray, others: FloatArray) -> float:
+    """Return the probability that one is above another, ties counted half (Mann-Whitney); `others` become sorted.
+
+    That is the area under the ROC curve.
+    """
+    others.sort()
+    below = 0
+    for part in chunks(len(ones), 2):
+        for side in ("left", "right"):
+            below += int(np.searchsorted(others, ones[part], side).sum())
+    return below / 2 / (len(ones) * len(others))

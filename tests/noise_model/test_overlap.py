@@ -7,7 +7,7 @@ import pytest
 
 from cvcoteach._validation import FloatArray, IntArray
 from cvcoteach.noise_model import simulate as noise
-from cvcoteach.noise_model.overlap import area_under_roc, overlap_groups, overlapping_pairs
+from cvcoteach.noise_model.overlap import area_above, overlap_groups, overlapping_pairs
 
 
 def three_classes(n: int = 900, seed: int = 0) -> tuple[IntArray, FloatArray, np.random.Generator]:
@@ -46,7 +46,6 @@ def test_overlap_joins_classes_through_others() -> None:
     assert overlap_groups(np.empty((0, 2), np.int64), 3).tolist() == [0, 1, 2]
 
 
-def test_area_under_roc_counts_ties_half() -> None:
-    score = np.array([0.1, 0.4, 0.4, 0.9])
-    assert area_under_roc(score, np.array([False, True, False, True])) == pytest.approx(0.875)
-    assert area_under_roc(np.zeros(4), np.array([True, False, True, False])) == 0.5
+def test_area_above_counts_ties_half() -> None:
+    assert area_above(np.array([0.4, 0.9]), np.array([0.4, 0.1])) == pytest.approx(0.875)
+    assert area_above(np.zeros(2), np.zeros(2)) == 0.5
