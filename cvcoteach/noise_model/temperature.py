@@ -21,6 +21,9 @@ Best = tuple[IntArray, FloatArray, IntArray, FloatArray]
 N_LIKELY = 16
 """Classes that matter in a row: the most probable ones, besides the given."""
 
+_GROUP = 8
+"""Classes of a group whose largest probability is looked at first."""
+
 _FLOOR = 1e-12
 _N_TUNED = 20_000
 _TINY = 1e-300
@@ -63,8 +66,7 @@ class Likely:
             classes = np.concatenate([probs.classes[rows, top], labels[:, None]], axis=1)
             values = np.concatenate([probs.values[rows, top], probs.at(labels)[:, None]], axis=1).astype(np.float64)
         else:
-            top = np.argpartition(probs, k - m, axis=1)[:, k - m :] if m < k else np.broadcast_to(np.arange(k), (n, k))
-            classes = np.concatenate([np.sort(top, axis=1), labels[:, None]], axis=1)
+            classes = np.concatenate([_most_probable(probs, m), labels[:, None]], axis=1)
             values = probs[rows, classes].astype(np.float64)
         highest = values.max(axis=1)
         floor = _FLOOR * highest
@@ -88,6 +90,34 @@ class Likely:
             np.concatenate([part.others for part in parts]),
             np.concatenate([part.n_others for part in parts]),
         )
+
+
+def _most_probable(probs: Probs, m: int) -> IntArray:
+    """Return the m most probable classes of each row of (n, K), ascending, (n, m).
+
+    Of many classes, the largest of each of K/8 groups are looked at first: m of these reach the m-th largest, so that
+    no smaller probability is among the most probable. Few are as large, which saves half the time.
+    """
+    n, k = probs.shape
+    size = k // _GROUP
+    if m == k:
+        return np.broadcast_to(np.arange(k), (n, k))
+    if size < 2 * m:
+        return np.sort(np.argpartition(probs, k - m, axis=1)[:, k - m :], axis=1)
+    largest = probs[:, : _GROUP * size].reshape(n, _GROUP, size).max(axis=1)
+    least = np.partition(largest, size - m, axis=1)[:, size - m]
+    row, column = np.divmod(np.flatnonzero(probs >= least[:, None]), k)
+    counts = np.bincount(row, minlength=n)
+    equal = counts > 2 * m  # many that are as probable as each other, as those of zero are
+    width = max(m, int(counts[~equal].max(initial=m)))
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = place < width
+    row, column, place = row[kept], column[kept], place[kept]
+    values, columns = np.full((n, width), -1, probs.dtype), np.zeros((n, width), np.int64)
+    values[row, place], columns[row, place] = probs[row, column], column
+    found = np.take_along_axis(columns, np.argpartition(values, width - m, axis=1)[:, width - m :], axis=1)
+    found[equal] = np.argpartition(probs[equal], k - m, axis=1)[:, k - m :]
+    return np.sort(found, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +235,10 @@ def fit_with_quality(likely: Likely, n_classes: int) -> tuple[TemperatureModel, 
     true = pairs // n_classes
     blocks = [slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)]
     c: FloatArray = np.empty(at.shape)
+    rest: FloatArray = np.empty(n)
     for rows in blocks:
         c[rows] = _tempered(likely[rows], inverse)
+        rest[rows] = _rest(c[rows])
     likelihood: FloatArray = np.empty(n)
     own: FloatArray = np.empty(c.shape)
     best, best_value = None, -np.inf
@@ -218,7 +250,8 @@ def fit_with_quality(likely: Likely, n_classes: int) -> tuple[TemperatureModel, 
         for _ in range(_MAX_ROUNDS):
             model = TemperatureModel(1 / inverse, noise, frequency, pairs, counts, totals, strength)
             for rows in blocks:
-                likelihood[rows] = _posterior(model, likely[rows], c[rows], counts.take(at[rows]), own[rows])
+                part = likely[rows], c[rows], rest[rows], counts.take(at[rows])
+                likelihood[rows] = _posterior(model, *part, own[rows])
             last, value = value, float(np.log(likelihood).mean())
             if value < last + _CONVERGED:
                 break
@@ -256,9 +289,9 @@ def _smooth_fit(likely: Likely, frequency: FloatArray) -> tuple[float, float]:
 
 def _settled(model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray) -> FloatArray:
     """Return the posterior like `c` (n, m) at its fixed point: what an image says of T must not confirm the image."""
-    own: FloatArray = np.zeros(c.shape)
+    own, rest = np.zeros(c.shape), _rest(c)
     for _ in range(3):
-        _posterior(model, likely, c, counts, own)
+        _posterior(model, likely, c, rest, counts, own)
     return own
 
 
@@ -288,11 +321,18 @@ def _tempered(likely: Likely, inverse: float) -> FloatArray:
     return c
 
 
+def _rest(c: FloatArray) -> FloatArray:
+    """Return what each row of c (n, m) lacks to 1, (n,)."""
+    rest: FloatArray = np.maximum(1 - c.sum(axis=1), 0)
+    return rest
+
+
 def _posterior(
-    model: TemperatureModel, likely: Likely, c: FloatArray, counts: FloatArray, own: FloatArray
+    model: TemperatureModel, likely: Likely, c: FloatArray, rest: FloatArray, counts: FloatArray, own: FloatArray
 ) -> FloatArray:
     """Return the likelihood (n,), and write the posterior, like `c` (n, m), into `own`.
 
+    rest: as `_rest` returns it.
     own: at first the rows' own share of the counts, taken out of these.
     """
     smooth = model.noise * model.frequency.take(likely.labels)
@@ -306,7 +346,7 @@ def _posterior(
     joint /= own
     joint *= c
     likelihood: FloatArray = joint.sum(axis=1)
-    likelihood += np.maximum(1 - c.sum(axis=1), 0) * smooth
+    likelihood += rest * smooth
     np.maximum(likelihood, _TINY, out=likelihood)
     np.divide(joint, likelihood[:, None], out=own)
     return likelihood
