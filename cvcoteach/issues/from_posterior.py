@@ -58,7 +58,7 @@ def issues_of(
     flags = flags_of(posterior, rule) if flags is None else flags
     return LabelIssues(
         labels=posterior.labels,
-        predicted=posterior.pred_probs.argmax(axis=1),
+        predicted=posterior.predicted,
         label_quality=posterior.label_quality,
         is_label_issue=flags,
         suggested=np.where(flags, posterior.alternative, posterior.suggested),

@@ -67,6 +67,17 @@ def chunks(n: int, n_classes: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
+def most_probable(probs: Probs) -> IntArray:
+    """Return the most probable class of each row, (n,), block by block: `argmax` copies an array that is read-only.
+
+    So it is of a memory map, in NumPy 2.4.
+    """
+    found = np.empty(len(probs), np.int64)
+    for rows in chunks(*probs.shape):
+        found[rows] = probs[rows].argmax(axis=1)
+    return found
+
+
 def two_best(posterior: FloatArray, labels: IntArray) -> tuple[IntArray, FloatArray, IntArray, FloatArray]:
     """Return the most probable class of each row, and the most probable but the given one, with their probabilities.
 

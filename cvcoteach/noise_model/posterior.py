@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from cvcoteach._memory import check_memory
 from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, as_labels, as_pred_probs, check_rows
-from cvcoteach.noise_model.base import NoiseModel, Probs, chunks, two_best
+from cvcoteach.noise_model.base import NoiseModel, Probs, chunks, most_probable, two_best
 from cvcoteach.noise_model.ensemble import fit_mean
 from cvcoteach.noise_model.no_signal import NoSignalModel
 from cvcoteach.noise_model.overlap import count_as_one, overlap_groups, overlapping_pairs
@@ -86,6 +86,13 @@ class Posterior:
     def prior(self) -> FloatArray:
         """(K,) P(true = i), sums to 1."""
         return self.model.prior()
+
+    @property
+    def predicted(self) -> IntArray:
+        """(n,) the most probable class by the probabilities as they are."""
+        if isinstance(self.pred_probs, TopProbs):
+            return self.pred_probs.argmax(axis=1)
+        return most_probable(self.pred_probs)
 
     @property
     def suggested(self) -> IntArray:

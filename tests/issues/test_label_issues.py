@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -342,3 +343,19 @@ def test_of_a_subset_the_first_copy_in_it_is_the_one_that_others_repeat() -> Non
     assert part.near_copy_of is not None
     assert part.duplicate_of.tolist() == [-1, -1, -1, -1], "image 0 is not among them"
     assert part.near_copy_of.tolist() == [-1, -1, -1, 2], "5 and 7 are near copies of image 2"
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_probabilities_are_not_copied_a_memory_map_neither(writeable):
+    rng = np.random.default_rng(0)
+    labels, probs = np.arange(6_000) % 1_000, rng.random((6_000, 1_000), np.float32)
+    probs[np.arange(6_000), labels] += 1_000
+    probs /= probs.sum(axis=1, keepdims=True)
+    probs.flags.writeable = writeable
+    tracemalloc.start()
+    try:
+        posterior_issues(labels, probs)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < probs.nbytes
