@@ -21,7 +21,7 @@ from typing import Any, Self
 import filelock
 import numpy as np
 
-from cvcoteach._files import checksum_of, in_bytes, read_array, sync, write_array, written_whole
+from cvcoteach._files import checksum_of, in_bytes, read_array, sweep_partials, sync, write_array, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE
 from cvcoteach.training.known_features import Digests, Features
@@ -73,6 +73,7 @@ class FeatureFile:
 
     def begin(self, shape: tuple[int, int]) -> Building:
         """Go on with rows in the making, or begin; (n, d). Raises InputError where the disk has too little room."""
+        sweep_partials(self._home, self._file.stem)  # of calls that were killed
         row, n = 2 * shape[1], shape[0]
         done, offset = self._resumed(shape)
         free = shutil.disk_usage(self._home).free

@@ -50,3 +50,14 @@ def test_rows_that_nobody_published_are_missed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("cvcoteach.training.feature_cache._OTHERS_TAKE", 0.0)
     with pytest.raises(FileNotFoundError):
         FeatureFile(tmp_path, KEYS[0]).publish(FEATURES.shape)
+
+
+def test_what_a_killed_call_was_writing_goes_and_that_of_others_stays(tmp_path: Path) -> None:
+    left = [tmp_path / f".{name}.abcd1234.partial" for name in ("one.images", "one.done.json", "one.json")]
+    other = tmp_path / ".two.json.abcd1234.partial"
+    for file in (*left, other):
+        file.touch()
+    with FeatureFile(tmp_path, "one").begin((4, 2)):
+        pass
+    assert other.exists()
+    assert not any(file.exists() for file in left)
