@@ -10,6 +10,10 @@ from cvcoteach.noise_model.base import FLOOR, Probs, chunks
 SEPARABLE = 0.62
 """Area under the ROC curve from which on labels of two classes count as told apart; 1/2 is chance."""
 
+BETTER_THAN_CHANCE, LEAST_AREA = 4.0, 0.52
+"""Standard errors above chance from which on they do as well, if the area is at least .52: where people take cats for
+dogs and dogs for cats in two of five images, even perfect models come to an area of .6, and real ones to .53 to .57."""
+
 _FEW_PAIRS = 1000
 """Classes up to which there is a number for each pair of them."""
 _IN_PAIR = 0.3
@@ -23,9 +27,10 @@ def overlapping_pairs(labels: IntArray, probs: Probs) -> IntArray:
 
     Two conditions: at least a quarter of the labels of either class lies where the probabilities favor these two (their
     sum is .3 or more, and the other is the strongest competitor), and over all images given either, log(p_i / p_j)
-    orders the labels hardly better than chance: the area under the ROC curve, plus its standard error, is below .62.
-    The second holds for a class that was split at random, not for classes that wrong labels mix: some images of either
-    are then easy to tell. Two classes alone cannot overlap; whether they can be told apart at all is `Signal.found`.
+    orders the labels hardly better than chance: the area under the ROC curve, plus its standard error, is below .62,
+    and less than four standard errors above 1/2 or below .52. The second holds for a class that was split at random,
+    not for classes that wrong labels mix: some images of either are then easy to tell. Two classes alone cannot
+    overlap; whether they can be told apart at all is `Signal.found`.
 
     Args:
         labels: (n,) given.
@@ -109,7 +114,8 @@ def _told_apart(labels: IntArray, probs: Probs, i: int, j: int) -> bool:
     ones, others = (_log_odds(labels, probs, given, (i, j)) for given in (i, j))
     n, m = len(ones), len(others)
     area, error = area_above(ones, others), np.sqrt((n + m + 1) / (12 * n * m))
-    return bool(area + error >= SEPARABLE or area + _BELOW_CHANCE * error < 0.5)  # below chance is knowledge, too
+    better = area >= max(0.5 + BETTER_THAN_CHANCE * error, LEAST_AREA)
+    return bool(better or area + error >= SEPARABLE or area + _BELOW_CHANCE * error < 0.5)  # below chance is knowledge
 
 
 def _log_odds(labels: IntArray, probs: Probs, given: int, pair: tuple[int, int]) -> FloatArray:
