@@ -189,8 +189,11 @@ def check_columns(class_names: Sequence[str], n_columns: int, *, from_labels: bo
 
 
 def is_whole(name: str) -> bool:
-    """Return whether a name is a whole number: 7, -1, 007, or 3.0, as it becomes in a column that once had a gap."""
-    return re.fullmatch(r"[+-]?[0-9]+(\.0*)?", name) is not None
+    """Return whether a name is a whole number: 7, -1, 007, or 3.0, as it becomes in a column that once had a gap.
+
+    A name of more than 300 digits is none: no number type holds it.
+    """
+    return re.fullmatch(r"[+-]?[0-9]{1,300}(\.0*)?", name) is not None
 
 
 def whole_name(name: str) -> str:
@@ -221,7 +224,7 @@ def lookalikes(names: Iterable[str]) -> tuple[str, ...]:
 
 def _folded(name: str) -> str:
     if is_whole(name):
-        return str(int(float(name)))
+        return str(int(whole_name(name)))
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 

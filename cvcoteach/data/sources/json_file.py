@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cvcoteach._json import parsed_text
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.paths import folders_beside
@@ -31,10 +31,10 @@ def content_of(file: Path) -> Any:
 @functools.lru_cache(maxsize=2)  # recognised, then read
 def _parsed(file: Path, *_: int) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return parsed_text(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{file.name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{file.name} is no JSON ({error}).") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cvcoteach._json import parsed_text
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Format
@@ -59,8 +59,8 @@ def open_lines(file: Path) -> Table:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parsed_text(line)
+        except ValueError as error:
             raise InputError(f"line {number} of {file.name} is no JSON ({error}).") from None
         if not isinstance(record, dict):
             raise InputError(f"line {number} of {file.name} is {line[:40]!r}; it takes an object per image.")
