@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cvcoteach._validation import InputError, near
+from cvcoteach.data.sources import plain_pickle
 from cvcoteach.data.sources.array_source import Arrays, source_of_arrays, unlabelled_arrays
 from cvcoteach.data.sources.source import Choices, Format, chosen_split
 
@@ -109,10 +109,18 @@ def _class_names(folder: Path, wanted: str) -> Sequence[str]:
             about = _unpickled(folder / name)
             names = about.get(f"{stem}_names")
             if isinstance(names, list):
-                return [name if isinstance(name, str) else bytes(name).decode("utf-8", "replace") for name in names]
+                if not all(isinstance(each, str | bytes) for each in names):
+                    raise InputError(f"{folder / name} holds a list {stem}_names of something other than text.")
+                return [each if isinstance(each, str) else each.decode("utf-8", "replace") for each in names]
     for name in ("batches.meta.txt", f"{stem}_names.txt"):
         if (folder / name).is_file():
-            return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+            try:
+                text = (folder / name).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"{folder / name} cannot be read ({error}); it takes a name per line, as UTF-8."
+                ) from None
+            return [line.strip() for line in text.splitlines() if line.strip()]
     return ()
 
 
@@ -140,69 +148,17 @@ def _read_python(file: Path, part: Part) -> tuple[npt.NDArray[Any], npt.NDArray[
         raise InputError(f"{file.name} holds no list {part.wanted!r} of whole numbers, as a batch of CIFAR does.")
     if len(labels) != len(data):
         raise InputError(f"{file.name} holds {len(data):,} images, but {len(labels):,} labels.")
+    if any(abs(label) >= 2**63 for label in labels):
+        raise InputError(f"{file.name} holds a label beyond 64 bits in {part.wanted!r}.")
     return _pixels(data), np.array(labels, np.int64)
 
 
-# -- pickle --
-
-
-def _encoded(text: str, encoding: str) -> bytes:
-    """Return bytes as Python 3 writes them for Python 2; the one function of `_codecs` that batches need."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("it encodes text")
-    return text.encode("latin1")
-
-
-_ARRAY = object()
-"""Stands for numpy's array, which a pickle could make as large as it likes."""
-
-
-def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
-    """Return an empty array, which its state fills; numpy's own takes a shape, and memory, of any size."""
-    if kind is not _ARRAY or shape != (0,):
-        raise pickle.UnpicklingError("it builds something other than an array")
-    return np.ndarray((0,), np.uint8)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads dicts, lists, text and numbers, and arrays of bytes; everything else is refused."""
-
-    _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): _ARRAY,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _encoded,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of the few things that a batch names. Raises UnpicklingError for any other."""
-        if (module, name) not in self._KNOWN:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which could run code")
-        return self._KNOWN[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Refuse what lies elsewhere."""
-        raise pickle.UnpicklingError("it refers to something outside")
+def unpickled(file: Path) -> dict[Any, Any]:
+    """Return what a batch holds, text of Python 2 as bytes. Raises InputError for what is none, or could run code."""
+    return plain_pickle.unpickled(file, "a batch of CIFAR")
 
 
 def _unpickled(file: Path) -> dict[Any, Any]:
     """Return what a batch holds, its keys as text. Errors as of `unpickled`."""
     content = unpickled(file)
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
-
-
-def unpickled(file: Path) -> dict[Any, Any]:
-    """Return what a batch holds, text of Python 2 as bytes.
-
-    Raises:
-        InputError: for what is no pickle, or could run code.
-    """
-    try:
-        with open(file, "rb") as opened:
-            content = _Unpickler(opened, encoding="bytes").load()
-    except Exception as error:  # a broken pickle makes the machine behind it raise anything
-        raise InputError(f"{file} cannot be read as a batch of CIFAR ({error}).") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds a {type(content).__name__}, not the dict of a batch of CIFAR.")
-    return content

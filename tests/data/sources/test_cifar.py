@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, read_source
+from cvcoteach.data.sources.plain_pickle import unpickled
 
 N = 12
 PIXELS = np.random.default_rng(0).integers(256, size=(6 * N, 3072), dtype=np.uint8)
@@ -134,3 +136,63 @@ def test_batches_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
     (folder / "data_batch_1").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(InputError, match="data_batch_1 holds no data of"):
         read_source(folder)
+
+
+def batch(content: dict[str, Any], folder: Path) -> Path:
+    """Write a batch of six images of two classes, and more."""
+    dumped({"data": PIXELS[:6], "labels": [0, 1] * 3, **content}, folder / "data_batch_1")
+    return folder
+
+
+NESTED_KEY = b"\x80\x02}(" + b")" + b"\x85" * 300_000 + b"K\x01u."
+MANY_VALUES = b"\x80\x02}r\xff\xff\xff\x0f."
+"""A dict that is put aside as value 2^28 of as many, for which the unpickler in C would take gigabytes."""
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (NESTED_KEY, "something other than dicts"),
+        (b"\x80\x02}(U\x04data\x96" + (2**33).to_bytes(8, "little") + b"u.", "something other than dicts"),
+        (b"\x80\x02c_codecs\nencode\n}U\x0c__defaults__K\x01sb.", "something other than dicts"),
+        (pickle.dumps({"data": np.array([1, "a"], dtype=object)}, 2), "something other than numbers"),
+        (pickle.dumps({"data": PIXELS[:1], "labels": [10**30]}, 2), "holds a label beyond 64 bits"),
+        (pickle.dumps([1], 2), "holds a list, not the dict of a batch of CIFAR"),
+    ],
+    ids=["nested key", "claimed length", "changed function", "objects", "huge label", "list"],
+)
+def test_a_pickle_of_odd_values_gets_a_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "data_batch_1").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_source(tmp_path)
+
+
+def test_a_pickle_takes_no_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1").write_bytes(MANY_VALUES)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="holds no data"):
+        read_source(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+@pytest.mark.parametrize("names_", [[10**12, 1], [None, "b"], [-1, 2]])
+def test_names_of_classes_that_are_no_text_get_a_sentence(tmp_path: Path, names_: list[Any]) -> None:
+    dumped({"label_names": names_}, batch({}, tmp_path) / "batches.meta")
+    with pytest.raises(InputError, match="holds a list label_names of something other than text"):
+        read_source(tmp_path)
+
+
+def test_names_of_classes_that_are_no_utf_8_get_a_sentence(tmp_path: Path) -> None:
+    (batch({}, tmp_path) / "batches.meta.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match=r"batches.meta.txt cannot be read"):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">i8", "u1", "S5"])
+def test_arrays_beside_the_pixels_come_back_as_they_were(tmp_path: Path, kind: str) -> None:
+    more = np.arange(6).astype(kind)
+    for protocol in (2, 4):
+        dumped({"data": PIXELS[:6], "labels": [0, 1] * 3, "more": more}, tmp_path / "data_batch_1", protocol)
+        found = unpickled(tmp_path / "data_batch_1", "a batch")["more"]
+        assert found.dtype == pickle.loads(pickle.dumps(more, protocol)).dtype  # in the machine's own order of bytes
+        assert (found == more).all()
