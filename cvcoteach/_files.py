@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
@@ -89,13 +89,19 @@ def _changed(folder: Path) -> float:
 
 
 @contextmanager
-def open_regular(path: str | Path) -> Iterator[IO[bytes]]:
+def open_regular(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a regular file to read, unbuffered. Raises OSError for none, a device or a pipe, which might never end."""
     # without waiting for somebody to write into a pipe
     with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         yield file
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a regular file. Raises OSError as `open_regular`, and ValueError where it is not UTF-8."""
+    with open_regular(path) as file:
+        return file.read().decode("utf-8")
 
 
 def check_regular(path: str | Path) -> None:
@@ -106,6 +112,12 @@ def check_regular(path: str | Path) -> None:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is not a regular file.")
+
+
+def leads_out(name: str) -> bool:
+    """Return whether a file name, as text, is absolute, goes up, or names nothing."""
+    path = PurePath(name)
+    return bool(path.anchor) or ".." in path.parts or not path.parts or "\0" in name
 
 
 @contextmanager
@@ -263,7 +275,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(io.BytesIO(read_sealed(path)), allow_pickle=False)
     except DamagedError:
         raise
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:  # the last where it says that it is longer than it is
         raise DamagedError(f"{path} is damaged") from error
     return array
 

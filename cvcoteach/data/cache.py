@@ -26,14 +26,18 @@ import pandas as pd
 
 from cvcoteach._files import (
     DamagedError,
+    check_regular,
     checksum_of,
     locked,
+    open_regular,
     read_array,
+    read_text,
     save_array,
     sweep_partials,
     sync,
     written_whole,
 )
+from cvcoteach._json import parsed
 from cvcoteach._validation import BoolArray, IntArray
 from cvcoteach.data.decode import RECORD, Done, Records, write_rows
 from cvcoteach.data.levels import Levels, Pixels
@@ -225,13 +229,17 @@ class Build:
         return int((~self.finished).sum()) * self.row_bytes
 
     def _resume(self, plan: dict[str, Any]) -> bool:
+        if self.folder.is_symlink() or any(file.is_symlink() for file in self.folder.glob("*")):
+            return False  # writing there would change what lies elsewhere
         try:
-            if json.loads((self.folder / "plan.json").read_text("utf-8")) != plan:
+            if parsed(read_text(self.folder / "plan.json")) != plan:
                 return False
+            check_regular(self.pixel_file)
             pixels = np.load(self.pixel_file, mmap_mode="r", allow_pickle=False)
             if pixels.shape != self.shape or pixels.dtype != np.uint8:
                 return False
-            log = (self.folder / "log").read_bytes()
+            with open_regular(self.folder / "log") as file:
+                log = file.read()
         except (OSError, ValueError, EOFError):
             return False
         entries = np.frombuffer(log[: len(log) // self.LOG.itemsize * self.LOG.itemsize], self.LOG)
@@ -244,6 +252,8 @@ class Build:
         return True
 
     def _start(self, plan: dict[str, Any]) -> None:
+        if self.folder.is_symlink():
+            self.folder.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         np.lib.format.open_memmap(self.pixel_file, mode="w+", dtype=np.uint8, shape=self.shape)
@@ -328,9 +338,10 @@ def _opened(folder: Path) -> Decoded | None:
     """Return the array in a folder; None where it is not there or not whole."""
     file = folder / "pixels.npy"
     try:
+        check_regular(file)
         pixels = np.load(file, mmap_mode="r", allow_pickle=False)
         records = read_array(folder / "records.npy")
-        about = json.loads((folder / "about.json").read_text("utf-8"))
+        about = parsed(read_text(folder / "about.json"))
         errors = {int(row): str(reason) for row, reason in about["errors"].items()}
         levels = Levels.from_json(about["levels"])
         if records.dtype != RECORD or records.shape != pixels.shape[:1]:
@@ -348,6 +359,6 @@ def _opened(folder: Path) -> Decoded | None:
 
 def _read_history(file: Path) -> list[str]:
     try:
-        return list(map(str, json.loads(file.read_text("utf-8"))))
+        return list(map(str, parsed(read_text(file))))
     except (OSError, ValueError):
         return []

@@ -21,7 +21,19 @@ from typing import Any, Self
 import filelock
 import numpy as np
 
-from cvcoteach._files import checksum_of, in_bytes, read_array, sweep_partials, sync, write_array, written_whole
+from cvcoteach._files import (
+    check_regular,
+    checksum_of,
+    in_bytes,
+    open_regular,
+    read_array,
+    read_text,
+    sweep_partials,
+    sync,
+    write_array,
+    written_whole,
+)
+from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE
 from cvcoteach.training.known_features import Digests, Features
@@ -48,7 +60,8 @@ class FeatureFile:
     def open(self) -> Features | None:
         """Return the features (n, d), memory-mapped; None where there are none that are whole."""
         try:
-            record = json.loads(self._record.read_text("utf-8"))
+            record = parsed(read_text(self._record))
+            check_regular(self._file)
             features = np.load(self._file, mmap_mode="r", allow_pickle=False)
             if list(features.shape) != record["shape"] or checksum_of(self._file) != record["checksum"]:
                 return None
@@ -64,7 +77,7 @@ class FeatureFile:
             records = [(file.stat().st_mtime, file) for file in self._home.glob("*.json")]
             for _, file in sorted(records, reverse=True):
                 with suppress(OSError, ValueError, TypeError, AttributeError):
-                    if file == self._record or json.loads(file.read_text("utf-8")).get("family") != self._family:
+                    if file == self._record or parsed(read_text(file)).get("family") != self._family:
                         continue
                     other = FeatureFile(self._home, file.stem, self._family)
                     digests, features = read_array(other._images), other.open()
@@ -83,7 +96,8 @@ class FeatureFile:
                 f"{in_bytes(needed)}; make room, or name another folder in {CACHE_VARIABLE}, and repeat the same call."
             )
         if not done:
-            with open(self._building, "wb") as file:
+            self._building.unlink(missing_ok=True)
+            with open(self._building, "xb") as file:
                 header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 offset = file.tell()
@@ -93,15 +107,17 @@ class FeatureFile:
     def width(self) -> int | None:
         """Return d of the rows in the making; None where there are none."""
         try:
-            return int(json.loads(self._done.read_text("utf-8"))["shape"][1])
+            return int(parsed(read_text(self._done))["shape"][1])
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
 
     def _resumed(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return how many rows are surely there, and the bytes before the first."""
         try:
-            state = json.loads(self._done.read_text("utf-8"))
-            with open(self._building, "rb") as file:
+            state = parsed(read_text(self._done))
+            if self._building.is_symlink():  # writing there would change what lies elsewhere
+                self._building.unlink()
+            with open_regular(self._building) as file:
                 np.lib.format.read_magic(file)
                 there, _, dtype = np.lib.format.read_array_header_1_0(file)
                 offset = file.tell()

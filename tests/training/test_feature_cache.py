@@ -61,3 +61,36 @@ def test_what_a_killed_call_was_writing_goes_and_that_of_others_stays(tmp_path: 
         pass
     assert other.exists()
     assert not any(file.exists() for file in left)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="the system has no links")
+@pytest.mark.parametrize("resumed", [False, True])
+def test_rows_are_not_written_through_a_link(tmp_path: Path, resumed: bool) -> None:
+    elsewhere = tmp_path / "mine.bin"
+    elsewhere.write_bytes(b"mine")
+    if resumed:
+        with FeatureFile(tmp_path, KEYS[0]).begin(FEATURES.shape) as building:
+            building.add(FEATURES[:50])
+        (tmp_path / f"{KEYS[0]}.building").replace(elsewhere)
+    before = elsewhere.read_bytes()
+    (tmp_path / f"{KEYS[0]}.building").symlink_to(elsewhere)
+    _made(tmp_path, KEYS[0]).publish(FEATURES.shape)
+    assert elsewhere.read_bytes() == before
+    found = FeatureFile(tmp_path, KEYS[0]).open()
+    assert found is not None
+    np.testing.assert_array_equal(found, FEATURES)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("ending", ["npy", "json", "building", "done.json"])
+def test_a_pipe_in_the_cache_is_not_waited_for(tmp_path: Path, ending: str) -> None:
+    _made(tmp_path, KEYS[0]).publish(FEATURES.shape)
+    place = tmp_path / f"{KEYS[0]}.{ending}"
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    file = FeatureFile(tmp_path, KEYS[0])
+    if ending in ("npy", "json"):
+        assert file.open() is None
+    _made(tmp_path, KEYS[0]).publish(FEATURES.shape)
+    found = FeatureFile(tmp_path, KEYS[0]).open()
+    assert found is not None

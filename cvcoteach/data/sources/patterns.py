@@ -144,9 +144,11 @@ def folder_name(pattern: str) -> str:
 
 def _link(folder: Path, targets: Mapping[str, str]) -> None:
     """Make a folder hold links of these names to these files, and nothing else; without links, copies."""
+    if folder.is_symlink():  # whoever put it there, what lies elsewhere is not ours to tidy
+        raise InputError(f"{folder} is a link, which the cache holds none of; remove it.")
     folder.mkdir(exist_ok=True)
-    for where, _, names in os.walk(folder):
-        for name in names:
+    for where, folders, names in os.walk(folder):
+        for name in [*names, *(each for each in folders if os.path.islink(os.path.join(where, each)))]:
             place = Path(where, name)
             if targets.get(place.relative_to(folder).as_posix()) != (os.readlink(place) if place.is_symlink() else ""):
                 place.unlink()

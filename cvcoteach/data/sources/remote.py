@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,7 +13,8 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from cvcoteach._files import FULL, digest, in_bytes, write_json
+from cvcoteach._files import FULL, digest, in_bytes, leads_out, read_text, write_json
+from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.sources.patterns import expanded, folder_name, is_pattern, is_wild, matched, together
@@ -245,7 +245,10 @@ def _bring(system: Any, files: Mapping[str, tuple[str, Mapping[str, Any]]], targ
             f"{shown} takes {in_bytes(needed)}, but {home} has {in_bytes(free)} free; {CACHE_VARIABLE} names another "
             "folder."
         )
+    _check_links(target)
     for inside in known.keys() - keys.keys():
+        if leads_out(inside):  # no record of ours
+            continue
         with suppress(OSError):
             (target / inside).unlink()
             for folder in list((target / inside).parents)[: inside.count("/")]:
@@ -269,6 +272,14 @@ def _bring(system: Any, files: Mapping[str, tuple[str, Mapping[str, Any]]], targ
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _check_links(target: Path) -> None:
+    """Raise InputError where the copy, or a folder in it, is a link: what is written there would land elsewhere."""
+    folders = (os.path.join(where, name) for where, names, _ in os.walk(target) for name in names)
+    linked = next((each for each in (str(target), *folders) if os.path.islink(each)), None)
+    if linked is not None:
+        raise InputError(f"{linked} is a link, which no copy of ours holds; nothing is copied. Remove it.")
+
+
 def _key(about: Mapping[str, Any]) -> str:
     """Return what tells whether a file has changed: all that its file system says about it."""
     return digest(repr(sorted((str(field), str(value)) for field, value in about.items())))
@@ -276,7 +287,7 @@ def _key(about: Mapping[str, Any]) -> str:
 
 def _known(home: Path) -> dict[str, str]:
     try:
-        files = json.loads((home / _LIST).read_text(encoding="utf-8"))["files"]
+        files = parsed(read_text(home / _LIST))["files"]
         return {str(name): str(key) for name, key in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

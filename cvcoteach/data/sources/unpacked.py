@@ -14,7 +14,8 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from cvcoteach._files import PARTIAL, DamagedError, check_regular, digest, read_array, save_array
+from cvcoteach._files import PARTIAL, DamagedError, check_regular, digest, read_array, read_text, save_array
+from cvcoteach._json import parsed
 from cvcoteach._validation import InputError, IntArray
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
 from cvcoteach.data.parts import part_of
@@ -110,7 +111,7 @@ def _write(base: Path, folder: Path, origin: dict[str, str], images: Iterable[by
 
 def _origin_of(folder: Path) -> dict[str, str] | None:
     try:
-        written = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        written = parsed(read_text(folder / _DONE))
         return {name: written[name] for name in ("location", "part")}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -6,12 +6,12 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cvcoteach._files import folder_written_whole, sweep_partials, written_whole
+from cvcoteach._files import folder_written_whole, leads_out, sweep_partials, written_whole
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES
@@ -90,12 +90,6 @@ def place_in(root: Path, name: str) -> Path:
     if place.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{name!r} is no image; nothing was changed.")
     return place
-
-
-def leads_out(name: str) -> bool:
-    """Return whether a file name, as text, is absolute or goes up."""
-    path = PurePath(name)
-    return bool(path.anchor) or ".." in path.parts or not path.parts or "\0" in name
 
 
 def move(root: Path, old: str, new: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.images import load_images
 from cvcoteach.data.levels import ORDINARY
 from cvcoteach.data.sources import Source, at_hand, read_source
-from cvcoteach.data.sources.patterns import expanded
+from cvcoteach.data.sources.patterns import expanded, matched
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +175,23 @@ def test_a_pattern_of_an_address_copies_what_it_names(bucket: Any) -> None:
 def test_an_address_that_names_nothing_gets_a_sentence(bucket: Any, address: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         read_source(address)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_link_in_the_cache_leads_to_no_files_that_are_tidied(tmp_path: Path, inner: bool) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/x0.parquet", "x1.parquet"):
+        pq.write_table(pa.table({"path": ["a.png", "b.png"], "label": ["a", "b"]}), tmp_path / name)
+    folder = matched(tmp_path / "**" / "x*.parquet")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept.txt").write_text("mine")
+    place = folder / "a" if inner else folder
+    shutil.rmtree(place)
+    place.symlink_to(elsewhere)
+    if inner:
+        assert (matched(tmp_path / "**" / "x*.parquet") / "a").is_symlink() is False
+    else:
+        with pytest.raises(InputError, match="is a link, which the cache holds none of"):
+            matched(tmp_path / "**" / "x*.parquet")
+    assert [each.name for each in elsewhere.iterdir()] == ["kept.txt"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -246,3 +248,43 @@ def test_a_dataset_of_the_hub_is_saved_and_read(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(InputError, match=r"hf://owner/pets cannot be reached \(the hub is not there\)"):
         read_source("hf://owner/pets")
+
+
+def archived(photos: Path) -> str:
+    file = photos.with_suffix(".zip")
+    shutil.make_archive(str(photos), "zip", photos.parent, photos.name)
+    return f"zip://photos::{file}"
+
+
+def copy_of(cache: Path) -> Path:
+    return next((cache / "remote").glob("*/files.json")).parent
+
+
+def test_a_record_in_the_cache_that_names_files_elsewhere_removes_none(
+    cache: Path, photos: Path, tmp_path: Path
+) -> None:
+    address, kept = archived(photos), tmp_path / "kept.txt"
+    read_source(address)
+    kept.write_text("mine")
+    record = copy_of(cache) / "files.json"
+    known = json.loads(record.read_text())
+    known["files"] |= {str(kept): "x", "../../../../kept.txt": "x", "cat/../../../../../kept.txt": "x"}
+    record.write_text(json.dumps(known))
+    assert len(read_source(address)) == 6
+    assert kept.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links take a right there")
+@pytest.mark.parametrize("place", ["photos", "photos/cat"])
+def test_a_link_in_the_copy_in_the_cache_is_not_written_through(
+    cache: Path, photos: Path, tmp_path: Path, place: str
+) -> None:
+    address = archived(photos)
+    read_source(address)
+    copy, elsewhere = copy_of(cache), tmp_path / "elsewhere"
+    shutil.rmtree(copy / place)
+    elsewhere.mkdir()
+    (copy / place).symlink_to(elsewhere)
+    with pytest.raises(InputError, match="is a link, which no copy of ours holds"):
+        read_source(address)
+    assert not any(elsewhere.iterdir())
