@@ -25,6 +25,7 @@ from cvcoteach.cli.display import say
 )
 @click.option("--corrections", type=options.PATH, metavar="FILE", help="Reviews to reckon with, as for apply.")
 @click.option("--summary", type=options.PATH, metavar="FILE", help="Append a summary in Markdown, for a pull request.")
+@options.max_unpacked
 @options.as_json
 def check(
     run: Path,

@@ -88,6 +88,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the summar
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress, only notes.")
 
 
+_ALL = 2.0**62
+"""More than there can be."""
+
+
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a number.")
@@ -96,7 +100,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 def _unpacking(ctx: click.Context, param: click.Parameter, value: float | None) -> None:
     if (finite := _finite(ctx, param, value)) is not None:
-        ctx.with_resource(unpack_limit(round(finite * 1e9)))
+        ctx.with_resource(unpack_limit(round(min(finite * 1e9, _ALL))))
 
 
 _DEVICE = click.option("--device", metavar="NAME", help="cuda, cuda:1, mps or cpu.  [default: the fastest available]")
@@ -130,7 +134,7 @@ max_unpacked = click.option(
     callback=_unpacking,
     expose_value=False,
     metavar="GB",
-    help="Most that an array in a small packed .npz or idx file may unpack to.  [default: 1.07]",
+    help="Most that a small packed file may unpack to: an array, a table, a shard, weights.  [default: 1.07]",
 )
 _TRUST = click.option(
     "--trust",
@@ -171,7 +175,7 @@ _WORKERS_PER_FOLD = click.option(
 
 def pixels(megapixels: float | None) -> int | None:
     """Return a number of megapixels in pixels, None for None."""
-    return None if megapixels is None else max(1, round(megapixels * 1_000_000))
+    return None if megapixels is None else max(1, round(min(megapixels * 1_000_000, _ALL)))
 
 
 def machine(*, precision: bool = True, engine: bool = False) -> Callable[[Command], Command]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,18 @@ def unpack_limit(n_bytes: int) -> Iterator[None]:
         yield
     finally:
         _limit.reset(token)
+
+
+def check_archive(archive: zipfile.ZipFile, where: str, instead: str) -> None:
+    """Raise InputError where a part of a .zip, such as an array of an .npz, would unpack to more than is allowed.
+
+    Args:
+        archive: The .zip.
+        where: What it is called, for the sentence.
+        instead: How to do without.
+    """
+    for part in archive.infolist():
+        check_unpacked(f"{part.filename} in {where}", part.compress_size, part.file_size, instead)
 
 
 def check_unpacked(what: str, packed: int, unpacked: int, instead: str) -> None:

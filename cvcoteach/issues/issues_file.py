@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cvcoteach._files import open_regular
+from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
+from cvcoteach.data.unpacking import check_archive
 
 _FORMAT = "cvcoteach.LabelIssues"
 _VERSION = 2
@@ -39,20 +43,31 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     other = InputError(f"{path} is no file written by LabelIssues.save.")
     try:
         # opened here: numpy leaves a file open that it cannot read
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as content:
+            check_archive(content.zip, str(path), "save it again")
             arrays = dict(content)
-    except OSError:
+        header = dict(parsed(arrays.pop("header").tobytes()))
+        known, version = header.pop("format"), int(header.pop("version"))
+    except (OSError, InputError):
         raise
     except Exception as error:  # whatever a foreign file makes numpy or zipfile say
         raise other from error
-    header = json.loads(arrays.pop("header", np.frombuffer(b"{}", np.uint8)).tobytes())
-    if header.pop("format", None) != _FORMAT:
+    if known != _FORMAT:
         raise other
-    version = header.pop("version")
     if not _OLDEST <= version <= _VERSION:
         raise InputError(
             f"{path} was written in format {version}; this version of cvcoteach reads {_OLDEST} to {_VERSION}."
         )
     if version == 1:
-        header["has_signal"] = header.pop("fits")
-    return {**arrays, **header}
+        header["has_signal"] = header.pop("fits", None)
+    with fitting(path):
+        return {**arrays, **header, "class_names": tuple(map(str, header["class_names"]))}
+
+
+@contextmanager
+def fitting(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what values that do not fit each other raise into an InputError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: its values do not fit each other ({error}).") from None

@@ -358,11 +358,11 @@ class LabelIssues:
     def load(path: str | os.PathLike[str]) -> LabelIssues:
         """Read what `save` wrote. Raises InputError for any other file, FileNotFoundError for none."""
         values = issues_file.read(path)
-        values["class_names"] = tuple(values["class_names"])
         parts = {name.removeprefix(_SPARSE): values.pop(name) for name in [*values] if name.startswith(_SPARSE)}
-        if parts:
-            values["transition"] = SparseTransition.of_arrays(parts, len(values["class_names"]))
-        return LabelIssues(**values)
+        with issues_file.fitting(path):
+            if parts:
+                values["transition"] = SparseTransition.of_arrays(parts, len(values["class_names"]))
+            return LabelIssues(**values)
 
 
 def sample_weights(issues: LabelIssues) -> FloatArray:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from cvcoteach._files import check_regular, open_regular, write_arrays
 from cvcoteach._validation import InputError
+from cvcoteach.data.unpacking import check_archive
 from cvcoteach.noise_model.sparse_transition import SparseTransition
 from cvcoteach.noise_model.top_probs import Answer, TopProbs
 
@@ -102,6 +103,7 @@ def read_result_arrays(file: Path, wanted: Collection[str]) -> Mapping[str, Any]
     try:
         # opened here: numpy leaves a file open that it cannot read
         with open_regular(file) as stream, np.load(stream, allow_pickle=False) as content:
+            check_archive(content.zip, str(file), "find the issues again, in another folder")
             parts = [name for name in content.files if name.startswith(f"{_TRANSITION}_")]
             there = {*content.files, "overlaps", *_ADDED, *([_TRANSITION] if parts else [])}
             absent = sorted({*wanted} - there)

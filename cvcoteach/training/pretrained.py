@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError, near
+from cvcoteach.data.unpacking import check_archive
 from cvcoteach.training.model_spec import OWN
 from cvcoteach.training.networks import GreyAsColour
 from cvcoteach.training.trust import weights_only
@@ -116,11 +121,19 @@ def _bare(key: str) -> str:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    check_regular(file)
     try:
         if file.suffix == ".safetensors":
             loaded = importlib.import_module("safetensors.torch").load_file(file)
         else:
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    check_archive(archive, file.name, "save the weights again with torch.save")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the content of foreign files, which are refused
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except ImportError as error:
         raise InputError(f"{file} needs the package safetensors to be read; pip install safetensors.") from error
     except Exception as error:  # unpickling raises all kinds of errors
@@ -135,5 +148,5 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def oneline(error: BaseException) -> str:
     """Return an error as part of a sentence."""
-    text = str(error).strip().splitlines()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.unpacking import unpack_limit
 from cvcoteach.issues.flags import FlagRule, flags_of_best_f1
 from cvcoteach.issues.from_posterior import posterior_issues
 from cvcoteach.issues.label_issues import LabelIssues, sample_weights
@@ -359,3 +360,27 @@ def test_probabilities_are_not_copied_a_memory_map_neither(writeable):
     finally:
         tracemalloc.stop()
     assert peak < probs.nbytes
+
+
+@pytest.mark.parametrize("change", [{"header": b"[" * 100_000}, {"header": b"{}"}, {"header": None}, {"labels": None}])
+def test_a_file_whose_parts_do_not_fit_is_refused_in_a_sentence(tmp_path, change):
+    issues_of([0, 1], [0.1, 0.9], [1, 1]).save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as content:
+        arrays = dict(content)
+    for name, value in change.items():
+        if value is None:
+            del arrays[name]
+        else:
+            arrays[name] = np.frombuffer(value, np.uint8)
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError):
+        LabelIssues.load(tmp_path / "a.npz")
+
+
+def test_a_small_file_that_unpacks_to_far_more_is_refused_unless_it_is_allowed(tmp_path):
+    issues_of([0, 1], [0.1, 0.9], [1, 1]).save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as content:
+        arrays = dict(content)
+    np.savez_compressed(tmp_path / "a.npz", **arrays, more=np.zeros(2**22))
+    with unpack_limit(2**20), pytest.raises(InputError, match=r"more.npy in .* would unpack from"):
+        LabelIssues.load(tmp_path / "a.npz")

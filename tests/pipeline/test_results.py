@@ -15,6 +15,7 @@ import pytest
 from cvcoteach import RunResults
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
+from cvcoteach.data.unpacking import unpack_limit
 from cvcoteach.issues.flags import FlagRule
 from cvcoteach.issues.from_posterior import issues_of, posterior_issues
 from cvcoteach.issues.summary import NAMES
@@ -298,3 +299,23 @@ def test_figures_of_another_kind_are_refused_and_absent_ones_counted_again(run: 
     file.write_text(json.dumps({**record, "summary": {}}))
     loaded = RunResults.load(run.folder)
     assert {name: loaded.summary[name] for name in NAMES} == {name: run.summary[name] for name in NAMES}
+
+
+def test_results_of_a_few_bytes_that_unpack_to_far_more_are_refused_unless_it_is_allowed(run: RunResults) -> None:
+    file = run.folder / "probabilities.npz"
+    with np.load(file) as content:
+        arrays = dict(content)
+    np.savez_compressed(file, **arrays, more=np.zeros(2**22))
+    assert RunResults.load(run.folder).paths == run.paths
+    with unpack_limit(2**20), pytest.raises(InputError, match=r"more.npy in .* would unpack from"):
+        RunResults.load(run.folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"path,reason\nx\n", b"path,reason\n\xff,x\n"])
+def test_a_damaged_list_of_unreadable_images_gets_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "unreadable.csv").write_bytes(content)
+    if not content:
+        assert read_unreadable(tmp_path) == {}
+        return
+    with pytest.raises(InputError, match=r"unreadable.csv is damaged .* it takes the columns path and reason"):
+        read_unreadable(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,10 +13,11 @@ from torch import nn
 from torchvision.models import resnet18
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.unpacking import unpack_limit
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.models import ModelFactory
 from cvcoteach.training.networks import CifarResNet, SmallNet
-from cvcoteach.training.pretrained import imported, last_layer
+from cvcoteach.training.pretrained import imported, last_layer, load_pretrained
 
 
 def built(name: str, n_classes: int, channels: int, weights: str | None = None, seed: int = 0) -> nn.Module:
@@ -89,3 +91,16 @@ def test_what_cannot_be_imported_is_named() -> None:
     assert imported("torch.nn:ReLU") is nn.ReLU
     with pytest.raises(InputError, match=r"model is 'torch.nn:Relu', which cannot be imported"):
         imported("torch.nn:Relu")
+
+
+def test_packed_weights_of_a_few_bytes_that_unpack_to_far_more_are_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    network = SmallNet(3, 1)
+    torch.save({**network.state_dict(), "more": torch.zeros(2**20)}, tmp_path / "plain.pt")
+    packed = zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, packed:
+        for part in plain.infolist():
+            packed.writestr(part.filename, plain.read(part))
+    with unpack_limit(2**20), pytest.raises(InputError, match=r"in packed.pt would unpack from"):
+        load_pretrained(network, tmp_path / "packed.pt")
+    with unpack_limit(2**20):
+        load_pretrained(network, tmp_path / "plain.pt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cvcoteach._files import open_regular
+from cvcoteach._json import parsed_text
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources.columns import Listed, Table, listing
+from cvcoteach.data.unpacking import check_unpacked
 
 _LISTS = ("List", "LargeList", "Sequence")
 """What Hugging Face calls columns of lists, in datasets 4 and later and before."""
+
+_VALUE = 64
+"""Bytes that a value takes in memory besides its content."""
 
 Batches = Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
 """Yields some columns of a table, in pieces."""
@@ -74,6 +78,19 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
     )
 
 
+def checked(batches: Iterable[pa.RecordBatch], file: Path) -> Iterator[pa.RecordBatch]:
+    """Yield pieces of a file once their values lie in it, are as they say, and are not far more than it could hold.
+
+    Raises pyarrow's ArrowInvalid for damaged ones, and InputError for a few bytes that unpack to gigabytes.
+    """
+    packed, unpacked = file.stat().st_size, 0
+    for batch in batches:
+        batch.validate(full=True)
+        unpacked += batch.nbytes + _VALUE * len(batch) * batch.num_columns
+        check_unpacked(file.name, packed, unpacked, "write it unpacked")
+        yield batch
+
+
 def _is_list(kind: pa.DataType) -> bool:
     """Return whether values are lists of text or whole numbers."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -128,7 +145,7 @@ def class_names(features: Any) -> dict[str, tuple[str, ...]]:
 
 def _features(schema: pa.Schema) -> Any:
     try:
-        return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return parsed_text((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return None
 

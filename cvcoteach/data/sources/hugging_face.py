@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,9 +10,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from cvcoteach._files import check_regular
+from cvcoteach._files import check_regular, leads_out
+from cvcoteach._json import parsed_text
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.arrow import arrow_table
+from cvcoteach.data.sources.arrow import arrow_table, checked
 from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.joined import in_order, read_splits
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
@@ -37,7 +37,13 @@ def splits_of(location: Path, choices: Choices) -> list[str]:
     splits = _json(location / _SPLITS).get("splits")
     if not isinstance(splits, list) or not splits:
         raise InputError(f"{location / _SPLITS} names no splits; save the dataset again.")
-    return [str(name) for name in splits]
+    names = [str(name) for name in splits]
+    odd = next((name for name in names if leads_out(name) or Path(name).name != name), None)
+    if odd is not None:
+        raise InputError(
+            f"{location / _SPLITS} names a split {odd!r}, which is no folder in it; save the dataset again."
+        )
+    return names
 
 
 class Saved(NamedTuple):
@@ -56,7 +62,7 @@ def opened_part(location: Path, choices: Choices) -> tuple[Saved, tuple[str, ...
     folder = location
     if names := splits_of(location, choices):
         name, notes = chosen_split(names, choices, location.name)
-        folder = location / Path(name).name
+        folder = location / name
     elif choices.split is not None:
         raise InputError(f"--split is {choices.split!r}, but {location} holds one dataset without splits.")
     state = _json(folder / _STATE)
@@ -84,6 +90,7 @@ def opened_part(location: Path, choices: Choices) -> tuple[Saved, tuple[str, ...
         ) from None
     with _opened(files[0]) as reader:
         schema = reader.schema
+        _ = schema.names  # raises for a name that is no UTF-8
     features = _json(folder / _INFO).get("features") if (folder / _INFO).is_file() else None
     part = "" if folder == location else folder.name
     table = replace(arrow_table(location, schema, batches, stamp, features), part=part)
@@ -99,7 +106,7 @@ def open_saved(location: Path, choices: Choices) -> tuple[Table, tuple[str, ...]
 def batches_of(file: Path) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an Arrow file, a few at a time: they may hold images. Raises InputError for a broken one."""
     with _opened(file) as reader:
-        for batch in reader:
+        for batch in checked(reader, file):
             for start in range(0, len(batch), _ROWS):
                 yield batch.slice(start, _ROWS)
 
@@ -171,8 +178,8 @@ FORMAT = Format(
 def _json(file: Path) -> dict[str, Any]:
     check_regular(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parsed_text(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); save the dataset again.") from None
     if not isinstance(content, dict):
         raise InputError(f"{file} is not what datasets writes; save the dataset again.")
@@ -185,5 +192,5 @@ def _opened(file: Path) -> Iterator[pa.RecordBatchStreamReader]:
     try:
         with pa.memory_map(str(file)) as content, pa.ipc.open_stream(content) as reader:
             yield reader
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as Arrow: {' '.join(str(error).split())}") from None

@@ -178,6 +178,8 @@ class NpzArrays:
             array = self._content[name]
         except Exception as error:  # a broken file makes zipfile and zlib raise anything
             raise _unreadable(self._location, error) from None
+        if not array.dtype.itemsize and array.size:  # of a length that takes no memory, but time without end
+            raise InputError(f"{name} in {self._location.name} holds {array.dtype}: values of no length.")
         if array.dtype.kind == "U" and any(
             "\ud800" <= letter <= "\udfff" for name in set(array.flat) for letter in name
         ):

@@ -9,38 +9,54 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cvcoteach._files import check_regular
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources.arrow import arrow_table
+from cvcoteach.data.sources.arrow import arrow_table, checked, holds_images
 from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import Choices, Format, Source
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
+from cvcoteach.data.unpacking import ALWAYS
 
 SUFFIXES = frozenset([".parquet", ".pq"])
 SHARD = re.compile(r"(?P<name>.+?)-\d{5}-of-(?P<of>\d{5})(-\w+)?")
 """Name of one file of several: `train-00000-of-00002`, with a fingerprint at the end in old versions of datasets."""
 _ROWS = 1024
 """Rows read at a time: they may hold images."""
+_REPEATS = {"PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY"}
+"""Encodings in which a value is written once for many rows."""
 
 
 def open_parquet(file: Path) -> Table:
     """Return a Parquet file, of which nothing but the schema is read yet. Raises InputError for what is not Parquet."""
+    check_regular(file)
     try:
         schema = pq.read_schema(file)
         _ = schema.names  # raises for a name that is no UTF-8
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from None
 
     def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         try:
             with pq.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(_ROWS, columns=list(columns)):
-                    batch.validate(full=True)  # text that is no UTF-8
-                    yield batch
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+                wanted = [column for column in columns if holds_images(schema.field(column).type)]
+                yield from checked(opened.iter_batches(_rows(opened, wanted), columns=list(columns)), file)
+        except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from None
 
     return arrow_table(file, schema, batches, stamp_of([file]))
+
+
+def _rows(opened: pq.ParquetFile, of_images: Sequence[str]) -> int:
+    """Return how many rows to read at a time: an image may be repeated without taking room in the file."""
+    parts = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)] if of_images else []
+    chunks = [part.column(number) for part in parts for number in range(part.num_columns)]
+    most = [
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.split(".")[0] in of_images and _REPEATS & set(chunk.encodings)
+    ]
+    return max(1, min(_ROWS, ALWAYS // max([1, *most])))
 
 
 def read(location: Path, choices: Choices) -> Source:

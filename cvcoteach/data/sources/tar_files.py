@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from cvcoteach._files import in_bytes
 from cvcoteach._validation import BoolArray
+from cvcoteach.data.unpacking import check_unpacked
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -23,8 +24,6 @@ _MANY, _FEW = 1024, 16
 """Blocks that are read at a time: of small files many, of large ones little more than a head."""
 _SMALL = 3
 """Heads in a stretch from which files count as small."""
-_BUFFER = 2**20
-"""Bytes that are read of a packed tar at a time."""
 _OCTAL = 8 ** np.arange(10, -1, -1)
 _CHECKED = 8 ** np.arange(5, -1, -1)
 _USTAR = np.frombuffer(b"ustar", np.uint8)
@@ -41,13 +40,18 @@ _LARGEST_HEAD = 2**20
 """Bytes of a long name or of extended headers, which are read into memory before any file."""
 DAMAGED = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a damaged tar raises."""
+_BESIDE = (ValueError, OverflowError, IndexError, RecursionError)
+"""What tarfile raises of heads that say odd things."""
+
+
+_PACKED = ((b"\x1f\x8b", "r:gz"), (b"BZh", "r:bz2"), (b"\xfd7zXZ\0", "r:xz"))
 
 
 class Entry(tarfile.TarInfo):
     """An entry of a tar, as tarfile reads it; a head that claims gigabytes is refused."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
-        if self.type in _HEADS and self.size > _LARGEST_HEAD:
+        if self.type in _HEADS and not 0 <= self.size <= _LARGEST_HEAD:
             raise tarfile.ReadError(f"a head claims to take {in_bytes(self.size)}")
         return super()._proc_member(archive)  # type: ignore[misc]
 
@@ -69,13 +73,18 @@ class TarFiles:
         self._file = file
         self._plain: IO[bytes] | None = None
         self._start, self._stretch = 0, b""
+        self._packed = file.stat().st_size
 
     def __enter__(self) -> Self:
-        if is_plain(self._file):
-            self._plain = open(self._file, "rb")
-            self._archive = tarfile.open(fileobj=self._plain, mode="r:", tarinfo=Entry)
-        else:
-            self._archive = tarfile.open(self._file, "r|*", bufsize=_BUFFER, tarinfo=Entry)
+        try:
+            if is_plain(self._file):
+                self._plain = open(self._file, "rb")
+                self._archive = tarfile.open(fileobj=self._plain, mode="r:", tarinfo=Entry)
+            else:
+                # not as a stream, which unpacks all that it has read at once, to a thousand times as much
+                self._archive = tarfile.open(self._file, _mode(self._file), tarinfo=Entry)
+        except _BESIDE as error:
+            raise tarfile.ReadError(str(error) or type(error).__name__) from None
         return self
 
     def __exit__(
@@ -86,7 +95,7 @@ class TarFiles:
             self._plain.close()
 
     def __iter__(self) -> Iterator[Member]:
-        """Yield the files in order; no folders, links, sparse files. Raises one of `DAMAGED` where it is damaged."""
+        """Yield the files in order; no folders, links, sparse files. Errors as of `_next`."""
         plain = self._plain
         archive: Any = self._archive  # of whose attributes its stubs tell not all
         if plain is not None:
@@ -100,14 +109,30 @@ class TarFiles:
                     break
                 archive.offset = self._after
                 yield from found
-            if plain is not None:
-                plain.seek(archive.offset)
-            if (entry := archive.next()) is None:
+            if (entry := self._next()) is None:
                 return
-            archive.members = []  # else it keeps them all
             if entry.isfile() and not entry.issparse():
                 self._entry = entry
                 yield Member(entry.name, entry.offset_data, entry.size)
+
+    def _next(self) -> tarfile.TarInfo | None:
+        """Return the next entry, as tarfile reads it.
+
+        Raises one of `DAMAGED`, and InputError where a small packed tar would unpack to gigabytes.
+        """
+        archive: Any = self._archive
+        try:
+            if self._plain is not None:
+                self._plain.seek(archive.offset)
+            entry: tarfile.TarInfo | None = archive.next()
+        except _BESIDE as error:
+            raise tarfile.ReadError(str(error) or type(error).__name__) from None
+        archive.members = []  # else it keeps them all
+        if entry is not None and not entry.offset_data <= archive.offset < 2**63:
+            raise tarfile.ReadError("a head claims to take less than nothing, or more than there can be")
+        if entry is not None and self._plain is None:
+            check_unpacked(self._file.name, self._packed, archive.offset, "unpack it")
+        return entry
 
     def content(self, member: Member) -> bytes:
         """Return the content of the file that the iteration is at."""
@@ -177,10 +202,16 @@ def _is_file(values: Bytes) -> BoolArray:
     return (values == ord("0")) | (values == 0)
 
 
+def _mode(file: Path) -> Any:
+    with open(file, "rb") as opened:
+        head = opened.read(6)
+    return next((mode for begin, mode in _PACKED if head.startswith(begin)), "r:")
+
+
 def is_plain(file: Path) -> bool:
     """Return whether a file is a tar that is not packed."""
     try:
         tarfile.open(file, "r:", tarinfo=Entry).close()
-    except (tarfile.TarError, OSError):
+    except (tarfile.TarError, OSError, *_BESIDE):
         return False
     return True

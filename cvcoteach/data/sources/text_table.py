@@ -67,7 +67,10 @@ def dialect_of(file: Path) -> Dialect:
         separator = max(_SEPARATORS, key=first.count) if file.suffix.lower() != ".tsv" else "\t"
     if not first.strip():
         raise InputError(f"{file.name} is empty; it takes a header and one row per image.")
-    fields = next(plain_csv.reader([first], delimiter=separator), [])
+    try:
+        fields = next(plain_csv.reader([first], delimiter=separator), [])
+    except plain_csv.Error as error:
+        raise InputError(f"{file.name} cannot be read as a table: its first line is no header ({error}).") from None
     if any(_names_an_image(field, file.parent) for field in fields):
         return Dialect(separator, tuple(str(i + 1) for i in range(len(fields))), skipped, False)
     return Dialect(separator, tuple(field.strip() for field in fields), skipped + 1, True)

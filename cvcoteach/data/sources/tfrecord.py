@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cvcoteach._files import check_regular
+from cvcoteach._files import check_regular, read_text
 from cvcoteach._validation import InputError, near
 from cvcoteach.data.heif import is_heif
 from cvcoteach.data.parts import part_of
@@ -182,7 +182,7 @@ def _stem(file: Path) -> str:
 def _class_names(folder: Path, label: str) -> list[str]:
     """Return the names of the classes where TensorFlow's datasets have written them beside the records."""
     try:
-        text = (folder / f"{Path(label).name}.labels.txt").read_text(encoding="utf-8")
+        text = read_text(folder / f"{Path(label).name}.labels.txt")
     except (OSError, ValueError):
         return []
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cvcoteach._files import check_regular, in_bytes
+from cvcoteach._json import parsed_text
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.joined import in_order
@@ -277,8 +277,8 @@ def _value(sample: Sample, key: str) -> Any:
     if "json" not in sample.texts:
         return None
     try:
-        found = json.loads(sample.texts["json"])
-    except (ValueError, RecursionError) as error:
+        found = parsed_text(sample.texts["json"])
+    except ValueError as error:
         raise InputError(f"the .json of {sample.name} cannot be read ({error}).") from None
     value = found.get(key) if isinstance(found, dict) else None
     if isinstance(value, list | dict):

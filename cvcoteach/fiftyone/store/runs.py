@@ -23,6 +23,7 @@ from cvcoteach.issues.label_issues import LabelIssues
 
 METHOD = "cvcoteach.label_issues"
 DEFAULT_KEY = "label_issues"
+_ID_BYTES = 24
 _LOOKED_AT = 1_000
 """Labels that are compared to tell whether a field is a renamed one."""
 _ALIKE = 0.9
@@ -166,12 +167,25 @@ class FindLabelIssuesResults(fob.BrainResults):
 
     @classmethod
     def _from_dict(cls, d: Mapping[str, Any], samples: Any, config: Any, key: str) -> FindLabelIssuesResults:
-        ids = np.frombuffer(zlib.decompress(base64.b64decode(d["packed_ids"])), dtype="S24")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "issues.npz"
             file.write_bytes(base64.b64decode(d["packed_issues"]))
             issues = LabelIssues.load(file)
+        ids = _unpacked_ids(d["packed_ids"], len(issues.labels), key)
         return cls(samples, config, key, ids=ids, issues=issues, info=d["info"])
+
+
+def _unpacked_ids(packed: str, n: int, key: str) -> Ids:
+    """Return the ids (n,) of the samples of a run. Raises InputError where the text holds anything else."""
+    try:
+        content = zlib.decompressobj().decompress(
+            base64.b64decode(packed), _ID_BYTES * n + 1
+        )  # no more than one too many
+        if len(content) != _ID_BYTES * n:
+            raise ValueError("it names another number of samples than it judged")
+    except (ValueError, TypeError, zlib.error) as error:
+        raise InputError(f"the run {key!r} is damaged in the database ({error}); find label issues again.") from None
+    return np.frombuffer(content, dtype=f"S{_ID_BYTES}")
 
 
 def check_key(dataset: Any, key: str, label_field: str | None = None, *, overwrite: bool = False) -> None:

@@ -8,9 +8,11 @@ import json
 import os
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,9 +20,10 @@ from PIL import Image
 
 from cvcoteach._validation import InputError
 from cvcoteach.data.parts import Reader
-from cvcoteach.data.sources import read_source
+from cvcoteach.data.sources import parquet, read_source
 from cvcoteach.data.sources.npz import open_npz
 from cvcoteach.data.sources.source import Source
+from cvcoteach.data.unpacking import unpack_limit
 
 CHOICE = {"result": [{"value": {"choices": ["c"]}}]}
 
@@ -69,14 +72,14 @@ def test_odd_json_lines_end_in_a_sentence(folder: Path, line: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
-@pytest.mark.parametrize("pipe", ["train/state.json", "train/data.arrow", "shard.tar"])
+@pytest.mark.parametrize("pipe", ["train/state.json", "train/data.arrow", "shard.tar", "a.parquet"])
 def test_a_pipe_inside_a_folder_is_not_waited_for(folder: Path, pipe: str) -> None:
     (folder / "set" / "train").mkdir(parents=True)
-    if pipe != "shard.tar":
+    if pipe.startswith("train"):
         (folder / "set" / "dataset_dict.json").write_text('{"splits": ["train"]}')
     if pipe == "train/data.arrow":
         (folder / "set" / "train" / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
-    if pipe == "shard.tar":
+    if not pipe.startswith("train"):
         (folder / "set" / "train").rmdir()
     os.mkfifo(folder / "set" / pipe)
     with pytest.raises(InputError, match="is not a regular file"):
@@ -186,3 +189,121 @@ def test_damaged_unpacked_images_are_unpacked_again_and_what_a_killed_call_left_
         (done.parent / "ends.npy").write_bytes((done.parent / "ends.npy").read_bytes()[:-9])
     assert unpacked(read_source(source)) == [image, image + b"more"]
     assert not left.exists()
+
+
+def test_a_saved_dataset_whose_images_lie_outside_of_the_file_is_refused(folder: Path) -> None:
+    table = pa.table({"image": pa.array([b"x" * 100] * 4, pa.binary()), "label": ["a", "b"] * 2})
+    (folder / "set").mkdir()
+    for name, content in (("state.json", '{"_data_files": [{"filename": "x.arrow"}]}'), ("dataset_info.json", "{}")):
+        (folder / "set" / name).write_text(content)
+    with pa.OSFile(str(folder / "set" / "x.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    whole = (folder / "set" / "x.arrow").read_bytes()
+    ends = struct.pack("<5i", 0, 100, 200, 300, 400)
+    assert ends in whole
+    for odd in ((0, 100, 200, 300, 2**30), (0, 2**30, -(2**30), 300, 400)):
+        (folder / "set" / "x.arrow").write_bytes(whole.replace(ends, struct.pack("<5i", *odd)))
+        with pytest.raises(InputError, match="cannot be read as Arrow"):
+            read_source(folder / "set")
+
+
+def test_names_of_columns_that_are_no_text_get_a_sentence(folder: Path) -> None:
+    table = pa.table({"image": pa.array([b"x"] * 4, pa.binary()), "label": ["a", "b"] * 2})
+    (folder / "set").mkdir()
+    for name, content in (("state.json", '{"_data_files": [{"filename": "x.arrow"}]}'), ("dataset_info.json", "{}")):
+        (folder / "set" / name).write_text(content)
+    with pa.OSFile(str(folder / "set" / "x.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    whole = (folder / "set" / "x.arrow").read_bytes()
+    (folder / "set" / "x.arrow").write_bytes(whole.replace(b"label", b"l\xffbel"))
+    with pytest.raises(InputError, match="cannot be read as Arrow"):
+        read_source(folder / "set")
+
+
+def test_a_table_of_a_few_bytes_with_millions_of_rows_is_refused_unless_the_user_allows_it(folder: Path) -> None:
+    zeros = pa.array([0] * 20_000, pa.int32())
+    columns = {"path": pa.DictionaryArray.from_arrays(zeros, ["a.png"]), "label": zeros}
+    pq.write_table(pa.table(columns), folder / "x.parquet")
+    with unpack_limit(2**20), pytest.raises(InputError, match=r"x.parquet would unpack from .* --max-unpacked"):
+        read_source(folder / "x.parquet")
+    with pytest.raises(InputError, match=r"of 20,000 rows in the column 'path'|one class|single class"):
+        read_source(folder / "x.parquet")
+
+
+def test_an_image_that_many_rows_share_is_not_in_memory_once_for_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"image": [bytes(2**16)] * 64, "label": ["a", "b"] * 32}), folder / "x.parquet")
+    sizes: list[int] = []
+    monkeypatch.setattr(parquet, "ALWAYS", 2**18)
+    monkeypatch.setattr(
+        parquet, "checked", lambda batches, file: (sizes.append(len(batch)) or batch for batch in batches)
+    )
+    source = read_source(folder / "x.parquet")
+    assert len(source) == 64
+    assert min(sizes) <= 4
+
+
+@pytest.mark.parametrize("name", ["labels", "class_names"])
+@pytest.mark.parametrize("kind", ["<U0", "|S0", "|V0"])
+def test_arrays_of_values_without_length_are_refused_before_anything_counts_them(
+    folder: Path, name: str, kind: str
+) -> None:
+    arrays = {"images": npy("|u1", (4, 2, 2), bytes(16)), "labels": npy("|u1", (4,), bytes([0, 1, 0, 1]))}
+    arrays[name] = npy(kind, (10**12,))
+    with zipfile.ZipFile(folder / "x.npz", "w") as archive:
+        for each, content in arrays.items():
+            archive.writestr(f"{each}.npy", content)
+    with pytest.raises(InputError, match=f"{name} in x.npz holds .*: values of no length"):
+        read_source(folder / "x.npz")
+
+
+def npy(kind: str, shape: tuple[int, ...], content: bytes = b"") -> bytes:
+    """A .npy whose head says what it likes."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    return file.getvalue() + content
+
+
+def test_a_table_whose_first_line_is_one_endless_value_gets_a_sentence(folder: Path) -> None:
+    (folder / "x.csv").write_text("x" * 200_000 + ",label\na.png,a\n")
+    with pytest.raises(InputError, match="its first line is no header"):
+        read_source(folder / "x.csv")
+
+
+@pytest.mark.parametrize(("digits", "names"), [("1e999", {"1.0", "inf"}), ("9" * 400, {"1", "9" * 400})])
+def test_labels_that_are_numbers_beyond_any_type_are_names(folder: Path, digits: str, names: set[str]) -> None:
+    lines = [f'{{"path": "{name}.png", "label": {label}}}' for name, label in (("a", digits), ("b", "1"))]
+    (folder / "x.jsonl").write_text("\n".join(lines))
+    assert set(read_source(folder / "x.jsonl").class_names) == names
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_half_a_letter_in_json_gets_a_sentence(folder: Path, name: str) -> None:
+    line = '{"path": "a.png", "label": "\\ud800"}'
+    labels = '{"classes": ["a", "\\ud800"], "labels": {"a": 0, "b": 1}}'
+    (folder / name).write_text(line if name.endswith("l") else labels)
+    with pytest.raises(InputError, match="half of a letter"):
+        read_source(folder / name, format=None if name.endswith("l") else "fiftyone")
+
+
+def test_a_rare_letter_in_json_is_text(folder: Path) -> None:
+    (folder / "x.jsonl").write_text('{"path": "a.png", "label": "\\ud83d\\ude00"}\n{"path": "b.png", "label": "b"}')
+    assert "\N{GRINNING FACE}" in read_source(folder / "x.jsonl").class_names
+
+
+def test_features_of_a_parquet_that_nest_without_end_are_none(folder: Path) -> None:
+    image = (folder / "a.png").read_bytes()
+    table = pa.table({"image": [image] * 4, "label": ["a", "b"] * 2})
+    pq.write_table(table.replace_schema_metadata({b"huggingface": b"[" * 100_000}), folder / "x.parquet")
+    assert read_source(folder / "x.parquet").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("split", ["..", ".", "/tmp", "train/../..", ""])
+def test_a_split_that_leads_out_of_a_saved_dataset_is_refused(folder: Path, split: str) -> None:
+    inner = folder / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (folder / "outer" / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
+    (inner / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+    with pytest.raises(InputError, match=r"names a split .*, which is no folder in it"):
+        read_source(inner)

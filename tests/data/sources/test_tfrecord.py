@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,10 @@ def test_numbers_of_every_kind_are_read_and_what_is_damaged_is_refused() -> None
             features_of(packed[:at] + bytes([value]) + packed[at + 1 :])
         except ValueError:
             continue
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_pipe_in_place_of_the_names_of_classes_is_not_waited_for(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.tfrecord", label=("int", lambda i: i % 2))
+    os.mkfifo(tmp_path / "label.labels.txt")
+    assert read_source(file).class_names == ("0", "1")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
 import sys
+import zlib
 from typing import Any
 
 import fiftyone as fo
@@ -253,3 +255,17 @@ def test_a_dataset_that_was_let_go_of_finds_its_run_unpacked(noisy: Any, monkeyp
     noisy.dataset._brain_cache.clear()
     assert runs.load(noisy.dataset).info["retrained"] == "better"
     assert len(runs._unpacked) <= runs._MOST_UNPACKED
+
+
+@pytest.mark.parametrize(
+    "content", [zlib.compress(bytes(2**28)), zlib.compress(bytes(24)), zlib.compress(bytes(50)), b"no such thing", b""]
+)
+def test_ids_of_another_number_are_refused_and_not_unpacked_beyond_it(content: bytes) -> None:
+    with pytest.raises(InputError, match="the run 'label_issues' is damaged in the database"):
+        runs._unpacked_ids(base64.b64encode(content).decode(), 2, "label_issues")
+
+
+def test_ids_come_back_as_they_were_packed() -> None:
+    ids = np.array([b"a" * 24, b"b" * 24])
+    packed = base64.b64encode(zlib.compress(ids.tobytes())).decode()
+    np.testing.assert_array_equal(runs._unpacked_ids(packed, 2, "label_issues"), ids)
