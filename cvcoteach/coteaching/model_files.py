@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cvcoteach._files import check_regular, replacing, write_json
+from cvcoteach._json import parsed
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.data.images import LARGEST_SIZE
 from cvcoteach.data.levels import ORDINARY, Levels
@@ -90,7 +90,12 @@ class Model:
         if not len(rows):
             return np.zeros((0, len(self.class_names)), np.float32)
         source = ImageBatches(DeviceImages(pixels, plan), self.images.scaling)
-        return tempered(predict(networks, source, rows, mirror=self.mirror), self.temperature)
+        probs = tempered(predict(networks, source, rows, mirror=self.mirror), self.temperature)
+        if not np.isfinite(probs).all():
+            raise InputError(
+                "the classifier computes no probabilities for some images: its weights or its temperature are damaged."
+            )
+        return probs
 
 
 def save_model(folder: Path, model: Model, *, weights: str = WEIGHTS, about: Mapping[str, Any] | None = None) -> None:
@@ -129,7 +134,7 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
     file = folder / ABOUT
     check_regular(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parsed(file.read_text(encoding="utf-8"))
         known = content["format"]
         spec, n_networks = (
             ModelSpec.parse(content["architecture"]["model"], "none"),
@@ -151,15 +156,20 @@ def load_model(folder: Path, *, trusted: Collection[str] = ()) -> Model:
         raise InputError(f"{folder} holds no model of cvcoteach (no {ABOUT}).") from None
     except InputError as error:
         raise InputError(f"{file} is damaged: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
     if known != FORMAT:
         raise InputError(f"{file} has format {known}; this version of cvcoteach reads format {FORMAT}.")
     if spec.is_foreign:
         check_trusted(spec.name, trusted, str(file))
     models = ModelFactory(spec, trusted=trusted)
-    networks = [models.build(len(classes), images.channels) for _ in range(n_networks)]
-    load_weights(folder / WEIGHTS, networks, len(classes))
+    weights = _read_weights(folder / WEIGHTS)
+    if len({key.partition(".")[0] for key in weights}) != n_networks:
+        raise InputError(f"{folder / WEIGHTS} does not hold the weights of {n_networks:,} networks, as {ABOUT} says.")
+    networks = []
+    for number in range(n_networks):  # one after the other: a file that says too much is found out by the first
+        networks.append(models.build(len(classes), images.channels))
+        _load_network(folder / WEIGHTS, weights, number, networks[-1], len(classes))
     return Model(networks, spec, classes, images, mirror, temperature)
 
 
@@ -189,25 +199,37 @@ def load_weights(file: Path, networks: Sequence[nn.Module], n_classes: int) -> N
     Raises:
         InputError: The file is missing or damaged, or belongs to other networks or other classes.
     """
+    found = _read_weights(file)
+    for number, network in enumerate(networks):
+        _load_network(file, found, number, network, n_classes)
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
     check_regular(file)
     try:
-        found = safetensors.torch.load_file(file)
+        return safetensors.torch.load_file(file)
     except FileNotFoundError:
         raise InputError(f"{file} does not exist; a model is {WEIGHTS} and {ABOUT} in one folder.") from None
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{file} cannot be read as safetensors ({error}).") from error
-    for number, network in enumerate(networks):
-        own = network.state_dict()
-        part = {key.partition(".")[2]: value for key, value in found.items() if key.partition(".")[0] == str(number)}
-        if own.keys() != part.keys():
-            raise InputError(f"{file} holds the weights of another network than {ABOUT} names.")
-        odd = next((key for key in own if own[key].shape != part[key].shape), None)
-        if odd is not None:
-            there, here = tuple(part[odd].shape), tuple(own[odd].shape)
-            if there[1:] == here[1:] and here[0] == n_classes:
-                raise InputError(f"{file} is a model of {there[0]} classes, but {n_classes} are expected.")
-            raise InputError(f"{file} has {odd} of shape {there}, but the network has {here}.")
-        network.load_state_dict(part)
+
+
+def _load_network(file: Path, found: Mapping[str, Tensor], number: int, network: nn.Module, n_classes: int) -> None:
+    """Load the weights of one of several networks. Errors as of `load_weights`."""
+    own = network.state_dict()
+    part = {key.partition(".")[2]: value for key, value in found.items() if key.partition(".")[0] == str(number)}
+    if own.keys() != part.keys():
+        raise InputError(f"{file} holds the weights of another network than {ABOUT} names.")
+    odd = next((key for key in own if own[key].shape != part[key].shape), None)
+    if odd is not None:
+        there, here = tuple(part[odd].shape), tuple(own[odd].shape)
+        if there[1:] == here[1:] and here[0] == n_classes:
+            raise InputError(f"{file} is a model of {there[0]} classes, but {n_classes} are expected.")
+        raise InputError(f"{file} has {odd} of shape {there}, but the network has {here}.")
+    network.load_state_dict(part)
+    damaged = next((key for key, value in network.state_dict().items() if not value.isfinite().all()), None)
+    if damaged is not None:
+        raise InputError(f"{file} is damaged: {damaged} holds a number that is not finite.")
 
 
 # -- export ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 
 from cvcoteach._csv import csv_text, write_csv
 from cvcoteach._files import check_regular, write_json
+from cvcoteach._json import parsed
 from cvcoteach._progress import Progress, Silent, Watcher
 from cvcoteach._validation import InputError
 from cvcoteach._version import __version__
@@ -197,6 +198,8 @@ def undo(record: Path, *, dry_run: bool = False) -> Undone:
     if content["state"] == "undone":
         raise InputError(f"the changes in {record.name} were taken back already, on {content.get('undone')}.")
     destination = record.with_name(record.name.removesuffix(RECORD))
+    if destination.is_symlink():
+        raise InputError(f"{destination} is a link, and no copy that apply wrote; nothing was changed.")
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         raise InputError(f"{destination}, the copy that {record.name} is about, is not there.")
     if content.get("folders", destination.is_dir()):
@@ -283,7 +286,7 @@ def _read(record: Path) -> dict[str, Any]:
     other = InputError(f"{record} is no record of changes; apply writes one beside the copy, NAME{RECORD}.")
     check_regular(record)
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = parsed(record.read_text(encoding="utf-8"))
         known = content["format"]
         fits = all(isinstance(content[name], str) for name in ("state", "source", "root"))
         fits &= isinstance(content["reading"], dict) and isinstance(content["changes"], list)
@@ -291,7 +294,7 @@ def _read(record: Path) -> dict[str, Any]:
             fits &= isinstance(change.get("file", ""), str) and isinstance(change.get("file_in_copy"), str | None)
     except FileNotFoundError:
         raise InputError(f"{record} does not exist; apply writes it beside the copy, NAME{RECORD}.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise other from None
     if not fits or known != _FORMAT or not record.name.endswith(RECORD):
         raise other

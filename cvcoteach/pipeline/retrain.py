@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,11 @@ def retrain(
     for kind in exports:
         check_export(kind)  # before anything is trained
     finished = FinishedRun.read(run)
+    output = output or default_output(run)
     if recheck:
         check_can_judge_again(finished)
+        if (output / RECHECK).is_symlink():
+            raise InputError(f"{output / RECHECK} is a link; labels are judged again in the folder of the classifier.")
     recipe = recipe_of(settings, finished.record)
     if recipe.model.is_foreign:
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
@@ -157,7 +160,6 @@ def retrain(
         if split is None and same_part and test_images.location.resolve() == images.location.resolve():
             progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
         tested = load_test_images(test_images, data, machine, progress)
-    output = output or default_output(run)
     if output.resolve() == run.resolve():
         raise InputError(f"{output} is the run itself; name another --output.")
     with RunFolder.open(output, _identity(settings, data, task)) as folder:
@@ -189,9 +191,9 @@ def retrain(
         return RetrainedClassifier(
             folder=folder.path,
             history=_read_history(folder.path / _HISTORY),
-            summary=folder.record["summary"],
+            summary=_summary_of(folder),
             compared=compared,
-            calibration=_calibration_of(folder.record),
+            calibration=_calibration_of(folder),
             exported=tuple([export_model(model, folder.path, kind) for kind in exports]),
             class_names=data.class_names,
             was_done=was_done,
@@ -301,8 +303,25 @@ def _write_history(file: Path, history: Sequence[Epoch]) -> None:
 
 def _read_history(file: Path) -> tuple[Epoch, ...]:
     check_regular(file)
-    rows = pd.read_csv(file).to_dict("records")
-    return tuple([Epoch(**{str(name): value for name, value in row.items()}) for row in rows])
+    try:
+        rows = pd.read_csv(file).to_dict("records")
+        history = tuple([Epoch(**{str(name): value for name, value in row.items()}) for row in rows])
+        _check_numbers([value for each in history for name, value in asdict(each).items() if name != "stage"])
+    except (ValueError, TypeError) as error:
+        raise _damaged(file, error) from None
+    if not history:
+        raise _damaged(file, "it has no epochs")
+    return history
+
+
+def _check_numbers(values: Sequence[object]) -> None:
+    odd = next((value for value in values if not isinstance(value, int | float)), None)
+    if odd is not None:
+        raise ValueError(f"{str(odd)[:40]!r} is no number")
+
+
+def _damaged(file: Path, why: object) -> InputError:
+    return InputError(f"{file} is damaged ({why}); retrain into another folder.")
 
 
 def _compared(
@@ -320,9 +339,25 @@ def _compared(
     )
 
 
-def _calibration_of(record: Mapping[str, Any]) -> Calibration | None:
+def _calibration_of(folder: RunFolder) -> Calibration | None:
     """Return the calibration that the record of a classifier holds; None where it has none."""
-    return None if record.get("calibration") is None else Calibration(**record["calibration"])
+    found = folder.record.get("calibration")
+    if found is None:
+        return None
+    try:
+        result = Calibration(**found)
+        _check_numbers(list(found.values()))
+    except (ValueError, TypeError) as error:
+        raise _damaged(folder.path / "run.json", error) from None
+    return result
+
+
+def _summary_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the figures that the record of a classifier holds."""
+    found: dict[str, Any] = folder.needed("summary")
+    if not {"mode", "selected", "candidate"} <= found.keys():
+        raise _damaged(folder.path / "run.json", "its summary lacks figures")
+    return found
 
 
 def _write_scores(folder: RunFolder, compared: Comparison, class_names: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from cvcoteach._files import (
     write_array,
     write_json,
 )
+from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
 from cvcoteach.crossval.trainer import FoldKey
 from cvcoteach.noise_model.top_probs import Answer
@@ -53,6 +54,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "summary.expected_precision": (dict, NoneType),
     "summary.expected_recall": (dict, NoneType),
     "summary.note": (str,),
+    "summary.mode": (str,),
+    "summary.selected": (int,),
+    "summary.candidate": (int,),
     "summary.confusions": (list,),
     "identity.backbone": (str,),
     "identity.image_size": (int,),
@@ -257,10 +261,10 @@ def _refuse_removed(path: Path, error: BaseException | None) -> None:
 def _read(file: Path) -> Json:
     check_regular(file)
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = parsed(file.read_text(encoding="utf-8"))
         known = record["format"]
         record["identity"], record["state"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged: {error}.") from error
     for name, kinds in _KINDS.items():
         *outer, last = name.split(".")

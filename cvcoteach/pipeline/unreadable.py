@@ -10,6 +10,7 @@ import pandas as pd
 
 from cvcoteach._csv import unescaped, write_csv
 from cvcoteach._files import check_regular
+from cvcoteach._validation import InputError
 
 UNREADABLE = "unreadable.csv"
 
@@ -25,5 +26,10 @@ def read_unreadable(folder: Path) -> dict[str, str]:
     if not (folder / UNREADABLE).exists():
         return {}
     check_regular(folder / UNREADABLE)
-    with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
-        return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
+    try:
+        with open(folder / UNREADABLE, newline="", encoding="utf-8") as file:
+            return {unescaped(line["path"]): unescaped(line["reason"]) for line in csv.DictReader(file)}
+    except (ValueError, KeyError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"{folder / UNREADABLE} is damaged ({type(error).__name__}: {error}); it takes the columns path and reason."
+        ) from None

@@ -47,7 +47,7 @@ def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: On
         except InputError:  # damaged: what it saved is trained again
             checkpoint.unlink()
         else:
-            training.load_state_dict(state)
+            _resume(training, state, checkpoint)
     with kept_between_batches():
         while training.epoch < training.recipe.epochs:
             report = training.run_epoch()
@@ -55,6 +55,16 @@ def run_to_end(training: Resumable, checkpoint: Path | None = None, on_epoch: On
                 save_checkpoint(checkpoint, training.state_dict())
             if on_epoch is not None:
                 on_epoch(report)
+
+
+def _resume(training: Resumable, state: Any, file: Path) -> None:
+    """Continue from a state. Raises InputError for one of another training, or of none."""
+    try:
+        training.load_state_dict(state)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises all kinds of errors for states that do not fit
+        raise InputError(f"{file} is damaged; delete it to train from the start.") from error
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ SCHEDULES = ("one-cycle", "piecewise", "constant")
 _SMALLEST_BATCH = 32
 
 
+_MOST_EPOCHS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A recipe: how a network is trained."""
@@ -58,6 +61,8 @@ class Recipe:
             raise InputError(f"model is {self.model!r}; it takes a ModelSpec, such as ModelSpec.parse('small').")
         for name, least in (("epochs", 1), ("batch_size", 1), ("least_batches", 0), ("shift", 0)):
             object.__setattr__(self, name, as_count(name, getattr(self, name), least))
+        if self.epochs > _MOST_EPOCHS:
+            raise InputError(f"epochs is {self.epochs:,}; it takes up to {_MOST_EPOCHS:,}.")
         check_at_least("weight_decay", self.weight_decay, 0)
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer is {self.optimizer!r}; {near(self.optimizer, OPTIMIZERS)}")

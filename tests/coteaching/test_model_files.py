@@ -203,3 +203,36 @@ def test_a_missing_package_for_onnx_is_one_sentence(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"needs the package onnx.*; pip install"):
         export_model(small_model(), tmp_path, "onnx")
+
+
+def test_a_model_file_that_names_more_or_larger_networks_builds_one_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path, small_model())
+    about = json.loads((tmp_path / "model.json").read_text())
+    built: list[int] = []
+    build = ModelFactory.build
+    monkeypatch.setattr(ModelFactory, "build", lambda *arguments: built.append(1) or build(*arguments))
+    for model, networks, most in (("small", 100, 0), ("small", 1, 0), ("resnet32", 2, 1)):
+        about["architecture"] |= {"model": model, "networks": networks}
+        (tmp_path / "model.json").write_text(json.dumps(about))
+        with pytest.raises(InputError, match=r"does not hold the weights of|holds the weights of another network"):
+            load_model(tmp_path)
+        assert len(built) <= most
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    model = small_model()
+    next(iter(model.networks[1].parameters())).data.view(-1)[3] = value
+    save_model(tmp_path, model)
+    with pytest.raises(InputError, match="holds a number that is not finite"):
+        load_model(tmp_path)
+
+
+def test_predictions_that_are_no_numbers_are_no_class_0() -> None:
+    model = small_model()
+    for parameter in model.networks[0].parameters():
+        parameter.data.mul_(1e30)
+    with pytest.raises(InputError, match="computes no probabilities for some images"):
+        model.predict_proba(dataset(6, 0.0)[0][..., None], ComputePlan())

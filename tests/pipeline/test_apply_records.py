@@ -213,3 +213,14 @@ def test_what_a_killed_undo_left_in_the_copy_goes_with_the_next(run: RunResults,
     left.write_bytes(b"half")
     assert undo(written.record).n_changes == 12
     assert not left.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="the system has no links")
+def test_a_copy_that_is_a_link_is_not_taken_back(run: RunResults, tmp_path: Path) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    (tmp_path / "fixed").rename(tmp_path / "mine")
+    (tmp_path / "fixed").symlink_to(tmp_path / "mine")
+    before = fingerprint(tmp_path / "mine")
+    with pytest.raises(InputError, match="fixed is a link, and no copy that apply wrote"):
+        undo(written.record)
+    assert fingerprint(tmp_path / "mine") == before

@@ -98,3 +98,10 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoint_before_it_stays(tmp_path: 
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(file) == {"epoch": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("state", [{}, [], {"weights": torch.zeros(3)}])
+def test_a_checkpoint_of_something_else_gets_a_sentence(tmp_path: Path, state: Any) -> None:
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    with pytest.raises(InputError, match=r"checkpoint.pt is damaged; delete it to train from the start"):
+        run_to_end(Counting(), tmp_path / "checkpoint.pt")

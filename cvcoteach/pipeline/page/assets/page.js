@@ -63,7 +63,7 @@
 
   function cell(text) {
     // what a spreadsheet may take for a formula gets an apostrophe, as in issues.csv
-    const formula = /^'*[=+\-@\t\r\n]/.test(text) && !/^[+-]?\d+(\.\d*)?(e[+-]?\d+)?$/i.test(text);
+    const formula = /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) && !/^[+-]?\d+(\.\d*)?(e[+-]?\d+)?$/i.test(text);
     const inert = formula ? "'" + text : text;
     return /[",\r\n;]/.test(inert) ? '"' + inert.replaceAll('"', '""') + '"' : inert;
   }
