@@ -12,7 +12,9 @@ import pandas as pd
 from cvcoteach._files import check_regular, replacing
 from cvcoteach._validation import InputError
 
-_FORMULA = re.compile(r"'*(?![+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?\Z)[=+\-@\t\r\n]")
+_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+"""The last four are the first four at the width of Chinese letters, which some spreadsheets take for the same."""
+_FORMULA = re.compile(r"'*(?![+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?\Z)[" + re.escape(_STARTS) + "]")
 """The start of a text that a spreadsheet may take for a formula, or that looks like one we escaped; not a number."""
 
 _OURS = ({"path", "label_quality"}, {"path", "predicted_label", "probability"})
@@ -50,7 +52,7 @@ def write_csv(path: Path, table: pd.DataFrame, *, index: bool = False, float_for
     if index:
         table.index = pd.Index([escaped(str(name)) for name in table.index], name=table.index.name)
     with replacing(path) as file:
-        table.to_csv(file, index=index, float_format=float_format)
+        table.to_csv(file, index=index, float_format=float_format, lineterminator=_line_end(table))
 
 
 def check_output(output: Path, source: str | Path, ours: Callable[[list[str]], bool], what: str) -> None:
@@ -80,18 +82,36 @@ def check_output(output: Path, source: str | Path, ours: Callable[[list[str]], b
 
 def csv_text(table: pd.DataFrame, *, float_format: str | None = None) -> str:
     """Return a table as text, its texts escaped, as `write_csv` writes it."""
-    return _escaped_table(table).to_csv(index=False, float_format=float_format)
+    table = _escaped_table(table)
+    return table.to_csv(index=False, float_format=float_format, lineterminator=_line_end(table))
+
+
+def _line_end(table: pd.DataFrame) -> str:
+    """Return what ends each line of a table: both letters where a name holds the first, else it would end a line too.
+
+    Names are quoted where they hold a letter of the line end.
+    """
+    names = [*table.columns, *(() if pd.api.types.is_numeric_dtype(table.index) else table.index)]
+    texts = [values for _, values in table.items() if _is_text(values)]
+    odd = any("\r" in str(name) for name in names) or any(
+        values.dropna().astype(str).str.contains("\r", regex=False).any() for values in texts
+    )
+    return "\r\n" if odd else "\n"
+
+
+def _is_text(values: pd.Series[Any]) -> bool:
+    return pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)
 
 
 def _escaped_table(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.apply(lambda values: _changed(values, "'=+-@\t\r\n", escaped)) if len(table) else table.copy()
+    table = table.apply(lambda values: _changed(values, f"'{_STARTS}", escaped)) if len(table) else table.copy()
     table.columns = pd.Index([escaped(str(name)) for name in table.columns], name=table.columns.name)
     return table
 
 
 def _changed(values: pd.Series[Any], starts: str, change: Any) -> pd.Series[Any]:
     """Return values with `change` made to the texts that begin with one of the characters in `starts`."""
-    if not (pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)):
+    if not _is_text(values):
         return values
     text = values[values.notna()].astype(str)
     text = text[text.str.slice(0, 1).isin(list(starts))]

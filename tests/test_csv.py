@@ -17,7 +17,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.sources import read_source
 from cvcoteach.issues.corrections import Judged, correct
 
-FORMULAS = ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1"]
+FORMULAS = ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "\uff1d1+1", "\uff20a"]
 HARMLESS = ["", "cat", "-1", "+0.5", "1e3", "-2.5e-3", "a=b", "'quoted'", "'", "é"]
 
 
@@ -74,3 +74,29 @@ def test_corrections_name_images_and_classes_as_our_tables_write_them_or_as_they
     file.write_text("path,action,label\n'=4.png,set,b\n")
     with pytest.raises(InputError, match=r"'=4\.png is not an image of the run"):
         correct(file, judged, nothing, nothing)
+
+
+@pytest.mark.parametrize("place", ["value", "column", "index"])
+def test_a_line_end_in_a_name_ends_no_line_that_a_formula_could_begin(tmp_path: Path, place: str) -> None:
+    name = "a\r=1+1"
+    plain = pd.DataFrame({"path": ["x.png", "y.png"], "label": ["b", "c"]})
+    table = {
+        "value": plain.assign(label=[name, "c"]),
+        "column": plain.rename(columns={"label": name}),
+        "index": plain.set_index(pd.Index([name, "z"], name="i")),
+    }[place]
+    write_csv(tmp_path / "t.csv", table, index=place == "index")
+    content = (tmp_path / "t.csv").read_bytes()
+    assert b'"a\r=1+1"' in content
+    with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 3
+    assert name in [value for row in rows for value in row]
+
+
+def test_a_line_end_in_the_name_of_a_file_comes_back(tmp_path: Path) -> None:
+    paths = ["1\r=b.png", "2.png"]
+    for name in paths:
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    write_csv(tmp_path / "issues.csv", pd.DataFrame({"path": paths, "given_label": ["a", "b"], "label_quality": 0.5}))
+    assert read_source(tmp_path / "issues.csv", label_column="given_label").paths == tuple(paths)

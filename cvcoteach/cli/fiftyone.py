@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cvcoteach._validation import InputError
+from cvcoteach.cli.display import say
 
 
 @click.group()
@@ -37,9 +38,9 @@ def doctor() -> None:
     bad = False
     for finding in installing.examine():
         bad |= finding.remedy is not None
-        click.echo(f"{'✗' if finding.remedy else '✓'} {finding.what}")
+        say(f"{'✗' if finding.remedy else '✓'} {finding.what}")
         if finding.remedy:
-            click.echo(f"  → {finding.remedy}")
+            say(f"  → {finding.remedy}")
     if bad:
         raise SystemExit(1)
 

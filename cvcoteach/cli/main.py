@@ -13,7 +13,7 @@ from cvcoteach._validation import InputError, near
 from cvcoteach._version import __version__
 from cvcoteach.cli.apply import apply
 from cvcoteach.cli.check import check
-from cvcoteach.cli.display import say
+from cvcoteach.cli.display import plain, say
 from cvcoteach.cli.fiftyone import fiftyone
 from cvcoteach.cli.find_issues import find_issues
 from cvcoteach.cli.list_images import list_images
@@ -56,6 +56,11 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:  # which click prints: it may name a file of somebody else, as `*` does
+            said = error.format_message()
+            if plain(said) == said:
+                raise
+            raise click.UsageError(plain(said), error.ctx) from None
         except InputError as error:
             say(f"Error: {error}", err=True)
             ctx.exit(1)

@@ -15,10 +15,17 @@ import pytest
 from click.testing import CliRunner
 
 from cvcoteach._validation import InputError
+from cvcoteach.cli import options
 from cvcoteach.cli.main import main
 from cvcoteach.crossval.selection_rules import keep_and_drop
 from cvcoteach.pipeline import find_issues as module
 from tests.images import class_folders
+
+
+def test_a_file_name_that_wrong_usage_repeats_cannot_steer_a_terminal() -> None:
+    result = CliRunner().invoke(main, ["find-issues", "photos", "\x1b]0;title\x07.png"], color=True)  # photos and *
+    assert result.exit_code == 2
+    assert "unexpected extra argument (\\u001b]0;title\\u0007.png)" in result.output
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
     result = CliRunner().invoke(main, ["find-issues", "photos", "--remove-ratio", "much"])
     assert result.exit_code == 2
     assert "'much' is not a number" in result.stderr
+    assert options.pixels(1e308) == 2**62
     for number in ("nan", "inf"):
         result = CliRunner().invoke(main, ["find-issues", "photos", "--max-megapixels", number])
         assert result.exit_code == 2, number
@@ -69,6 +77,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
         (["--threads", "100000"], "threads is 100,000; it takes up to 1,024"),
         (["--image-size", "100000"], "the image size is 100,000 pixels a side; it takes up to 4,096"),
         (["--remove-ratio", "inf"], "remove_ratio is inf; it takes 0 or more"),
+        (["--epochs", "10000000000", "--model", "small"], "epochs is 10,000,000,000; it takes up to 1,000,000"),
         (["--rounds", "100000000"], "n_rounds is 100,000,000; it takes up to 1,000"),
     ],
 )
