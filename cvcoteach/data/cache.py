@@ -182,7 +182,8 @@ class SourceCache:
         for entry in os.scandir(self.home.parent):
             source = Path(entry.path)
             with suppress(OSError):
-                if (source / "used").stat().st_mtime < time.time() - _FORGOTTEN_AFTER:
+                # its own is in use, whatever a clock says that was set meanwhile
+                if source != self.home and (source / "used").stat().st_mtime < time.time() - _FORGOTTEN_AFTER:
                     shutil.rmtree(source, ignore_errors=True)
             needed.update(_read_history(source / "history.json"))
         for name in arrays:

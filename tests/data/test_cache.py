@@ -457,35 +457,6 @@ def test_a_log_cut_off_in_the_middle_is_read_up_to_there(
     assert decoded == list(range(7, 20))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links take a right there")
-@pytest.mark.parametrize("linked", ["building", "records.npy", "log"])
-def test_a_link_among_what_a_killed_build_left_is_not_written_through(
-    tmp_path: Path, home: Path, settled: None, monkeypatch: pytest.MonkeyPatch, linked: str
-) -> None:
-    monkeypatch.setattr(images, "_CHUNK_BYTES", 5 * 8 * 8 * 3)
-    source = noise_images(tmp_path / "in", 20)
-
-    def interrupt(done: int, total: int) -> None:
-        if done == 10:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        load_images(source, 8, cache_dir=home, progress=interrupt)
-    (building,) = home.rglob("building")
-    elsewhere = tmp_path / "elsewhere"
-    if linked == "building":
-        building.rename(elsewhere)
-        building.symlink_to(elsewhere)
-    else:
-        elsewhere.mkdir()
-        (building / linked).unlink(missing_ok=True)
-        (elsewhere / linked).write_bytes(b"mine")
-        (building / linked).symlink_to(elsewhere / linked)
-    before = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
-    assert load_images(source, 8, cache_dir=home).readable.all()
-    assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == before
-
-
 @pytest.mark.slow
 def test_two_builders_at_once_end_well(tmp_path: Path, home: Path) -> None:
     source = noise_images(tmp_path / "in", 200)

@@ -16,7 +16,7 @@ from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import Choices, Format, Source
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
-from cvcoteach.data.unpacking import ALWAYS
+from cvcoteach.data.unpacking import ALWAYS, check_unpacked
 
 SUFFIXES = frozenset([".parquet", ".pq"])
 SHARD = re.compile(r"(?P<name>.+?)-\d{5}-of-(?P<of>\d{5})(-\w+)?")
@@ -39,12 +39,21 @@ def open_parquet(file: Path) -> Table:
     def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         try:
             with pq.ParquetFile(file) as opened:
+                _check_size(opened, file, columns)
                 wanted = [column for column in columns if holds_images(schema.field(column).type)]
                 yield from checked(opened.iter_batches(_rows(opened, wanted), columns=list(columns)), file)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from None
 
     return arrow_table(file, schema, batches, stamp_of([file]))
+
+
+def _check_size(opened: pq.ParquetFile, file: Path, columns: Sequence[str]) -> None:
+    """Raise InputError where a few bytes hold gigabytes, by what the file says itself."""
+    parts = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+    chunks = [part.column(number) for part in parts for number in range(part.num_columns)]
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    check_unpacked(file.name, file.stat().st_size, size, "write it unpacked")
 
 
 def _rows(opened: pq.ParquetFile, of_images: Sequence[str]) -> int:

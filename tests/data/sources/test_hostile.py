@@ -230,6 +230,20 @@ def test_a_table_of_a_few_bytes_with_millions_of_rows_is_refused_unless_the_user
         read_source(folder / "x.parquet")
 
 
+def test_images_of_a_few_bytes_that_unpack_to_far_more_are_refused_before_they_are_unpacked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [bytes([number]) * 2**18 for number in range(16)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"] * 8}), folder / "x.parquet", compression="zstd")
+    read: list[str] = []
+    monkeypatch.setattr(
+        parquet, "checked", lambda batches, file: (read.extend(batch.schema.names) or batch for batch in batches)
+    )
+    with unpack_limit(2**20), pytest.raises(InputError, match=r"x.parquet would unpack from .* --max-unpacked"):
+        read_source(folder / "x.parquet", label_column="label", path_column="image")
+    assert set(read) == {"label"}
+
+
 def test_an_image_that_many_rows_share_is_not_in_memory_once_for_each(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
