@@ -16,13 +16,15 @@ from cvcoteach.data.sources.columns import OF_TABLES, Table
 from cvcoteach.data.sources.source import Choices, Format, Source
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled, table_has_labels
 from cvcoteach.data.sources.unpacked import stamp_of
-from cvcoteach.data.unpacking import ALWAYS, check_unpacked
+from cvcoteach.data.unpacking import check_unpacked
 
 SUFFIXES = frozenset([".parquet", ".pq"])
 SHARD = re.compile(r"(?P<name>.+?)-\d{5}-of-(?P<of>\d{5})(-\w+)?")
 """Name of one file of several: `train-00000-of-00002`, with a fingerprint at the end in old versions of datasets."""
 _ROWS = 1024
 """Rows read at a time: they may hold images."""
+_AT_ONCE = 2**28
+"""Bytes of images read at a time, more or less."""
 _REPEATS = {"PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY"}
 """Encodings in which a value is written once for many rows."""
 
@@ -65,7 +67,7 @@ def _rows(opened: pq.ParquetFile, of_images: Sequence[str]) -> int:
         for chunk in chunks
         if chunk.path_in_schema.split(".")[0] in of_images and _REPEATS & set(chunk.encodings)
     ]
-    return max(1, min(_ROWS, ALWAYS // max([1, *most])))
+    return max(1, min(_ROWS, _AT_ONCE // max([1, *most])))
 
 
 def read(location: Path, choices: Choices) -> Source:

@@ -249,7 +249,7 @@ def test_an_image_that_many_rows_share_is_not_in_memory_once_for_each(
 ) -> None:
     pq.write_table(pa.table({"image": [bytes(2**16)] * 64, "label": ["a", "b"] * 32}), folder / "x.parquet")
     sizes: list[int] = []
-    monkeypatch.setattr(parquet, "ALWAYS", 2**18)
+    monkeypatch.setattr(parquet, "_AT_ONCE", 2**18)
     monkeypatch.setattr(
         parquet, "checked", lambda batches, file: (sizes.append(len(batch)) or batch for batch in batches)
     )
