@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from cvcoteach._validation import FloatArray, IntArray
-from cvcoteach.noise_model.base import Probs, one_hot
+from cvcoteach.noise_model.base import TINY, Probs, one_hot
 
 _FULL, _NONE = 0.25, 0.5
 _IMAGES = 5.0
+_LIFT = 1.25
 
 
 def leakage(labels: IntArray, probs: Probs) -> FloatArray:
@@ -20,6 +22,10 @@ def leakage(labels: IntArray, probs: Probs) -> FloatArray:
     of them that has the label is then far below their mean probability. With honest probabilities it is rarely below
     half of it.
 
+    Where four of five labels are wrong and models that learned from the right ones are sure of themselves, the share is
+    as low in every class, but the label is still a quarter more frequent among these rows than among all: that is no
+    leakage.
+
     Args:
         labels: (n,) given.
         probs: (n, K) out of sample.
@@ -28,13 +34,20 @@ def leakage(labels: IntArray, probs: Probs) -> FloatArray:
         (K,) in [0, 1]: 0 where at least half of the predicted labels are found, 1 where a quarter or fewer are. Five
         extra images count as evidence against leakage.
     """
-    result = np.zeros(probs.shape[1])
-    for k, column in enumerate(probs.T):
-        mine = labels == k
+    k = probs.shape[1]
+    found, lift = np.ones(k), np.ones(k)
+    for number, column in enumerate(probs.T):
+        mine = labels == number
         top = np.argsort(-column, kind="stable")[: max(1, int(mine.sum()) // 3)]
-        found = (mine[top].sum() + _IMAGES) / (column[top].sum(dtype=np.float64) + _IMAGES)
-        result[k] = np.clip((_NONE - found) / (_NONE - _FULL), 0, 1)
-    return result
+        found[number] = (mine[top].sum() + _IMAGES) / (column[top].sum(dtype=np.float64) + _IMAGES)
+        lift[number] = mine[top].mean() / max(mine.mean(), TINY)
+    by_noise = _contradicted(np.median(found)) * np.clip((np.median(lift) - 1) / (_LIFT - 1), 0, 1)
+    return np.maximum(_contradicted(found) - by_noise, 0)
+
+
+def _contradicted(found: npt.ArrayLike) -> FloatArray:
+    """Return 0 where at least half of the predicted labels are found, 1 where a quarter or fewer are."""
+    return np.clip((_NONE - np.asarray(found)) / (_NONE - _FULL), 0, 1)
 
 
 def label_targets(labels: IntArray, probs: Probs, leaked: FloatArray) -> FloatArray:

@@ -39,6 +39,24 @@ def test_honest_probabilities_show_no_leakage(rate: float) -> None:
     np.testing.assert_array_equal(leakage(labels, probs), 0)
 
 
+def test_heavy_noise_that_sure_models_see_through_is_no_leakage() -> None:
+    """Models of clean labels, .9 sure and mostly right: only one in four labels is what they say, of every class."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(K, size=8000)
+    labels = noise.flip_labels(true, noise.transition("symmetric", 0.72, K), rng)
+    said = np.where(rng.random(len(true)) < 0.9, true, rng.integers(K, size=len(true)))
+    probs = 0.9 * np.eye(K)[said] + 0.1 / K
+    assert (labels == said).mean() < 0.3
+    assert leakage(labels, probs).max() < 0.2
+
+
+def test_where_every_class_has_leaked_all_have() -> None:
+    probs, labels, _ = honest()
+    for of in range(K):
+        probs = leaked(probs, labels, of)
+    assert (leakage(labels, probs) > 0.5).all()
+
+
 def test_a_class_whose_labels_its_probabilities_contradict_has_leaked() -> None:
     probs, labels, _ = honest()
     found = leakage(labels, leaked(probs, labels))
