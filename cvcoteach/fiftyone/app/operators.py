@@ -11,7 +11,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from cvcoteach._validation import InputError
-from cvcoteach.fiftyone.app import retrain_form
+from cvcoteach.fiftyone.app import retrain_form, texts
 from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
 from cvcoteach.fiftyone.app.filters import FilterLabelIssues
@@ -296,10 +296,7 @@ def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
     if in_app(ctx):
         choose(ctx, results.key)
         yield ctx.ops.reload_dataset()
-    notes = results.info["notes"]
-    n = len(notes) - MOST_NOTES
-    more = [f"({n:,} more note{'s are' if n > 1 else ' is'} in the run's `info`.)"] if n > 0 else []
-    yield from _announce(ctx, " ".join([message, *notes[:MOST_NOTES], *more]), panel=True)
+    yield from _announce(ctx, " ".join([message, *texts.first_notes(results.info["notes"], MOST_NOTES)]), panel=True)
 
 
 def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:

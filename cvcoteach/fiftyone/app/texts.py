@@ -92,6 +92,13 @@ def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
         yield f"**Retrained.** {escaped(results.info['retrained'])}"
 
 
+def first_notes(notes: Sequence[str], most: int) -> list[str]:
+    """Return the first notes on a run and, where there are others, a sentence that says where these are."""
+    n = len(notes) - most
+    others = [f"({n:,} more note{'s are' if n > 1 else ' is'} in the run's `info`.)"] if n > 0 else []
+    return [*notes[:most], *others]
+
+
 def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
     """Say what has been reviewed and what is left, as Markdown."""
     counts = done.counts

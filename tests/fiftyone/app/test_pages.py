@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cvcoteach.fiftyone.app.operators import panel_beside_grid
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
 from tests.fiftyone import browser
@@ -83,6 +84,48 @@ def test_a_page_comes_back_with_its_panel_once_there_is_a_server_again(found: No
             panel.get_by_text("23 of 60 labels still look wrong").wait_for()
             panel.get_by_role("button", name="Undo").click()
             _until(page, lambda: status(found)[worst[0]] == "unreviewed", "the panel works again")
+
+
+def test_in_the_layout_of_the_quickstart_every_panel_has_its_tab_and_the_grid_its_pictures(
+    found: NoisyDataset, tmp_path: Path
+) -> None:
+    found.dataset.save_workspace("beside", panel_beside_grid())
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}?workspace=beside") as page,
+    ):
+        page.locator('[data-cy="panel-content-label_issues"]').get_by_text("24 of 60 labels look wrong").wait_for()
+        for name in ("samples", "label_issues"):
+            page.locator(f'[data-cy="panel-tab-{name}"]').wait_for()
+        page.locator('[data-cy="looker"]').first.wait_for()
+
+
+def test_once_a_sample_is_closed_the_grid_shows_what_keys_and_buttons_did(found: NoisyDataset, tmp_path: Path) -> None:
+    worst = _worst(found)
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        _panel(page).get_by_text("24 of 60 labels look wrong").wait_for()
+        _open(page, worst[0])
+        page.keyboard.press("a")
+        told = page.get_by_text("1 label accepted.").first
+        told.wait_for()
+        message, hint = told.bounding_box(), page.locator("#cvcoteach-keys").bounding_box()
+        assert hint["x"] + hint["width"] < message["x"], "what the keys do covers the App's message"
+        _closes_and_reads_samples(page)
+        _open(page, worst[3])
+        page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
+        page.get_by_role("button", name="Keep (k)").click()
+        _until(page, lambda: status(found)[worst[3]] == "kept", "the button keeps")
+        _closes_and_reads_samples(page)
+
+
+def _closes_and_reads_samples(page: Any) -> None:
+    """Close the open sample; the page asks for the samples of the grid again."""
+    with page.expect_request(lambda request: "paginateSamplesQuery" in (request.post_data or "")):
+        page.evaluate("window.__foo__.executeOperator('close_sample')")
+        page.locator('[data-cy="modal"]').wait_for(state="hidden")
 
 
 def _worst(found: NoisyDataset) -> list[str]:
