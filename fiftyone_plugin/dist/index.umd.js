@@ -289,7 +289,7 @@
     run("reload_dataset");
   }
 
-  document.addEventListener("click", (event) => (pressed ||= Boolean(event.target.closest?.(REVIEWED))), true);
+  window.addEventListener("click", (event) => (pressed ||= Boolean(event.target.closest?.(REVIEWED))), true);
 
   function bar(text) {
     const shown = document.getElementById(HINT);

@@ -89,11 +89,12 @@ def test_a_page_comes_back_with_its_panel_once_there_is_a_server_again(found: No
 def test_in_the_layout_of_the_quickstart_every_panel_has_its_tab_and_the_grid_its_pictures(
     found: NoisyDataset, tmp_path: Path
 ) -> None:
-    found.dataset.save_workspace("beside", panel_beside_grid())
     with (
         browser.app_server(free_port(), tmp_path / "app.log") as address,
-        browser.page_at(f"{address}/datasets/{found.dataset.name}?workspace=beside") as page,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
     ):
+        page.locator('[data-cy="looker"]').first.wait_for()
+        page.evaluate("spaces => window.__foo__.executeOperator('set_spaces', {spaces})", panel_beside_grid().to_dict())
         page.locator('[data-cy="panel-content-label_issues"]').get_by_text("24 of 60 labels look wrong").wait_for()
         for name in ("samples", "label_issues"):
             page.locator(f'[data-cy="panel-tab-{name}"]').wait_for()
@@ -119,6 +120,24 @@ def test_once_a_sample_is_closed_the_grid_shows_what_keys_and_buttons_did(found:
         page.get_by_role("button", name="Keep (k)").click()
         _until(page, lambda: status(found)[worst[3]] == "kept", "the button keeps")
         _closes_and_reads_samples(page)
+
+
+def test_charts_keep_their_height_when_the_window_changes_its_size(found: NoisyDataset, tmp_path: Path) -> None:
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        panel = _panel(page)
+        panel.get_by_role("button", name="Report", exact=True).scroll_into_view_if_needed()
+        charts = panel.locator(".js-plotly-plot")
+        charts.nth(2).wait_for()
+        page.wait_for_timeout(1000)
+        before = [chart.bounding_box()["height"] for chart in charts.all()]
+        assert min(before) > 50
+        for size in ((1500, 900), (1100, 700)):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            page.wait_for_timeout(1500)
+            assert [chart.bounding_box()["height"] for chart in charts.all()] == before
 
 
 def _closes_and_reads_samples(page: Any) -> None:
