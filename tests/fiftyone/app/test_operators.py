@@ -13,7 +13,14 @@ import pytest
 from bson import ObjectId
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN, SAMPLE_PANEL, FindLabelIssuesOperator
+from cvcoteach.fiftyone.app.operators import (
+    OPERATORS,
+    PANEL,
+    PLUGIN,
+    SAMPLE_PANEL,
+    FindLabelIssuesOperator,
+    panel_beside_grid,
+)
 from cvcoteach.fiftyone.app.reviewing import DOORS
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
@@ -101,6 +108,14 @@ def test_forms_begin_with_the_whole_dataset_where_a_view_is_only_to_be_looked_at
         assert target(name, view=queue) == "DATASET"
         assert target(name, view=noisy.dataset.limit(40)) == "CURRENT_VIEW"
         assert target(name, selected=noisy.ids[:3]) == "SELECTED_SAMPLES"
+
+
+def test_in_the_layout_of_the_quickstart_every_panel_has_its_tab() -> None:
+    """The App draws tabs only where a space does not say how its panels lie beside each other."""
+    beside = panel_beside_grid()
+    assert beside.orientation == "horizontal"
+    assert [space.orientation for space in beside.children] == [None, None]
+    assert [[panel.type for panel in space.children] for space in beside.children] == [["Samples"], [PANEL]]
 
 
 def test_forms_count_one_sample_as_one(noisy: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from cvcoteach.fiftyone.app.operators import panel_beside_grid
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
 from tests.fiftyone import browser
@@ -84,21 +83,6 @@ def test_a_page_comes_back_with_its_panel_once_there_is_a_server_again(found: No
             panel.get_by_text("23 of 60 labels still look wrong").wait_for()
             panel.get_by_role("button", name="Undo").click()
             _until(page, lambda: status(found)[worst[0]] == "unreviewed", "the panel works again")
-
-
-def test_in_the_layout_of_the_quickstart_every_panel_has_its_tab_and_the_grid_its_pictures(
-    found: NoisyDataset, tmp_path: Path
-) -> None:
-    with (
-        browser.app_server(free_port(), tmp_path / "app.log") as address,
-        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
-    ):
-        page.locator('[data-cy="looker"]').first.wait_for()
-        page.evaluate("spaces => window.__foo__.executeOperator('set_spaces', {spaces})", panel_beside_grid().to_dict())
-        page.locator('[data-cy="panel-content-label_issues"]').get_by_text("24 of 60 labels look wrong").wait_for()
-        for name in ("samples", "label_issues"):
-            page.locator(f'[data-cy="panel-tab-{name}"]').wait_for()
-        page.locator('[data-cy="looker"]').first.wait_for()
 
 
 def test_once_a_sample_is_closed_the_grid_shows_what_keys_and_buttons_did(found: NoisyDataset, tmp_path: Path) -> None:
