@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cvcoteach.fiftyone import install
+from cvcoteach.fiftyone.app import texts
 from cvcoteach.fiftyone.app.operators import PLUGIN, panel_beside_grid
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, corrections, export
@@ -27,10 +28,9 @@ from cvcoteach.fiftyone.work.sources import dataset_of_source
 def noisy_digits(folder: Path, share: float = 0.08) -> Path:
     """Write 1,797 real digits as class folders, a share of them in the wrong one."""
     digits, rng = load_digits(), np.random.default_rng(0)
-    given = digits.target.copy()
-    wrong = rng.permutation(len(given))[: round(share * len(given))]
-    given[wrong] = (given[wrong] + rng.integers(1, 10, len(wrong))) % 10
-    for number, (image, label) in enumerate(zip(digits.images, given, strict=True)):
+    wrong = rng.permutation(len(digits.target))[: round(share * len(digits.target))]
+    digits.target[wrong] = (digits.target[wrong] + rng.integers(1, 10, len(wrong))) % 10
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         file = folder / str(label) / f"{number:04d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15).astype(np.uint8)).save(file)
@@ -49,8 +49,7 @@ def main() -> None:
         export.check_target("imagefolder", str(options.export))  # before anything is trained
 
     install.install(Path(fo.config.plugins_dir))
-    folder = options.folder or noisy_digits(Path(fo.config.default_dataset_dir) / "noisy-digits")
-    dataset = dataset_of_source(folder)  # stray files are passed over
+    dataset = dataset_of_source(options.folder or noisy_digits(Path(fo.config.default_dataset_dir) / "noisy-digits"))
     print(*dataset.info["notes"], sep="\n")
 
     def call(name: str, **params: object) -> None:
@@ -60,14 +59,15 @@ def main() -> None:
         call("find_label_issues", label_field="ground_truth", backbone=options.backbone)
     results = runs.load(dataset)
     left = browse.left(results, browse.reviews(dataset, results))
-    print(f"{len(left):,} to review. The most doubtful:")
+    print(f"{len(left):,} to review" + (". The first:" if len(left) else "."))
     for sample in left.limit(5):
-        suggested, wrong = sample[results.fields.suggested].label, sample[results.fields.wrong]
-        print(f"  {sample.filename}: {sample.ground_truth.label} -> {suggested}, {wrong:.0%} likely wrong")
+        given, instead = texts.card(results, int(results.rows([sample.id])[0]))
+        print(f"  {sample.filename}: {given} -> {instead}, {sample[results.fields.wrong]:.0%} likely wrong")
 
     if not options.no_app:  # worst first, the panel beside it; in a sample: a accepts, k keeps, e excludes, u undoes
         os.environ.setdefault("FIFTYONE_PLUGINS_CACHE_ENABLED", "true")  # plugins are read once, not at every click
-        fo.launch_app(dataset, view=left, spaces=panel_beside_grid()).wait()
+        print("Close the App's page to go on; what you review is saved at once.")
+        fo.launch_app(dataset, view=left, spaces=panel_beside_grid()).wait(30)  # seconds, to load the page anew
     elif flagged := browse.unreviewed_flagged_ids(dataset, results):
         call("accept_suggestions", ids=flagged)
     print(f"{len(corrections.history(dataset)):,} corrections are on record.")

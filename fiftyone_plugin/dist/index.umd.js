@@ -21,6 +21,7 @@
   const GATEWAY = [502, 503, 504]; // a proxy's answer for a server that has none
   const HINT = "cvcoteach-keys";
   const REOPEN = "cvcoteach-reopen"; // where the panel is to be opened again
+  const REVIEWED = '[data-cy="panel-content-label_issues_sample"] button'; // of the panel of an open sample
   const SHOWN = '[data-cy="entry-counts"], [data-cy^="panel-content-"]'; // of a dataset
   const presses = []; // keys, before it is known which sample they are about
   const unwritten = []; // corrections that the server has not confirmed, oldest first
@@ -179,6 +180,8 @@
   let rested, asked; // the sample seen at the last look; that asked about
   let open_ = false; // whether a sample was open at the last look
   let outdated = false; // the panel beside the grid
+  let pressed = false; // a button of the panel of an open sample
+  let old = false; // the labels in the grid
   let home = ""; // the path of a dataset with a run or an open panel
   let beside = false; // whether the panel is open beside the grid
   let lost = 0; // since when nothing of a dataset is shown, ms
@@ -193,6 +196,7 @@
     if (open_ && !modal) forget();
     open_ = modal;
     if (outdated && !modal && !unwritten.length) refresh();
+    if (old && !modal && !unwritten.length) relabel();
     const n = unwritten.length;
     const waiting =
       `${n} correction${n === 1 ? "" : "s"} not written yet: the server does not answer. ` +
@@ -266,6 +270,8 @@
   // The panel beside the grid does not follow the open sample; it is shown anew once the last one is closed.
   function forget() {
     visit += 1;
+    old ||= pressed || mine.size > 0;
+    pressed = false;
     coming.order = [];
     mine.clear();
     rested = asked = undefined;
@@ -277,6 +283,14 @@
     for (const panel_id of panels) run(`${PLUGIN}/${PANEL}#refresh`, { panel_id });
   }
 
+  // The grid draws what it has read before; reading it anew keeps view, selection and panels.
+  function relabel() {
+    old = false;
+    run("reload_dataset");
+  }
+
+  window.addEventListener("click", (event) => (pressed ||= Boolean(event.target.closest?.(REVIEWED))), true);
+
   function bar(text) {
     const shown = document.getElementById(HINT);
     if (shown && shown.textContent === text) return;
@@ -284,7 +298,7 @@
     if (!text) return;
     const made = Object.assign(document.createElement("div"), { id: HINT, textContent: text });
     made.style.cssText =
-      "position:fixed;bottom:12px;left:50%;transform:translateX(-50%);z-index:10000;pointer-events:none;" +
+      "position:fixed;bottom:8px;left:12px;z-index:10000;pointer-events:none;" + // beside the App's own messages
       "padding:4px 12px;border-radius:4px;background:rgba(0,0,0,.75);color:#fff;font:13px/1.5 sans-serif";
     document.body.appendChild(made);
   }

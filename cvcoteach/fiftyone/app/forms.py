@@ -8,12 +8,14 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators.types as types
+from fiftyone.operators.constants import ViewTarget
 
 from cvcoteach._validation import InputError
 from cvcoteach.fiftyone.app.progress import in_words
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields, label_fields
 from cvcoteach.fiftyone.store.runs import DEFAULT_KEY
+from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.staleness import changes_since
 
 
@@ -95,6 +97,16 @@ def dataset_of(ctx: Any) -> Any:
     if dataset is None:
         raise InputError("there is no dataset; open one, or name it.")
     return dataset
+
+
+def choose_target(form: Form, ctx: Any, *, whole: bool = False) -> None:
+    """Ask what to work on: by default what is shown or selected, but the dataset where that is a view of the panel.
+
+    Such a view holds what is left to review and the like, not what somebody wants to be trained on or exported.
+    whole: the dataset is the default in any view.
+    """
+    looking = ctx.has_custom_view and browse.listed(ctx.view) is not None
+    form.inputs.view_target(ctx, default_target=ViewTarget.DATASET if whole or looking else None)
 
 
 def choose_key(form: Form, ctx: Any, label_field: str | None) -> None:

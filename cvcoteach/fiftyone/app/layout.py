@@ -163,9 +163,14 @@ def picture(panel: Any, name: str, url: str) -> None:
 
 
 def plot(panel: Any, name: str, chart: tuple[Any, Any], on_click: Any) -> None:
-    """Add a chart from `charts` that can be clicked."""
+    """Add a chart from `charts` that can be clicked.
+
+    Its place is as high as the chart, to which Plotly fits it whenever the window is resized.
+    """
     data, layout = chart
-    panel.plot(name, data=data, layout=layout, on_click=on_click, config={"displayModeBar": False, "responsive": True})
+    config = {"displayModeBar": False, "responsive": True}
+    place = {"plotly": {"style": {"width": "100%", "height": layout["height"], "zIndex": 1}}}
+    panel.plot(name, data=data, layout=layout, on_click=on_click, config=config, componentsProps=place)
 
 
 def media_url(path: str) -> str:

@@ -11,7 +11,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from cvcoteach._validation import InputError
-from cvcoteach.fiftyone.app import retrain_form
+from cvcoteach.fiftyone.app import retrain_form, texts
 from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
 from cvcoteach.fiftyone.app.filters import FilterLabelIssues
@@ -21,6 +21,7 @@ from cvcoteach.fiftyone.app.forms import (
     choose_key,
     choose_label_field,
     choose_run,
+    choose_target,
     dataset_of,
     filled,
 )
@@ -108,6 +109,7 @@ class FindLabelIssuesOperator(_Long):
     def resolve_input(self, form: Form, ctx: Any) -> None:
         """Ask what to check, and how thoroughly."""
         samples, params = _target(ctx), ctx.params
+        choose_target(form, ctx)
         label_field = choose_label_field(form, ctx)
         if label_field is not None:
             by_embeddings = bool(params.get("embeddings_field"))
@@ -181,6 +183,7 @@ class ImportLabelIssuesOperator(foo.Operator):
     def resolve_input(self, form: Form, ctx: Any) -> None:
         """Ask where they are."""
         samples = _target(ctx)
+        choose_target(form, ctx)
         label_field = choose_label_field(form, ctx)
         if label_field is not None:
             form.check(lambda: check_label_field(samples, label_field))
@@ -229,7 +232,8 @@ class RetrainCoteaching(_Long):
     @filled("Retrain by Co-teaching", submit="Retrain")
     def resolve_input(self, form: Form, ctx: Any) -> None:
         """Ask for the run, the test samples and where to save the model."""
-        _target(ctx)
+        dataset_of(ctx)
+        choose_target(form, ctx, whole=True)
         if choose_run(form, ctx) is not None:
             retrain_form.fill(form, ctx)
 
@@ -262,7 +266,8 @@ class ExportCorrected(foo.Operator):
     @filled("Export corrected labels", submit="Export")
     def resolve_input(self, form: Form, ctx: Any) -> None:
         """Ask for the format and the destination."""
-        _target(ctx)
+        dataset_of(ctx)
+        choose_target(form, ctx, whole=True)
         if choose_run(form, ctx) is None:
             return
         kinds = {"imagefolder": "Folder of class folders", "csv": "CSV", "dataset": "FiftyOne dataset"}
@@ -291,9 +296,7 @@ def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
     if in_app(ctx):
         choose(ctx, results.key)
         yield ctx.ops.reload_dataset()
-    notes = results.info["notes"]
-    more = [f"({len(notes) - MOST_NOTES:,} more notes are in the run's `info`.)"] if len(notes) > MOST_NOTES else []
-    yield from _announce(ctx, " ".join([message, *notes[:MOST_NOTES], *more]), panel=True)
+    yield from _announce(ctx, " ".join([message, *texts.first_notes(results.info["notes"], MOST_NOTES)]), panel=True)
 
 
 def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
@@ -311,9 +314,9 @@ def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
 
 def panel_beside_grid() -> Any:
     """Return the layout with which `fo.launch_app(..., spaces=…)` opens the panel beside the grid."""
-    grid = fo.Space(children=[fo.Panel(type="Samples", pinned=True)], orientation="horizontal")
-    panel = fo.Space(children=[fo.Panel(type=PANEL)], orientation="horizontal")
-    return fo.Space(children=[grid, panel], orientation="horizontal")
+    panels = fo.Panel(type="Samples", pinned=True), fo.Panel(type=PANEL)
+    sides = [fo.Space(children=[panel]) for panel in panels]  # with an orientation they would have no tabs
+    return fo.Space(children=sides, orientation="horizontal")
 
 
 def _open_panel(ctx: Any) -> Iterator[Any]:

@@ -51,7 +51,7 @@ class _Review(foo.Operator, ABC):
             ids, whose = self.chosen(ctx, results)
             self.more_input(form, ctx, results)
             if ids:
-                form.note(f"{len(ids):,} {whose}.")
+                form.note(f"{len(ids):,} {whose if len(ids) > 1 else whose.replace('samples', 'sample', 1)}.")
                 ask_before_emptying(form, ctx, bulk.emptied(ctx.dataset, results, ids, self.becomes(ctx)))
             else:
                 form.refuse("there is no sample to review here: select some, or choose a view with flagged ones.")
@@ -245,7 +245,16 @@ def _to_undo(ctx: Any) -> list[str] | None:
 def announce(ctx: Any, done: Correction) -> None:
     """Show what was done, and the samples as they are now."""
     ctx.ops.notify(done.message, variant="warning" if done.left_alone else "success")
-    ctx.ops.reload_samples()
+    show_labels(ctx)
+
+
+def show_labels(ctx: Any) -> None:
+    """Let the grid show the labels as they are now; where a sample is open, the page does so once it is closed.
+
+    Reloading the samples would draw the grid again from what the page has read before.
+    """
+    if ctx.current_sample is None:
+        ctx.ops.reload_dataset()
 
 
 def apply_marks(ctx: Any) -> str:
@@ -269,5 +278,5 @@ def apply_marks(ctx: Any) -> str:
         raise InputError(message)
     ctx.ops.notify(message, variant="warning" if refused else "success")
     ctx.ops.clear_selected_samples()
-    ctx.ops.reload_samples()
+    show_labels(ctx)
     return message

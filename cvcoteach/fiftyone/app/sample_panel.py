@@ -7,8 +7,9 @@ from typing import Any
 import fiftyone.operators as foo
 
 from cvcoteach.fiftyone.app import layout, texts
-from cvcoteach.fiftyone.app.names import SAMPLE_PANEL
+from cvcoteach.fiftyone.app.names import PLUGIN, SAMPLE_PANEL
 from cvcoteach.fiftyone.app.panel import HELP
+from cvcoteach.fiftyone.app.panel_views import errors_as_toasts, run_of
 from cvcoteach.fiftyone.app.run_panel import KEYS, RunPanel, files_of
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse
@@ -32,6 +33,20 @@ class SamplePanel(RunPanel):
 
     def on_change_current_sample(self, ctx: Any) -> None:
         """Render again for another open sample."""
+
+    @errors_as_toasts
+    def set_label(self, ctx: Any) -> None:
+        """Ask for the label, then open the next sample, as after a key."""
+        params = {"brain_key": run_of(ctx).key, "ids": self.chosen(ctx)}
+        ctx.prompt(f"{PLUGIN}/set_label", params=params, on_success=self.move_on)
+
+    @errors_as_toasts
+    def move_on(self, ctx: Any) -> None:
+        """Open the next sample to review; the same stays open where there is none."""
+        results, view = run_of(ctx), ctx.view if ctx.has_custom_view else None
+        done = browse.reviews(ctx.dataset, results)
+        if following := browse.following(results, done, self.sample(ctx), view):
+            ctx.ops.open_sample(id=following)
 
     def sample(self, ctx: Any) -> str | None:
         """Return the open sample."""

@@ -13,7 +13,7 @@ from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.browse import Reviews
 from cvcoteach.fiftyone.work.figures import LEAST_CHECKS, Headline
-from cvcoteach.fiftyone.work.kinds import has_near_copies_alone, kinds, labels_of_copies
+from cvcoteach.fiftyone.work.kinds import has_near_copies_alone, is_contradiction, kinds
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.issues.precision_recall import Interval, Readout
 
@@ -92,6 +92,13 @@ def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
         yield f"**Retrained.** {escaped(results.info['retrained'])}"
 
 
+def first_notes(notes: Sequence[str], most: int) -> list[str]:
+    """Return the first notes on a run and, where there are others, a sentence that says where these are."""
+    n = len(notes) - most
+    others = [f"({n:,} more note{'s are' if n > 1 else ' is'} in the run's `info`.)"] if n > 0 else []
+    return [*notes[:most], *others]
+
+
 def reviewed(done: Reviews, results: FindLabelIssuesResults) -> str:
     """Say what has been reviewed and what is left, as Markdown."""
     counts = done.counts
@@ -134,6 +141,9 @@ def sample_figures(results: FindLabelIssuesResults, done: Reviews, row: int, *, 
 NONE = "none of these?"
 """In place of the suggestion for what probably belongs to none of the classes."""
 
+AGREED = "copies agree now"
+"""In place of the suggestion for what was a contradiction before its copies were corrected."""
+
 _DASH = "\u2013"
 _WHOLE_DASH = f"\u2060{_DASH}\u2060"
 """A dash at which no line is broken."""
@@ -152,18 +162,23 @@ def card(results: FindLabelIssuesResults, row: int, *, blind: bool = False) -> t
         return given, "?"
     if results.issues.is_stranger[row]:
         return given, NONE
-    copies = labels_of_copies(results.issues, row) if given == suggested else []
-    return given, f"a copy is {copies[0]}" if copies else suggested
+    if given != suggested or not is_contradiction(results.issues, row):
+        return given, suggested
+    copies = browse.labels_of_copies(results, row)
+    return given, f"a copy is {copies[0]}" if copies else AGREED
 
 
 def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str]) -> list[str]:
     """Return what else is known of a sample, as lines of Markdown. told: what the sample itself says, name -> value."""
     lines, issues = [], results.issues
-    if copies := labels_of_copies(issues, row):
+    copies = browse.labels_of_copies(results, row) if is_contradiction(issues, row) else []
+    if copies:
         lines.append(
             f"**Contradiction**: {'a near' if has_near_copies_alone(issues, row) else 'an exact'} copy is labelled "
             f"{_listed([f'**{escaped(name)}**' for name in copies])}."
         )
+    elif is_contradiction(issues, row):
+        lines.append("**Contradiction**, settled: its copies have the same label by now.")
     if issues.is_stranger[row]:
         lines.append("**Perhaps none of the classes**: exclude it, unless you see one that fits.")
     given, other = issues.labels[row], issues.overlaps_with[issues.labels[row]]

@@ -12,8 +12,9 @@ from scipy.sparse import csr_array
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.fiftyone.store.annotators import annotator_field
-from cvcoteach.fiftyone.store.fields import ACCEPTED, UNREVIEWED, object_ids
+from cvcoteach.fiftyone.store.fields import ACCEPTED, EXCLUDED, UNREVIEWED, object_ids
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
+from cvcoteach.fiftyone.work.kinds import contradiction, copies_of
 from cvcoteach.fiftyone.work.reviews import Reviews as Reviews
 from cvcoteach.fiftyone.work.reviews import reviews as reviews
 from cvcoteach.fiftyone.work.unseen import is_mark
@@ -28,12 +29,6 @@ AHEAD = 12
 def _worst_first(issues: LabelIssues) -> IntArray:
     """Return all images (n,) from the most doubtful label on; sorted once, not at every key press."""
     return issues.worst_first(flagged_only=False)
-
-
-@lru_cache(maxsize=8)
-def _contradiction(issues: LabelIssues) -> BoolArray:
-    """Return `issues.contradiction`; found once, not at every key press."""
-    return issues.contradiction
 
 
 @lru_cache(maxsize=8)
@@ -55,7 +50,7 @@ def is_reviewed(dataset: Any, results: FindLabelIssuesResults, sample_id: str) -
 def queue(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
     """Return the rows of what nobody has reviewed: contradictions, flagged or not, then the flagged, worst first."""
     worst, issues = _worst_first(results.issues), results.issues
-    return worst[done.open(issues.is_label_issue | _contradiction(issues))[worst]]
+    return worst[done.open(issues.is_label_issue | contradiction(issues))[worst]]
 
 
 def accepted(results: FindLabelIssuesResults, done: Reviews) -> IntArray:
@@ -117,12 +112,19 @@ def _to_come(
 
 def _in_order(results: FindLabelIssuesResults, view: Any) -> IntArray | None:
     """Return the rows of a view that names its samples in order and shows all of them; None for any other view."""
-    stages = [] if view is None else view._stages
-    stages = [stage for stage in stages if not isinstance(stage, fo.ExcludeFields) and not is_mark(stage)]
+    ids = None if view is None else listed(view)
+    if ids is None:
+        return None
+    rows = results.rows(ids)
+    return rows[rows >= 0]
+
+
+def listed(view: Any) -> list[str] | None:
+    """Return the samples of a view that names them in order, as those of the panel do; None for any other view."""
+    stages = [stage for stage in view._stages if not isinstance(stage, fo.ExcludeFields) and not is_mark(stage)]
     if len(stages) != 1 or not isinstance(stages[0], fo.Select) or not stages[0].ordered:
         return None
-    rows = results.rows(stages[0].sample_ids)
-    return rows[rows >= 0]
+    return list(stages[0].sample_ids)
 
 
 def pairs(results: FindLabelIssuesResults, done: Reviews, most: int = 50) -> list[tuple[str, str, int]]:
@@ -217,6 +219,22 @@ def told_by(dataset: Any, results: FindLabelIssuesResults, sample_id: str) -> di
     }
 
 
+def labels_of_copies(results: FindLabelIssuesResults, row: int) -> list[str]:
+    """Return the other classes that copies of an image, exact or near ones, have by now; excluded copies have none."""
+    copies = copies_of(results.issues, row)
+    fields, label_field = results.fields, results.config.label_field
+    query = {"_id": {"$in": object_ids([one.decode() for one in results.ids[copies]])}}
+    wanted = {f"{label_field}.label": 1, fields.review: 1}
+    found = list(results.samples._dataset._sample_collection.find(query, wanted))
+    labels = {
+        str(one["_id"]): (one.get(label_field) or {}).get("label")
+        for one in found
+        if one.get(fields.review) != EXCLUDED
+    }
+    own = labels.pop(results.ids[row].decode(), None)
+    return sorted({label for label in labels.values() if label not in (own, None)})
+
+
 def _mask(results: FindLabelIssuesResults, query: dict[str, Any]) -> BoolArray:
     """Return which samples (n,) of the run a query finds."""
     samples = results.samples._dataset._sample_collection.find(query, {"_id": 1})
@@ -286,7 +304,7 @@ def unreviewed_flagged_ids(samples: Any, results: FindLabelIssuesResults, *, con
     """Return the flagged samples of a dataset or view, with `contradictions` these too, that nobody has reviewed."""
     fields, here = results.fields, fo.ViewField
     wanted = here(fields.is_issue)
-    if contradictions and _contradiction(results.issues).any():
+    if contradictions and contradiction(results.issues).any():
         wanted = wanted | here(fields.of("contradiction"))
     return list(samples.match(wanted & (here(fields.review) == UNREVIEWED)).values("id"))
 

@@ -45,9 +45,9 @@ def kind_of(issues: LabelIssues, name: str) -> Kind:
 
 def _all(issues: LabelIssues) -> Iterator[Kind]:
     nothing = np.zeros(len(issues.labels), np.bool_)
-    contradiction = issues.contradiction
-    yield Kind("contradiction", "Contradictions", contradiction)
-    yield Kind("near_contradiction", "Near copies that differ", contradiction & ~issues.exact_contradiction)
+    differ = contradiction(issues)
+    yield Kind("contradiction", "Contradictions", differ)
+    yield Kind("near_contradiction", "Near copies that differ", differ & ~issues.exact_contradiction)
     yield Kind("stranger", "None of the classes", issues.is_stranger)
     yield Kind("at_risk", "Classes at risk", np.isin(issues.labels, issues.at_risk) & issues.is_label_issue)
     yield Kind("few", "Too few to judge", np.isin(issues.labels, issues.beyond_judgment))
@@ -66,16 +66,27 @@ def _copies(issues: LabelIssues, first: IntArray | None) -> BoolArray:
     return found
 
 
-def labels_of_copies(issues: LabelIssues, row: int) -> list[str]:
-    """Return the other classes that copies of an image, exact or near ones, were given."""
+def copies_of(issues: LabelIssues, row: int) -> IntArray:
+    """Return the rows of an image and its copies, exact and near ones."""
     first = _first_copy(issues)
-    return [issues.class_names[k] for k in np.setdiff1d(issues.labels[first == first[row]], issues.labels[row])]
+    return np.flatnonzero(first == first[row])
 
 
 @lru_cache(maxsize=8)
 def _first_copy(issues: LabelIssues) -> IntArray:
     """Return `issues.first_copy`; found once, not at every key press."""
     return issues.first_copy
+
+
+@lru_cache(maxsize=8)
+def contradiction(issues: LabelIssues) -> BoolArray:
+    """Return `issues.contradiction`; found once, not at every key press."""
+    return issues.contradiction
+
+
+def is_contradiction(issues: LabelIssues, row: int) -> bool:
+    """Return whether a copy of an image, exact or near, was given another class."""
+    return bool(contradiction(issues)[row])
 
 
 def has_near_copies_alone(issues: LabelIssues, row: int) -> bool:

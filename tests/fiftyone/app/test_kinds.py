@@ -232,6 +232,25 @@ def test_an_open_sample_tells_what_is_known_of_it(rich: Rich) -> None:
     assert "bar and cross cannot be told apart" in Event.of(rich.noisy, "refresh", current_sample=rich.ids[bar]).shown
 
 
+def test_a_contradiction_is_settled_once_its_copies_are_corrected(rich: Rich) -> None:
+    mine, other = CLASSES[rich.issues.labels[rich.one]], CLASSES[rich.issues.labels[rich.other]]
+    here, there = rich.ids[rich.one], [rich.ids[rich.other]]
+
+    def shown() -> tuple[str, str]:
+        """Of the panel beside the grid, and beside the open sample."""
+        return Event.of(rich.noisy, "refresh").shown, Event.of(rich.noisy, "refresh", current_sample=here).shown
+
+    assert f"a copy is {other}" in shown()[0]
+    corrections.set_label(rich.dataset, there, mine)
+    for text, what in zip(shown(), ("copies agree now", "**Contradiction**, settled"), strict=True):
+        assert what in text
+        assert f"copy is labelled **{other}**" not in text
+    corrections.undo_corrections(rich.dataset, there)
+    assert f"an exact copy is labelled **{other}**" in shown()[1]
+    corrections.exclude_samples(rich.dataset, there)
+    assert "**Contradiction**, settled" in shown()[1]
+
+
 def test_of_a_stranger_no_class_is_suggested_and_exclude_comes_first(rich: Rich) -> None:
     row = int(rich.strangers[0])
     shown = Event.of(rich.noisy, "refresh", current_sample=rich.ids[row]).shown

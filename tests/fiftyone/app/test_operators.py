@@ -13,7 +13,14 @@ import pytest
 from bson import ObjectId
 from fiftyone.operators.registry import OperatorRegistry
 
-from cvcoteach.fiftyone.app.operators import OPERATORS, PANEL, PLUGIN, SAMPLE_PANEL, FindLabelIssuesOperator
+from cvcoteach.fiftyone.app.operators import (
+    OPERATORS,
+    PANEL,
+    PLUGIN,
+    SAMPLE_PANEL,
+    FindLabelIssuesOperator,
+    panel_beside_grid,
+)
 from cvcoteach.fiftyone.app.reviewing import DOORS
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.fields import Fields
@@ -83,6 +90,41 @@ def test_every_operator_is_about_the_selection_where_there_is_one(noisy: Any, tm
     execute("export_corrected", noisy.dataset, **on)
     with open(tmp_path / "1.csv", newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == noisy.dataset.select(selected[:5]).values("filepath")
+
+
+def test_forms_begin_with_the_whole_dataset_where_a_view_is_only_to_be_looked_at(noisy: Any) -> None:
+    imported(noisy)
+    results = runs.load(noisy.dataset)
+    queue = browse.left(results, browse.reviews(noisy.dataset, results))
+
+    def target(name: str, **request: Any) -> Any:
+        return properties(name, noisy.dataset, **request)["view_target"].default
+
+    for name in ("export_corrected", "retrain_coteaching"):
+        for view in (queue, noisy.dataset.limit(40)):
+            assert target(name, view=view) == "DATASET"
+            assert target(name, view=view, selected=noisy.ids[:3]) == "DATASET"
+    for name in ("find_label_issues", "import_label_issues"):
+        assert target(name, view=queue) == "DATASET"
+        assert target(name, view=noisy.dataset.limit(40)) == "CURRENT_VIEW"
+        assert target(name, selected=noisy.ids[:3]) == "SELECTED_SAMPLES"
+
+
+def test_in_the_layout_of_the_quickstart_every_panel_has_its_tab() -> None:
+    """The App draws tabs only where a space does not say how its panels lie beside each other."""
+    beside = panel_beside_grid()
+    assert beside.orientation == "horizontal"
+    assert [space.orientation for space in beside.children] == [None, None]
+    assert [[panel.type for panel in space.children] for space in beside.children] == [["Samples"], [PANEL]]
+
+
+def test_forms_count_one_sample_as_one(noisy: Any) -> None:
+    imported(noisy)
+    assert notes("keep_labels", noisy.dataset, params={"ids": noisy.ids[:1]}) == ["1 sample."]
+    assert notes("keep_labels", noisy.dataset, selected=noisy.ids[:1]) == ["1 selected sample."]
+    one = noisy.dataset.select(noisy.wrong_ids[:1])
+    assert notes("keep_labels", noisy.dataset, view=one) == ["1 flagged sample not yet reviewed in this view."]
+    assert notes("keep_labels", noisy.dataset, params={"ids": noisy.ids[:2]}) == ["2 samples."]
 
 
 @pytest.mark.slow

@@ -85,6 +85,52 @@ def test_a_page_comes_back_with_its_panel_once_there_is_a_server_again(found: No
             _until(page, lambda: status(found)[worst[0]] == "unreviewed", "the panel works again")
 
 
+def test_once_a_sample_is_closed_the_grid_shows_what_keys_and_buttons_did(found: NoisyDataset, tmp_path: Path) -> None:
+    worst = _worst(found)
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        _panel(page).get_by_text("24 of 60 labels look wrong").wait_for()
+        _open(page, worst[0])
+        page.keyboard.press("a")
+        told = page.get_by_text("1 label accepted.").first
+        told.wait_for()
+        message, hint = told.bounding_box(), page.locator("#cvcoteach-keys").bounding_box()
+        assert hint["x"] + hint["width"] < message["x"], "what the keys do covers the App's message"
+        _closes_and_reads_samples(page)
+        _open(page, worst[3])
+        page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
+        page.get_by_role("button", name="Keep (k)").click()
+        _until(page, lambda: status(found)[worst[3]] == "kept", "the button keeps")
+        _closes_and_reads_samples(page)
+
+
+def test_charts_keep_their_height_when_the_window_changes_its_size(found: NoisyDataset, tmp_path: Path) -> None:
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        panel = _panel(page)
+        panel.get_by_role("button", name="Report", exact=True).scroll_into_view_if_needed()
+        charts = panel.locator(".js-plotly-plot")
+        charts.nth(2).wait_for()
+        page.wait_for_timeout(1000)
+        before = [chart.bounding_box()["height"] for chart in charts.all()]
+        assert min(before) > 50
+        for size in ((1500, 900), (1100, 700)):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            page.wait_for_timeout(1500)
+            assert [chart.bounding_box()["height"] for chart in charts.all()] == before
+
+
+def _closes_and_reads_samples(page: Any) -> None:
+    """Close the open sample; the page asks for the samples of the grid again."""
+    with page.expect_request(lambda request: "paginateSamplesQuery" in (request.post_data or "")):
+        page.evaluate("window.__foo__.executeOperator('close_sample')")
+        page.locator('[data-cy="modal"]').wait_for(state="hidden")
+
+
 def _worst(found: NoisyDataset) -> list[str]:
     results = runs.load(found.dataset)
     return [sample_id.decode() for sample_id in results.ids[results.issues.worst_first()]]

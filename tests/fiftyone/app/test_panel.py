@@ -18,6 +18,7 @@ from cvcoteach.fiftyone.app.names import PLUGIN
 from cvcoteach.fiftyone.app.panel import LabelIssuesPanel
 from cvcoteach.fiftyone.app.reviewing import DOORS
 from cvcoteach.fiftyone.app.sample_panel import SamplePanel
+from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import browse, corrections
 from tests.fiftyone.calls import status
 from tests.fiftyone.store.test_runs import imported
@@ -158,6 +159,27 @@ def test_set_in_an_open_sample_asks_about_that_one(noisy: Any) -> None:
     here, other = noisy.wrong_ids[:2]
     event = Event.of(noisy, "set_label", current_sample=here, marks=[{"id": other, "type": "default"}])
     assert [params["params"]["ids"] for _, params in event.asked if "params" in params] == [[here]]
+
+
+def test_set_in_an_open_sample_moves_on_as_a_key_does(noisy: Any) -> None:
+    imported(noisy)
+    results = runs.load(noisy.dataset)
+    worst = [one.decode() for one in results.ids[results.issues.worst_first()]]
+    asked = Event.of(noisy, "set_label", current_sample=worst[0]).params("prompt_user_for_operation")
+    assert asked["on_success"].endswith("#move_on")
+    corrections.set_label(noisy.dataset, worst[:1], "bar")
+    assert Event.of(noisy, "move_on", current_sample=worst[0]).params("open_sample")["id"] == worst[1]
+    corrections.keep_labels(noisy.dataset, worst[1:])
+    assert "open_sample" not in dict(Event.of(noisy, "move_on", current_sample=worst[0]).asked)
+
+
+def test_the_grid_reads_labels_anew_once_no_sample_is_open(noisy: Any) -> None:
+    imported(noisy)
+    wrong = noisy.wrong_ids
+    assert "reload_dataset" in dict(Event.of(noisy, "keep", selected=wrong[:2]).asked)
+    assert "reload_dataset" in dict(Event.of(noisy, "undo").asked)
+    assert "reload_dataset" in dict(Event.of(noisy, "apply_marks", marks=[{"id": wrong[3], "type": "alt"}]).asked)
+    assert "reload_dataset" not in dict(Event.of(noisy, "keep", current_sample=wrong[4]).asked)
 
 
 def test_accept_in_the_grid_leaves_the_alt_clicked_alone_and_marked(noisy: Any) -> None:

@@ -45,3 +45,9 @@ def test_random_checks_are_rounded_as_the_tiles_are() -> None:
     assert (noise.value, precision.value, precision.more) == ("20.9%", "80%", "70\u201390%")
     [note] = texts.notes(SimpleNamespace(info={}), figures)
     assert note == "By **20** random checks: of the flagged **80% (70\u201390%)** are wrong."
+
+
+def test_notes_that_do_not_fit_are_counted() -> None:
+    assert texts.first_notes(["a", "b"], 2) == ["a", "b"]
+    assert texts.first_notes(["a", "b", "c"], 2)[2] == "(1 more note is in the run's `info`.)"
+    assert texts.first_notes(["a", "b", "c", "d"], 2)[2] == "(2 more notes are in the run's `info`.)"
