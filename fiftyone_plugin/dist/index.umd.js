@@ -19,6 +19,7 @@
   const LATEST = 50; // of this page's corrections, as many as an undo asks for
   const TOGETHER = 10; // corrections sent at once, at most
   const GATEWAY = [502, 503, 504]; // a proxy's answer for a server that has none
+  const CLOSED = 1000; // ms without an open sample: between two samples there is none for a moment
   const HINT = "cvcoteach-keys";
   const REOPEN = "cvcoteach-reopen"; // where the panel is to be opened again
   const REVIEWED = '[data-cy="panel-content-label_issues_sample"] button'; // of the panel of an open sample
@@ -182,6 +183,7 @@
   let outdated = false; // the panel beside the grid
   let pressed = false; // a button of the panel of an open sample
   let old = false; // the labels in the grid
+  let closed; // since when no sample is open, ms
   let home = ""; // the path of a dataset with a run or an open panel
   let beside = false; // whether the panel is open beside the grid
   let lost = 0; // since when nothing of a dataset is shown, ms
@@ -195,8 +197,10 @@
     if (wanted) learn(location.pathname, openSample());
     if (open_ && !modal) forget();
     open_ = modal;
+    if (modal) closed = undefined;
+    else closed ??= Date.now();
     if (outdated && !modal && !unwritten.length) refresh();
-    if (old && !modal && !unwritten.length) relabel();
+    if (old && Date.now() - closed > CLOSED && !unwritten.length) relabel();
     const n = unwritten.length;
     const waiting =
       `${n} correction${n === 1 ? "" : "s"} not written yet: the server does not answer. ` +

@@ -30,11 +30,11 @@ KIT = {"n01443537": 1, "n01491361": 2, "n01440764": 3, "n01484850": 4}
 
 
 def picture(label: int, rng: np.random.Generator, side: int = 32) -> np.ndarray:
-    """An image (side, side, 3) uint8 that says its class by a bright row of blocks."""
+    """An image (side, side, 3) uint8 that says its class by place and color of a block, and does so mirrored, too."""
     image = rng.integers(0, 60, (side, side, 3))
     size = side // 4
     row, column = divmod(label, 4)
-    image[row * size : (row + 1) * size, column * size : (column + 1) * size, label % 3] += 190
+    image[row * size : (row + 1) * size, column * size : (column + 1) * size, (label + label // 2) % 3] += 190
     return image.astype(np.uint8)
 
 

@@ -103,6 +103,7 @@ def test_once_a_sample_is_closed_the_grid_shows_what_keys_and_buttons_did(found:
         page.locator('[data-cy="modal"]').get_by_text("Label issues").first.click()
         page.get_by_role("button", name="Keep (k)").click()
         _until(page, lambda: status(found)[worst[3]] == "kept", "the button keeps")
+        _until(page, lambda: _open_sample(page) != worst[3], "the button moves on")
         _closes_and_reads_samples(page)
 
 
