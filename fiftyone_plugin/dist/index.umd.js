@@ -19,10 +19,8 @@
   const LATEST = 50; // of this page's corrections, as many as an undo asks for
   const TOGETHER = 10; // corrections sent at once, at most
   const GATEWAY = [502, 503, 504]; // a proxy's answer for a server that has none
-  const CLOSED = 1000; // ms without an open sample: between two samples there is none for a moment
   const HINT = "cvcoteach-keys";
   const REOPEN = "cvcoteach-reopen"; // where the panel is to be opened again
-  const REVIEWED = '[data-cy="panel-content-label_issues_sample"] button'; // of the panel of an open sample
   const SHOWN = '[data-cy="entry-counts"], [data-cy^="panel-content-"]'; // of a dataset
   const presses = []; // keys, before it is known which sample they are about
   const unwritten = []; // corrections that the server has not confirmed, oldest first
@@ -181,9 +179,6 @@
   let rested, asked; // the sample seen at the last look; that asked about
   let open_ = false; // whether a sample was open at the last look
   let outdated = false; // the panel beside the grid
-  let pressed = false; // a button of the panel of an open sample
-  let old = false; // the labels in the grid
-  let closed; // since when no sample is open, ms
   let home = ""; // the path of a dataset with a run or an open panel
   let beside = false; // whether the panel is open beside the grid
   let lost = 0; // since when nothing of a dataset is shown, ms
@@ -197,10 +192,7 @@
     if (wanted) learn(location.pathname, openSample());
     if (open_ && !modal) forget();
     open_ = modal;
-    if (modal) closed = undefined;
-    else closed ??= Date.now();
     if (outdated && !modal && !unwritten.length) refresh();
-    if (old && Date.now() - closed > CLOSED && !unwritten.length) relabel();
     const n = unwritten.length;
     const waiting =
       `${n} correction${n === 1 ? "" : "s"} not written yet: the server does not answer. ` +
@@ -274,8 +266,6 @@
   // The panel beside the grid does not follow the open sample; it is shown anew once the last one is closed.
   function forget() {
     visit += 1;
-    old ||= pressed || mine.size > 0;
-    pressed = false;
     coming.order = [];
     mine.clear();
     rested = asked = undefined;
@@ -286,14 +276,6 @@
     outdated = false;
     for (const panel_id of panels) run(`${PLUGIN}/${PANEL}#refresh`, { panel_id });
   }
-
-  // The grid draws what it has read before; reading it anew keeps view, selection and panels.
-  function relabel() {
-    old = false;
-    run("reload_dataset");
-  }
-
-  window.addEventListener("click", (event) => (pressed ||= Boolean(event.target.closest?.(REVIEWED))), true);
 
   function bar(text) {
     const shown = document.getElementById(HINT);

@@ -249,7 +249,7 @@ def announce(ctx: Any, done: Correction) -> None:
 
 
 def show_labels(ctx: Any) -> None:
-    """Let the grid show the labels as they are now; where a sample is open, the page does so once it is closed.
+    """Let the grid show the labels as they are now; not while a sample is open, which that might close.
 
     Reloading the samples would draw the grid again from what the page has read before.
     """
