@@ -191,14 +191,19 @@ def test_damaged_unpacked_images_are_unpacked_again_and_what_a_killed_call_left_
     assert not left.exists()
 
 
-def test_a_saved_dataset_whose_images_lie_outside_of_the_file_is_refused(folder: Path) -> None:
-    table = pa.table({"image": pa.array([b"x" * 100] * 4, pa.binary()), "label": ["a", "b"] * 2})
-    (folder / "set").mkdir()
+def saved_dataset(folder: Path, image: bytes) -> bytes:
+    """Save a dataset of four such images as Hugging Face does; return what its one file x.arrow holds."""
+    table = pa.table({"image": pa.array([image] * 4, pa.binary()), "label": ["a", "b"] * 2})
+    folder.mkdir()
     for name, content in (("state.json", '{"_data_files": [{"filename": "x.arrow"}]}'), ("dataset_info.json", "{}")):
-        (folder / "set" / name).write_text(content)
-    with pa.OSFile(str(folder / "set" / "x.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        (folder / name).write_text(content)
+    with pa.OSFile(str(folder / "x.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
-    whole = (folder / "set" / "x.arrow").read_bytes()
+    return (folder / "x.arrow").read_bytes()
+
+
+def test_a_saved_dataset_whose_images_lie_outside_of_the_file_is_refused(folder: Path) -> None:
+    whole = saved_dataset(folder / "set", b"x" * 100)
     ends = struct.pack("<5i", 0, 100, 200, 300, 400)
     assert ends in whole
     for odd in ((0, 100, 200, 300, 2**30), (0, 2**30, -(2**30), 300, 400)):
@@ -208,13 +213,7 @@ def test_a_saved_dataset_whose_images_lie_outside_of_the_file_is_refused(folder:
 
 
 def test_names_of_columns_that_are_no_text_get_a_sentence(folder: Path) -> None:
-    table = pa.table({"image": pa.array([b"x"] * 4, pa.binary()), "label": ["a", "b"] * 2})
-    (folder / "set").mkdir()
-    for name, content in (("state.json", '{"_data_files": [{"filename": "x.arrow"}]}'), ("dataset_info.json", "{}")):
-        (folder / "set" / name).write_text(content)
-    with pa.OSFile(str(folder / "set" / "x.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table)
-    whole = (folder / "set" / "x.arrow").read_bytes()
+    whole = saved_dataset(folder / "set", b"x")
     (folder / "set" / "x.arrow").write_bytes(whole.replace(b"label", b"l\xffbel"))
     with pytest.raises(InputError, match="cannot be read as Arrow"):
         read_source(folder / "set")
