@@ -59,7 +59,7 @@ def _tell(page: Any, made: NoisyDataset) -> None:
     ask = "([uri]) => window.__foo__.executeOperator('prompt_user_for_operation', {operator_uri: uri})"
     page.evaluate(ask, [f"{PLUGIN}/find_label_issues"])
     form.get_by_text("Label field").wait_for()
-    for label, value in (("Rounds", "2"), ("Epochs", "3")):
+    for label, value in (("Rounds", "2"), ("Epochs", "30")):
         place = form.get_by_text(re.compile(f"^{label} ")).locator("xpath=ancestor::*[.//input][1]")
         place.locator("input").fill(value)
     find = form.get_by_role("button", name="Find", exact=True)
