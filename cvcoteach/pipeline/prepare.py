@@ -339,8 +339,6 @@ def _recipe(settings: Settings) -> Recipe:
     }
     if settings.finetune:
         return replace(FINETUNE, model=ModelSpec.parse(f"backbone:{settings.backbone}", settings.weights), **changes)
-    if settings.preset != "auto" and settings.preset not in PRESETS:
-        raise InputError(f"preset is {settings.preset!r}; it takes {', '.join(PRESETS)} or auto.")
     base = PRESETS["fast" if settings.preset == "auto" else settings.preset]
     model = base.model if settings.model is None else ModelSpec.parse(settings.model)
     return replace(base, model=model.with_weights(settings.weights), **changes)

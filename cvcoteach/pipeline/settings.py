@@ -10,6 +10,7 @@ from cvcoteach._validation import InputError, as_count, near
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.result import Select
 from cvcoteach.issues.flags import FlagFor, FlagRule
+from cvcoteach.training.presets import HEADS, PRESETS, Head
 
 if TYPE_CHECKING:
     from cvcoteach.engines.cluster import RayCluster
@@ -54,7 +55,7 @@ class Settings:
     """Network on whose frozen features heads are trained; see `training.backbones.load_backbone`."""
     finetune: bool = False
     """Train the backbone itself in the folds."""
-    head: Literal["linear", "mlp"] = "linear"
+    head: Head = "linear"
     """Head that is trained on features."""
     also_from_scratch: bool | None = None
     """Train small networks from scratch beside heads on features, and fuse both; None: where the preset "auto" has time
@@ -75,6 +76,12 @@ class Settings:
     """What flags are good at; see `FlagRule`. Another goal trains nothing again."""
     min_probability: float | None = None
     """Flag every label that is wrong with at least this probability instead, in (0, 1]. Trains nothing again either."""
+
+    def __post_init__(self) -> None:
+        if self.preset not in ("auto", *PRESETS):
+            raise InputError(f"preset is {self.preset!r}; {near(str(self.preset), ('auto', *PRESETS))}")
+        if self.head not in HEADS:
+            raise InputError(f"head is {self.head!r}; {near(str(self.head), HEADS)}")
 
     @property
     def is_open(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,11 @@ from cvcoteach.pipeline.settings import Machine
 from cvcoteach.training.compute_plan import ComputePlan
 from cvcoteach.training.head_trainer import HeadTrainer
 from cvcoteach.training.models import ModelFactory
+from cvcoteach.training.presets import Head
 from cvcoteach.training.recipe import Recipe
 from cvcoteach.training.torch_trainer import TorchTrainer
 
 NetworkTrainer = TorchTrainer | RayTrainer
-Head = Literal["linear", "mlp"]
 
 
 class OnRows(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,10 @@ from cvcoteach.training.engine.steps import NotCapturableError
 from cvcoteach.training.engine.which import graphs_for
 from cvcoteach.training.heads import Heads, loss_of, own_rows
 from cvcoteach.training.loop import EpochReport, OnEpoch
+from cvcoteach.training.presets import HEADS, Head
 from cvcoteach.training.rows import Rows as FeatureRows
 from cvcoteach.training.rows import check_shape
 
-HEADS = ("linear", "mlp")
 _ORDER_SEED = 0x1C5
 _LEAST_STEPS = 80  # with fewer, probabilities stay undecided on small datasets
 _CHUNK = 8192  # rows
@@ -77,7 +77,7 @@ class HeadTrainer:
         self,
         features: npt.ArrayLike,
         n_classes: int,
-        head: Literal["linear", "mlp"] = "linear",
+        head: Head = "linear",
         *,
         epochs: int = 5,
         batch_size: int | None = None,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from cvcoteach.training.model_spec import ModelSpec
 from cvcoteach.training.recipe import Recipe
+
+Head = Literal["linear", "mlp"]
+HEADS: tuple[Head, ...] = ("linear", "mlp")
+"""What is trained on features."""
 
 PRESETS = {
     "fast": Recipe(),

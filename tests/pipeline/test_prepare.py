@@ -74,7 +74,6 @@ def test_an_unreadable_image_is_left_out_and_rows_are_counted_without_it(shapes:
     [
         (Settings(finetune=True), "finetune is set without a backbone; name the network to fine-tune with --backbone"),
         (Settings(features=Path("a.npy"), backbone="b"), "features come from only one of them"),
-        (Settings(preset="fats"), "preset is 'fats'; it takes fast, paper or auto"),
         (Settings(model="smal"), "did you mean small"),
     ],
 )

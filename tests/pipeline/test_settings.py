@@ -57,6 +57,13 @@ def test_a_rule_for_flags_that_does_not_exist_is_refused() -> None:
         str(Settings(flag_for="f2").flag_rule)
 
 
+def test_a_preset_or_a_head_that_does_not_exist_is_refused_even_where_nothing_would_be_trained_by_it() -> None:
+    with pytest.raises(InputError, match="preset is 'fats'; did you mean fast"):
+        Settings(preset="fats", features="features.npy")
+    with pytest.raises(InputError, match="head is 'liner'; did you mean linear"):
+        Settings(head="liner")
+
+
 def test_settings_load_no_torch() -> None:
     code = "import sys, cvcoteach.pipeline.settings, cvcoteach.pipeline.progress; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
