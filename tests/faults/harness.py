@@ -120,16 +120,20 @@ def _in_child(command: Command, folder: Path, report: Path, fault: Fault | None,
 
 def _watch(folder: str, count: int, fault: Fault | None, at: int, made: Path) -> None:
     """Count this process's changes of files below a folder, and let the fault befall it."""
-    done = 0
+    done, removing = 0, False
 
     def step() -> None:
-        nonlocal done
+        nonlocal done, removing
+        if removing:
+            return
         done += 1
         os.pwrite(count, str(done).encode(), 0)
         if fault == "killed" and done == at:
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "removed" and done == at:
-            shutil.rmtree(made, ignore_errors=True)  # its own operations count, too
+            removing = True
+            shutil.rmtree(made, ignore_errors=True)
+            removing = False
         if fault == "full" and done >= at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
