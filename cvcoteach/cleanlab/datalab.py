@@ -70,6 +70,12 @@ class INCVIssueManager(IssueManager):
             raise InputError("issue type incv needs labels; Datalab takes them by label_name.")
         n, k = len(datalab.labels), len(datalab._label_map)
         if kind == "pred_probs":
+            shape = np.shape(options[kind])
+            if len(shape) == 2 and shape[0] == n and shape[1] > k:
+                raise InputError(
+                    f"pred_probs has {shape[1]} columns, but Datalab knows {k} classes, those that have labels; name "
+                    "all of them: give it a datasets.Dataset whose label is a ClassLabel."
+                )
             as_pred_probs(options[kind], (n, k))
         elif kind != "trainer" and hasattr(options[kind], "__len__"):
             check_rows(n, kind, len(options[kind]))
