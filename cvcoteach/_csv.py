@@ -19,6 +19,8 @@ _FORMULA = re.compile(r"'*(?![+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?\Z)[" +
 
 _OURS = ({"path", "label_quality"}, {"path", "predicted_label", "probability"})
 """Columns by which our own tables are known: issues.csv and FiftyOne's export, predictions."""
+LISTED = ("path", "label", "file")
+"""All columns of a list of images, by which it is known."""
 
 
 def escaped(text: str) -> str:
@@ -33,8 +35,9 @@ def unescaped(text: str) -> str:
 
 def is_ours(columns: Iterable[str]) -> bool:
     """Return whether a table has the columns of one that we wrote, whose texts are escaped."""
-    there = set(columns)
-    return any(ours <= there for ours in _OURS)
+    names = tuple(columns)
+    there = set(names)
+    return names == LISTED or any(ours <= there for ours in _OURS)
 
 
 def unescaped_values(values: pd.Series[Any]) -> pd.Series[Any]:

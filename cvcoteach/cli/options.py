@@ -82,7 +82,7 @@ seed = click.option(
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Random seed; on a CPU, the same seed gives the same result.",
+    help="Random seed; on a CPU, the same one repeats the result with the same --threads and --precision.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress, only notes.")

@@ -6,7 +6,8 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from cvcoteach._validation import InputError
 
 Result = TypeVar("Result")
 
+_SAFE_PATH = "PYTHONSAFEPATH"
 _IDLE_SECONDS = 20
 """Seconds without work after which a worker exits."""
 
@@ -39,6 +41,13 @@ def in_processes(
         for task in tasks:
             yield function(*task)
         return
+    with _working_folder_unsearched():
+        yield from _in_workers(function, tasks, workers)
+
+
+def _in_workers(
+    function: Callable[..., Result], tasks: Iterable[tuple[object, ...]], workers: int
+) -> Generator[Result]:
     # started afresh, not forked: a fork of a process with threads (torch, BLAS) may hang
     parallel = joblib.Parallel(
         workers,
@@ -61,6 +70,23 @@ def in_processes(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that results were left; whoever stops early wants none
             results.close()
+
+
+@contextmanager
+def _working_folder_unsearched() -> Iterator[None]:
+    """Let no process that is started meanwhile look for modules in the working folder, which may be one of data.
+
+    Python does, for `-c` and `-m`, by which workers and their trackers are started.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_SAFE_PATH, None)
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _call(parent: int, function: Callable[..., Result], task: tuple[object, ...]) -> Result:

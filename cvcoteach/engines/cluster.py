@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from cvcoteach._validation import InputError, counted
 from cvcoteach.data.workers import cpu_count
 from cvcoteach.engines.guard import MARK, Guard
+from cvcoteach.engines.own_ray import TEMPORARY, SearchedHere, show_token, sweep
 from cvcoteach.engines.placed import Placed, whole_file
 from cvcoteach.engines.remote import Seen, look_around
 from cvcoteach.training.devices import choose_threads
@@ -27,11 +28,8 @@ _PROBE_SECONDS = 120.0
 _QUIET = "CRITICAL"
 _STORE_SHARE = 0.8
 """Share of a node's object store that one array may take."""
-TEMPORARY = "cvcray-"
-"""Begins the names of temporary folders, before the number of the process that made them; see `_sweep_temporary`."""
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is reported to anybody
 # processes whose fellows were killed end after so many seconds, not after a minute: there is no network to wait for
-_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 _ON_ONE_MACHINE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 
@@ -110,9 +108,7 @@ class RayCluster:
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         for name, value in {**_ALWAYS, **({} if self._address else _ON_ONE_MACHINE)}.items():
             os.environ.setdefault(name, value)  # Ray reads them when it is imported
-        if self._address and not _AUTHENTICATION & os.environ.keys() and _has_token():
-            # ray start asks for the token of ~/.ray once there is one, but ray.init by itself does not show it
-            os.environ["RAY_AUTH_MODE"] = "token"
+        show_token(starts_here=self._address is None)
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -152,7 +148,7 @@ class RayCluster:
         if address != "auto":
             _check_reachable(address)
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level=_QUIET)
+            self._ray.init(address=address, job_config=self._job(), log_to_driver=False, logging_level=_QUIET)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(
@@ -163,7 +159,7 @@ class RayCluster:
         self._silence()
 
     def _start(self) -> None:
-        _sweep_temporary()
+        sweep()
         # Ray leaves its session folder behind; the path must be short, for the sockets in it
         base = "/tmp" if os.path.isdir("/tmp") else None
         self._temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=base))
@@ -176,6 +172,7 @@ class RayCluster:
                 address="local",
                 num_cpus=max(cpu_count(), self.threads or 1),
                 include_dashboard=False,
+                job_config=self._job(),
                 log_to_driver=False,
                 logging_level=_QUIET,
                 _temp_dir=str(self._temporary),
@@ -187,6 +184,12 @@ class RayCluster:
         finally:
             os.environ.pop(MARK, None)
         self._silence()
+
+    def _job(self) -> Any:
+        """Return Ray's settings of this program, under which workers look for modules where this process does."""
+        config: Any = importlib.import_module("ray.job_config").JobConfig()
+        config._py_driver_sys_path = SearchedHere()
+        return config
 
     def close(self) -> None:
         """End the workers, and Ray if it was started or connected to here."""
@@ -342,14 +345,6 @@ def _own_addresses(ray: Any) -> set[str]:
     return {"127.0.0.1", str(ray.util.get_node_ip_address())}
 
 
-def _has_token() -> bool:
-    """Return whether Ray keeps a token for this user."""
-    try:
-        return (Path.home() / ".ray" / "auth_token").is_file()
-    except RuntimeError:  # no home
-        return False
-
-
 def _check_reachable(address: str) -> None:
     """Raise InputError unless something listens there; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
@@ -361,12 +356,3 @@ def _check_reachable(address: str) -> None:
         raise InputError(
             f"no Ray cluster answers at {address} ({error}); ray start --head begins one, by default on port 6379."
         ) from error
-
-
-def _sweep_temporary() -> None:
-    """Remove folders of processes that were killed."""
-    for folder in Path(tempfile.gettempdir() if not os.path.isdir("/tmp") else "/tmp").glob(f"{TEMPORARY}*"):
-        owner = folder.name.removeprefix(TEMPORARY).partition("-")[0]
-        with suppress(OSError):
-            if owner.isdecimal() and folder.stat().st_uid == os.getuid() and not os.path.exists(f"/proc/{owner}"):
-                shutil.rmtree(folder, ignore_errors=True)

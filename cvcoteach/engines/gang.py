@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from cvcoteach._validation import InputError, PredProbs
 from cvcoteach.crossval.trainer import Fold
-from cvcoteach.engines.cluster import TEMPORARY, RayCluster, Share
+from cvcoteach.engines.cluster import RayCluster, Share
+from cvcoteach.engines.own_ray import TEMPORARY
 from cvcoteach.engines.placed import Placed
 from cvcoteach.engines.remote import Event
 from cvcoteach.engines.trainer import RayTrainer

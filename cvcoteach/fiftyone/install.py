@@ -110,7 +110,7 @@ def _database_remedy() -> str:
 
 def without_secrets(text: str) -> str:
     """Return text without the names, passwords and tokens that addresses of databases in it hold."""
-    text = re.sub(r"://[^\s/]*@", "://***@", text)
+    text = re.sub(r"://[^\n]*@", "://***@", text)  # up to the last @: a password may hold any letter, by mistake
     return re.sub(r"(?i)([\w-]*(?:password|token|secret|key)[\w-]*)[=:][^&\s)\"']+", r"\1=***", text)
 
 

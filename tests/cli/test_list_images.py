@@ -57,6 +57,19 @@ def test_no_file_but_an_earlier_list_is_replaced(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "source.csv")) == 12
 
 
+def test_a_list_is_read_as_a_source_with_the_names_of_its_classes_as_they_are(tmp_path: Path) -> None:
+    class_folders(tmp_path / "shapes", n=12, wrong=0)
+    (tmp_path / "shapes" / "bar").rename(tmp_path / "shapes" / "=1+1")
+    assert call("list", tmp_path / "shapes", "-o", tmp_path / "order.csv").exit_code == 0
+    assert "'=1+1" in (tmp_path / "order.csv").read_text()
+    for place in (tmp_path, tmp_path / "shapes"):  # beside the images both `path` and `file` name them
+        (tmp_path / "order.csv").rename(place / "order.csv")
+        again = call("list", place / "order.csv")
+        assert again.exit_code == 0, again.output
+        assert pd.read_csv(io.StringIO(again.stdout))["label"].value_counts()["'=1+1"] == 4
+        (place / "order.csv").rename(tmp_path / "order.csv")
+
+
 @pytest.mark.slow
 def test_the_closing_lines_fit_the_run(tmp_path: Path) -> None:
     images, true, _ = dataset(150, 0)

@@ -63,6 +63,7 @@ def test_an_array_larger_than_the_object_store_is_refused_before_it_is_copied() 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(InputError, match=r"needs the package ray; pip install 'cvcoteach\[ray\]'"):
         RayCluster()
 

@@ -75,7 +75,7 @@ class Started:
         words = ["find-issues", "shapes", "-o", "ray", *options, "--engine", "ray", "--json"]
         environment = {**os.environ, "CVCOTEACH_CACHE_DIR": str(folder / "ray-cache"), "PYTHONPATH": os.getcwd()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cvcoteach", *words],
+            [Path(sys.executable).with_name("cvcoteach"), *words],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -157,6 +157,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     for name, options in (("networks", NETWORKS), ("extraction", BACKBONE)):
         folder = tmp_path_factory.mktemp(name)
         class_folders(folder / "shapes", n=60)
+        (folder / "pandas.py").write_text("open('ran', 'w').close()\nraise SystemExit\n")
         began = time.monotonic()
         started = Started(folder, options)
         while started.process.poll() is None:
@@ -165,6 +166,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
         code, out, err = started.ended()
         assert code == 0, err
         assert json.loads(out)["n_images"] == 60
+        assert not (folder / "ran").exists()  # workers take no file of the working folder for a module
         made[name] = folder / "shapes", (folder / "ray" / "issues.csv").read_bytes(), time.monotonic() - began
     return made
 

@@ -17,6 +17,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.cli.main import main
 from cvcoteach.fiftyone import install
 from cvcoteach.fiftyone.app.operators import PLUGIN
+from cvcoteach.fiftyone.install import without_secrets
 
 FILES = {"fiftyone.yml", "__init__.py", "requirements.txt", "README.md", "dist/index.umd.js"}
 
@@ -186,3 +187,9 @@ def test_the_doctor_keeps_secrets(monkeypatch: pytest.MonkeyPatch, plugins: Path
     said += doctor()[1]
     assert "no answer from mongodb+srv://***@host" in said
     assert not [word for word in ("me:", "p%40ss", "hidden") if word in said]
+
+
+@pytest.mark.parametrize("password", ["p/w", "p w", "p@w", "p:w"])
+def test_a_password_that_is_not_escaped_is_kept_secret_too(password: str) -> None:
+    said = without_secrets(f"no answer from mongodb://me:{password}@host:27017/db, or\nfrom mongodb://host:27017")
+    assert said == "no answer from mongodb://***@host:27017/db, or\nfrom mongodb://host:27017"

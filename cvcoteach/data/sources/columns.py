@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,7 +166,7 @@ def find_path_column(table: Table, choices: Choices) -> str:
     rows = spread(len(frame), 20)
     existing = [column for column in texts if names_files(table.file, [str(path) for path in frame[column].iloc[rows]])]
     for choice in ([column for column in usual if column in existing], existing, usual):
-        if len(choice) == 1:
+        if len(choice) == 1 or (choice and choice is not usual and _same_files(table.file, frame[choice].iloc[rows])):
             return choice[0]
     pixels = [column for column in table.columns if plain(column) in PATH_COLUMNS and not table.columns[column]]
     if pixels and not texts:
@@ -174,6 +175,12 @@ def find_path_column(table: Table, choices: Choices) -> str:
             "takes one of these (of arrays, an .npz)."
         )
     raise InputError(say_which(table, "--path-column", "image paths"))
+
+
+def _same_files(table: Path, names: pd.DataFrame) -> bool:
+    """Return whether all columns name the same files, as `path` and `file` of a list of images do."""
+    rows = names.itertuples(index=False)
+    return all(len({os.path.realpath(table.parent / str(name)) for name in row}) == 1 for row in rows)
 
 
 def others_of(table: Table, path_column: str, choices: Choices) -> list[str]:

@@ -1,0 +1,68 @@
+"""A Ray that is started here is nobody else's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cvcoteach.engines import own_ray
+from cvcoteach.engines.own_ray import SearchedHere, show_token, sweep
+
+NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token is set, and Ray is not there yet."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in NAMES:
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+
+
+def test_workers_search_the_working_folder_only_where_this_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scripts").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "scripts")])
+    folders = SearchedHere()
+    folders.extend([str(tmp_path / "scripts"), str(tmp_path)])
+    assert folders == [str(tmp_path / "scripts")]
+    sys.path.append("")
+    folders.extend([str(tmp_path)])
+    assert folders == [str(tmp_path / "scripts"), str(tmp_path)]
+
+
+@pytest.mark.usefixtures("unset")
+def test_what_starts_here_asks_for_a_token_that_a_cluster_elsewhere_never_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_ray, "_has_token", lambda: False)
+    show_token(starts_here=True)
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    show_token(starts_here=False)
+    assert not set(NAMES) & set(os.environ)
+
+
+@pytest.mark.usefixtures("unset")
+def test_a_way_to_authenticate_that_was_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    show_token(starts_here=True)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_ray.os.path, "isdir", lambda path: path != "/tmp")
+    monkeypatch.setattr(own_ray.tempfile, "gettempdir", lambda: str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folders = [tmp_path / f"{own_ray.TEMPORARY}{pid}-x" for pid in (os.getpid(), gone.pid)]
+    for folder in folders:
+        folder.mkdir()
+    sweep()
+    assert [folder.exists() for folder in folders] == [True, False]
