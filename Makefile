@@ -29,7 +29,7 @@ pictures: .venv/tested  ## every picture of the documentation, from real runs (m
 	CVCOTEACH_README_PICTURES=1 $(BIN)/python -m pytest -q tests/fiftyone/app/test_story.py -k browser
 
 fuzz: .venv/tested  ## ten thousand damaged files, each of which must end in a result or one sentence
-	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py
+	CVCOTEACH_FUZZ=5000 $(BIN)/python -m pytest -q tests/faults/test_fuzz.py tests/faults/test_fuzz_calls.py
 
 faults: .venv/tested  ## kill every command, and fill its disk, at each file operation, and call it again (an hour or two)
 	CVCOTEACH_FAULTS_STEP=1 $(BIN)/python -m pytest -q -s tests/faults/test_faults.py

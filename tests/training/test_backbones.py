@@ -115,7 +115,7 @@ def test_weights_that_are_not_a_file_and_pickles_are_refused(tmp_path: Path) -> 
         load_backbone(f"{FAKES}:colours", "there.pt", trusted=TRUSTED)
     torch.save(Colours(), tmp_path / "whole.pt")  # a pickled network
     with pytest.raises(
-        InputError, match="cannot be read as weights: .* nothing is unpickled; save the network's state_dict"
+        InputError, match=r"cannot be read as weights: .* nothing is unpickled; save the network's state_dict"
     ):
         load_backbone(f"{FAKES}:colours", str(tmp_path / "whole.pt"), trusted=TRUSTED)
 
