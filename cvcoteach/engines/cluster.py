@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from cvcoteach._validation import InputError, counted
 from cvcoteach.data.workers import cpu_count
 from cvcoteach.engines.guard import MARK, Guard
-from cvcoteach.engines.own_ray import TEMPORARY, SearchedHere, show_token, sweep
+from cvcoteach.engines.own_ray import TEMPORARY, SearchedHere, note_on_memory, shared_memory, show_token, sweep
 from cvcoteach.engines.placed import Placed, whole_file
 from cvcoteach.engines.remote import Seen, look_around
 from cvcoteach.training.devices import choose_threads
@@ -167,6 +167,7 @@ class RayCluster:
         mark = self._temporary.name
         self._guard = Guard(mark, self._temporary)
         os.environ[MARK] = mark
+        free = shared_memory()
         try:
             self._ray.init(
                 address="local",
@@ -184,6 +185,8 @@ class RayCluster:
         finally:
             os.environ.pop(MARK, None)
         self._silence()
+        if (sentence := note_on_memory(self.nodes()[0].store, free)) is not None:
+            self.note(sentence)
 
     def _job(self) -> Any:
         """Return Ray's settings of this program, under which workers look for modules where this process does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from cvcoteach._files import in_bytes
 
 TEMPORARY = "cvcray-"
 """Begins the names of temporary folders, before the number of the process that made them; see `sweep`."""
@@ -44,6 +47,24 @@ def show_token(*, starts_here: bool) -> None:
     elif _has_token():
         # ray start asks for the token of ~/.ray once there is one, but ray.init by itself does not show it
         os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def shared_memory() -> float:
+    """Return how many bytes are free in /dev/shm; infinitely many where there is none, and Ray does not ask for it."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return math.inf
+
+
+def note_on_memory(store: float, free: float) -> str | None:
+    """Return a sentence where an object store of that many bytes lies on disk, since /dev/shm has fewer free."""
+    if free >= store:
+        return None
+    return (
+        f"/dev/shm has {in_bytes(free)} free, less than the {in_bytes(store)} that Ray sets aside for arrays, which it "
+        f"keeps on disk instead; that is slower. In Docker, --shm-size={math.ceil(store / 1e9)}g gives more."
+    )
 
 
 def sweep() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,17 @@ import pytest
 from cvcoteach.engines import own_ray
 from cvcoteach.engines.own_ray import SearchedHere, show_token, sweep
 
+SMALL = """
+import psutil, ray
+from cvcoteach.engines import cluster
+
+ray._private.utils.get_shared_memory_bytes = cluster.shared_memory = lambda: 64 * 2**20  # as Docker has it
+notes = []
+with cluster.RayCluster(threads=1, note=notes.append) as found:
+    found.ray
+    words = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
+print(*notes, *{word for word in words if "plasma_directory" in word}, sep="\\n")
+"""
 NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -66,3 +78,21 @@ def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path, monkeypa
         folder.mkdir()
     sweep()
     assert [folder.exists() for folder in folders] == [True, False]
+
+
+@pytest.mark.slow
+def test_arrays_that_lie_on_disk_since_shared_memory_is_small_are_told_of(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", SMALL], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    note, where = ended.stdout.splitlines()
+    assert re.fullmatch(
+        r"/dev/shm has 67\.1 MB free, less than the [0-9.]+ GB that Ray sets aside for arrays, which it keeps on "
+        r"disk instead; that is slower\. In Docker, --shm-size=[0-9]+g gives more\.",
+        note,
+    )
+    assert "/dev/shm" not in where
+
+
+def test_shared_memory_that_is_large_enough_or_not_there_needs_no_note() -> None:
+    assert own_ray.note_on_memory(1e9, 1e9) is None
+    assert own_ray.note_on_memory(1e9, float("inf")) is None
