@@ -13,7 +13,7 @@ import pandas as pd
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources.labels import split_names
-from cvcoteach.data.sources.paths import names_files
+from cvcoteach.data.sources.paths import names_files, names_images
 from cvcoteach.data.sources.source import SPLIT_WORDS, Choices, spread
 from cvcoteach.data.splits import Names, is_train, named_split
 
@@ -163,7 +163,10 @@ def find_path_column(table: Table, choices: Choices) -> str:
     # a value for each usual name may be enough; files are looked at all the same, which tell more than a name
     frame = table.load(texts, _LOOKED_AT) if texts else pd.DataFrame()
     rows = spread(len(frame), 20)
-    existing = [column for column in texts if names_files(table.file, [str(path) for path in frame[column].iloc[rows]])]
+    values = {column: [str(path) for path in frame[column].iloc[rows]] for column in texts}
+    existing = [column for column in texts if names_files(table.file, values[column])]
+    if not existing and len(usual) != 1:
+        existing = names_images(table.file, values)
     for choice in ([column for column in usual if column in existing], existing, usual):
         if len(choice) == 1:
             return choice[0]
