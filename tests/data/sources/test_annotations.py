@@ -94,6 +94,29 @@ def test_coco_finds_images_in_a_folder_beside_it(tmp_path: Path) -> None:
     assert given(read_source(saved(tmp_path / "x.json", coco()))) == {"a.png": "dog", "b.png": "cat"}
 
 
+def test_coco_in_the_folder_of_a_fiftyone_export_is_read_from_the_folder(tmp_path: Path) -> None:
+    """As COCODetectionDataset of FiftyOne 1.22 writes it."""
+    touch(tmp_path, "data/a.png", "data/b.png", "data/c.png")
+    saved(tmp_path / "labels.json", coco())
+    assert given(read_source(tmp_path)) == {"a.png": "dog", "b.png": "cat"}
+    assert read_source(tmp_path).location == tmp_path / "labels.json"
+    with pytest.raises(InputError, match=r"--split is 'test', but labels\.json is one part"):
+        read_source(tmp_path, split="test")
+
+
+def test_categories_of_one_name_are_one_class_with_a_note(pets: Path) -> None:
+    categories = [
+        {"id": 1, "name": "cat"},
+        {"id": 5, "name": "cat"},
+        {"id": 7, "name": "dog"},
+        {"id": 9, "name": "dog"},
+    ]
+    made = [{"image_id": image, "category_id": category} for image, category in enumerate((1, 5, 7))]
+    source = read_source(saved(pets / "x.json", coco(categories=categories, annotations=made)))
+    assert given(source) == {"a.png": "cat", "b.png": "cat", "c.png": "dog"}
+    assert source.notes == ("the categories 1 and 5 of x.json are called cat: they are read as one class.",)
+
+
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
