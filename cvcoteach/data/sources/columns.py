@@ -243,9 +243,11 @@ def find_split_column(
         )
     if not found or label_column is None:
         return None, None
+    says_train = table.load(found[:1])[found[0]].dropna().astype(str).map(is_train).any()
+    apart = f" (--split-column {found[0]} keeps them apart)" if says_train else ""
     return None, (
         f"the column {found[0]!r} of {table.file.name} names parts of a dataset; images of all parts are judged "
-        f"together (--split-column {found[0]} keeps them apart)."
+        f"together{apart}."
     )
 
 
