@@ -198,13 +198,13 @@ def find_label_column(table: Table, path_column: str, choices: Choices) -> str |
     for choice in (usual, of_now, with_names, left, [] if usual else of_fiftyone):
         if len(choice) == 1:
             return choice[0]
-    if not others:
+    parts = split_columns(table, others) if len(others) > 1 and not usual else []
+    if len(parts) == len(others):
         # datasets drop a column that the first record lacks, and the folders' names beside a metadata file
         raise InputError(
             f"{table.file.name} has no column but {listing(table.columns)}; it takes one of labels as well."
         )
     if len(others) > 1 and not usual:
-        parts = split_columns(table, others)
         rest = [column for column in others if column not in parts]
         return rest[0] if len(rest) == 1 else None
     raise InputError(say_which(table, "--label-column", "given labels"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ _LABELS = (records.LIST, coco.FORMAT, fiftyone_labels.FORMAT, label_studio.FORMA
 """Formats whose files hold labels and nothing else."""
 _MOST = 20
 """Files that are looked into."""
+_LARGEST = 200 * 2**20
+"""Bytes of a file up to which it is looked into, since it is read as a whole."""
+_MOST_COLUMNS = 200
+"""Columns of a table up to which one per class is looked for: more are features."""
 _MOSTLY = 0.9
 """Share of the images of a folder that have one label, from which the folder and the label say the same."""
 _PIECE = re.compile(
@@ -78,7 +83,11 @@ def lists_beside(root: Path, files: Sequence[str], sizes: Mapping[str, int]) -> 
 
 
 def _kind_of(file: Path) -> Format | None:
-    return next((kind for kind in (*_TABLES, *_LABELS) if kind.recognises(file)), None)
+    try:
+        small = file.stat().st_size <= _LARGEST
+    except OSError:
+        return None
+    return next((kind for kind in (*_TABLES, *_LABELS) if kind.recognises(file)), None) if small else None
 
 
 def _listed(kind: Format, file: Path, sizes: Mapping[str, int]) -> Beside | None:
@@ -97,21 +106,28 @@ def _listed(kind: Format, file: Path, sizes: Mapping[str, int]) -> Beside | None
     if len(names) < 2:
         return None
     inside = tuple([folder_of[row] for row in rows])
-    return Beside(file, names, source.labels[rows], inside, kind in _LABELS or _calls_labels(kind, file))
+    return Beside(file, names, source.labels[rows], inside, kind in _LABELS or _calls_labels(_columns(kind, file)))
 
 
 def _read(kind: Format, file: Path) -> Source | None:
     """Return the images of a file, with labels where it is clear which these are; None where it names none."""
+    try:
+        columns = _columns(kind, file) if kind in _TABLES else ()
+    except InputError:
+        return None
     for read in (kind.read, kind.read_unlabelled):
-        try:
-            return read(file, Choices())
-        except InputError:
+        if read is kind.read and len(columns) > _MOST_COLUMNS and not _calls_labels(columns):
             continue
+        with suppress(InputError):
+            return read(file, Choices())
     return None
 
 
-def _calls_labels(kind: Format, file: Path) -> bool:
+def _calls_labels(columns: Sequence[str]) -> bool:
     """Return whether a column of a table is called label or the like, or there are but two without names."""
+    return tuple(columns) == ("1", "2") or any(plain(column) in LABEL_COLUMNS for column in columns)
+
+
+def _columns(kind: Format, file: Path) -> tuple[str, ...]:
     opened = text_table.open_text_table if kind is text_table.FORMAT else records.open_lines
-    columns = tuple(opened(file).columns)
-    return columns == ("1", "2") or any(plain(column) in LABEL_COLUMNS for column in columns)
+    return tuple(opened(file).columns)

@@ -150,6 +150,15 @@ def test_class_folders_beside_a_table_of_other_images_are_read(tmp_path: Path) -
     assert read_source(tmp_path).notes == ()
 
 
+def test_features_beside_class_folders_are_not_taken_for_labels(tmp_path: Path) -> None:
+    rows = [f"{path},{','.join(['0'] * 299)},1" for path in photos(tmp_path, *LABELS)]
+    names = ",".join(f"f{i}" for i in range(300))
+    write(tmp_path / "features.csv", f"path,{names}\n" + "\n".join(rows))
+    source = read_source(tmp_path)
+    assert source.class_names == LABELS
+    assert source.notes[0].startswith("features.csv lies beside the class folders; the labels are the folders' names.")
+
+
 @pytest.mark.parametrize("name", ["a.json", "tags.xml"])
 def test_an_export_beside_the_one_folder_of_its_images_is_named(tmp_path: Path, name: str) -> None:
     touch(tmp_path, *[f"images/{i}.png" for i in range(4)])

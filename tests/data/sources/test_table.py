@@ -231,3 +231,11 @@ def test_groups_of_a_table_are_numbered_and_stay_with_their_images(pets: Path) -
         InputError, match=r"1 of 2 groups in the column 'patient' of t\.csv are missing, the first in row 2"
     ):
         read_source(write(pets / "t.csv", "path,label,patient\na.png,x,7\nb.png,y,\n"), group_column="patient")
+
+
+@pytest.mark.parametrize("header", ["path,split,fold", "path,subset,partition"])
+def test_a_table_of_paths_and_splits_alone_gets_a_sentence(pets: Path, header: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"t\.csv has no column but {header.replace(',', ', ')}; it takes one of labels"
+    ):
+        read_source(write(pets / "t.csv", f"{header}\na.png,train,1\nb.png,test,2\n"))
