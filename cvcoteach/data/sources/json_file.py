@@ -93,10 +93,12 @@ def json_format(
 
     def read(location: Path, choices: Choices) -> Source:
         # the label column that was named is a name in the tool, not one of the table made here
-        return read_table(table(location, choices), Choices(path_pattern=choices.path_pattern))
+        own = Choices(path_pattern=choices.path_pattern, annotator_column=choices.annotator_column)
+        return read_table(table(location, choices), own)
 
     def read_unlabelled(location: Path, choices: Choices) -> Source:
-        return read_table_unlabelled(table(location, choices), Choices(path_pattern=choices.path_pattern))
+        once = replace(choices, annotator_column=None)
+        return read_table_unlabelled(table(location, once), Choices(path_pattern=choices.path_pattern))
 
     return Format(_holds(test, of_folders), read, read_unlabelled, lambda *_: True, takes, name)
 
