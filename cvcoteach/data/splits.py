@@ -69,14 +69,15 @@ def is_train(name: str) -> bool:
     return any(word.startswith("train") or word in ("tr", "trn") for word in _words(name))
 
 
-def split_order(name: str) -> tuple[int, str]:
-    """Return what splits are sorted by: train, then val and dev, then test, then all others by name."""
+def split_order(name: str) -> tuple[int, int, str]:
+    """Return what splits are sorted by: train, then val and dev, then test, then all others by number and name."""
     words = _words(name)
     if is_train(name):
-        return 0, name
+        return 0, 0, name
     if any(word.startswith(("val", "dev")) for word in words):
-        return 1, name
-    return (2 if any(word.startswith("test") for word in words) else 3), name
+        return 1, 0, name
+    number = re.search("[0-9]{1,9}", name)
+    return (2 if any(word.startswith("test") for word in words) else 3), int(number[0]) if number else 0, name
 
 
 def _words(name: str) -> list[str]:

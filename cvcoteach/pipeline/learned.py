@@ -13,6 +13,13 @@ from cvcoteach.data.splits import held_out, is_train, learned_split
 _MUCH_LARGER = 5
 """Times as many images that are only judged as learned from, from which a note says so."""
 
+_ALIKE = 1.5
+"""Times as many images as a split has on average, up to which the one learned from is as large as the others."""
+_OF_FOLDS = (
+    "; if these are folds, or other parts of one kind, leave out --split-column (in Python splits=), so that all "
+    "images are learned from"
+)
+
 
 def _learned(data: Source) -> BoolArray:
     """Return the images (n,) that models may learn from."""
@@ -36,13 +43,17 @@ def split_notes(data: Source) -> list[str]:
     learned = _learned(data)
     if data.splits is None or learned.all():
         return []
-    train, others = learned_split(data.splits), int((~learned).sum())
+    train, n, others = learned_split(data.splits), int(learned.sum()), int((~learned).sum())
     notes = []
+    alike = not is_train(train) and n <= _ALIKE * len(data) / len(np.unique(data.splits))
     if not is_train(train):
-        notes.append(f"no split is called train: models learn from {train}, and judge the others.")
-    if others > _MUCH_LARGER * learned.sum():
         notes.append(
-            f"{others:,} images are judged by models that learn from {int(learned.sum()):,} of {train}; splits= or "
+            f"no split is called train: models learn from {train} alone, {n:,} of {len(data):,} images, and judge the "
+            f"others{_OF_FOLDS if alike else ''}."
+        )
+    if others > _MUCH_LARGER * n and not alike:
+        notes.append(
+            f"{others:,} images are judged by models that learn from {n:,} of {train}; splits= or "
             "--split-column may say otherwise, and --split judges one split by its own images."
         )
     absent = np.setdiff1d(data.labels[~learned], data.labels[learned])

@@ -91,4 +91,4 @@ def test_all_splits_are_predicted_with_and_without_their_labels(classifier: Mode
     one = {"split": "test", "ignore_labels": True}
     assert len(predict(tmp_path / "model", tmp_path / "d.npz", tmp_path / "r.csv", MACHINE, **one).table) == 4
     source = read_unlabelled(tmp_path / "d.npz")
-    assert source.description == "9 images (train 5, test 4) without labels, d.npz"
+    assert source.description == "9 images (5 in train, 4 in test) without labels, d.npz"

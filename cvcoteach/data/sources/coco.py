@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cvcoteach._validation import InputError
+from cvcoteach.data.sources import json_file
 from cvcoteach.data.sources.columns import Table
-from cvcoteach.data.sources.json_file import beside, content_of, of_folder, table_of
+from cvcoteach.data.sources.json_file import beside, content_of, is_coco, of_folder, table_of
 from cvcoteach.data.sources.source import Choices, Format, Source, chosen_split
 from cvcoteach.data.sources.table import read_table, read_table_unlabelled
 
@@ -19,20 +22,18 @@ _OF_SPLIT = re.compile(r"(labels|instances)_(.+)\.json")
 """`labels_train.json`, as Datumaro and CVAT export labels of whole images, and `instances_train2017.json` of COCO."""
 
 
-def _is_coco(content: Any) -> bool:
-    return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
-
-
 def recognises(location: Path) -> bool:
-    """Return whether a path is a JSON file of COCO, or a folder with `annotations/labels_SPLIT.json` or the like."""
-    if location.is_dir():
-        return bool(_splits(location))
-    return location.suffix.lower() == ".json" and _holds(location)
+    """Return whether a path is a JSON file of COCO, or a folder with `annotations/labels_SPLIT.json` or the like.
+
+    So is a folder with `labels.json` and `data`, as FiftyOne's COCODetectionDataset.
+    """
+    file = json_file.file_of(location)
+    return (location.is_dir() and bool(_splits(location))) or (file is not None and _holds(file))
 
 
 def _holds(file: Path) -> bool:
     try:
-        return _is_coco(content_of(file))
+        return is_coco(content_of(file))
     except InputError:
         return False
 
@@ -54,7 +55,9 @@ def file_of(location: Path, choices: Choices) -> Path:
     """Return the file to read: of a folder that of the split that was named. Raises InputError for none."""
     file = location
     if location.is_dir():
-        splits = _splits(location)
+        splits, exported = _splits(location), json_file.file_of(location)
+        if not splits and exported is not None:
+            return file_of(exported, choices)
         if not splits:
             raise InputError(f"{location} holds no labels_SPLIT.json of COCO in the folder {_FOLDER}.")
         file = splits[chosen_split(list(splits), choices, location.name)[0]]
@@ -102,7 +105,21 @@ def _table(file: Path) -> Table:
     lost = [image for image in given if image not in known]
     if lost:
         raise InputError(f"{file.name} has annotations of the image {lost[0]}, which it does not list.")
-    return table_of(file, rows, len(content["images"]) - len(rows), "without a label")
+    table = table_of(file, rows, len(content["images"]) - len(rows), "without a label")
+    return replace(table, notes=(*table.notes, *_of_one_name(names, set(given.values()), file)))
+
+
+def _of_one_name(names: Mapping[Any, str], used: set[Any], file: Path) -> list[str]:
+    """Return a note on each name that several of the categories in use have."""
+    numbers: dict[str, list[str]] = {}
+    for number, name in names.items():
+        if number in used:
+            numbers.setdefault(name, []).append(str(number))
+    return [
+        f"the categories {' and '.join(each)} of {file.name} are called {name}: they are read as one class."
+        for name, each in numbers.items()
+        if len(each) > 1
+    ]
 
 
 def _image_of(name: str, file: Path) -> str:

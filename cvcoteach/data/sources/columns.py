@@ -14,7 +14,7 @@ import pandas as pd
 
 from cvcoteach._validation import BoolArray, InputError, IntArray, near
 from cvcoteach.data.sources.labels import split_names
-from cvcoteach.data.sources.paths import names_files
+from cvcoteach.data.sources.paths import names_files, names_images
 from cvcoteach.data.sources.source import SPLIT_WORDS, Choices, spread
 from cvcoteach.data.splits import Names, is_train, named_split
 
@@ -164,7 +164,10 @@ def find_path_column(table: Table, choices: Choices) -> str:
     # a value for each usual name may be enough; files are looked at all the same, which tell more than a name
     frame = table.load(texts, _LOOKED_AT) if texts else pd.DataFrame()
     rows = spread(len(frame), 20)
-    existing = [column for column in texts if names_files(table.file, [str(path) for path in frame[column].iloc[rows]])]
+    values = {column: [str(path) for path in frame[column].iloc[rows]] for column in texts}
+    existing = [column for column in texts if names_files(table.file, values[column])]
+    if not existing and len(usual) != 1:
+        existing = names_images(table.file, values)
     for choice in ([column for column in usual if column in existing], existing, usual):
         if len(choice) == 1 or (choice and choice is not usual and _same_files(table.file, frame[choice].iloc[rows])):
             return choice[0]
@@ -202,13 +205,13 @@ def find_label_column(table: Table, path_column: str, choices: Choices) -> str |
     for choice in (usual, of_now, with_names, left, [] if usual else of_fiftyone):
         if len(choice) == 1:
             return choice[0]
-    if not others:
+    parts = split_columns(table, others) if len(others) > 1 and not usual else []
+    if len(parts) == len(others):
         # datasets drop a column that the first record lacks, and the folders' names beside a metadata file
         raise InputError(
             f"{table.file.name} has no column but {listing(table.columns)}; it takes one of labels as well."
         )
     if len(others) > 1 and not usual:
-        parts = split_columns(table, others)
         rest = [column for column in others if column not in parts]
         return rest[0] if len(rest) == 1 else None
     raise InputError(say_which(table, "--label-column", "given labels"))
@@ -247,9 +250,11 @@ def find_split_column(
         )
     if not found or label_column is None:
         return None, None
+    says_train = table.load(found[:1])[found[0]].dropna().astype(str).map(is_train).any()
+    apart = f" (--split-column {found[0]} keeps them apart)" if says_train else ""
     return None, (
         f"the column {found[0]!r} of {table.file.name} names parts of a dataset; images of all parts are judged "
-        f"together (--split-column {found[0]} keeps them apart)."
+        f"together{apart}."
     )
 
 

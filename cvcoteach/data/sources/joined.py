@@ -11,7 +11,7 @@ import pandas as pd
 
 from cvcoteach._validation import InputError, lookalikes, order_names
 from cvcoteach.data.annotations import Annotations
-from cvcoteach.data.sources.source import Source, UnlabelledError, count, printable_name
+from cvcoteach.data.sources.source import Source, UnlabelledError, count, printable_name, some
 from cvcoteach.data.splits import split_order
 
 
@@ -45,9 +45,9 @@ def read_splits(names: Sequence[str], read: Callable[[str], Source]) -> Source:
 
 def joined_unlabelled(parts: Mapping[str, Source]) -> Source:
     """Return the images of all splits without their labels; arguments and errors as of `joined`."""
-    sizes = ", ".join(f"{name} {len(source):,}" for name, source in parts.items())
     source = joined(parts)
-    said = f"{count(len(source), 'image')} ({sizes}) without labels, {printable_name(source.location)}"
+    sizes = {name: len(each) for name, each in parts.items()}
+    said = f"{count(len(source), 'image')} ({_each(sizes)}) without labels, {printable_name(source.location)}"
     return replace(source, description=said)
 
 
@@ -87,7 +87,7 @@ def joined(parts: Mapping[str, Source]) -> Source:
         labels=np.concatenate(labels),
         class_names=names,
         array=np.concatenate(arrays) if arrays else None,
-        notes=(*notes, *[note for note in lookalikes(names) if note not in notes]),
+        notes=(*notes, *_disjoint(parts), *[note for note in lookalikes(names) if note not in notes]),
         description=describe_splits({name: len(source) for name, source in parts.items()}, len(names), rest),
         file_names=tuple([name for each in sources for name in each.file_names or each.paths]) if has_files else None,
         **_groups(sources),
@@ -110,9 +110,23 @@ def refuse_shared(source: Source) -> None:
 
 
 def describe_splits(sizes: Mapping[str, int], n_classes: int, rest: str) -> str:
-    """Return what was understood: "70 images (train 60, test 10), 3 classes, …", with the rest at the end."""
-    each = ", ".join(f"{name} {n:,}" for name, n in sizes.items())
-    return f"{count(sum(sizes.values()), 'image')} ({each}), {count(n_classes, 'class', 'classes')}, {rest}"
+    """Return what was understood: "70 images (60 in train, 10 in test), 3 classes, …", with the rest at the end."""
+    return f"{count(sum(sizes.values()), 'image')} ({_each(sizes)}), {count(n_classes, 'class', 'classes')}, {rest}"
+
+
+def _each(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{sizes[name]:,} in {name}" for name in in_order(list(sizes)))
+
+
+def _disjoint(parts: Mapping[str, Source]) -> list[str]:
+    """Return a note where a split has no class in common with the first."""
+    first, *others = parts
+    classes = set(parts[first].class_names)
+    other = next((name for name in others if classes.isdisjoint(parts[name].class_names)), None)
+    if other is None:
+        return []
+    of_each = (f"{name} ({some(parts[name].class_names, 3)})" for name in (first, other))
+    return [f"{' and '.join(of_each)} have no class in common: all are read as one list of classes."]
 
 
 def _named(path: str, split: str) -> str:

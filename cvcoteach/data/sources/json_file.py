@@ -41,22 +41,28 @@ def _parsed(file: Path, *_: int) -> Any:
 def _holds(test: Callable[[Any], bool], of_folders: bool) -> Callable[[Path], bool]:
     """Return whether a path is a .json file whose content passes a test; a broken one passes none.
 
-    A folder with `labels.json` and `data` is of the format that is `of_folders`.
+    A folder with `labels.json` and `data` is of the format that is `of_folders`, whatever it holds but COCO.
     """
 
     def recognises(location: Path) -> bool:
-        file = _file(location)
-        if file is None or location.is_dir():
-            return file is not None and of_folders
-        try:
-            return test(content_of(file))
-        except InputError:
+        file = file_of(location)
+        if file is None:
             return False
+        try:
+            content = content_of(file)
+        except InputError:
+            return of_folders and location.is_dir()
+        return of_folders and not is_coco(content) if location.is_dir() else test(content)
 
     return recognises
 
 
-def _file(location: Path) -> Path | None:
+def is_coco(content: Any) -> bool:
+    """Return whether what a JSON file holds is COCO's."""
+    return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
+
+
+def file_of(location: Path) -> Path | None:
     """Return the JSON file of a path: itself, or `labels.json` of a folder that FiftyOne exported."""
     if not location.is_dir():
         return location if location.suffix.lower() == ".json" else None
@@ -78,7 +84,7 @@ def json_format(
     """
 
     def table(location: Path, choices: Choices) -> Table:
-        file = _file(location)
+        file = file_of(location)
         if file is None:
             raise InputError(f"{location} is no .json file; --format {name} takes one.")
         if not test(content_of(file)):
@@ -87,10 +93,12 @@ def json_format(
 
     def read(location: Path, choices: Choices) -> Source:
         # the label column that was named is a name in the tool, not one of the table made here
-        return read_table(table(location, choices), Choices(path_pattern=choices.path_pattern))
+        own = Choices(path_pattern=choices.path_pattern, annotator_column=choices.annotator_column)
+        return read_table(table(location, choices), own)
 
     def read_unlabelled(location: Path, choices: Choices) -> Source:
-        return read_table_unlabelled(table(location, choices), Choices(path_pattern=choices.path_pattern))
+        once = replace(choices, annotator_column=None)
+        return read_table_unlabelled(table(location, once), Choices(path_pattern=choices.path_pattern))
 
     return Format(_holds(test, of_folders), read, read_unlabelled, lambda *_: True, takes, name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pandas as pd
@@ -15,6 +15,18 @@ from cvcoteach.data.sources.columns import Table
 from cvcoteach.data.sources.json_file import beside, content_of, json_format, table_of
 from cvcoteach.data.sources.records import frame_table
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Choices, count
+
+_ANNOTATOR = "completed_by"
+"""The field of an annotation that says who gave it: a number, or the person with an email."""
+
+
+class _Vote(NamedTuple):
+    """What an annotation says of a task."""
+
+    chosen: list[str]
+    """Empty where it was skipped."""
+    annotator: str | None
+    """None where it is not said."""
 
 
 def _is_label_studio(content: Any) -> bool:
@@ -46,12 +58,19 @@ def open_label_studio(file: Path, choices: Choices) -> Table:
 def _table(file: Path, choices: Choices) -> Table:
     """Return the tasks of a JSON export: the choice that most annotators made; skipped annotations do not count.
 
+    Where annotators are asked for, there is a row for the choice of each.
+
     Raises:
         InputError: where an annotator chose several classes of one image, and where several questions were asked and
             none is named.
     """
+    if choices.annotator_column not in (None, _ANNOTATOR):
+        raise InputError(f"--annotator-column is {choices.annotator_column!r}; of Label Studio it takes {_ANNOTATOR}.")
+    by_annotator = choices.annotator_column is not None
     rows: list[tuple[str, Any]] = []
+    annotators: list[str | None] = []
     without = ties = 0
+    known = True
     questions = Counter(_questions(content_of(file)))
     question = choices.label_column
     if question is None and len(questions) > 1:
@@ -60,22 +79,35 @@ def _table(file: Path, choices: Choices) -> Table:
         )
     for number, task in enumerate(content_of(file), start=1):
         votes = _votes(task, question)
-        several = next((chosen for chosen in votes if len(chosen) > 1), None)
+        several = next((vote.chosen for vote in votes if len(vote.chosen) > 1), None)
         if several is not None:
             raise InputError(
                 f"task {number} of {file.name} has the labels {', '.join(several[:5])}; it takes one label per image."
             )
         path, label = _image_of(task["data"], number, file), _majority(votes)
-        if not any(votes):
+        given = [vote for vote in votes if vote.chosen]
+        if not given:
             without += 1
+        elif by_annotator:
+            rows.extend((path, vote.chosen[0]) for vote in given)
+            annotators.extend(vote.annotator for vote in given)
         elif label is None:
             ties += 1
+            known = known and all(vote.annotator is not None for vote in given)
         else:
             rows.append((path, label))
+    way = f" (--annotator-column {_ANNOTATOR} reads the label of each)" if known else ""
+    if ties and not rows:
+        which = "the 1 image" if ties == 1 else f"all {ties:,} images"
+        raise InputError(f"annotators are divided on {which} of {file.name} that have labels{way}.")
     table = table_of(file, rows, without, "without a label")
+    if by_annotator:
+        frame = pd.DataFrame(rows, columns=["path", "label"])
+        frame[_ANNOTATOR] = pd.Series(annotators, dtype=object)
+        return frame_table(file, frame, table.notes)
     if ties:
         verb = "was" if ties == 1 else "were"
-        note = f"{count(ties, 'image')} of {file.name} on which annotators are divided {verb} left out."
+        note = f"{count(ties, 'image')} of {file.name} on which annotators are divided {verb} left out{way}."
         table = frame_table(file, pd.DataFrame(rows, columns=["path", "label"]), (*table.notes, note))
     return table
 
@@ -103,12 +135,21 @@ def is_choice(result: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("choices"), list)
 
 
-def _votes(task: Any, question: str | None) -> list[list[str]]:
-    return [chosen_in(annotation, question) for annotation in task.get("annotations", task.get("completions")) or []]
+def _votes(task: Any, question: str | None) -> list[_Vote]:
+    """Return what each annotation of a task says."""
+    annotations = task.get("annotations", task.get("completions")) or []
+    return [_Vote(chosen_in(annotation, question), _annotator(annotation)) for annotation in annotations]
 
 
-def _majority(votes: list[list[str]]) -> str | None:
-    most = Counter(choice for chosen in votes for choice in chosen).most_common(2)
+def _annotator(annotation: Any) -> str | None:
+    who = annotation.get(_ANNOTATOR)
+    if isinstance(who, dict):
+        who = who.get("email") or who.get("id")
+    return None if who is None else str(who)
+
+
+def _majority(votes: list[_Vote]) -> str | None:
+    most = Counter(choice for vote in votes for choice in vote.chosen).most_common(2)
     return most[0][0] if len(most) == 1 or (most and most[0][1] > most[1][1]) else None
 
 
@@ -142,5 +183,8 @@ def _image_of(data: dict[str, Any], number: int, file: Path) -> str:
 
 
 FORMAT = json_format(
-    "labelstudio", _is_label_studio, open_label_studio, takes=frozenset(["path_pattern", "label_column"])
+    "labelstudio",
+    _is_label_studio,
+    open_label_studio,
+    takes=frozenset(["path_pattern", "label_column", "annotator_column"]),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +74,14 @@ def names_files(table: Path, values: Sequence[str]) -> bool:
     return bool(len(values)) and any(2 * _n_found(place, values, rows) >= len(values) for place in places)
 
 
+def names_images(table: Path, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the columns of which half of the values or more name an image in a folder beside a table."""
+    by_name = _by_name(table)
+    return [
+        column for column, values in columns.items() if 2 * sum(value in by_name for value in values) >= len(values) > 0
+    ]
+
+
 def folders_beside(table: Path) -> list[str]:
     """Return the usual folders of images that lie beside a table: `data`, as FiftyOne writes them, or its own name."""
     return [name for name in ("data", "images", table.stem) if (table.parent / name).is_dir()]
@@ -113,7 +121,50 @@ def _changes(table: Path) -> list[tuple[Callable[[str], str], str]]:
         (str.strip, "spaces around paths were removed"),
         *inside,
         *endings,
+        (_ByName(table), "images in the folders beside the table were found by the names"),
     ]
+
+
+class _ByName:
+    """The image that is called like a value, in the folders beside a table."""
+
+    def __init__(self, table: Path) -> None:
+        self._table = table
+        self._found: dict[str, str] | None = None
+
+    def __call__(self, value: str) -> str:
+        self._found = _by_name(self._table) if self._found is None else self._found
+        return self._found.get(value, value)
+
+
+def _by_name(table: Path) -> dict[str, str]:
+    """Return the images in the folders beside a table, and in their folders, by name and by name without its ending.
+
+    Names that two of them have are left out.
+    """
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    folders = [each.name for each in _visible(table.parent) if each.is_dir()]
+    waiting = [(name, 1) for name in sorted(folders)]
+    while waiting:
+        folder, depth = waiting.pop()
+        for entry in _visible(table.parent / folder):
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                for name in (entry.name, stem):
+                    twice.update([name] if name in found else [])
+                    found[name] = f"{folder}/{entry.name}"
+            elif depth == 1 and entry.is_dir():
+                waiting.append((f"{folder}/{entry.name}", 2))
+    return {name: path for name, path in found.items() if name not in twice}
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def _with_slashes(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -307,7 +308,8 @@ def _from_hub(name: str, config: str | None, home: Path) -> Path:
                 f"{shown} takes the package datasets, {_PLAIN_DATASETS}.0 or later: earlier ones may run code of the "
                 "dataset."
             )
-        loaded = datasets.load_dataset(name, config) if config else datasets.load_dataset(name)
+        with _without_warnings("huggingface_hub"):  # one for each time that it tries again
+            loaded = datasets.load_dataset(name, config) if config else datasets.load_dataset(name)
     prints = {split: str(part._fingerprint) for split, part in loaded.items()}
     folder = home / (name.split("/")[-1] + (f"-{config}" if config else ""))
     if (folder / "dataset_dict.json").is_file() and _known(home) == prints:
@@ -320,3 +322,15 @@ def _from_hub(name: str, config: str | None, home: Path) -> Path:
     os.replace(partial, folder)
     write_json(home / _LIST, {"address": shown, "files": prints})
     return folder
+
+
+@contextmanager
+def _without_warnings(library: str) -> Iterator[None]:
+    """Let a library log errors alone."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -221,7 +221,7 @@ def read_table_unlabelled(table: Table, choices: Choices) -> Source:
     """Return the images of a table: the column that is named, else one of a usual name, else the first."""
     check_columns(table, choices)
     usual = [column for column in table.columns if plain(column) in PATH_COLUMNS and column not in table.images]
-    path_column = choices.path_column or [*table.images, *usual, *table.columns][0]
+    path_column = choices.path_column or next(iter((*table.images, *usual)), "") or _first_path_column(table, choices)
     if path_column in table.images:
         inside = unpack(table.file, table.stamp, table.images[path_column], choices, f"{table.part} {path_column}")
         names = [f"{printable_name(table.file)}#{row}" for row in range(len(inside))]
@@ -232,6 +232,14 @@ def read_table_unlabelled(table: Table, choices: Choices) -> Source:
     paths, files, notes = find_files(table.file, path_column, frame[path_column], choices.path_pattern)
     source = unlabelled(table.file, table.file.parent, paths)
     return replace(source, notes=(*table.notes, *notes), file_names=files or source.file_names)
+
+
+def _first_path_column(table: Table, choices: Choices) -> str:
+    """Return the column whose values name images, or the first where that is not clear."""
+    try:
+        return find_path_column(table, choices)
+    except InputError:
+        return next(iter(table.columns))
 
 
 def table_has_labels(table: Table, choices: Choices) -> bool:

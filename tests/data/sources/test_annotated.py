@@ -56,8 +56,8 @@ def test_groups_and_splits_stay_with_their_images(pets: Path) -> None:
     assert source.groups is not None
     assert source.groups.tolist() == [0, 1, 0]
     assert source.description == (
-        "3 images (train 2, test 1), 2 classes, 5 labels by 2 annotators, columns path and label of t.csv, splits "
-        "in the column part"
+        "3 images (2 in train, 1 in test), 2 classes, 5 labels by 2 annotators, columns path and label of t.csv, "
+        "splits in the column part"
     )
     alone = read_source(table, annotator_column="who", split="train", label_column="label")
     assert given(alone) == {"a.png": "cat", "b.png": "dog"}
@@ -181,7 +181,9 @@ def test_annotators_of_several_splits_are_the_same_people(tmp_path: Path, cache:
     assert source.annotations is not None
     assert source.annotations.annotators == ("1", "2", "3")
     assert source.annotations.per_image().tolist() == [3, 2, 3] * 2
-    assert source.description.startswith("6 images (train 3, test 3), 3 classes, 16 labels by 3 annotators, columns ")
+    assert source.description.startswith(
+        "6 images (3 in train, 3 in test), 3 classes, 16 labels by 3 annotators, columns "
+    )
 
 
 def test_lists_of_several_files_are_read_by_the_names_of_each(tmp_path: Path, cache: None) -> None:

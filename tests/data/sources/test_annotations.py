@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cvcoteach._validation import InputError
-from cvcoteach.data.sources import Source, read_source
+from cvcoteach.data.sources import Choices, Source, read_source, read_unlabelled
 from tests.data.sources.files import pets as pets
 from tests.data.sources.files import touch
 
@@ -72,6 +72,51 @@ def test_label_studio_with_several_labels_or_questions_gets_a_sentence(pets: Pat
     assert given(read_source(pets / "y.json", label_column="choice")) == {"a.png": "cat", "b.png": "dog"}
 
 
+def of(annotators: list[Any], made: dict[str, Any]) -> dict[str, Any]:
+    """Say who made each annotation of a task: a number, or a person as a snapshot of Label Studio names them."""
+    for annotation, who in zip(made["annotations"], annotators, strict=True):
+        annotation["completed_by"] = who
+    return made
+
+
+def test_annotators_of_label_studio_are_told_apart_where_they_are_asked_for(pets: Path) -> None:
+    ann = {"id": 7, "email": "ann@example.org"}
+    tasks = [
+        of([ann, 2], task("a.png", ["cat"], ["dog"])),
+        of([ann, 2], task("b.png", ["dog"], ["dog"])),
+        of([2, ann], task("c.png", ["cat"], ["dog"], cancelled=1)),
+    ]
+    file = saved(pets / "x.json", tasks)
+    divided = read_source(file)
+    assert given(divided) == {"b.png": "dog", "c.png": "cat"}
+    assert divided.notes == (
+        "1 image of x.json on which annotators are divided was left out "
+        "(--annotator-column completed_by reads the label of each).",
+    )
+    source = read_source(file, annotator_column="completed_by")
+    assert given(source) == {"a.png": "cat", "b.png": "dog", "c.png": "cat"}
+    assert source.annotations is not None
+    assert source.annotations.annotators == ("ann@example.org", "2")
+    assert source.annotations.image.tolist() == [0, 0, 1, 1, 2]
+    assert source.annotations.annotator.tolist() == [0, 1, 0, 1, 1]
+    assert [source.class_names[label] for label in source.annotations.label] == ["cat", "dog", "dog", "dog", "cat"]
+    assert read_unlabelled(file, Choices(annotator_column="completed_by")).paths == ("b.png", "c.png")
+    with pytest.raises(
+        InputError, match=r"divided on all 2 images of y\.json that have labels \(--annotator-column com"
+    ):
+        read_source(saved(pets / "y.json", [tasks[0], tasks[0]]))
+
+
+def test_annotators_of_label_studio_that_are_not_said_get_a_sentence(pets: Path) -> None:
+    tasks = [of([1, None], task("a.png", ["cat"], ["dog"])), of([1, 2], task("b.png", ["dog"], ["dog"]))]
+    with pytest.raises(InputError, match=r"1 of 4 annotators in the column 'completed_by' of x\.json are missing"):
+        read_source(saved(pets / "x.json", tasks), annotator_column="completed_by")
+    with pytest.raises(InputError, match=r"--annotator-column is 'who'; of Label Studio it takes completed_by"):
+        read_source(pets / "x.json", annotator_column="who")
+    with pytest.raises(InputError, match=r"--annotator-column is 'completed_by', but .*y\.json is not a table"):
+        read_source(saved(pets / "y.json", coco()), annotator_column="completed_by")
+
+
 # -- COCO --
 
 
@@ -92,6 +137,29 @@ def test_coco_takes_one_category_per_image(pets: Path) -> None:
 def test_coco_finds_images_in_a_folder_beside_it(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "images/b.png", "images/c.png")
     assert given(read_source(saved(tmp_path / "x.json", coco()))) == {"a.png": "dog", "b.png": "cat"}
+
+
+def test_coco_in_the_folder_of_a_fiftyone_export_is_read_from_the_folder(tmp_path: Path) -> None:
+    """As COCODetectionDataset of FiftyOne 1.22 writes it."""
+    touch(tmp_path, "data/a.png", "data/b.png", "data/c.png")
+    saved(tmp_path / "labels.json", coco())
+    assert given(read_source(tmp_path)) == {"a.png": "dog", "b.png": "cat"}
+    assert read_source(tmp_path).location == tmp_path / "labels.json"
+    with pytest.raises(InputError, match=r"--split is 'test', but labels\.json is one part"):
+        read_source(tmp_path, split="test")
+
+
+def test_categories_of_one_name_are_one_class_with_a_note(pets: Path) -> None:
+    categories = [
+        {"id": 1, "name": "cat"},
+        {"id": 5, "name": "cat"},
+        {"id": 7, "name": "dog"},
+        {"id": 9, "name": "dog"},
+    ]
+    made = [{"image_id": image, "category_id": category} for image, category in enumerate((1, 5, 7))]
+    source = read_source(saved(pets / "x.json", coco(categories=categories, annotations=made)))
+    assert given(source) == {"a.png": "cat", "b.png": "cat", "c.png": "dog"}
+    assert source.notes == ("the categories 1 and 5 of x.json are called cat: they are read as one class.",)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,21 @@ def test_lists_of_images_beside_their_one_folder_are_named(tmp_path: Path) -> No
     assert read_source(tmp_path / "train.txt").class_names == ("0", "1")
 
 
+@pytest.mark.parametrize(
+    ("names", "inside"),
+    [
+        (("MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"), "MNIST"),
+        (("cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/batches.meta"), "cifar-10-batches-py"),
+        (("data/FashionMNIST/raw/train-images-idx3-ubyte",), "data/FashionMNIST"),
+    ],
+)
+def test_the_folder_above_what_torchvision_downloads_names_what_can_be_read(
+    tmp_path: Path, names: tuple[str, ...], inside: str
+) -> None:
+    with pytest.raises(InputError, match=rf"no images in them; {inside} can be read, so name that: .*/{inside}$"):
+        read_source(touch(tmp_path, *names))
+
+
 def test_a_split_is_known_by_another_word_for_it(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.png", "train/dog/2.png", "validation/cat/3.png", "validation/dog/4.png")
     for word in ("validation", "Val", "dev"):

@@ -75,6 +75,17 @@ def test_splits_saved_to_disk(tmp_path: Path) -> None:
         read_source(tmp_path / "saved", split="dev")
 
 
+def test_splits_without_a_class_in_common_get_a_note(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["0", "1"])})
+    test = datasets.Dataset.from_dict({"image": [picture(i) for i in range(4)], "label": [0, 1, 0, 1]}, features)
+    saved = datasets.DatasetDict({"train": made(), "test": test})
+    saved.save_to_disk(tmp_path / "saved")
+    for source in (read_source(tmp_path / "saved"), read_dataset(saved, Choices())):
+        assert set(source.class_names) == {*NAMES, "0", "1"}
+        said = "train (cat, dog, zebra) and test (0, 1) have no class in common: all are read as one list of classes."
+        assert said in source.notes
+
+
 def test_images_inside_a_parquet(tmp_path: Path) -> None:
     made().to_parquet(tmp_path / "x.parquet")
     is_right(read_source(tmp_path / "x.parquet"))

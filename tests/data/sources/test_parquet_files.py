@@ -58,7 +58,7 @@ def test_shards_of_the_hub_are_read_by_split_each_with_its_own_classes(tmp_path:
         "pets#test/0",
         "pets#test/1",
     )
-    assert source.description == "6 images (train 4, test 2), 3 classes, columns image and label of pets"
+    assert source.description == "6 images (4 in train, 2 in test), 3 classes, columns image and label of pets"
     assert load_images(source, 8).pixels[:, 0, 0, 0].tolist() == [0, 10, 30, 40, 50, 60]
     train = read_source(tmp_path / "pets", split="train")
     assert named(train) == ["zebra", "cat", "cat", "dog"]

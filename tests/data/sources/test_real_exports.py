@@ -53,7 +53,7 @@ def test_what_datumaro_exports_is_read_by_split_without_those_that_have_no_label
     assert {name.removeprefix("sub_"): label for name, label in given(source).items()} == TRAIN | VAL
     assert source.splits is not None
     assert source.splits.tolist() == ["train"] * 3 + ["val"] * 2
-    assert source.description == f"5 images (train 3, val 2), 2 classes, columns path and label of {kind}"
+    assert source.description == f"5 images (3 in train, 2 in val), 2 classes, columns path and label of {kind}"
     assert source.notes == (f"1 image of {file.name} without a {'tag' if kind == 'cvat' else 'label'} was left out.",)
     assert all(Path(name).is_file() for name in source.files or ())
     for place, split in ((folder, "val"), (folder, "validation"), (folder / PARTS[kind].format("val"), None)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -248,6 +249,27 @@ def test_a_dataset_of_the_hub_is_saved_and_read(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(InputError, match=r"hf://owner/pets cannot be reached \(the hub is not there\)"):
         read_source("hf://owner/pets")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    of_hub = logging.getLogger("huggingface_hub.utils._http")
+    before = of_hub.getEffectiveLevel()
+
+    def load_dataset(*_: str) -> Any:
+        """Warn of each try, as huggingface_hub 2.4 does without a network."""
+        for wait in (1, 2, 4):
+            of_hub.warning("Retrying in %ds.", wait)
+        raise ConnectionError("Couldn't reach 'nobody/nothing' on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert of_hub.isEnabledFor(logging.WARNING)
+    with pytest.raises(InputError, match=r"hf://nobody/nothing cannot be reached \(Couldn't reach 'nobody/nothing'"):
+        read_source("hf://nobody/nothing")
+    assert capfd.readouterr() == ("", "")
+    assert of_hub.getEffectiveLevel() == before
 
 
 def archived(photos: Path) -> str:

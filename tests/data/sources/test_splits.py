@@ -30,7 +30,7 @@ def test_split_folders_are_read_together(tmp_path: Path) -> None:
         "val/cat/4.png": "val",
     }
     assert [source.class_names[label] for label in source.labels] == ["cat", "dog", "dog", "cat", "dog"]
-    assert source.description.startswith("5 images (train 3, val 1, test 1), 2 classes, a folder each in ")
+    assert source.description.startswith("5 images (3 in train, 1 in val, 1 in test), 2 classes, a folder each in ")
     assert source.files is not None
     assert all(Path(file).is_file() for file in source.files)
 

@@ -197,10 +197,26 @@ def test_numbered_folds_are_judged_together_unless_they_are_named_as_splits(pets
     table = write(pets / "t.csv", "path,fold,kind\na.png,1,cat\nb.png,1,dog\nc.png,2,cat\n")
     together = read_source(table)
     assert together.splits is None
-    assert any("'fold' of t.csv names parts" in note and "judged together" in note for note in together.notes)
+    assert together.notes == (
+        "the column 'fold' of t.csv names parts of a dataset; images of all parts are judged together.",
+    )
     apart = read_source(table, split_column="fold")
     assert apart.splits is not None
     assert apart.splits.tolist() == ["1", "1", "2"]
+
+
+def test_parts_beyond_train_and_test_are_kept_apart_where_the_column_is_named(pets: Path) -> None:
+    table = write(pets / "t.csv", "path,subset,kind\na.png,train,cat\nb.png,train,dog\nc.png,extra,cat\n")
+    notes = read_source(table).notes
+    assert any("judged together (--split-column subset keeps them apart)" in note for note in notes)
+
+
+def test_numbered_parts_are_described_in_order_of_their_numbers(pets: Path) -> None:
+    rows = [(name, fold) for fold in (10, 4, 0, 2) for name in (f"{fold}-a.png", f"{fold}-b.png")]
+    touch(pets, *[name for name, _ in rows])
+    text = "".join(f"{name},{fold},{'xy'[i % 2]}\n" for i, (name, fold) in enumerate(rows))
+    source = read_source(write(pets / "t.csv", f"path,fold,kind\n{text}"), split_column="fold")
+    assert source.description.startswith("8 images (2 in 0, 2 in 2, 2 in 4, 2 in 10), 2 classes, ")
 
 
 def test_groups_of_a_table_are_numbered_and_stay_with_their_images(pets: Path) -> None:
@@ -215,3 +231,11 @@ def test_groups_of_a_table_are_numbered_and_stay_with_their_images(pets: Path) -
         InputError, match=r"1 of 2 groups in the column 'patient' of t\.csv are missing, the first in row 2"
     ):
         read_source(write(pets / "t.csv", "path,label,patient\na.png,x,7\nb.png,y,\n"), group_column="patient")
+
+
+@pytest.mark.parametrize("header", ["path,split,fold", "path,subset,partition"])
+def test_a_table_of_paths_and_splits_alone_gets_a_sentence(pets: Path, header: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"t\.csv has no column but {header.replace(',', ', ')}; it takes one of labels"
+    ):
+        read_source(write(pets / "t.csv", f"{header}\na.png,train,1\nb.png,test,2\n"))

@@ -81,7 +81,7 @@ def test_splits_and_class_names_of_tensorflows_datasets(tmp_path: Path) -> None:
     (folder / "features.json").write_text("{}")
     source = read_source(folder)
     assert source.description == (
-        "18 images (train 12, test 6), 3 classes, features image and label in TFRecord files of 1.0.0"
+        "18 images (12 in train, 6 in test), 3 classes, features image and label in TFRecord files of 1.0.0"
     )
     assert source.splits is not None
     assert source.splits.tolist() == ["train"] * 12 + ["test"] * 6

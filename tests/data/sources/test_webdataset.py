@@ -146,7 +146,7 @@ def test_names_of_shards_tell_splits(tmp_path: Path, packed: bool) -> None:
     assert source.splits.tolist() == ["train"] * 7 + ["validation"] * 5
     assert [source.class_names[label] for label in source.labels] == [str(i % 3) for i in order]
     assert load_images(source, 6).pixels[:, 0, 0, 0].tolist() == [i * 10 for i in order]
-    assert source.description == "12 images (train 7, validation 5), 3 classes, labels cls in shards of shards"
+    assert source.description == "12 images (7 in train, 5 in validation), 3 classes, labels cls in shards of shards"
     assert len(read_source(folder, split="validation")) == len(read_source(folder, split="val")) == 5
     assert len(read_unlabelled(folder)) == 12
     with pytest.raises(InputError, match="--split is 'test', but shards holds the splits train, validation"):
