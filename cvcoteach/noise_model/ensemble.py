@@ -176,7 +176,7 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     rate = share * rates[0] + (1 - share) * rates[1]
     little = _ramp(rate + _BEYOND_CHANCE * math.sqrt(rate / weight.sum()), _ENOUGH_NOISE, _LITTLE_NOISE)
     share -= little * max(0.0, share - _LEAST_AFFINE)
-    exponent = exponent_of(correlation, rate)
+    exponent = exponent_of(correlation, rate, len(classes))
     parts: list[tuple[NoiseModel, float]] = [(model, share / len(affine)) for model in affine]
     parts += [(literal, (1 - share) * (1 - little)), (fit_uniform_noise(y, some, weight), (1 - share) * little)]
     members = [model for model, part in parts if part > 0]

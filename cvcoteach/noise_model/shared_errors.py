@@ -14,7 +14,11 @@ SHARED = 0.7
 Chosen by calibration on the labels aggre and random2 of CIFAR-10N; 1 takes image and label for independent witnesses.
 """
 
-_INDEPENDENT_UP_TO, _SHARED_FROM = 0.3, 0.5
+_INDEPENDENT_UP_TO, _OF_MUCH_NOISE, _SHARED_BEYOND = 0.15, 0.3, 0.2
+_LITTLE_LEARNED, _MUCH_LEARNED = 0.1, 0.2
+"""Shares of wrong labels between which models come to waver because they learned these labels."""
+_BY_CHANCE = 1.5
+"""Standard errors of a correlation over the pairs of classes up to which it is chance, of few classes beyond .15."""
 _TOO_LITTLE_NOISE, _ENOUGH_NOISE = 0.03, 0.04
 _LEAST_IMAGES = 30  # per class: the confusions of fewer are chance
 _LEAST_CLASSES = 5  # the six pairs of four classes correlate by chance with anything
@@ -24,8 +28,8 @@ def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weigh
     """Correlate, over the pairs of classes, how often labels and models confuse them.
 
     For each pair (i, j) of different classes: the share of the images of true class i that are expected to be labelled
-    j, against how far the model wavers between the two, Σ c_i·c_j over the images relative to Σ c_i. Below .3 where
-    labels were flipped without a look at the image, .4 to .7 for the labels that people gave to CIFAR-10.
+    j, against how far the model wavers between the two, Σ c_i·c_j over the images relative to Σ c_i. About 0 where
+    labels were flipped without a look at the image, .35 to .7 for the labels that people gave to CIFAR-10.
 
     Args:
         labels: (n,) given.
@@ -53,22 +57,27 @@ def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weigh
     return float(x @ y) / size if size > 0 else math.nan
 
 
-def exponent_of(correlation: float, noise_rate: float) -> float:
+def exponent_of(correlation: float, noise_rate: float, n_classes: int) -> float:
     """Return the exponent of the posterior's odds: how far the label counts as a witness of its own.
 
-    Up to a correlation of .3 the witnesses count as independent, from .5 on their errors as shared, with a linear
-    transition. Where less than 3 to 4 % of the labels look wrong, most of what looks wrong is the model's own
-    confusion, which agrees with itself: nothing is concluded.
+    Up to a correlation of .15, or what chance brings about between so few classes, the witnesses count as independent,
+    from .2 more on their errors as shared, with a linear transition. It is .3 in place of .15 from 20 % of wrong labels
+    on, since models that learned many of these waver where the labels err. Where less than 3 to 4 % look wrong, most of
+    what looks wrong is the model's own confusion, which agrees with itself: nothing is concluded.
 
     Args:
         correlation: As `shared_errors` returns it; NaN counts as independent.
         noise_rate: Expected share of wrong labels, in [0, 1].
+        n_classes: Number of classes, K.
 
     Returns:
         From `SHARED` to 1.
     """
     if math.isnan(correlation):
         return 1.0
-    alike = np.clip((correlation - _INDEPENDENT_UP_TO) / (_SHARED_FROM - _INDEPENDENT_UP_TO), 0, 1)
+    learned = np.clip((noise_rate - _LITTLE_LEARNED) / (_MUCH_LEARNED - _LITTLE_LEARNED), 0, 1)
+    independent = _INDEPENDENT_UP_TO + (_OF_MUCH_NOISE - _INDEPENDENT_UP_TO) * learned
+    independent = max(independent, _BY_CHANCE / math.sqrt(n_classes * (n_classes - 1)))
+    alike = np.clip((correlation - independent) / _SHARED_BEYOND, 0, 1)
     enough = np.clip((noise_rate - _TOO_LITTLE_NOISE) / (_ENOUGH_NOISE - _TOO_LITTLE_NOISE), 0, 1)
     return 1 - (1 - SHARED) * float(alike * enough)

@@ -59,7 +59,7 @@ def test_two_classes_can_show_nothing_so_labels_count_as_independent() -> None:
     probs = np.random.default_rng(0).dirichlet((1, 1), 50)
     correlation = shared_errors(np.arange(50) % 2, probs, probs, np.ones(50))
     assert math.isnan(correlation)
-    assert exponent_of(correlation, 0.2) == 1
+    assert exponent_of(correlation, 0.2, 2) == 1
 
 
 def evenly_wavering(true: np.ndarray) -> np.ndarray:
@@ -106,17 +106,32 @@ def test_four_classes_are_too_few_to_tell() -> None:
 
 
 def test_the_exponent_falls_from_one_to_that_of_shared_errors() -> None:
-    exponents = [exponent_of(correlation, 0.2) for correlation in np.linspace(-1, 1, 81)]
+    exponents = [exponent_of(correlation, 0.1, 20) for correlation in np.linspace(-1, 1, 81)]
     assert exponents == sorted(exponents, reverse=True)
     assert (exponents[0], exponents[-1]) == (1, pytest.approx(SHARED))
-    assert exponent_of(0.3, 0.2) == 1
-    assert exponent_of(0.4, 0.2) == pytest.approx((1 + SHARED) / 2)
+    assert exponent_of(0.15, 0.1, 20) == 1
+    assert exponent_of(0.25, 0.1, 20) == pytest.approx((1 + SHARED) / 2)
+
+
+def test_of_much_noise_which_models_learn_less_is_concluded() -> None:
+    assert exponent_of(0.3, 0.2, 20) == exponent_of(0.3, 0.4, 20) == 1
+    assert exponent_of(0.4, 0.2, 20) == pytest.approx((1 + SHARED) / 2)
+    assert exponent_of(0.4, 0.1, 20) < exponent_of(0.4, 0.15, 20) < exponent_of(0.4, 0.2, 20)
+
+
+def test_of_few_classes_a_correlation_counts_that_is_beyond_chance() -> None:
+    rng = np.random.default_rng(0)
+    pairs = rng.normal(size=(2, 1000, 20))  # of five classes
+    by_chance = np.array([np.corrcoef(x, y)[0, 1] for x, y in zip(*pairs, strict=True)])
+    assert np.mean([exponent_of(correlation, 0.1, 5) < 1 for correlation in by_chance]) < 0.1
+    assert np.mean([exponent_of(correlation, 0.1, 20) < 1 for correlation in by_chance]) > 0.2
+    assert exponent_of(0.6, 0.1, 5) == pytest.approx(SHARED)
 
 
 def test_of_little_noise_nothing_is_concluded() -> None:
-    assert exponent_of(0.9, 0.03) == 1
-    assert exponent_of(0.9, 0.035) == pytest.approx((1 + SHARED) / 2)
-    assert exponent_of(0.9, 0.04) == pytest.approx(SHARED)
+    assert exponent_of(0.9, 0.03, 20) == 1
+    assert exponent_of(0.9, 0.035, 20) == pytest.approx((1 + SHARED) / 2)
+    assert exponent_of(0.9, 0.04, 20) == pytest.approx(SHARED)
 
 
 def paired_blobs(n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
