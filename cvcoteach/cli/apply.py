@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ def apply(
         say(f"Nothing was written; --write writes the copy to {output}.")
         return
     say(f"\nCorrected copy: {written.destination}")
-    say(f"Every change: {written.record} (cvcoteach apply --undo {written.record} --write takes them back)")
+    back = f"cvcoteach apply --undo {shlex.quote(str(written.record))} --write"
+    say(f"Every change: {written.record} ({back} takes them back)")
     for note in written.notes:
         say(note)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,9 +226,9 @@ def find_issues(
     say(f"Report: {results.folder}/issues.html (look at the most doubtful ones, and review them there)")
     if results.summary["n_issues"]:
         actions = "--action list says what would change, --action relabel makes a copy"
-        say(f"Next: cvcoteach apply {results.folder} {actions}")
+        say(f"Next: cvcoteach apply {shlex.quote(str(results.folder))} {actions}")
     elif results.summary["has_signal"]:
-        say(f"Next: cvcoteach retrain {results.folder} trains a classifier")
+        say(f"Next: cvcoteach retrain {shlex.quote(str(results.folder))} trains a classifier")
     if results.summary.get("n_contradictions"):
         near = results.summary.get("n_near_contradictions", 0)
         kinds = ["Copies"] * (results.summary["n_contradictions"] > near) + ["Near copies"] * bool(near)

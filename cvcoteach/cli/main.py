@@ -11,6 +11,7 @@ import click
 
 from cvcoteach._validation import InputError, near
 from cvcoteach._version import __version__
+from cvcoteach._working_folder import load_torch_elsewhere, unsearched
 from cvcoteach.cli.apply import apply
 from cvcoteach.cli.check import check
 from cvcoteach.cli.display import plain, say
@@ -105,6 +106,8 @@ def main(ctx: click.Context) -> None:
     # Threads that spin while they wait take the processor from those they wait for, once anything else runs.
     # OpenMP reads this when torch is loaded, which the commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    ctx.with_resource(unsearched())
+    load_torch_elsewhere()
     if ctx.invoked_subcommand is None:
         click.echo(_START)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -165,4 +166,4 @@ def retrain(
     say(f"\nClassifier: {result.folder} (model.safetensors, model.json, history.csv)")
     for file in result.exported:
         say(f"Exported: {file}")
-    say(f"Next: cvcoteach predict {result.folder} IMAGES")
+    say(f"Next: cvcoteach predict {shlex.quote(str(result.folder))} IMAGES")

@@ -6,8 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from functools import cache
 from typing import TypeVar
 
@@ -15,10 +14,10 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from cvcoteach._validation import InputError
+from cvcoteach._working_folder import unsearched
 
 Result = TypeVar("Result")
 
-_SAFE_PATH = "PYTHONSAFEPATH"
 _IDLE_SECONDS = 20
 """Seconds without work after which a worker exits."""
 
@@ -41,7 +40,7 @@ def in_processes(
         for task in tasks:
             yield function(*task)
         return
-    with _working_folder_unsearched():
+    with unsearched():
         yield from _in_workers(function, tasks, workers)
 
 
@@ -70,23 +69,6 @@ def _in_workers(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that results were left; whoever stops early wants none
             results.close()
-
-
-@contextmanager
-def _working_folder_unsearched() -> Iterator[None]:
-    """Let no process that is started meanwhile look for modules in the working folder, which may be one of data.
-
-    Python does, for `-c` and `-m`, by which workers and their trackers are started.
-    """
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_SAFE_PATH, None)
-        else:
-            os.environ[_SAFE_PATH] = before
 
 
 def _call(parent: int, function: Callable[..., Result], task: tuple[object, ...]) -> Result:

@@ -28,7 +28,8 @@ _PROBE_SECONDS = 120.0
 _QUIET = "CRITICAL"
 _STORE_SHARE = 0.8
 """Share of a node's object store that one array may take."""
-_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is reported to anybody
+# nothing is reported to anybody; under `uv run` workers would get a copy of the working folder, and search it first
+_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 # processes whose fellows were killed end after so many seconds, not after a minute: there is no network to wait for
 _ON_ONE_MACHINE = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
@@ -85,6 +86,7 @@ class RayCluster:
         *,
         task_gpus: float = 1.0,
         threads: int | None = None,
+        own_code: bool = False,
         note: Callable[[str], None] | None = None,
     ) -> None:
         """Take where Ray runs; a cluster at an address is asked at once, one on this machine starts when needed.
@@ -94,6 +96,7 @@ class RayCluster:
                 the environment's RAY_ADDRESS, else Ray is started on this machine.
             task_gpus: GPUs of each task on a GPU, above 0; a fraction lets several share one.
             threads: CPU threads of each task; None: as many as this process may use.
+            own_code: Whether tasks need modules of the working folder, which workers then search.
             note: Called with what the user should know.
 
         Raises:
@@ -104,7 +107,7 @@ class RayCluster:
         if task_gpus > 1 and task_gpus != int(task_gpus):
             raise InputError(f"task_gpus is {task_gpus}; above 1 Ray gives whole GPUs only.")
         self.task_gpus, self.threads = task_gpus, threads
-        self._note = note
+        self._note, self._own_code = note, own_code
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         for name, value in {**_ALWAYS, **({} if self._address else _ON_ONE_MACHINE)}.items():
             os.environ.setdefault(name, value)  # Ray reads them when it is imported
@@ -191,7 +194,8 @@ class RayCluster:
     def _job(self) -> Any:
         """Return Ray's settings of this program, under which workers look for modules where this process does."""
         config: Any = importlib.import_module("ray.job_config").JobConfig()
-        config._py_driver_sys_path = SearchedHere()
+        if not self._own_code:
+            config._py_driver_sys_path = SearchedHere()
         return config
 
     def close(self) -> None:

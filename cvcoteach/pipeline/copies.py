@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -161,4 +162,4 @@ def _on_twins(data: Source, twins: Twins) -> str:
 
 
 def _by_column(column: str) -> str:
-    return f"--group-column {column} keeps each in one fold"
+    return f"--group-column {shlex.quote(column)} keeps each in one fold"

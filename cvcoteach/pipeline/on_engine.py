@@ -30,7 +30,11 @@ def on_engine(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         note = RunProgress(given.arguments.get("watcher")).note
         with RayCluster(
-            machine.ray_address, task_gpus=machine.task_gpus, threads=machine.threads, note=note
+            machine.ray_address,
+            task_gpus=machine.task_gpus,
+            threads=machine.threads,
+            own_code=any(":" in name for name in machine.trusted),
+            note=note,
         ) as cluster:
             given.arguments["machine"] = replace(machine, cluster=cluster)
             return function(*given.args, **given.kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -130,7 +131,8 @@ def retrain(
     recipe = recipe_of(settings, finished.record)
     if recipe.model.is_foreign:
         check_trusted(recipe.model.name, machine.trusted, None if settings.model else str(run / "run.json"))
-    location = source or location_of(run, finished.record, f"with cvcoteach retrain SOURCE --run {run}")
+    again = f"with cvcoteach retrain SOURCE --run {shlex.quote(str(run))}"
+    location = source or location_of(run, finished.record, again)
     named, tested_as = (
         replace(each or Choices(), path_column=path_column, label_column=label_column, cache_dir=machine.cache_dir)
         for each in (choices, test_choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -217,9 +218,10 @@ def _check_same_images(request: RetrainRequest, data: Source, images: Images) ->
     """Raise InputError if the images are not those of the run, though they have the same names."""
     then = request.run.record.get("images", {})
     if then.get("count") == len(data) and then.get("digest") not in (None, images.content):
+        again = f"cvcoteach retrain SOURCE --run {shlex.quote(str(request.run.results.folder))}"
         raise InputError(
             f"the images in {data.location} are not those of the run, though they have the same names; name the right "
-            f"ones (cvcoteach retrain SOURCE --run {request.run.results.folder}), or run find-issues on these."
+            f"ones ({again}), or run find-issues on these."
         )
 
 

@@ -42,15 +42,20 @@ class Preprocessing:
 
 
 def imported(name: str, what: str = "model") -> Any:
-    """Import what "package.module:function" names. Raises InputError if it cannot be imported."""
+    """Import what "package.module:function" names: an installed module, else a file of the working folder.
+
+    Raises InputError if it cannot be imported.
+    """
     module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, "")  # finds files in the current folder, as python -m does
+    sys.path.append("")  # the working folder
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
     finally:
-        sys.path.remove("")
+        sys.path.reverse()
+        sys.path.remove("")  # the last one, which is ours
+        sys.path.reverse()
 
 
 def published_weights(name: str) -> Any:

@@ -146,7 +146,7 @@ def test_features_of_ones_own_train_heads_and_no_image_is_read(tmp_path: Path) -
     np.save(tmp_path / "features.npy", np.eye(3)[true] * 3 + rng.normal(size=(150, 3)))
     np.savez(tmp_path / "shapes.npz", images=images, labels=given)
     for head in ("linear", "mlp"):
-        output = tmp_path / head
+        output = tmp_path / f"{head} $(it)"
         result = find_issues(
             tmp_path / "shapes.npz",
             "--features",
@@ -161,6 +161,7 @@ def test_features_of_ones_own_train_heads_and_no_image_is_read(tmp_path: Path) -
         table = pd.read_csv(output / "issues.csv")
         found = table.path.head(15).str.split("#").str[1].astype(int)
         assert (given != true)[found].mean() > 0.6
+        assert f"Next: cvcoteach apply '{output}' --action" in result.output
 
 
 def test_features_of_a_backbone_are_computed_once_and_train_heads(tmp_path: Path) -> None:

@@ -347,7 +347,9 @@ def test_a_table_in_which_a_path_comes_twice_can_be_retrained_on(work: Path, tmp
 @pytest.mark.slow
 def test_test_images_in_a_table_may_have_their_own_columns(work: Path, tmp_path: Path) -> None:
     files = sorted((work / "shapes").rglob("*.png"))[:30:3] + sorted((work / "shapes").rglob("*.png"))[-30::3]
-    table = pd.DataFrame({"img_a": map(str, files), "img_b": map(str, files), "is": [f.parent.name for f in files]})
+    table = pd.DataFrame(
+        {"img_a": map(str, files), "img_b": map(str, files[::-1]), "is": [f.parent.name for f in files]}
+    )
     table.to_csv(tmp_path / "test.csv", index=False)
     arguments = (work / "run", "--epochs", 1, "-q", *MACHINE, "-o", tmp_path / "m", "--test", tmp_path / "test.csv")
     refused(call("retrain", *arguments), "--path-column")

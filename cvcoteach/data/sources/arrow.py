@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,11 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
         for column in wanted:
             kind = schema.field(column).type
             if pa.types.is_nested(kind) or holds_images(kind):
-                way = f"; --annotator-columns {column} reads one label per annotator from it" if _is_list(kind) else ""
+                way = (
+                    f"; --annotator-columns {shlex.quote(column)} reads one label per annotator from it"
+                    if _is_list(kind)
+                    else ""
+                )
                 raise InputError(f"the column {column!r} of {file.name} holds {kind}, not text or whole numbers{way}.")
         found = batches(wanted)
         if most is not None:

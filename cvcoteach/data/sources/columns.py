@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,7 +252,7 @@ def find_split_column(
     if not found or label_column is None:
         return None, None
     says_train = table.load(found[:1])[found[0]].dropna().astype(str).map(is_train).any()
-    apart = f" (--split-column {found[0]} keeps them apart)" if says_train else ""
+    apart = f" (--split-column {shlex.quote(found[0])} keeps them apart)" if says_train else ""
     return None, (
         f"the column {found[0]!r} of {table.file.name} names parts of a dataset; images of all parts are judged "
         f"together{apart}."

@@ -60,7 +60,7 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
         return Path(source)
     address = str(source)
     shown = shown_address(address)
-    if _REFERENCES.search(address):
+    if any(_REFERENCES.search(each) for each in expanded(address)):
         raise InputError(f"{shown} is a file of references to other addresses, which are not followed; name those.")
     home = cache_folder(cache_dir) / "remote" / digest(address)[:24]
     try:
@@ -307,6 +307,11 @@ def _from_hub(name: str, config: str | None, home: Path) -> Path:
             raise InputError(
                 f"{shown} takes the package datasets, {_PLAIN_DATASETS}.0 or later: earlier ones may run code of the "
                 "dataset."
+            )
+        if name in getattr(datasets.packaged_modules, "_PACKAGED_DATASETS_MODULES", {}) or os.path.exists(name):
+            raise InputError(
+                f"{shown} would be read from the working folder, not from the hub: {name} is a file or folder there, "
+                "or a format of the package datasets; name files without hf://."
             )
         with _without_warnings("huggingface_hub"):  # one for each time that it tries again
             loaded = datasets.load_dataset(name, config) if config else datasets.load_dataset(name)

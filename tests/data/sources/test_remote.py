@@ -165,7 +165,25 @@ def test_what_cannot_be_reached_gets_a_sentence(bucket: Any, cache: Path, monkey
     assert shown_address("https://a/b?x=1") == "https://a/b?…"
 
 
-@pytest.mark.parametrize("address", ["reference://::{}", "reference://::file://{}", "simplecache::reference://::{}"])
+@pytest.mark.parametrize("name", ["own/name", "pandas"])
+def test_the_hub_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """datasets 5.2.0 reads a folder `own/name` there; before 5.2 it unpickled files there for the name `pandas`."""
+    pytest.importorskip("datasets")
+    (tmp_path / "own" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"hf://{name} would be read from the working folder, not from the hub"):
+        read_source(f"hf://{name}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "reference://::{}",
+        "reference://::file://{}",
+        "simplecache::reference://::{}",
+        "simplecache::refer{{e,e}}nce://::file://{}",
+    ],
+)
 def test_a_file_of_references_to_other_addresses_is_not_followed(tmp_path: Path, photos: Path, address: str) -> None:
     file = tmp_path / "references.json"
     file.write_text(json.dumps({"cat/0.png": [str(photos / "cat" / "0.png")]}))

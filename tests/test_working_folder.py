@@ -1,0 +1,85 @@
+"""No file of the working folder is run, whatever it is called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cvcoteach._working_folder import unsearched
+from cvcoteach.cli.main import main
+from cvcoteach.training.pretrained import imported
+
+WHERE = """
+import os, sys
+
+from cvcoteach._working_folder import load_torch_elsewhere
+
+load_torch_elsewhere()
+load_torch_elsewhere()
+seen = []
+sys.addaudithook(lambda event, arguments: seen.append(os.getcwd()) if event == "ctypes.dlopen" else None)
+import torch
+
+print(torch.__spec__.loader is torch.__loader__, type(torch.__loader__).__name__, os.getcwd(), *{*seen})
+"""
+
+
+def test_python_searches_elsewhere_as_long_as_anybody_needs_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with unsearched():
+            entered.set()
+            left.wait(10)
+
+    other = threading.Thread(target=first)
+    other.start()
+    entered.wait(10)
+    with unsearched():
+        left.set()
+        other.join()
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert "PYTHONSAFEPATH" not in os.environ
+    monkeypatch.setenv("PYTHONSAFEPATH", "yes")
+    with unsearched(), unsearched():
+        pass
+    assert os.environ["PYTHONSAFEPATH"] == "yes"
+
+
+def test_a_command_starts_no_process_that_searches_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    seen = []
+    probe = click.Command("probe", callback=lambda: seen.append(os.environ["PYTHONSAFEPATH"]))
+    monkeypatch.setitem(main.commands, "probe", probe)
+    assert CliRunner().invoke(main, ["probe"]).exit_code == 0
+    assert seen == ["1"]
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_torch_is_imported_in_another_folder(tmp_path: Path) -> None:
+    """One of its libraries looks for `libcuda.so.1` in the working folder first (nvidia-cusparselt-cu13 0.8.1)."""
+    ended = subprocess.run([sys.executable, "-c", WHERE], cwd=tmp_path, capture_output=True, text=True, check=True)
+    same, loader, here, *while_loading = ended.stdout.split()
+    assert (same, loader, here) == ("True", "SourceFileLoader", str(tmp_path))
+    assert while_loading == [os.sep]
+
+
+def test_an_installed_module_comes_before_a_file_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("colorsys", "only_here"):
+        (tmp_path / f"{name}.py").write_text("rgb_to_hsv = 'a file of the working folder'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    path = [*sys.path]
+    assert callable(imported("colorsys:rgb_to_hsv"))
+    assert imported("only_here:rgb_to_hsv") == "a file of the working folder"
+    assert sys.path == path
