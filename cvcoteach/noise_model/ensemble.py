@@ -171,12 +171,12 @@ def fit_mean(labels: IntArray, probs: Probs) -> MeanFit:
     literal = fit_richardson_lucy(y, some, weight)
     gain, error, whole = _gains(fits[0])
     share = 0.0 if _failed(fits[0]) else _weight_of_affine(gain, error, whole)
-    correlation, rates = _errors(y, some, weight, (affine[0], literal))
+    correlation, n_compared, rates = _errors(y, some, weight, (affine[0], literal))
     share += (1 - share) * _astray(y, some, weight, (affine[0], literal), rates[1]) if share else 0.0
     rate = share * rates[0] + (1 - share) * rates[1]
     little = _ramp(rate + _BEYOND_CHANCE * math.sqrt(rate / weight.sum()), _ENOUGH_NOISE, _LITTLE_NOISE)
     share -= little * max(0.0, share - _LEAST_AFFINE)
-    exponent = exponent_of(correlation, rate, len(classes))
+    exponent = exponent_of(correlation, rate, n_compared)
     parts: list[tuple[NoiseModel, float]] = [(model, share / len(affine)) for model in affine]
     parts += [(literal, (1 - share) * (1 - little)), (fit_uniform_noise(y, some, weight), (1 - share) * little)]
     members = [model for model, part in parts if part > 0]
@@ -232,14 +232,15 @@ def _ramp(value: float, none: float, full: float) -> float:
 
 def _errors(
     labels: IntArray, probs: Probs, weight: FloatArray, members: Sequence[NoiseModel]
-) -> tuple[float, list[float]]:
-    """Return how far all members find that labels and models share errors, and the noise rate by each member."""
+) -> tuple[float, int, list[float]]:
+    """Return how far all members find that labels and models share errors, of how many classes, and their rates."""
     correlations, rates = [], []
     for member in members:
         after = member.posterior(labels, probs)
         correlations.append(shared_errors(labels, member.before_label(probs), after, weight))
         rates.append(1 - float(after[np.arange(len(labels)), labels] @ weight / weight.sum()))
-    return float(np.min(correlations)), rates
+    least = int(np.argmin([correlation for correlation, _ in correlations]))  # NaN before any number
+    return *correlations[least], rates
 
 
 def _astray(

@@ -24,7 +24,7 @@ _LEAST_IMAGES = 30  # per class: the confusions of fewer are chance
 _LEAST_CLASSES = 5  # the six pairs of four classes correlate by chance with anything
 
 
-def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weight: FloatArray) -> float:
+def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weight: FloatArray) -> tuple[float, int]:
     """Correlate, over the pairs of classes, how often labels and models confuse them.
 
     For each pair (i, j) of different classes: the share of the images of true class i that are expected to be labelled
@@ -38,15 +38,15 @@ def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weigh
         weight: (n,) how many images each row stands for.
 
     Returns:
-        The correlation, in [-1, 1]. Classes of fewer than 30 images are left out; NaN where fewer than five are left,
-        or all pairs are confused equally.
+        The correlation, in [-1, 1], and between how many classes: those of fewer than 30 images are left out. NaN where
+        fewer than five are left, or all pairs are confused equally.
     """
     k = before.shape[1]
     mistaken = np.stack([np.bincount(labels, column * weight, minlength=k) for column in after.T])
     wavering = (before * weight[:, None]).T @ before
     often = np.flatnonzero(np.minimum(mistaken.sum(axis=0), mistaken.sum(axis=1)) >= _LEAST_IMAGES)
     if len(often) < _LEAST_CLASSES:
-        return math.nan
+        return math.nan, len(often)
     pairs = ~np.eye(len(often), dtype=np.bool_)
     deviations = []
     for joint in (mistaken, wavering):
@@ -54,7 +54,7 @@ def shared_errors(labels: IntArray, before: FloatArray, after: FloatArray, weigh
         deviations.append(shares - shares.mean())
     x, y = deviations
     size = math.sqrt(float((x @ x) * (y @ y)))
-    return float(x @ y) / size if size > 0 else math.nan
+    return float(x @ y) / size if size > 0 else math.nan, len(often)
 
 
 def exponent_of(correlation: float, noise_rate: float, n_classes: int) -> float:
@@ -68,7 +68,7 @@ def exponent_of(correlation: float, noise_rate: float, n_classes: int) -> float:
     Args:
         correlation: As `shared_errors` returns it; NaN counts as independent.
         noise_rate: Expected share of wrong labels, in [0, 1].
-        n_classes: Number of classes, K.
+        n_classes: Number of classes that it is of, at least 2.
 
     Returns:
         From `SHARED` to 1.

@@ -34,7 +34,7 @@ def wavering(n: int = 6000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def correlation_of(labels: np.ndarray, true: np.ndarray, probs: np.ndarray) -> float:
     """Return the correlation where the posterior knows the truth."""
-    return shared_errors(labels, probs, np.eye(probs.shape[1])[true], np.ones(len(labels)))
+    return shared_errors(labels, probs, np.eye(probs.shape[1])[true], np.ones(len(labels)))[0]
 
 
 def exponent_in(posterior: Posterior) -> float:
@@ -57,7 +57,7 @@ def test_labels_that_err_where_the_model_wavers_share_its_errors() -> None:
 
 def test_two_classes_can_show_nothing_so_labels_count_as_independent() -> None:
     probs = np.random.default_rng(0).dirichlet((1, 1), 50)
-    correlation = shared_errors(np.arange(50) % 2, probs, probs, np.ones(50))
+    correlation, _ = shared_errors(np.arange(50) % 2, probs, probs, np.ones(50))
     assert math.isnan(correlation)
     assert exponent_of(correlation, 0.2, 2) == 1
 
@@ -95,6 +95,17 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     assert one.has_signal
     assert other.has_signal
     assert exponent_in(one) == pytest.approx(exponent_in(other), abs=1e-6)
+
+
+def test_classes_of_few_images_are_not_counted() -> None:
+    true, probs = wavering()
+    labels = noise.flip_labels(true, noise.transition("symmetric", 0.2, K), np.random.default_rng(1))
+    kept = np.ones(len(true), np.bool_)
+    for rare in (0, 3, 7):
+        kept[np.flatnonzero((true == rare) | (labels == rare))[20:]] = False
+    known = np.eye(K)[true]
+    assert shared_errors(labels, probs, known, np.ones(len(labels)))[1] == K
+    assert shared_errors(labels[kept], probs[kept], known[kept], np.ones(kept.sum()))[1] == K - 3
 
 
 def test_four_classes_are_too_few_to_tell() -> None:
