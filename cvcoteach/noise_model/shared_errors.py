@@ -17,7 +17,7 @@ Chosen by calibration on the labels aggre and random2 of CIFAR-10N; 1 takes imag
 _INDEPENDENT_UP_TO, _OF_MUCH_NOISE, _SHARED_BEYOND = 0.15, 0.3, 0.2
 _LITTLE_LEARNED, _MUCH_LEARNED = 0.1, 0.2
 """Shares of wrong labels between which models come to waver because they learned these labels."""
-_BY_CHANCE = 1.5
+_BY_CHANCE = 2.0
 """Standard errors of a correlation over the pairs of classes up to which it is chance, of few classes beyond .15."""
 _TOO_LITTLE_NOISE, _ENOUGH_NOISE = 0.03, 0.04
 _LEAST_IMAGES = 30  # per class: the confusions of fewer are chance
