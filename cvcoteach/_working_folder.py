@@ -60,21 +60,28 @@ class _Elsewhere(Loader):
         try:
             self._loader.exec_module(module)
         finally:
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _TorchElsewhere)]
             if here is not None:
                 with suppress(OSError):
                     os.chdir(here)
 
 
 class _TorchElsewhere(MetaPathFinder):
-    """Finds torch, once."""
+    """Finds torch, until it is there: others only ask whether it could be found."""
+
+    def __init__(self) -> None:
+        self._asked = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "torch":
+        if fullname != "torch" or self._asked:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asked = True  # it is asked itself
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asked = False
         if spec is not None and spec.loader is not None:
             spec.loader = _Elsewhere(spec.loader)
         return spec

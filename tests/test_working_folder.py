@@ -23,6 +23,8 @@ from cvcoteach._working_folder import load_torch_elsewhere
 
 load_torch_elsewhere()
 load_torch_elsewhere()
+import importlib.util
+assert importlib.util.find_spec("torch") is not None  # as other packages ask
 seen = []
 sys.addaudithook(lambda event, arguments: seen.append(os.getcwd()) if event == "ctypes.dlopen" else None)
 import torch
@@ -79,7 +81,14 @@ def test_an_installed_module_comes_before_a_file_of_the_working_folder(
         (tmp_path / f"{name}.py").write_text("rgb_to_hsv = 'a file of the working folder'\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (tmp_path / "uu_extra.py").write_text("")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "with_extra.py").write_text(
+        "try:\n    import uu_extra\nexcept ImportError:\n    uu_extra = 'not there'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
     path = [*sys.path]
+    assert imported("with_extra:uu_extra") == "not there"  # what it imports itself is not taken from there
     assert callable(imported("colorsys:rgb_to_hsv"))
     assert imported("only_here:rgb_to_hsv") == "a file of the working folder"
     assert sys.path == path

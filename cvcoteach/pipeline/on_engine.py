@@ -13,6 +13,7 @@ from cvcoteach.engines.cluster import RayCluster
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import Machine
 from cvcoteach.training.devices import choose_device
+from cvcoteach.training.trust import of_working_folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def on_engine(function: Callable[P, T]) -> Callable[P, T]:
             machine.ray_address,
             task_gpus=machine.task_gpus,
             threads=machine.threads,
-            own_code=any(":" in name for name in machine.trusted),
+            own_code=any(map(of_working_folder, machine.trusted)),
             note=note,
         ) as cluster:
             given.arguments["machine"] = replace(machine, cluster=cluster)

@@ -23,7 +23,7 @@ from cvcoteach._validation import InputError, near
 from cvcoteach.data.unpacking import check_archive
 from cvcoteach.training.model_spec import OWN
 from cvcoteach.training.networks import GreyAsColour
-from cvcoteach.training.trust import weights_only
+from cvcoteach.training.trust import of_working_folder, weights_only
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,14 +47,16 @@ def imported(name: str, what: str = "model") -> Any:
     Raises InputError if it cannot be imported.
     """
     module_name, _, function_name = name.partition(":")
-    sys.path.append("")  # the working folder
+    searched = [""] if of_working_folder(name) else []  # with it, what an installed one imports would be taken there
+    sys.path.extend(searched)
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
     finally:
-        sys.path.reverse()
-        sys.path.remove("")  # the last one, which is ours
+        sys.path.reverse()  # the last one is ours
+        for folder in searched:
+            sys.path.remove(folder)
         sys.path.reverse()
 
 
