@@ -44,7 +44,7 @@ def open_parquet(file: Path) -> Table:
                 _check_size(opened, file, columns)
                 wanted = [column for column in columns if holds_images(schema.field(column).type)]
                 yield from checked(opened.iter_batches(_rows(opened, wanted), columns=list(columns)), file)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _unreadable(file, error) from None
 
     return arrow_table(file, schema, batches, stamp_of([file]))

@@ -95,3 +95,13 @@ def test_text_that_is_no_utf8_is_refused(tmp_path: Path, damage: str) -> None:
     (tmp_path / "x.parquet").write_bytes(content.replace(damage.encode(), b"\xe5" + damage.encode()[1:]))
     with pytest.raises(InputError, match=r"x\.parquet"):
         read_source(tmp_path / "x.parquet")
+
+
+def test_a_damaged_name_beside_the_values_of_a_column_is_a_sentence(tmp_path: Path) -> None:
+    table = pa.table({"path": ["a.png", "b.png"], "label": ["cat", "dog"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    content = (tmp_path / "t.parquet").read_bytes()
+    at = content.rfind(b"label")  # in the description of its values; that in the schema is whole
+    (tmp_path / "t.parquet").write_bytes(content[:at] + b"l\xe5bel" + content[at + 5 :])
+    with pytest.raises(InputError, match=r"t\.parquet"):
+        read_source(tmp_path / "t.parquet")
