@@ -32,12 +32,11 @@ def unsearched() -> Iterator[None]:
     finally:
         with _lock:
             before = _users.pop()
-            if _users:
-                pass
-            elif before is None:
-                os.environ.pop(_SAFE_PATH, None)
-            else:
-                os.environ[_SAFE_PATH] = before
+            if not _users:
+                if before is None:
+                    os.environ.pop(_SAFE_PATH, None)
+                else:
+                    os.environ[_SAFE_PATH] = before
 
 
 class _Elsewhere(Loader):
