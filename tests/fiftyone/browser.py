@@ -81,6 +81,17 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
     raise AssertionError(f"after {seconds:.0f} s it is still not so that {what}")
 
 
+def box(element: Any) -> Any:
+    """Where an element stands, once it stays there: the grid replaces its tiles while it is drawn."""
+
+    def resting() -> Any:
+        before = element.bounding_box()
+        time.sleep(0.2)
+        return before if before == element.bounding_box() else None
+
+    return wait_until(resting, "the element has a place on the page")
+
+
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/fiftyone", timeout=5) as answer:

@@ -99,7 +99,7 @@ def test_what_the_keys_do_covers_no_message_of_the_app(found: NoisyDataset, tmp_
         page.keyboard.press("a")
         told = page.get_by_text("1 label accepted.").first
         told.wait_for()
-        message, hint = told.bounding_box(), page.locator("#cvcoteach-keys").bounding_box()
+        message, hint = browser.box(told), browser.box(page.locator("#cvcoteach-keys"))
         assert hint["x"] + hint["width"] < message["x"]
 
 
@@ -113,12 +113,12 @@ def test_charts_keep_their_height_when_the_window_changes_its_size(found: NoisyD
         charts = panel.locator(".js-plotly-plot")
         charts.nth(2).wait_for()
         page.wait_for_timeout(1000)
-        before = [chart.bounding_box()["height"] for chart in charts.all()]
+        before = [browser.box(chart)["height"] for chart in charts.all()]
         assert min(before) > 50
         for size in ((1500, 900), (1100, 700)):
             page.set_viewport_size({"width": size[0], "height": size[1]})
             page.wait_for_timeout(1500)
-            assert [chart.bounding_box()["height"] for chart in charts.all()] == before
+            assert [browser.box(chart)["height"] for chart in charts.all()] == before
 
 
 def _worst(found: NoisyDataset) -> list[str]:

@@ -343,7 +343,7 @@ def _click_plot(page: Any, panel: Any, number: int, down: float, across: float) 
     """A point of a chart, as shares of its height and width."""
     area = panel.locator(".js-plotly-plot").nth(number).locator(".nsewdrag")
     area.scroll_into_view_if_needed()
-    box = area.bounding_box()
+    box = browser.box(area)
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
     page.mouse.click(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
 
@@ -360,7 +360,7 @@ def _close_sample(page: Any, modal: Any) -> None:
 
 def _mark(page: Any, tile: int, key: str | None = None) -> None:
     """Click a tile's checkbox, with a key held."""
-    box = page.locator('[data-cy="looker"]').nth(tile).bounding_box()
+    box = browser.box(page.locator('[data-cy="looker"]').nth(tile))
     page.mouse.move(box["x"] + 40, box["y"] + 40)
     if key:
         page.keyboard.down(key)
