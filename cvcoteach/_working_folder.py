@@ -39,6 +39,21 @@ def unsearched() -> Iterator[None]:
                     os.environ[_SAFE_PATH] = before
 
 
+@contextmanager
+def inside(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Be in another folder meanwhile, with what is started there; where this one is gone, stay."""
+    here = None
+    with suppress(OSError):
+        here = os.getcwd()
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        if here is not None:
+            with suppress(OSError):
+                os.chdir(here)
+
+
 class _Elsewhere(Loader):
     """Loads a module while in the root of the file system."""
 
@@ -52,17 +67,11 @@ class _Elsewhere(Loader):
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        here = None
-        with suppress(OSError):  # a folder that is gone
-            here = os.getcwd()
-            os.chdir(os.sep)
         try:
-            self._loader.exec_module(module)
+            with inside(os.sep):
+                self._loader.exec_module(module)
         finally:
             sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _TorchElsewhere)]
-            if here is not None:
-                with suppress(OSError):
-                    os.chdir(here)
 
 
 class _TorchElsewhere(MetaPathFinder):

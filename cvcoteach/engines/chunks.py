@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ class RayTasks:
 
         Raises what the function raises, and InputError where workers are lost again and again.
         """
-        tasks = list(tasks)
+        tasks = [tuple(map(_absolute, task)) for task in tasks]  # workers are in other folders
         if workers == 1 or not self._are_seen(tasks):
             yield from in_processes(function, tasks, workers)
             return
@@ -89,6 +90,15 @@ class RayTasks:
             "storage that all nodes share would let them help."
         )
         return False
+
+
+def _absolute(argument: object) -> object:
+    """Return a list of files, or a target, by absolute paths; anything else as it is."""
+    if isinstance(argument, Target):
+        return argument._replace(file=argument.file.absolute())
+    if isinstance(argument, list) and argument and isinstance(argument[0], str):
+        return [os.path.abspath(file) for file in argument]
+    return argument
 
 
 def features_on(

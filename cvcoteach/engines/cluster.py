@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from cvcoteach._validation import InputError, counted
+from cvcoteach._working_folder import inside
 from cvcoteach.data.workers import cpu_count
 from cvcoteach.engines.guard import MARK, Guard
 from cvcoteach.engines.own_ray import TEMPORARY, SearchedHere, note_on_memory, shared_memory, show_token, sweep
@@ -171,16 +172,18 @@ class RayCluster:
         self._guard = Guard(mark, self._temporary)
         os.environ[MARK] = mark
         free = shared_memory()
+        job = self._job()
         try:
-            self._ray.init(
-                address="local",
-                num_cpus=max(cpu_count(), self.threads or 1),
-                include_dashboard=False,
-                job_config=self._job(),
-                log_to_driver=False,
-                logging_level=_QUIET,
-                _temp_dir=str(self._temporary),
-            )
+            with inside(self._temporary):  # its workers stay there: the working folder may be one of data
+                self._ray.init(
+                    address="local",
+                    num_cpus=max(cpu_count(), self.threads or 1),
+                    include_dashboard=False,
+                    job_config=job,
+                    log_to_driver=False,
+                    logging_level=_QUIET,
+                    _temp_dir=str(self._temporary),
+                )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             self.close()
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -194,8 +197,7 @@ class RayCluster:
     def _job(self) -> Any:
         """Return Ray's settings of this program, under which workers look for modules where this process does."""
         config: Any = importlib.import_module("ray.job_config").JobConfig()
-        if not self._own_code:
-            config._py_driver_sys_path = SearchedHere()
+        config._py_driver_sys_path = SearchedHere(working_folder=self._own_code)
         return config
 
     def close(self) -> None:

@@ -28,10 +28,19 @@ class SearchedHere(list[str]):
     module that it is called like.
     """
 
+    def __init__(self, *, working_folder: bool) -> None:
+        """Begin with the working folder where that is wanted, or this process searches it."""
+        super().__init__()
+        self._here = set()
+        with suppress(OSError):  # a working folder that is gone
+            self._here = {os.path.realpath(folder) for folder in sys.path}  # '' is the working folder
+            here = os.getcwd()
+            if working_folder or os.path.realpath(here) in self._here:
+                self.append(here)
+
     def extend(self, folders: Iterable[str]) -> None:
         """Add those that this process searches, too."""
-        here = {os.path.realpath(folder) for folder in sys.path}  # '' is the working folder
-        super().extend(folder for folder in folders if os.path.realpath(folder) in here)
+        super().extend(folder for folder in folders if os.path.realpath(folder) in self._here)
 
 
 def show_token(*, starts_here: bool) -> None:

@@ -34,7 +34,7 @@ from cvcoteach.training.pretrained import (
     torchvision_network,
 )
 from cvcoteach.training.standardisation import Standardisation
-from cvcoteach.training.trust import check_trusted, runs_code, weights_only
+from cvcoteach.training.trust import check_trusted, names_function, runs_code, weights_only
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -108,7 +108,7 @@ def load_backbone(
                 backbone = _from_timm(name, rest, weights)
         elif kind == "package":
             backbone = _from_package(name, rest, weights)
-        elif Path(name).is_file():
+        elif Path(name).is_file() and not names_function(name):
             backbone = _from_file(name, weights)
         elif rest:
             backbone = _from_function(name, weights)

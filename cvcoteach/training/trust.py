@@ -22,11 +22,19 @@ def runs_code(backbone: str) -> bool:
     return _LIBRARIES.fullmatch(backbone) is None
 
 
+def names_function(name: str) -> bool:
+    """Return whether a name has the form "package.module:function"; a file that is called so is `./…`."""
+    module, colon, function = name.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), function))
+
+
 def is_trusted(name: str, trusted: Collection[str]) -> bool:
     """Return whether `name` is among `trusted`: as it is written there, or as the same file."""
     if name in trusted:
         return True
-    return os.path.exists(name) and os.path.realpath(name) in map(os.path.realpath, trusted)
+    if names_function(name) or not os.path.exists(name):
+        return False
+    return os.path.realpath(name) in (os.path.realpath(file) for file in trusted if not names_function(file))
 
 
 def check_trusted(name: str, trusted: Collection[str], asked_by: str | None = None) -> None:
@@ -43,9 +51,8 @@ def check_trusted(name: str, trusted: Collection[str], asked_by: str | None = No
     if is_trusted(name, trusted):
         return
     asks = "" if asked_by is None else f"{asked_by} asks for {name!r}: "
-    what = (
-        "loading this file runs code that it holds" if os.path.isfile(name) else "this is code from outside cvcoteach"
-    )
+    is_file = os.path.isfile(name) and not names_function(name)
+    what = "loading this file runs code that it holds" if is_file else "this is code from outside cvcoteach"
     subject = f"{name!r} is not trusted: " if asked_by is None else ""
     raise InputError(f"{asks}{subject}{what}; if you trust it, add --trust {shlex.quote(name)}.")
 
@@ -56,11 +63,10 @@ _one_at_a_time = threading.RLock()
 
 def of_working_folder(name: str) -> bool:
     """Return whether "package.module:function" is of no installed package, so that it is looked for there."""
-    module, colon, _ = name.partition(":")
-    if not colon or not all(part.isidentifier() for part in module.split(".")):
+    if not names_function(name):
         return False
     try:
-        return importlib.util.find_spec(module.partition(".")[0]) is None
+        return importlib.util.find_spec(name.partition(":")[0].partition(".")[0]) is None
     except ValueError:  # it is there, but does not say from where
         return False
 

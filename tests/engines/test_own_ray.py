@@ -24,6 +24,14 @@ with cluster.RayCluster(threads=1, note=notes.append) as found:
     words = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
 print(*notes, *{word for word in words if "plasma_directory" in word}, sep="\\n")
 """
+WHERE = """
+import os
+from cvcoteach.engines.cluster import RayCluster
+
+with RayCluster(threads=1) as cluster:
+    print(cluster.ray.get(cluster.ray.remote(lambda: os.getcwd()).remote()))
+print(os.getcwd())
+"""
 NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -42,12 +50,25 @@ def test_workers_search_the_working_folder_only_where_this_process_does(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scripts").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path / "scripts")])
-    folders = SearchedHere()
-    folders.extend([str(tmp_path / "scripts"), str(tmp_path)])
-    assert folders == [str(tmp_path / "scripts")]
+    here, scripts = str(tmp_path), str(tmp_path / "scripts")
+    folders = SearchedHere(working_folder=False)
+    folders.extend([scripts, here])
+    assert folders == [scripts]
+    folders = SearchedHere(working_folder=True)
+    folders.extend([scripts, here])
+    assert folders == [here, scripts]
     sys.path.append("")
-    folders.extend([str(tmp_path)])
-    assert folders == [str(tmp_path / "scripts"), str(tmp_path)]
+    assert SearchedHere(working_folder=False) == [here]
+
+
+@pytest.mark.slow
+def test_workers_are_not_in_the_working_folder(tmp_path: Path) -> None:
+    """Those of Ray Train import torch before this package could do so elsewhere."""
+    ended = subprocess.run([sys.executable, "-c", WHERE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    workers, here = ended.stdout.splitlines()
+    assert Path(workers).name.startswith(own_ray.TEMPORARY)
+    assert here == str(tmp_path)
 
 
 @pytest.mark.usefixtures("unset")

@@ -54,6 +54,17 @@ def test_a_file_is_trusted_by_any_of_its_names(tmp_path: Path, monkeypatch: pyte
     assert not is_trusted("helper:net", ["helper:other"])
 
 
+def test_a_function_is_no_file_that_is_called_like_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helper:net").touch()
+    (tmp_path / "other.pt").symlink_to("helper:net")
+    monkeypatch.chdir(tmp_path)
+    for file in ("./helper:net", "other.pt"):
+        assert not is_trusted(file, ["helper:net"])
+        assert is_trusted(file, ["./helper:net"])
+    with pytest.raises(InputError, match="cannot be imported"):
+        load_backbone("helper:net", trusted=["helper:net"])
+
+
 def test_the_sentence_says_what_to_add(tmp_path: Path) -> None:
     file = tmp_path / "my net.pt"
     file.touch()

@@ -8,12 +8,13 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import filelock
 
+from cvcoteach import _working_folder
 from cvcoteach._files import FULL, digest, in_bytes, leads_out, read_text, write_json
 from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
@@ -29,6 +30,8 @@ _TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json
 _WEB = ("http://", "https://")
 _REFERENCES = re.compile(r"(^|::)reference(://|::|$)")
 """A file of references names other addresses, and may hold templates, which fsspec runs."""
+_HADOOP = re.compile(r"(^|::)(arrow_)?hdfs://")
+"""pyarrow looks for Hadoop's library in the working folder, too, which may be one of data (pyarrow 25)."""
 _PLAIN_DATASETS = 4
 """The first version of `datasets` that runs no code of the dataset."""
 _REFUSED = (401, 403, 407, 429, 500, 502, 503, 504)
@@ -113,7 +116,8 @@ def _from_file_system(address: str, shown: str, home: Path) -> Path:
         from fsspec.implementations.local import LocalFileSystem
 
         addresses = expanded(address)
-        system, root = fsspec.core.url_to_fs(addresses[0])
+        with _working_folder.inside(os.sep) if _HADOOP.search(address) else nullcontext():
+            system, root = fsspec.core.url_to_fs(addresses[0])
         if isinstance(system, LocalFileSystem):
             local = fsspec.core.url_to_fs(address)[1]
             return matched(local, home.parent.parent) if is_pattern(local) else Path(root)

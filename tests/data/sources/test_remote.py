@@ -175,6 +175,24 @@ def test_the_hub_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.M
         read_source(f"hf://{name}")
 
 
+@pytest.mark.parametrize(("address", "elsewhere"), [("hdfs://node:8020/photos", True), ("ftp://node/photos", False)])
+def test_a_library_of_hadoop_is_not_looked_for_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, elsewhere: bool
+) -> None:
+    asked = []
+
+    def url_to_fs(address: str) -> Any:
+        asked.append(Path.cwd())
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", url_to_fs)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="cannot be reached"):
+        at_hand(address, tmp_path / "cache")
+    assert asked == [Path("/") if elsewhere else tmp_path]
+    assert Path.cwd() == tmp_path
+
+
 @pytest.mark.parametrize(
     "address",
     [
