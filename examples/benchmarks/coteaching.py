@@ -94,16 +94,14 @@ class Bench:
     """One set of images, one recipe: trains on it, and measures on the test images."""
 
     def __init__(self, scratch: bool, threads: int | None, n: int = data.N_TRAIN) -> None:
-        arrays = dict(np.load(data.BUILD / "labels.npz"))
-        self.truth = arrays.pop("test_label")
-        self.true = arrays.pop("true_label")[:n]
-        self.human = {name: labels[:n] for name, labels in arrays.items()}
+        images = data.load_cifar10n()
+        self.truth, self.true = images.test_labels, images.true_labels[:n]
+        self.human = {name: labels[:n] for name, labels in images.given.items()}
         features = data.frozen_features()
         self.features = features[:n]
         self.scratch, self.n = scratch, len(self.true)
         self.trainer: FoldTrainer
         if scratch:
-            images = data.load_cifar10n()
             pixels = images.images[:n]
             self.inputs: Inputs = ImageInputs(pixels, ModelFactory(SCRATCH.model))
             self.test = images.test_images

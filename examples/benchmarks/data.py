@@ -140,7 +140,7 @@ def write_folders(folder: Path, data: Cifar10N) -> None:
 
 
 def main() -> None:
-    """Compute the features, keep them and the labels in build/benchmarks/; or write the images into folders."""
+    """Compute the features, keep them in build/benchmarks/; or write the images into folders."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--folders", type=Path, help="write train/CLASS and test/CLASS there instead")
     folders = options.parse_args().folders
@@ -148,9 +148,6 @@ def main() -> None:
     if folders is not None:
         write_folders(folders, data)
         return
-    labels = {"true_label": data.true_labels, "test_label": data.test_labels, **data.given}
-    BUILD.mkdir(parents=True, exist_ok=True)
-    np.savez(BUILD / "labels.npz", **labels)
     start = time.perf_counter()
     features = frozen_features()
     print(f"{features.shape} features in {time.perf_counter() - start:.0f} s: {BUILD / 'features.npy'}")

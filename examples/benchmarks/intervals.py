@@ -80,10 +80,10 @@ def cross_validated(
 def probabilities() -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Names, given labels (105, n), probabilities (105, n, 10), true labels (n,); computed once, kept in build/."""
     if not FLIPPED.exists():
-        labels = np.load(data.BUILD / "labels.npz")
-        true = labels["true_label"]
+        images = data.load_cifar10n()
+        true = images.true_labels
         features = data.frozen_features()[: len(true)]
-        sets = noisy_sets(true, features) | {f"human {name}": labels[name] for name in data.HUMAN_LABELS}
+        sets = noisy_sets(true, features) | {f"human {name}": given for name, given in images.given.items()}
         given = np.stack(list(sets.values()))
         probs = np.concatenate([cross_validated(features, part) for part in np.array_split(given, 5)])
         np.savez(FLIPPED, names=list(sets), given=given, probs=probs, true=true)
