@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,21 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENC
             return answer
         time.sleep(0.05)
     raise AssertionError(f"after {seconds:.0f} s it is still not so that {what}")
+
+
+def open_sample(page: Any, sample_id: str) -> None:
+    """Open a sample in the modal; again, where a page that is still at work lost the request."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    shown = page.locator('[data-cy="modal"]').get_by_text(sample_id, exact=True)
+
+    def opened() -> bool:
+        page.evaluate("([id]) => window.__foo__.executeOperator('open_sample', {id})", [sample_id])
+        with suppress(TooLate):
+            shown.wait_for(timeout=20_000)
+        return bool(shown.is_visible())
+
+    wait_until(opened, f"sample {sample_id} is open")
 
 
 def box(element: Any) -> Any:

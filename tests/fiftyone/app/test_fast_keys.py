@@ -89,8 +89,7 @@ def _worst(found: NoisyDataset) -> Any:
 
 def _open(page: Any, sample_id: str) -> None:
     page.locator('[data-cy="looker"]').first.wait_for()
-    page.evaluate("([id]) => window.__foo__.executeOperator('open_sample', {id})", [sample_id])
-    page.locator('[data-cy="modal"]').wait_for()
+    browser.open_sample(page, sample_id)
     page.get_by_text("a accept").wait_for()
 
 

@@ -140,8 +140,7 @@ def _panel(page: Any) -> Any:
 
 def _open(page: Any, sample_id: str) -> None:
     page.bring_to_front()
-    page.evaluate("([id]) => window.__foo__.executeOperator('open_sample', {id})", [sample_id])
-    page.locator('[data-cy="modal"]').get_by_text(sample_id, exact=True).wait_for()
+    browser.open_sample(page, sample_id)
     page.get_by_text("a accept").wait_for()
 
 
