@@ -11,7 +11,7 @@ import click
 
 from cvcoteach._validation import InputError, near
 from cvcoteach._version import __version__
-from cvcoteach._working_folder import load_torch_elsewhere, unsearched
+from cvcoteach._working_folder import import_elsewhere, unsearched
 from cvcoteach.cli.apply import apply
 from cvcoteach.cli.check import check
 from cvcoteach.cli.display import plain, say
@@ -107,7 +107,7 @@ def main(ctx: click.Context) -> None:
     # OpenMP reads this when torch is loaded, which the commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ctx.with_resource(unsearched())
-    load_torch_elsewhere()
+    import_elsewhere("torch", "matplotlib")  # the latter comes with FiftyOne
     if ctx.invoked_subcommand is None:
         click.echo(_START)
 
