@@ -116,7 +116,7 @@ def _from_file_system(address: str, shown: str, home: Path) -> Path:
         from fsspec.implementations.local import LocalFileSystem
 
         addresses = expanded(address)
-        with _working_folder.inside(os.sep) if _HADOOP.search(address) else nullcontext():
+        with _working_folder.inside(os.sep) if _HADOOP.search(addresses[0]) else nullcontext():
             system, root = fsspec.core.url_to_fs(addresses[0])
         if isinstance(system, LocalFileSystem):
             local = fsspec.core.url_to_fs(address)[1]
