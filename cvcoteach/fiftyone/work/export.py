@@ -33,7 +33,7 @@ def export_corrected(
     given label and quality (beside it the record of all corrections of the dataset, TO.corrections.csv), "dataset"
     makes the persistent FiftyOne dataset TO.
 
-    Raises InputError where `to` already exists or nothing is left to export.
+    Raises InputError where `to` already exists, is a table not called .csv, or nothing is left to export.
     """
     check_target(kind, to)
     results = runs.load(samples._dataset, brain_key)
@@ -49,7 +49,7 @@ def export_corrected(
 
 
 def check_target(kind: str, to: str) -> None:
-    """Raise InputError where there is no such kind, or the destination exists."""
+    """Raise InputError where there is no such kind, or the destination exists or is no name of that kind."""
     if kind not in KINDS:
         raise InputError(f"the kind is {kind!r}; {near(kind, KINDS)}")
     if not to:
@@ -58,6 +58,8 @@ def check_target(kind: str, to: str) -> None:
     if kind == "imagefolder" and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place} is not empty; name another folder.")
     if kind == "csv":
+        if place.suffix.lower() != ".csv":  # whoever uses the App writes no file of another kind on the server
+            raise InputError(f"{place.name} is not the name of a table; it takes a file that ends in .csv.")
         beside = _record_beside(place)
         taken = place if place.exists() else beside if beside.exists() and not _is_record(beside) else None
         if taken is not None:
