@@ -87,10 +87,14 @@ def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
 
 
 def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on_progress: OnProgress) -> int:
+    from cvcoteach.data.writers.copy import is_image  # imports more than the App needs at every request
+
     ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise InputError(f"{len(missing):,} files are missing, such as {missing[0]}; the folder was not written.")
+    if (other := next((path for path in paths if not is_image(path)), None)) is not None:
+        raise InputError(f"{other}, the file of a sample, is no image; the folder was not written.")
     odd = next((label for label in labels if not _is_folder_name(label)), None)
     if odd is not None:
         raise InputError(f"the class {odd!r} cannot be the name of a folder; export a CSV instead.")

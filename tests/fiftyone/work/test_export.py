@@ -130,3 +130,16 @@ def test_a_table_is_written_into_no_file_of_another_kind(noisy: Any, tmp_path: P
     with pytest.raises(InputError, match=r"ends in \.csv"):
         export.export_corrected(noisy.dataset, "csv", str(tmp_path / name))
     assert not (tmp_path / name).exists()
+
+
+def test_no_file_that_is_no_image_is_copied(noisy: Any, tmp_path: Path) -> None:
+    """A dataset that somebody shares names files wherever it likes."""
+    imported(noisy)
+    (tmp_path / "secret").write_text("for the owner's eyes")
+    (tmp_path / "secret.png").symlink_to(tmp_path / "secret")
+    sample = noisy.dataset.first()
+    sample.filepath = str(tmp_path / "secret.png")
+    sample.save()
+    with pytest.raises(InputError, match=r"secret\.png, the file of a sample, is no image"):
+        export.export_corrected(noisy.dataset, "imagefolder", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
