@@ -30,6 +30,7 @@ _TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json
 _WEB = ("http://", "https://")
 _REFERENCES = re.compile(r"(^|::)reference(://|::|$)")
 """A file of references names other addresses, and may hold templates, which fsspec runs."""
+_ODD_PASSWORD = re.compile(r"://(?!arn:)[^/@\s:]*:(?!\d+(/|$))[^@]*/.*@")
 _HADOOP = re.compile(r"(^|::)(arrow_)?hdfs://")
 """pyarrow looks for Hadoop's library in the working folder, too, which may be one of data (pyarrow 25)."""
 _PLAIN_DATASETS = 4
@@ -62,6 +63,10 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
     if not is_address(source) and not is_pattern(source):
         return Path(source)
     address = str(source)
+    if any(
+        map(_ODD_PASSWORD.search, address.split("::"))
+    ):  # what follows would be shown, and what comes before it taken for the port
+        raise InputError("the password in the address holds a /, which is written as %2F there.")
     shown = shown_address(address)
     if any(_REFERENCES.search(each) for each in expanded(address)):
         raise InputError(f"{shown} is a file of references to other addresses, which are not followed; name those.")
@@ -84,7 +89,7 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
 
 def shown_address(address: str) -> str:
     """Return an address without user, password and query, which may be secret."""
-    return re.sub(r"\?[^:]*", "?…", re.sub(r"://[^/@\s]+@", "://…@", address))
+    return re.sub(r"\?.*?(?=::|$)", "?…", re.sub(r"://[^/\s]+@", "://…@", address))
 
 
 def inside(source: object, folder: str) -> str:
