@@ -78,9 +78,13 @@ class _Group(click.Group):
             say(f"Error: a file ends too early ({error or 'it was cut off'}).", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
+            from cvcoteach.data.sources.patterns import shown_address
+            from cvcoteach.data.sources.remote import is_address
+
+            words = [shown_address(word) if is_address(word) else word for word in sys.argv[1:]]
             say(
                 "\nInterrupted. What is finished is kept; the same command resumes from there:\n  "
-                + shlex.join(["cvcoteach", *sys.argv[1:]]),
+                + shlex.join(["cvcoteach", *words]),
                 err=True,
             )
             if "ray" in sys.modules and sys.__stdout__ is not None and sys.stdout is sys.__stdout__:

@@ -19,7 +19,15 @@ from cvcoteach._files import FULL, digest, in_bytes, leads_out, read_text, write
 from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
-from cvcoteach.data.sources.patterns import expanded, folder_name, is_pattern, is_wild, matched, together
+from cvcoteach.data.sources.patterns import (
+    expanded,
+    folder_name,
+    is_pattern,
+    is_wild,
+    matched,
+    shown_address,
+    together,
+)
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
 _HUB = re.compile(
@@ -87,11 +95,6 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
         ) from error
 
 
-def shown_address(address: str) -> str:
-    """Return an address without user, password and query, which may be secret."""
-    return re.sub(r"\?.*?(?=::|$)", "?…", re.sub(r"://[^/\s]+@", "://…@", address))
-
-
 def inside(source: object, folder: str) -> str:
     """Return the address of a folder in what an address names; empty for a path."""
     if not isinstance(source, str) or not is_address(source):
@@ -132,14 +135,14 @@ def _from_file_system(address: str, shown: str, home: Path) -> Path:
             found = _matching(system, [fsspec.core.url_to_fs(each)[1] for each in addresses], shown)
             if len(found) > 1:
                 files = dict(zip(together(list(found), shown), found.items(), strict=True))
-                target = home / folder_name(root)
+                target = home / folder_name(_without_user(root))
                 _bring(system, files, target, shown)
                 return target
             root = next(iter(found))
         listed = _listed(system, root, address)
     if not listed.files:
         raise InputError(f"{shown} holds no files.")
-    target = home / (_plain(PurePosixPath(listed.base).name) or _plain(_archive(address)) or "data")
+    target = home / (_plain(PurePosixPath(_without_user(listed.base)).name) or _plain(_archive(address)) or "data")
     _bring(system, _relative(listed, shown), target, shown)
     return target / listed.inside
 
@@ -202,6 +205,11 @@ def _archive(address: str) -> str:
     return PurePosixPath(address.rsplit("::", 1)[-1].split("?")[0]).stem
 
 
+def _without_user(path: str) -> str:
+    """Return where a file is without user and password: what the copy is called stands in run folders."""
+    return re.sub(r"^(\w+://)?[^/]*@", r"\1", path)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
 
@@ -236,7 +244,9 @@ def _relative(listed: _Listed, shown: str) -> dict[str, tuple[str, Mapping[str, 
     for path, about in listed.files.items():
         name = path.split("?")[0].strip("/").removeprefix(listed.base).strip("/")
         if not name or ".." in name.split("/") or "\0" in name or "\\" in name or (os.name == "nt" and ":" in name):
-            raise InputError(f"{shown} holds the file {path!r}, whose name leads out of it; nothing is copied.")
+            raise InputError(
+                f"{shown} holds the file {shown_address(path)!r}, whose name leads out of it; nothing is copied."
+            )
         result[name] = (path, about)
     return result
 

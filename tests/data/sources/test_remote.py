@@ -23,7 +23,8 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.images import load_images
 from cvcoteach.data.levels import ORDINARY
 from cvcoteach.data.sources import Choices, at_hand, is_address, read_source, read_unlabelled
-from cvcoteach.data.sources.remote import _ODD_PASSWORD, shown_address
+from cvcoteach.data.sources.patterns import shown_address
+from cvcoteach.data.sources.remote import _ODD_PASSWORD
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -125,6 +126,13 @@ def test_a_file_on_the_web_is_copied_and_a_folder_there_is_not(photos: Path) -> 
             assert gray(source) == [20]
             for place in ("nowhere.csv", "cat/3.png"):
                 with pytest.raises(InputError, match=r"http://…@127\.0\.0\.1:\d+/.* does not exist") as refused:
+                    read_source(f"{address}/{place}")
+                assert "secret" not in str(refused.value)
+            (photos / "root.png").write_bytes((photos / "cat" / "2.png").read_bytes())
+            source = read_unlabelled(f"{address}/root.png?token=secret")
+            assert "secret" not in str(source.location)  # which stands in run folders and pages
+            for place in ("cat/{0,2}.png?token=secret", "{0..999999}.tar?token=secret", "?token=secret"):
+                with pytest.raises(InputError, match=r"names 2 files|stands for|leads out") as refused:
                     read_source(f"{address}/{place}")
                 assert "secret" not in str(refused.value)
         finally:
