@@ -14,6 +14,8 @@ from types import ModuleType
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 _lock = threading.Lock()
+_places: list[list[str | os.PathLike[str]]] = []
+"""Where this process was before anybody was inside of another folder, then those, the last one last; empty outside."""
 _users: list[str | None] = []
 """The variable as it was before the first of those who need it now; empty where nobody does."""
 
@@ -41,20 +43,35 @@ def unsearched() -> Iterator[None]:
 
 @contextmanager
 def inside(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Be in another folder meanwhile, with what is started there; where this one is gone, stay."""
-    here = None
-    with suppress(OSError):
-        here = os.getcwd()
-        os.chdir(folder)
+    """Be in another folder meanwhile, with what is started there; where this one is gone, stay.
+
+    The whole process is: where several threads are inside of some, it is back once the last of them has left.
+    """
+    place = [folder]  # its own, also where another is inside of the same
+    with _lock:
+        if not _places:
+            with suppress(OSError):
+                _places.append([os.getcwd()])
+        if _places:
+            _places.append(place)
+            _go(folder)
     try:
         yield
     finally:
-        if here is not None:
-            with suppress(OSError):
-                os.chdir(here)
+        with _lock:
+            if any(each is place for each in _places):
+                _places[:] = [each for each in _places if each is not place]
+                _go(_places[-1][0])
+            if len(_places) == 1:
+                _places.clear()
 
 
-class _Elsewhere(Loader):
+def _go(folder: str | os.PathLike[str]) -> None:
+    with suppress(OSError):
+        os.chdir(folder)
+
+
+class _Loader(Loader):
     """Loads a module while in the root of the file system."""
 
     def __init__(self, loader: Loader) -> None:
@@ -67,39 +84,40 @@ class _Elsewhere(Loader):
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
-        try:
-            with inside(os.sep):
-                self._loader.exec_module(module)
-        finally:
-            sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _TorchElsewhere)]
+        with inside(os.sep):
+            self._loader.exec_module(module)
 
 
-class _TorchElsewhere(MetaPathFinder):
-    """Finds torch, until it is there: others only ask whether it could be found."""
+class _Finder(MetaPathFinder):
+    """Finds some modules, for whoever imports them and whoever only asks whether they could be found."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self.modules = set[str]()
+        self._asked = threading.local()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "torch" or self._asked:
+        if fullname not in self.modules or getattr(self._asked, "now", False):
             return None
-        self._asked = True  # it is asked itself
+        self._asked.now = True  # it is asked itself
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            self._asked = False
+            self._asked.now = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Elsewhere(spec.loader)
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
-def load_torch_elsewhere() -> None:
-    """Let torch be imported while in another folder, where it is not there yet.
+def import_elsewhere(*modules: str) -> None:
+    """Let modules that follow files of the working folder be imported while in another, where they are not there yet.
 
-    A library that comes with it for CUDA 13, nvidia-cusparselt-cu13 0.8.1, looks for the driver `libcuda.so.1` in the
-    working folder before anywhere else.
+    torch: a library that comes with it for CUDA 13, nvidia-cusparselt-cu13 0.8.1, looks for the driver `libcuda.so.1`
+    in the working folder before anywhere else. matplotlib: it reads `matplotlibrc` there.
     """
-    if "torch" not in sys.modules and not any(isinstance(finder, _TorchElsewhere) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TorchElsewhere())
+    finder = next((each for each in sys.meta_path if isinstance(each, _Finder)), None)
+    if finder is None:
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+    finder.modules.update(modules)

@@ -12,17 +12,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cvcoteach._working_folder import unsearched
+from cvcoteach._working_folder import inside, unsearched
 from cvcoteach.cli.main import main
 from cvcoteach.training.pretrained import imported
 
 WHERE = """
 import os, sys
 
-from cvcoteach._working_folder import load_torch_elsewhere
+from cvcoteach._working_folder import import_elsewhere
 
-load_torch_elsewhere()
-load_torch_elsewhere()
+import_elsewhere("torch")
+import_elsewhere("torch")
 import importlib.util
 assert importlib.util.find_spec("torch") is not None  # as other packages ask
 seen = []
@@ -30,6 +30,15 @@ sys.addaudithook(lambda event, arguments: seen.append(os.getcwd()) if event == "
 import torch
 
 print(torch.__spec__.loader is torch.__loader__, type(torch.__loader__).__name__, os.getcwd(), *{*seen})
+"""
+
+FOLLOWED = """
+from cvcoteach.cli.main import main
+
+main([], standalone_mode=False)
+import matplotlib
+
+print("savefig.dpi", matplotlib.rcParams["savefig.dpi"])
 """
 
 
@@ -74,6 +83,41 @@ def test_torch_is_imported_in_another_folder(tmp_path: Path) -> None:
     assert while_loading == [os.sep]
 
 
+def test_settings_of_matplotlib_in_the_working_folder_are_not_followed(tmp_path: Path) -> None:
+    """It comes with FiftyOne; they may name a module to import."""
+    (tmp_path / "matplotlibrc").write_text("savefig.dpi: 17\n")
+    command = [sys.executable, "-c", FOLLOWED]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "savefig.dpi figure"
+
+
+def test_threads_inside_of_other_folders_leave_the_process_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    entered, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with inside(tmp_path / "one"):
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait(10)
+    with inside(tmp_path / "two"):
+        assert Path.cwd() == tmp_path / "two"
+        left.set()
+        thread.join()
+        assert Path.cwd() == tmp_path / "two"
+    assert Path.cwd() == tmp_path
+    with inside(tmp_path / "one"), inside(tmp_path / "gone"):
+        assert Path.cwd() == tmp_path / "one"
+    assert Path.cwd() == tmp_path
+
+
 def test_an_installed_module_comes_before_a_file_of_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,3 +136,22 @@ def test_an_installed_module_comes_before_a_file_of_the_working_folder(
     assert callable(imported("colorsys:rgb_to_hsv"))
     assert imported("only_here:rgb_to_hsv") == "a file of the working folder"
     assert sys.path == path
+
+
+def test_what_a_trusted_file_imports_is_found_beside_it_but_not_what_an_installed_module_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_helper.py").write_text(
+        "import own_blocks, lacks_extra\nfound = own_blocks.found, lacks_extra.found\n"
+    )
+    (tmp_path / "own_blocks.py").write_text("found = 'beside it'\n")
+    (tmp_path / "no_extra.py").write_text("raise AssertionError('this is run')\n")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "lacks_extra.py").write_text(
+        "try:\n    import no_extra\nexcept ImportError:\n    found = 'not there'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    searched = [*sys.meta_path]
+    assert imported("own_helper:found") == ("beside it", "not there")
+    assert sys.meta_path == searched

@@ -11,7 +11,7 @@ import click
 
 from cvcoteach._validation import InputError, near
 from cvcoteach._version import __version__
-from cvcoteach._working_folder import load_torch_elsewhere, unsearched
+from cvcoteach._working_folder import import_elsewhere, unsearched
 from cvcoteach.cli.apply import apply
 from cvcoteach.cli.check import check
 from cvcoteach.cli.display import plain, say
@@ -78,9 +78,13 @@ class _Group(click.Group):
             say(f"Error: a file ends too early ({error or 'it was cut off'}).", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
+            from cvcoteach.data.sources.patterns import shown_address
+            from cvcoteach.data.sources.remote import is_address
+
+            words = [shown_address(word) if is_address(word) else word for word in sys.argv[1:]]
             say(
                 "\nInterrupted. What is finished is kept; the same command resumes from there:\n  "
-                + shlex.join(["cvcoteach", *sys.argv[1:]]),
+                + shlex.join(["cvcoteach", *words]),
                 err=True,
             )
             if "ray" in sys.modules and sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
@@ -107,7 +111,7 @@ def main(ctx: click.Context) -> None:
     # OpenMP reads this when torch is loaded, which the commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ctx.with_resource(unsearched())
-    load_torch_elsewhere()
+    import_elsewhere("torch", "matplotlib")  # the latter comes with FiftyOne
     if ctx.invoked_subcommand is None:
         click.echo(_START)
 

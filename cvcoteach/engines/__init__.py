@@ -1,3 +1,5 @@
-from cvcoteach._working_folder import load_torch_elsewhere
+from cvcoteach._working_folder import import_elsewhere
+from cvcoteach.engines.own_code import import_what_is_told
 
-load_torch_elsewhere()  # in workers of Ray, too
+import_elsewhere("torch")  # in workers of Ray, too
+import_what_is_told()

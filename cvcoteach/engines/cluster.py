@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ class RayCluster:
         *,
         task_gpus: float = 1.0,
         threads: int | None = None,
-        own_code: bool = False,
+        own_code: Collection[str] = (),
         note: Callable[[str], None] | None = None,
     ) -> None:
         """Take where Ray runs; a cluster at an address is asked at once, one on this machine starts when needed.
@@ -97,7 +97,7 @@ class RayCluster:
                 the environment's RAY_ADDRESS, else Ray is started on this machine.
             task_gpus: GPUs of each task on a GPU, above 0; a fraction lets several share one.
             threads: CPU threads of each task; None: as many as this process may use.
-            own_code: Whether tasks need modules of the working folder, which workers then search.
+            own_code: "package.module:function" of the working folder that tasks need, which workers then import.
             note: Called with what the user should know.
 
         Raises:
@@ -197,7 +197,7 @@ class RayCluster:
     def _job(self) -> Any:
         """Return Ray's settings of this program, under which workers look for modules where this process does."""
         config: Any = importlib.import_module("ray.job_config").JobConfig()
-        config._py_driver_sys_path = SearchedHere(working_folder=self._own_code)
+        config._py_driver_sys_path = SearchedHere(self._own_code)
         return config
 
     def close(self) -> None:

@@ -8,12 +8,13 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cvcoteach._files import in_bytes
+from cvcoteach.engines.own_code import told
 
 TEMPORARY = "cvcray-"
 """Begins the names of temporary folders, before the number of the process that made them; see `sweep`."""
@@ -28,15 +29,16 @@ class SearchedHere(list[str]):
     module that it is called like.
     """
 
-    def __init__(self, *, working_folder: bool) -> None:
-        """Begin with the working folder where that is wanted, or this process searches it."""
+    def __init__(self, own_code: Collection[str] = ()) -> None:
+        """Begin with the working folder where this process searches it, and what it imports from there by name."""
         super().__init__()
         self._here = set()
         with suppress(OSError):  # a working folder that is gone
             self._here = {os.path.realpath(folder) for folder in sys.path}  # '' is the working folder
             here = os.getcwd()
-            if working_folder or os.path.realpath(here) in self._here:
+            if os.path.realpath(here) in self._here:
                 self.append(here)
+            self += told(own_code, here)
 
     def extend(self, folders: Iterable[str]) -> None:
         """Add those that this process searches, too."""

@@ -31,6 +31,7 @@ from cvcoteach.data.writers import (
     write_copy,
 )
 from cvcoteach.data.writers.columns import pattern_from
+from cvcoteach.data.writers.copy import check_link
 from cvcoteach.data.writers.folder import bring_back, move, place_in
 from cvcoteach.pipeline.apply_plan import EXCLUDED, RELABELLED, Plan
 from cvcoteach.pipeline.run_source import choices_in, reading_record
@@ -216,6 +217,8 @@ def _undo_in_folder(content: dict[str, Any], destination: Path, dry_run: bool) -
     changes = [(change.get("file", ""), change.get("file_in_copy")) for change in reversed(content["changes"])]
     for name in [name for pair in changes for name in pair if name is not None]:
         place_in(destination, name)  # all of them before anything is changed
+    for name in [old for old, new in changes if not new]:
+        check_link(Path(content["root"], name), destination)
     for old, new in changes:
         if (destination / old).is_file() and (new is None or not (destination / new).exists()):
             done += 1  # by an undo that was interrupted

@@ -34,7 +34,7 @@ def on_engine(function: Callable[P, T]) -> Callable[P, T]:
             machine.ray_address,
             task_gpus=machine.task_gpus,
             threads=machine.threads,
-            own_code=any(map(of_working_folder, machine.trusted)),
+            own_code=[name for name in machine.trusted if of_working_folder(name)],
             note=note,
         ) as cluster:
             given.arguments["machine"] = replace(machine, cluster=cluster)

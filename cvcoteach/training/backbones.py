@@ -109,6 +109,7 @@ def load_backbone(
         elif kind == "package":
             backbone = _from_package(name, rest, weights)
         elif Path(name).is_file() and not names_function(name):
+            check_trusted(name, trusted)  # it may have appeared just now
             backbone = _from_file(name, weights)
         elif rest:
             backbone = _from_function(name, weights)

@@ -8,9 +8,12 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any, cast
 from urllib.error import URLError
 
@@ -23,7 +26,7 @@ from cvcoteach._validation import InputError, near
 from cvcoteach.data.unpacking import check_archive
 from cvcoteach.training.model_spec import OWN
 from cvcoteach.training.networks import GreyAsColour
-from cvcoteach.training.trust import of_working_folder, weights_only
+from cvcoteach.training.trust import weights_only
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,23 +44,53 @@ class Preprocessing:
     """(C,) per channel, above 0; None: the standard deviation of the training images."""
 
 
+own_code = [""]
+"""Folders in which "package.module:function" is looked for last: the working one and, in workers, the command's."""
+
+
+class _OwnCode(MetaPathFinder):
+    """Finds a module in the folders of `own_code`, and what it imports from there itself; installed ones come first.
+
+    What installed modules import, and may find or not, is never looked for there.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._wanted = module.partition(".")[0]
+        self._found = set[str]()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or (fullname != self._wanted and _importer() not in self._found):
+            return None
+        spec = PathFinder.find_spec(fullname, own_code)
+        if spec is not None:
+            self._found.add(fullname)
+        return spec
+
+
+def _importer() -> str:
+    """Return the package whose import is under way."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("importlib", "_frozen_importlib")):
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
 def imported(name: str, what: str = "model") -> Any:
     """Import what "package.module:function" names: an installed module, else a file of the working folder.
 
     Raises InputError if it cannot be imported.
     """
     module_name, _, function_name = name.partition(":")
-    searched = [""] if of_working_folder(name) else []  # with it, what an installed one imports would be taken there
-    sys.path.extend(searched)
+    finder = _OwnCode(module_name)
+    sys.meta_path.append(finder)
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
     finally:
-        sys.path.reverse()  # the last one is ours
-        for folder in searched:
-            sys.path.remove(folder)
-        sys.path.reverse()
+        sys.meta_path.remove(finder)
 
 
 def published_weights(name: str) -> Any:

@@ -32,6 +32,22 @@ with RayCluster(threads=1) as cluster:
     print(cluster.ray.get(cluster.ray.remote(lambda: os.getcwd()).remote()))
 print(os.getcwd())
 """
+OWN = """
+import pickle
+from cvcoteach.engines.cluster import RayCluster
+from cvcoteach.engines.packed import run_packed
+from cvcoteach.training.pretrained import imported
+
+def searched():
+    import colorsys, joblib, pandas, torch
+    return hasattr(colorsys, "rgb_to_hsv")
+
+with RayCluster(threads=1, own_code=["own_net:where"]) as cluster:
+    ray = cluster.ray
+    call = pickle.dumps((imported("own_net:where"), ()))
+    print(pickle.loads(ray.get(ray.remote(run_packed).remote(call))))
+    print(ray.get(ray.remote(searched).remote()))
+"""
 NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -51,14 +67,39 @@ def test_workers_search_the_working_folder_only_where_this_process_does(
     (tmp_path / "scripts").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path / "scripts")])
     here, scripts = str(tmp_path), str(tmp_path / "scripts")
-    folders = SearchedHere(working_folder=False)
+    folders = SearchedHere()
     folders.extend([scripts, here])
     assert folders == [scripts]
-    folders = SearchedHere(working_folder=True)
-    folders.extend([scripts, here])
-    assert folders == [here, scripts]
     sys.path.append("")
-    assert SearchedHere(working_folder=False) == [here]
+    assert SearchedHere() == [here]
+
+
+def test_no_folder_is_where_workers_are_told_to_find_trusted_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [entry] = SearchedHere(["helper:net"])
+    assert not os.path.lexists(entry)
+    assert entry.endswith(f":helper:net:{tmp_path}")
+    with pytest.raises(OSError, match="directory"):
+        os.makedirs(entry)
+
+
+@pytest.mark.slow
+def test_workers_import_trusted_code_of_the_working_folder_and_nothing_else_that_lies_there(tmp_path: Path) -> None:
+    """Ray alone would search the folder first, and run what calls itself a plugin of torch."""
+    (tmp_path / "own_net.py").write_text("import own_part\n\n\ndef where():\n    return own_part.__file__\n")
+    (tmp_path / "own_part.py").write_text("")
+    for name in ("joblib", "pandas", "colorsys", "plugin"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w')\nload = list\n")
+    (tmp_path / "plugin-1.0.dist-info").mkdir()
+    (tmp_path / "plugin-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (tmp_path / "plugin-1.0.dist-info" / "entry_points.txt").write_text("[torch.backends]\nplugin = plugin:load\n")
+    command = [sys.executable, "-P", "-c", OWN]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == [str(tmp_path / "own_part.py"), "True"]
+    assert [name for name in ("joblib", "pandas", "colorsys", "plugin") if (tmp_path / name).exists()] == []
 
 
 @pytest.mark.slow

@@ -60,6 +60,20 @@ def test_a_record_brings_back_and_moves_images_only(run: RunResults, tmp_path: P
     assert fingerprint(tmp_path / "fixed") == before
 
 
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="the system has no links")
+def test_a_record_brings_back_nothing_that_a_link_called_like_an_image_names(run: RunResults, tmp_path: Path) -> None:
+    written = write(plan(run.folder, ApplySettings("relabel")), tmp_path / "fixed")
+    (tmp_path / "secret").write_text("for the owner's eyes")
+    (tmp_path / "shapes" / "bar" / "z.png").symlink_to(tmp_path / "secret")
+    record = json.loads(written.record.read_text())
+    record["changes"][0] |= {"file_in_copy": None, "file": "bar/z.png"}
+    written.record.write_text(json.dumps(record))
+    before = fingerprint(tmp_path / "fixed")
+    with pytest.raises(InputError, match=r"z\.png is a link to .*secret"):
+        undo(written.record)
+    assert fingerprint(tmp_path / "fixed") == before
+
+
 @pytest.mark.parametrize(
     "change",
     [{"changes": 3}, {"changes": ["x"]}, {"changes": [{"file": 3}]}, {"root": None}, {"reading": []}, {"state": []}],

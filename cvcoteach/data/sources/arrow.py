@@ -49,6 +49,11 @@ def arrow_table(file: Path, schema: pa.Schema, batches: Batches, stamp: str, fea
         wanted = list(dict.fromkeys(columns))
         for column in wanted:
             kind = schema.field(column).type
+            if _is_foreign(kind):
+                raise InputError(
+                    f"the column {column!r} of {file.name} holds {kind}, a type of some other package, which might run "
+                    "code to read it; write it as text or whole numbers."
+                )
             if pa.types.is_nested(kind) or holds_images(kind):
                 way = (
                     f"; --annotator-columns {shlex.quote(column)} reads one label per annotator from it"
@@ -96,6 +101,16 @@ def checked(batches: Iterable[pa.RecordBatch], file: Path) -> Iterator[pa.Record
         yield batch
 
 
+def _is_foreign(kind: pa.DataType) -> bool:
+    """Return whether a type, or one inside it, was defined in Python: reading its values runs that; Ray's unpickle."""
+    if isinstance(kind, pa.ExtensionType):
+        return True
+    inside = [kind.field(number).type for number in range(kind.num_fields)]
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        inside.append(kind.value_type)
+    return any(map(_is_foreign, inside))
+
+
 def _is_list(kind: pa.DataType) -> bool:
     """Return whether values are lists of text or whole numbers."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -124,6 +139,8 @@ def _listed(column: str, batches: Iterable[pa.RecordBatch]) -> Listed:
 def holds_images(kind: pa.DataType) -> bool:
     """Return whether values may be encoded images: bytes, or Hugging Face's struct of bytes and path."""
     binary = (pa.types.is_binary, pa.types.is_large_binary)
+    if _is_foreign(kind):
+        return False
     if pa.types.is_struct(kind):
         return any(test(field.type) for field in kind for test in binary)
     return any(test(kind) for test in binary)

@@ -31,6 +31,11 @@ def is_wild(name: str, *, web: bool = False) -> bool:
     return bool(_WILD.search(name.replace("?", "") if web else name))
 
 
+def shown_address(address: str) -> str:
+    """Return an address without user, password and query, which may be secret."""
+    return re.sub(r"\?.*?(?=::|$)", "?…", re.sub(r"://[^/\s]+@", "://…@", address))
+
+
 def expanded(name: str) -> list[str]:
     """Return the names that a name with `{000..009}` or `{a,b}` stands for, as a shell does; of any other that alone.
 
@@ -52,7 +57,7 @@ def expanded(name: str) -> list[str]:
     for options in choices:
         total *= len(options)
     if total > _MOST:
-        raise InputError(f"{name!r} stands for {total:,} names; it takes up to {_MOST:,}.")
+        raise InputError(f"{shown_address(name)!r} stands for {total:,} names; it takes up to {_MOST:,}.")
     rest = name[end:]
     named = product(*choices)
     return [
@@ -120,7 +125,7 @@ def together(files: Sequence[str], pattern: str) -> list[str]:
     """
     are_shards, are_tables = (all(file.lower().endswith(ends) for file in files) for ends in (_SHARDS, _TABLES))
     if not are_shards and not are_tables:
-        said = ", ".join(PurePosixPath(file).name for file in files[:3])
+        said = ", ".join(PurePosixPath(shown_address(file)).name for file in files[:3])
         raise InputError(
             f"{pattern!r} names {len(files):,} files, such as {said}; of Parquet files or of .tar shards several are "
             "read together, of anything else name one file, or a folder."

@@ -19,7 +19,15 @@ from cvcoteach._files import FULL, digest, in_bytes, leads_out, read_text, write
 from cvcoteach._json import parsed
 from cvcoteach._validation import InputError
 from cvcoteach.data.cache_folder import CACHE_VARIABLE, cache_folder
-from cvcoteach.data.sources.patterns import expanded, folder_name, is_pattern, is_wild, matched, together
+from cvcoteach.data.sources.patterns import (
+    expanded,
+    folder_name,
+    is_pattern,
+    is_wild,
+    matched,
+    shown_address,
+    together,
+)
 
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
 _HUB = re.compile(
@@ -30,6 +38,7 @@ _TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json
 _WEB = ("http://", "https://")
 _REFERENCES = re.compile(r"(^|::)reference(://|::|$)")
 """A file of references names other addresses, and may hold templates, which fsspec runs."""
+_ODD_PASSWORD = re.compile(r"://(?!arn:)[^/@\s:]*:(?!\d+(/|$))[^@]*/.*@")
 _HADOOP = re.compile(r"(^|::)(arrow_)?hdfs://")
 """pyarrow looks for Hadoop's library in the working folder, too, which may be one of data (pyarrow 25)."""
 _PLAIN_DATASETS = 4
@@ -62,6 +71,10 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
     if not is_address(source) and not is_pattern(source):
         return Path(source)
     address = str(source)
+    if any(
+        map(_ODD_PASSWORD.search, address.split("::"))
+    ):  # what follows would be shown, and what comes before it taken for the port
+        raise InputError("the password in the address holds a /, which is written as %2F there.")
     shown = shown_address(address)
     if any(_REFERENCES.search(each) for each in expanded(address)):
         raise InputError(f"{shown} is a file of references to other addresses, which are not followed; name those.")
@@ -80,11 +93,6 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
             f"{shown} cannot be copied into {home} ({'the disk is full' if full else error.strerror or error}); "
             f"{CACHE_VARIABLE} names another folder."
         ) from error
-
-
-def shown_address(address: str) -> str:
-    """Return an address without user, password and query, which may be secret."""
-    return re.sub(r"\?[^:]*", "?…", re.sub(r"://[^/@\s]+@", "://…@", address))
 
 
 def inside(source: object, folder: str) -> str:
@@ -116,7 +124,7 @@ def _from_file_system(address: str, shown: str, home: Path) -> Path:
         from fsspec.implementations.local import LocalFileSystem
 
         addresses = expanded(address)
-        with _working_folder.inside(os.sep) if _HADOOP.search(address) else nullcontext():
+        with _working_folder.inside(os.sep) if _HADOOP.search(addresses[0]) else nullcontext():
             system, root = fsspec.core.url_to_fs(addresses[0])
         if isinstance(system, LocalFileSystem):
             local = fsspec.core.url_to_fs(address)[1]
@@ -127,14 +135,14 @@ def _from_file_system(address: str, shown: str, home: Path) -> Path:
             found = _matching(system, [fsspec.core.url_to_fs(each)[1] for each in addresses], shown)
             if len(found) > 1:
                 files = dict(zip(together(list(found), shown), found.items(), strict=True))
-                target = home / folder_name(root)
+                target = home / folder_name(_without_user(root))
                 _bring(system, files, target, shown)
                 return target
             root = next(iter(found))
         listed = _listed(system, root, address)
     if not listed.files:
         raise InputError(f"{shown} holds no files.")
-    target = home / (_plain(PurePosixPath(listed.base).name) or _plain(_archive(address)) or "data")
+    target = home / (_plain(PurePosixPath(_without_user(listed.base)).name) or _plain(_archive(address)) or "data")
     _bring(system, _relative(listed, shown), target, shown)
     return target / listed.inside
 
@@ -197,6 +205,11 @@ def _archive(address: str) -> str:
     return PurePosixPath(address.rsplit("::", 1)[-1].split("?")[0]).stem
 
 
+def _without_user(path: str) -> str:
+    """Return where a file is without user and password: what the copy is called stands in run folders."""
+    return re.sub(r"^(\w+://)?[^/]*@", r"\1", path)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name).lstrip(".")
 
@@ -231,7 +244,9 @@ def _relative(listed: _Listed, shown: str) -> dict[str, tuple[str, Mapping[str, 
     for path, about in listed.files.items():
         name = path.split("?")[0].strip("/").removeprefix(listed.base).strip("/")
         if not name or ".." in name.split("/") or "\0" in name or "\\" in name or (os.name == "nt" and ":" in name):
-            raise InputError(f"{shown} holds the file {path!r}, whose name leads out of it; nothing is copied.")
+            raise InputError(
+                f"{shown} holds the file {shown_address(path)!r}, whose name leads out of it; nothing is copied."
+            )
         result[name] = (path, about)
     return result
 

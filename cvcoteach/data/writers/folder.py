@@ -15,7 +15,7 @@ from cvcoteach._files import folder_written_whole, leads_out, sweep_partials, wr
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES
-from cvcoteach.data.writers.copy import Copy
+from cvcoteach.data.writers.copy import Copy, check_link
 
 
 def recognises(source: Source) -> bool:
@@ -57,10 +57,13 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
 
     on_image: called with the images done and to do.
 
-    Raises InputError where a file is missing or cannot be written, or the disk is too small.
+    Raises InputError where a file is missing or cannot be written, is a link to something else than an image elsewhere,
+    or the disk is too small.
     """
     files, names = copy.source.files or (), names_in_copy(copy)
     rows = np.flatnonzero(copy.kept).tolist()
+    for row in rows:
+        check_link(files[row], copy.source.location)
     try:
         needed = sum(os.stat(files[row]).st_size for row in rows)
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from cvcoteach._files import folder_written_whole, replacing
 from cvcoteach._validation import InputError
 from cvcoteach.data.sources import Source, webdataset
 from cvcoteach.data.sources.tar_files import Entry
-from cvcoteach.data.writers.copy import Copy
+from cvcoteach.data.writers.copy import Copy, check_link
 
 
 def recognises(source: Source) -> bool:
@@ -52,6 +52,8 @@ def write(copy: Copy, destination: Path, on_image: Callable[[int, int], None]) -
         return _relabelled(data, extension, key, labels[copy.donors[row]])
 
     if location.is_dir():
+        for each in location.iterdir():
+            check_link(each, location)
         with folder_written_whole(destination) as partial:
             for other in sorted(location.iterdir()):  # what describes the shards comes along
                 if other not in shards and other.is_file():

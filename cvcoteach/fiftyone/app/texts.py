@@ -83,7 +83,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
 def notes(results: FindLabelIssuesResults, figures: Headline) -> Iterator[str]:
     """Yield what else there is to know, as Markdown: why something is unknown, random checks, retraining."""
     if figures.expected.precision is None:
-        yield figures.expected.note
+        yield escaped(figures.expected.note)
     if figures.checked is not None:
         yield f"By **{figures.n_checked}** random checks: {'; '.join(_parts(figures.checked))}.{_counted(figures)}"
     elif figures.n_checked > 1:

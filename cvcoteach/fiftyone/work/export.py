@@ -33,7 +33,7 @@ def export_corrected(
     given label and quality (beside it the record of all corrections of the dataset, TO.corrections.csv), "dataset"
     makes the persistent FiftyOne dataset TO.
 
-    Raises InputError where `to` already exists or nothing is left to export.
+    Raises InputError where `to` already exists, is a table not called .csv, or nothing is left to export.
     """
     check_target(kind, to)
     results = runs.load(samples._dataset, brain_key)
@@ -49,7 +49,7 @@ def export_corrected(
 
 
 def check_target(kind: str, to: str) -> None:
-    """Raise InputError where there is no such kind, or the destination exists."""
+    """Raise InputError where there is no such kind, or the destination exists or is no name of that kind."""
     if kind not in KINDS:
         raise InputError(f"the kind is {kind!r}; {near(kind, KINDS)}")
     if not to:
@@ -58,6 +58,8 @@ def check_target(kind: str, to: str) -> None:
     if kind == "imagefolder" and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place} is not empty; name another folder.")
     if kind == "csv":
+        if place.suffix.lower() != ".csv":  # whoever uses the App writes no file of another kind on the server
+            raise InputError(f"{place.name} is not the name of a table; it takes a file that ends in .csv.")
         beside = _record_beside(place)
         taken = place if place.exists() else beside if beside.exists() and not _is_record(beside) else None
         if taken is not None:
@@ -85,10 +87,14 @@ def _kept(samples: Any, results: runs.FindLabelIssuesResults) -> Any:
 
 
 def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on_progress: OnProgress) -> int:
+    from cvcoteach.data.writers.copy import is_image  # imports more than the App needs at every request
+
     ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise InputError(f"{len(missing):,} files are missing, such as {missing[0]}; the folder was not written.")
+    if (other := next((path for path in paths if not is_image(path)), None)) is not None:
+        raise InputError(f"{other}, the file of a sample, is no image; the folder was not written.")
     odd = next((label for label in labels if not _is_folder_name(label)), None)
     if odd is not None:
         raise InputError(f"the class {odd!r} cannot be the name of a folder; export a CSV instead.")

@@ -320,3 +320,47 @@ def test_a_split_that_leads_out_of_a_saved_dataset_is_refused(folder: Path, spli
     (inner / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
     with pytest.raises(InputError, match=r"names a split .*, which is no folder in it"):
         read_source(inner)
+
+
+class Called(pa.ExtensionScalar):
+    """A value that runs code when it is read, as Ray's pickled objects do."""
+
+    def as_py(self, **_: Any) -> Any:
+        raise AssertionError("this is run")
+
+
+class CalledType(pa.ExtensionType):
+    """A type that a program has registered."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.large_binary(), "cvcoteach.tests.called")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: Any, serialized: bytes) -> CalledType:
+        return cls()
+
+    def __arrow_ext_scalar_class__(self) -> type:
+        return Called
+
+
+@pytest.mark.parametrize("column", ["path", "label", "image"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_values_of_types_that_a_program_has_registered_are_not_read(folder: Path, column: str, nested: bool) -> None:
+    odd: Any = pa.ExtensionArray.from_storage(CalledType(), pa.array([b"x"] * 4, pa.large_binary()))
+    if nested:
+        odd = pa.StructArray.from_arrays([pa.array([b"x"] * 4), odd], ["bytes", "path"])
+    plain = {"path": pa.array([f"{i}.png" for i in range(4)]), "label": pa.array(["x", "y"] * 2)}
+    pq.write_table(pa.table({**plain, column: odd}), folder / "t.parquet")
+    pa.register_extension_type(CalledType())
+    try:
+        if column == "image":
+            with pytest.raises(InputError, match=r"0\.png"):  # the paths point nowhere: the other column is not read
+                read_source(folder / "t.parquet")
+        with pytest.raises(InputError, match=r"a type of some other package|no column of image paths"):
+            read_source(folder / "t.parquet", path_column=column if column != "label" else "path", label_column="label")
+    finally:
+        pa.unregister_extension_type("cvcoteach.tests.called")

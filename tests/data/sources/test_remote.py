@@ -23,7 +23,8 @@ from cvcoteach._validation import InputError
 from cvcoteach.data.images import load_images
 from cvcoteach.data.levels import ORDINARY
 from cvcoteach.data.sources import Choices, at_hand, is_address, read_source, read_unlabelled
-from cvcoteach.data.sources.remote import shown_address
+from cvcoteach.data.sources.patterns import shown_address
+from cvcoteach.data.sources.remote import _ODD_PASSWORD
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -127,6 +128,13 @@ def test_a_file_on_the_web_is_copied_and_a_folder_there_is_not(photos: Path) -> 
                 with pytest.raises(InputError, match=r"http://…@127\.0\.0\.1:\d+/.* does not exist") as refused:
                     read_source(f"{address}/{place}")
                 assert "secret" not in str(refused.value)
+            (photos / "root.png").write_bytes((photos / "cat" / "2.png").read_bytes())
+            source = read_unlabelled(f"{address}/root.png?token=secret")
+            assert "secret" not in str(source.location)  # which stands in run folders and pages
+            for place in ("cat/{0,2}.png?token=secret", "{0..999999}.tar?token=secret", "?token=secret"):
+                with pytest.raises(InputError, match=r"names 2 files|stands for|leads out") as refused:
+                    read_source(f"{address}/{place}")
+                assert "secret" not in str(refused.value)
         finally:
             server.shutdown()
 
@@ -163,6 +171,8 @@ def test_what_cannot_be_reached_gets_a_sentence(bucket: Any, cache: Path, monkey
     assert "secret" not in str(refused.value)
     assert len(read_source("memory://bucket/photos")) == 6
     assert shown_address("https://a/b?x=1") == "https://a/b?…"
+    assert shown_address("zip://a::https://b?end=12:30&sig=secret::c") == "zip://a::https://b?…::c"
+    assert shown_address("https://user:sec@ret@host/a@b") == "https://…@host/a@b"
 
 
 @pytest.mark.parametrize("name", ["own/name", "pandas"])
@@ -346,3 +356,12 @@ def test_a_link_in_the_copy_in_the_cache_is_not_written_through(
     with pytest.raises(InputError, match="is a link, which no copy of ours holds"):
         read_source(address)
     assert not any(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("address", ["sftp://user:se:c/ret@host/x.csv", "zip://::ftp://user:sec/ret@host/x.zip"])
+def test_a_password_that_would_be_taken_for_a_port_is_not_shown(address: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="%2F") as refused:
+        read_source(address, cache_dir=tmp_path)
+    assert "ret" not in str(refused.value)
+    for plain in ("http://host:8080/a@b", "s3://arn:aws:s3:eu:1:accesspoint/a@b", "zip://::http://user:p@host/a@b"):
+        assert not any(map(_ODD_PASSWORD.search, plain.split("::")))

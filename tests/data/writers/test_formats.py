@@ -360,6 +360,28 @@ def test_a_folder_with_links_to_folders_pipes_or_devices_is_not_copied(
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="the system has no links")
+@pytest.mark.parametrize(
+    "make",
+    [saved, of_idx, of_cifar, parquet_files, shards_of_splits],
+    ids=["splits", "idx", "cifar", "parquet", "shards"],
+)
+def test_a_link_out_of_a_folder_is_copied_only_to_data(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    location = make(tmp_path / "hub" / "snapshots" / "data")
+    copy = copy_of(read_source(location))
+    (tmp_path / "hub" / "blobs").mkdir()
+    (tmp_path / "hub" / "blobs" / "1234").write_text("as the hub of Hugging Face lays it out")
+    (location / "notes.txt").symlink_to("../../blobs/1234")
+    write_copy(copy, tmp_path / "fixed", lambda done, to_do: None)
+    assert (tmp_path / "fixed" / "notes.txt").read_text() == "as the hub of Hugging Face lays it out"
+    (tmp_path / "secret").write_text("for the owner's eyes")
+    (location / "notes.txt").unlink()
+    (location / "notes.txt").symlink_to("../../../secret")
+    with pytest.raises(InputError, match=r"notes\.txt is a link to .*secret, which lies outside of"):
+        write_copy(copy, tmp_path / "other", lambda done, to_do: None)
+    assert not (tmp_path / "other").exists()
+
+
 def test_each_parquet_file_keeps_its_own_names_of_the_classes(tmp_path: Path) -> None:
     location = parquet_files(tmp_path / "data")
     written(copy_of(read_source(location)), tmp_path / "fixed")

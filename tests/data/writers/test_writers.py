@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +290,21 @@ def test_a_source_that_changed_meanwhile_is_not_written(folder: Source, tmp_path
     assert not (tmp_path / "fixed.csv").exists()
     with pytest.raises(InputError, match=r"a copy of a \.csv; let its name end so"):
         check_destination(copy, tmp_path / "fixed.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="the system has no links")
+def test_a_copy_holds_nothing_that_a_link_of_the_source_names_elsewhere_but_images(
+    folder: Source, tmp_path: Path
+) -> None:
+    """A dataset of somebody else's could name a file of the user's, who would pass it on with the copy."""
+    linked = Path(folder.files[0])
+    elsewhere = tmp_path / "elsewhere" / "blob"
+    elsewhere.parent.mkdir()
+    linked.rename(elsewhere)
+    linked.symlink_to(elsewhere)
+    write_copy(copy_of(folder), tmp_path / "images", lambda done, to_do: None)
+    assert any(file.read_bytes() == elsewhere.read_bytes() for file in (tmp_path / "images").rglob("*.png"))
+    elsewhere.write_text("for the owner's eyes")
+    with pytest.raises(InputError, match=r"is a link to .*blob, which lies outside of .* and is no image"):
+        write_copy(copy_of(folder), tmp_path / "secrets", lambda done, to_do: None)
+    assert not (tmp_path / "secrets").exists()

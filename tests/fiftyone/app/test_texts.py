@@ -51,3 +51,10 @@ def test_notes_that_do_not_fit_are_counted() -> None:
     assert texts.first_notes(["a", "b"], 2) == ["a", "b"]
     assert texts.first_notes(["a", "b", "c"], 2)[2] == "(1 more note is in the run's `info`.)"
     assert texts.first_notes(["a", "b", "c", "d"], 2)[2] == "(2 more notes are in the run's `info`.)"
+
+
+def test_a_note_that_came_with_a_run_is_text() -> None:
+    unknown = Readout(None, None, 12, 0, "![](http://example.org/picture.png)")
+    figures = Headline(60, 12, None, unknown, unknown, None, 0, {"unreviewed": 60}, 12)
+    [note] = texts.notes(SimpleNamespace(info={}), figures)
+    assert note == r"\!\[\]\(http://example\.org/picture\.png\)"

@@ -121,3 +121,25 @@ def test_an_export_reports_the_images_it_copies(noisy: Any, tmp_path: Path) -> N
 def test_a_class_whose_folder_would_not_be_read_back_is_refused(label: str) -> None:
     assert not export._is_folder_name(label)
     assert export._is_folder_name("a.hidden")
+
+
+@pytest.mark.parametrize("name", [".bash_profile", "labels", "labels.py", "csv"])
+def test_a_table_is_written_into_no_file_of_another_kind(noisy: Any, tmp_path: Path, name: str) -> None:
+    """Whoever uses the App is not to write what a shell or another program of the server would read."""
+    imported(noisy)
+    with pytest.raises(InputError, match=r"ends in \.csv"):
+        export.export_corrected(noisy.dataset, "csv", str(tmp_path / name))
+    assert not (tmp_path / name).exists()
+
+
+def test_no_file_that_is_no_image_is_copied(noisy: Any, tmp_path: Path) -> None:
+    """A dataset that somebody shares names files wherever it likes."""
+    imported(noisy)
+    (tmp_path / "secret").write_text("for the owner's eyes")
+    (tmp_path / "secret.png").symlink_to(tmp_path / "secret")
+    sample = noisy.dataset.first()
+    sample.filepath = str(tmp_path / "secret.png")
+    sample.save()
+    with pytest.raises(InputError, match=r"secret\.png, the file of a sample, is no image"):
+        export.export_corrected(noisy.dataset, "imagefolder", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
