@@ -4,8 +4,9 @@
     python examples/benchmarks/views.py --witnesses [--images 10000] [--noises aggre random2]
 
 The first share of the CIFAR-10N images; one thread, bfloat16. What is measured of the views is kept in
-build/benchmarks/views-IMAGES-ROUNDS.json and not measured again; delete it to start anew. With --witnesses: what a vote of neighbours in feature
-space, fused as a view, and margins inside training (AUM), fused by rank two to one, add to heads on features.
+build/benchmarks/views-IMAGES-ROUNDS.json and not measured again; delete it to start anew. With --witnesses: what a
+vote of neighbours in feature space, fused as a view, and margins inside training (AUM), fused by rank two to one, add
+to heads on features.
 """
 
 from __future__ import annotations
