@@ -35,6 +35,11 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def verb(n: int, one: str, many: str) -> str:
+    """Return the verb that goes with a number: "is", "are"."""
+    return one if n == 1 else many
+
+
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Return values as an array, without a copy where they are one.
 
@@ -164,8 +169,8 @@ def refuse_missing(array: npt.NDArray[Any], labels: str = "labels") -> None:
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
         raise InputError(
-            f"{len(missing):,} of {len(array):,} labels are missing, the first is {labels}[{missing[0]}]; leave those "
-            "rows out, of the images or features too."
+            f"{len(missing):,} of {len(array):,} labels {verb(len(missing), 'is', 'are')} missing, the first is "
+            f"{labels}[{missing[0]}]; leave those rows out, of the images or features too."
         )
 
 

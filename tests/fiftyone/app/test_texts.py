@@ -51,3 +51,14 @@ def test_notes_that_do_not_fit_are_counted() -> None:
     assert texts.first_notes(["a", "b"], 2) == ["a", "b"]
     assert texts.first_notes(["a", "b", "c"], 2)[2] == "(1 more note is in the run's `info`.)"
     assert texts.first_notes(["a", "b", "c", "d"], 2)[2] == "(2 more notes are in the run's `info`.)"
+
+
+def test_one_label_is_singular_in_the_headline() -> None:
+    def told(n_issues: int, n_left: int, counts: dict[str, int], n_found_wrong: int = 0) -> str:
+        none = Readout(None, None, 0, 0, "")
+        return texts.headline(Headline(60, n_issues, 0.1, none, none, None, 0, counts, n_left, n_found_wrong))
+
+    assert told(1, 1, {}) == "1 of 60 labels looks wrong"
+    assert told(5, 5, {}) == "5 of 60 labels look wrong"
+    assert told(5, 1, {"accepted": 4}) == "1 of 60 labels still looks wrong"
+    assert told(5, 0, {"accepted": 1, "kept": 4}, 1) == "Nothing left to review: 1 of 5 was wrong"
