@@ -316,7 +316,8 @@ def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
 def panel_beside_grid() -> Any:
     """Return the layout with which `fo.launch_app(..., spaces=…)` opens the panel beside the grid."""
     panels = fo.Panel(type="Samples", pinned=True), fo.Panel(type=PANEL)
-    sides = [fo.Space(children=[panel]) for panel in panels]  # with an orientation they would have no tabs
+    # with an orientation they would have no tabs, and without an active panel the App would show nothing but tabs
+    sides = [fo.Space(children=[panel], active_child=panel.component_id) for panel in panels]
     return fo.Space(children=sides, orientation="horizontal")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cvcoteach.fiftyone.app.operators import panel_beside_grid
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
 from tests.fiftyone import browser
@@ -45,6 +46,16 @@ def test_what_one_page_corrects_another_does_not_take_back(found: NoisyDataset, 
         two.keyboard.press("u")
         _until(two, lambda: status(found)[worst[1]] == "unreviewed", "the second page takes back its own")
     assert corrections.history(found.dataset)["what"].tolist() == ["accept", "keep", "undo", "undo"]
+
+
+def test_the_layout_of_the_quickstart_shows_grid_and_panel_at_once(found: NoisyDataset, tmp_path: Path) -> None:
+    found.dataset.save_workspace("quickstart", panel_beside_grid())
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}?workspace=quickstart") as page,
+    ):
+        _panel(page).get_by_text("24 of 60 labels look wrong").wait_for()
+        page.locator('[data-cy="looker"]').first.wait_for()
 
 
 def test_a_sample_shown_blind_has_no_suggestion_to_accept(found: NoisyDataset, tmp_path: Path) -> None:
