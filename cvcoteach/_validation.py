@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import re
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def verb(n: int, one: str, many: str) -> str:
+    """Return the verb that goes with a number: "is", "are"."""
+    return one if n == 1 else many
+
+
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     """Return values as an array, without a copy where they are one.
 
@@ -45,6 +51,7 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     pandas = sys.modules.get("pandas")  # not imported for this: processes that decode images need none of it
     if pandas is not None and isinstance(values, pandas.Series | pandas.Index):
         return values.to_numpy()
+    values = without_torch(values)
     if not hasattr(values, "__array__") and not hasattr(values, "__len__"):
         raise InputError(f"{name} is a {type(values).__name__}; it takes an array or a list.")
     try:
@@ -55,6 +62,14 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
         # numpy writes None and NaN out as words where there is text beside them
         return np.array([*values, None], dtype=object)[:-1]
     return array
+
+
+def without_torch(values: Any) -> Any:
+    """Return a torch tensor as an array, wherever it lies and whatever its gradient; anything else as it is."""
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()  # numpy knows no bfloat16
 
 
 def as_labels(labels: Any, n_classes: int | None = None) -> tuple[IntArray, int]:
@@ -154,8 +169,8 @@ def refuse_missing(array: npt.NDArray[Any], labels: str = "labels") -> None:
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
         raise InputError(
-            f"{len(missing):,} of {len(array):,} labels are missing, the first is {labels}[{missing[0]}]; leave those "
-            "rows out, of the images or features too."
+            f"{len(missing):,} of {len(array):,} labels {verb(len(missing), 'is', 'are')} missing, the first is "
+            f"{labels}[{missing[0]}]; leave those rows out, of the images or features too."
         )
 
 
@@ -286,8 +301,15 @@ def _short(row: npt.NDArray[Any]) -> str:
     return np.array2string(row, precision=4, threshold=8, edgeitems=3, max_line_width=1000)
 
 
+def check_number(name: str, value: float) -> None:
+    """Raise InputError unless value is a number; True is none, nor is "2"."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} is {value!r}; it takes a number.")
+
+
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Raise InputError unless value >= least, and finite."""
+    """Raise InputError unless value is a number >= least, and finite."""
+    check_number(name, value)
     if not least <= value < math.inf:
         raise InputError(f"{name} is {value}; it takes {least} or more.")
 
@@ -298,6 +320,17 @@ def as_count(name: str, value: float, least: int) -> int:
     if value != int(value):
         raise InputError(f"{name} is {value}; it takes a whole number.")
     return int(value)
+
+
+def set_counts(settings: Any, least: Mapping[str, int]) -> None:
+    """Make whole numbers of those fields of a frozen dataclass that are set, as by `as_count`.
+
+    least: name of the field -> its least value.
+    """
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if value is not None:
+            object.__setattr__(settings, name, as_count(name, value, smallest))
 
 
 def near(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -16,6 +16,7 @@ from cvcoteach._validation import (
     encode_labels,
     lookalikes,
     order_names,
+    verb,
 )
 
 
@@ -43,9 +44,9 @@ def test_labels_of_every_kind_are_numbered(labels: Any, codes: list[int], names:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["a", None, "b"], r"1 of 3 labels are missing, the first is labels\[1\]; leave those rows out"),
+        (["a", None, "b"], r"1 of 3 labels is missing, the first is labels\[1\]; leave those rows out"),
         (["a", float("nan"), "b"], r"labels\[1\]"),
-        (pd.Series(["a", None], index=[7, 8]), r"1 of 2 labels are missing"),
+        (pd.Series(["a", None], index=[7, 8]), r"1 of 2 labels is missing"),
         (pd.Series([0, 1, None], dtype="Int64"), r"labels\[2\] is nan"),
         ([0, 1, np.nan], r"labels\[2\] is nan"),
         ([[0], [1]], r"labels has shape \(2, 1\); it takes one label per image"),
@@ -99,5 +100,6 @@ def test_lookalikes_are_one_note() -> None:
 def test_one_is_singular_in_every_sentence() -> None:
     assert [counted(n, "image") for n in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
     assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+    assert [verb(n, "is", "are") for n in (0, 1, 2)] == ["are", "is", "are"]
     with pytest.raises(InputError, match="labels has 1 row, but features has 2"):
         check_rows(1, "features", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,8 +11,9 @@ from cleanlab.classification import CleanLearning as _CleanLearning
 from cleanlab.internal.util import force_two_dimensions
 from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 
-from cvcoteach._validation import InputError, near
+from cvcoteach._validation import InputError, counted, near
 from cvcoteach.cleanlab.limits import limited_flags
+from cvcoteach.data.sources.source import some
 from cvcoteach.data.splits import as_splits, held_out
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.noise_model.sparse_transition import dense
@@ -30,6 +32,8 @@ _NOISE_KNOWN = ("thresholds", "noise_matrix", "inverse_noise_matrix")
 
 class CleanLearning(_CleanLearning):
     """Works as `cleanlab.classification.CleanLearning`, unless find_label_issues_kwargs names a filter of ours.
+
+    One difference: the only image of a class, which cleanlab has its own model learn, has no quality (NaN), not 1.
 
     With filter_by="posterior" or "incv", clones of the classifier are trained in rounds of cross-validation, as by
     `cvcoteach.label_issues` with a `SklearnTrainer`; n_rounds, n_folds, groups and splits can stand beside it, and
@@ -75,7 +79,8 @@ class CleanLearning(_CleanLearning):
         """
         rule = self.find_label_issues_kwargs.get("filter_by")
         if rule not in RULES:
-            return super().find_label_issues(X, labels, **options)
+            frame = super().find_label_issues(X, labels, **options)
+            return frame if options.get("pred_probs") is not None else _without_quality(frame)
         settings = {name: value for name, value in self.find_label_issues_kwargs.items() if name != "filter_by"}
         for name in settings:
             if name not in _LIMITS | _INCV:
@@ -122,3 +127,20 @@ class CleanLearning(_CleanLearning):
         self.confident_joint = issues.confident_joint
         joint = issues.prior[:, None] * transition
         self.inverse_noise_matrix = joint / np.maximum(joint.sum(axis=0), np.finfo(float).tiny)
+
+
+def _without_quality(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return cleanlab's table with NaN as the quality of the only image of a class, and warn of it.
+
+    cleanlab puts such an image into the training of the very model that judges it.
+    """
+    counts = frame["given_label"].value_counts()
+    lone = counts.index[counts == 1]
+    if len(lone):
+        warnings.warn(
+            f"{counted(len(lone), 'class', 'classes')} with 1 image only ({some(map(str, lone))}): no model can "
+            "judge its label, so its label_quality is NaN.",
+            stacklevel=3,
+        )
+        frame.loc[frame["given_label"].isin(lone), "label_quality"] = np.nan
+    return frame

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cvcoteach._progress import OnProgress
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near, without_torch
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.issues.flags import FlagFor, FlagRule
@@ -120,7 +120,7 @@ def find_label_issues(
 
     Warns where the labels carry no signal: then nothing is flagged, and self-confidence ranks.
     """
-    labels, pred_probs = _as_numpy(labels), _as_numpy(pred_probs)
+    labels, pred_probs = without_torch(labels), without_torch(pred_probs)
     flag_rule = FlagRule(flag_for, min_probability)
     sources = {"pred_probs": pred_probs, "images": images, "features": features, "trainer": trainer}
     cleanlab_alone = images is None and features is None and trainer is None
@@ -209,7 +209,7 @@ def get_label_quality_scores(
     Raises:
         InputError: where adjust_pred_probs is asked for with "posterior", which weighs the classes itself.
     """
-    labels, pred_probs = _as_numpy(labels), _as_numpy(pred_probs)
+    labels, pred_probs = without_torch(labels), without_torch(pred_probs)
     if method == "posterior":
         if adjust_pred_probs:
             raise InputError(
@@ -219,11 +219,6 @@ def get_label_quality_scores(
     return cleanlab.rank.get_label_quality_scores(
         labels, pred_probs, method=method, adjust_pred_probs=adjust_pred_probs
     )
-
-
-def _as_numpy(values: Any) -> Any:
-    """Return a torch tensor as the array that cleanlab takes; anything else as it is."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
 def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[str, Any]) -> Any:

@@ -45,7 +45,7 @@ _FIRST = (
     "--preset",
     default="auto",
     show_default=True,
-    metavar="auto|fast|paper",
+    **options.one_of("auto|fast|paper"),
     help="auto: for photographs, heads on a pretrained network's features, otherwise a small network from scratch. "
     "fast: that network for all images. paper: INCV's published settings.",
 )
@@ -90,7 +90,9 @@ _FIRST = (
     help="Judge by small networks from scratch too, beside heads on features, and fuse both.  [default: where preset "
     "auto has time for it]",
 )
-@click.option("--head", default="linear", show_default=True, metavar="linear|mlp", help="Head to train on features.")
+@click.option(
+    "--head", default="linear", show_default=True, help="Head to train on features.", **options.one_of("linear|mlp")
+)
 @click.option(
     "--select",
     type=click.Choice(["posterior", "agreement"]),

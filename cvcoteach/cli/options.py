@@ -84,6 +84,17 @@ seed = click.option(
     show_default=True,
     help="Random seed; on a CPU, the same one repeats the result with the same --threads and --precision.",
 )
+
+
+def one_of(names: str) -> dict[str, Any]:
+    """Return what shows names such as "linear|mlp" in the help and gives them to the tab key; the command checks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        return [name for name in names.split("|") if name.startswith(incomplete)]
+
+    return {"metavar": names, "shell_complete": complete}
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress, only notes.")
 

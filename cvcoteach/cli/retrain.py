@@ -52,7 +52,11 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
     help="What Co-teaching takes for clean: what the run does not flag, or the paper's selection.  [default: flags]",
 )
 @click.option(
-    "--preset", default="fast", show_default=True, metavar="fast|paper", help="paper: INCV's published settings."
+    "--preset",
+    default="fast",
+    show_default=True,
+    **options.one_of("fast|paper"),
+    help="paper: INCV's published settings.",
 )
 @click.option(
     "--model",
@@ -79,7 +83,11 @@ from cvcoteach.pipeline.settings import Machine, RetrainSettings
 @click.option("--noise-rate", type=float, metavar="SHARE", help="Share of wrong labels.  [default: the run's estimate]")
 @options.seed
 @click.option(
-    "--export", "exports", multiple=True, metavar="onnx|torch.export", help="Export the classifier too; repeatable."
+    "--export",
+    "exports",
+    multiple=True,
+    **options.one_of("onnx|torch.export"),
+    help="Export the classifier too; repeatable.",
 )
 @click.option(
     "--recheck",

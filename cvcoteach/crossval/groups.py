@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cvcoteach._validation import BoolArray, InputError, IntArray, as_array
+from cvcoteach._validation import BoolArray, InputError, IntArray, as_array, verb
 
 _SIZE_WEIGHT = 0.3
 """Weight of even sizes of the parts against an even spread of each class over them."""
@@ -34,8 +34,9 @@ def as_groups(groups: Any, n: int, *, name: str = "groups") -> IntArray:
     missing = np.flatnonzero(pd.isna(array))
     if len(missing):
         raise InputError(
-            f"{len(missing):,} of {n:,} {name} are missing, the first is {name}[{missing[0]}]; give images without a "
-            "group a value of their own."
+            f"{len(missing):,} of {n:,} {name} "
+            f"{verb(len(missing), 'is', 'are')} missing, the first is {name}[{missing[0]}]; give images "
+            "without a group a value of their own."
         )
     return pd.factorize(array)[0].astype(np.int64)
 

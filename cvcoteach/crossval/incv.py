@@ -13,11 +13,11 @@ from cvcoteach._memory import check_memory
 from cvcoteach._validation import (
     InputError,
     IntArray,
-    as_count,
     as_labels,
     check_at_least,
     check_classes_repeat,
     near,
+    set_counts,
 )
 from cvcoteach.crossval import agreement as agreement_theory
 from cvcoteach.crossval.groups import as_groups, n_units
@@ -77,12 +77,9 @@ class IterativeCV:
     def __post_init__(self) -> None:
         if self.select not in SELECT:
             raise InputError(f"select is {self.select!r}; {near(str(self.select), SELECT)}")
-        if self.n_rounds is not None:
-            object.__setattr__(self, "n_rounds", as_count("n_rounds", self.n_rounds, 1))
-            if self.n_rounds > _MOST_ROUNDS:
-                raise InputError(f"n_rounds is {self.n_rounds:,}; it takes up to {_MOST_ROUNDS:,}.")
-        if self.n_folds is not None:
-            object.__setattr__(self, "n_folds", as_count("n_folds", self.n_folds, 2))
+        set_counts(self, {"n_rounds": 1, "n_folds": 2, "seed": 0})
+        if self.n_rounds is not None and self.n_rounds > _MOST_ROUNDS:
+            raise InputError(f"n_rounds is {self.n_rounds:,}; it takes up to {_MOST_ROUNDS:,}.")
         if self.remove_ratio != "auto":
             if isinstance(self.remove_ratio, str):
                 raise InputError(f"remove_ratio is {self.remove_ratio!r}; it takes a number from 0 on, or 'auto'.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as_labels, check_at_least
+from cvcoteach._validation import BoolArray, InputError, IntArray, PredProbs, as_count, as_labels
 from cvcoteach.crossval.groups import as_groups, grouped_parts, members, n_units
 from cvcoteach.crossval.trainer import Finished, Fold, FoldKey, FoldTrainer, OnFold, seed_of, train_folds
 from cvcoteach.data.splits import as_splits, held_out
@@ -72,7 +72,7 @@ def cross_validate(
         InputError: For labels that do not fit, fewer images than folds, and a trainer whose answer is no probability.
     """
     y, k = as_labels(labels, n_classes)
-    check_at_least("n_folds", n_folds, 2)
+    n_folds = as_count("n_folds", n_folds, 2)
     found = None if groups is None else as_groups(groups, len(y))
     out = None if splits is None else held_out(as_splits(splits, len(y)))
     scorer = OutOfSampleScorer(trainer, k, 1, seed, finished, on_fold, found, out)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._validation import BoolArray, InputError, IntArray, as_array
+from cvcoteach._validation import BoolArray, InputError, IntArray, as_array, verb
 
 Names = npt.NDArray[np.str_]
 
@@ -43,8 +43,9 @@ def as_splits(splits: Any, n: int, *, name: str = "splits") -> Names:
     missing = np.flatnonzero(np.where(codes < 0, True, (text == "")[codes]) if len(text) else codes < 0)
     if len(missing):
         raise InputError(
-            f"{len(missing):,} of {n:,} {name} are missing, the first is {name}[{missing[0]}]; say of each image "
-            "whether it is of train, test or another split."
+            f"{len(missing):,} of {n:,} {name} "
+            f"{verb(len(missing), 'is', 'are')} missing, the first is {name}[{missing[0]}]; say of "
+            "each image whether it is of train, test or another split."
         )
     return np.asarray(text[codes])
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, near
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_number, near
 from cvcoteach.noise_model.affine import RARE
 from cvcoteach.noise_model.posterior import Posterior
 
@@ -62,10 +62,12 @@ class FlagRule:
     def __post_init__(self) -> None:
         if self.flag_for not in FLAG_FOR:
             raise InputError(f"flag_for is {self.flag_for!r}; {near(str(self.flag_for), FLAG_FOR)}")
-        if self.min_probability is not None and not 0 < self.min_probability <= 1:
-            raise InputError(
-                f"min_probability is {self.min_probability}; flags take a probability above 0 and up to 1."
-            )
+        if self.min_probability is not None:
+            check_number("min_probability", self.min_probability)
+            if not 0 < self.min_probability <= 1:
+                raise InputError(
+                    f"min_probability is {self.min_probability}; flags take a probability above 0 and up to 1."
+                )
 
     @classmethod
     def named(cls, name: str) -> FlagRule:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import FloatArray, InputError, IntArray, is_whole, near
+from cvcoteach._validation import FloatArray, InputError, IntArray, counted, is_whole, near
 from cvcoteach.data.annotations import Annotations
 from cvcoteach.data.sources.annotated import by_columns
 from cvcoteach.data.sources.source import spread
@@ -157,7 +157,7 @@ def _crowdlab(annotations: Annotations, posterior: Posterior) -> FloatArray:
 def sentence(figures: Any) -> str:
     """Return what there is to say about the annotators of a summary."""
     named: Sequence[Any] = figures["annotators"]
-    each = ", ".join(f"{one['annotator']} {one['quality']:.2f} ({one['n_labels']:,} labels)" for one in named)
+    each = ", ".join(f"{one['annotator']} {one['quality']:.2f} ({counted(one['n_labels'], 'label')})" for one in named)
     return (
         f"{figures['n_annotators']:,} annotators gave {figures['n_annotations']:,} labels; the least reliable, by "
         f"quality from 0 to 1: {each}."

@@ -51,7 +51,7 @@ class Destination:
             what = "images or labels have changed" if self.since is None else self._changes(data)
             raise OtherRunError(
                 f"{what} since the run in {self.folder}; choose another output folder, or none to go on beside it, or "
-                "replace that run."
+                "replace that run (--replace, in Python again='replace')."
             )
         if self.since is not None and not self.comparable:
             return (
@@ -74,7 +74,7 @@ class Destination:
         return changes(self.since, data) if self.comparable else "the images have changed"
 
 
-_OTHERWISE = "the earlier run stays, unless you replace it"
+_OTHERWISE = "--fresh to start over, --replace to overwrite; in Python again="
 
 
 def asked(settings: Settings, choices: Choices) -> dict[str, Any]:

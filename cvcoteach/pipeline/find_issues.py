@@ -131,7 +131,7 @@ def find_issues(
     before = chosen_before(named, default, asked_for, again) if settings.is_open else None
     prepared = prepare(given, settings, machine, progress, choices=choices, groups=groups, splits=splits, before=before)
     data = prepared.source
-    for sentence in (*data.notes, *lone_images(data)):
+    for sentence in (*data.notes, *lone_images(data, incv.select)):
         progress.note(sentence)
     if incv.select == "posterior" and incv.remove_ratio != "auto":
         progress.note("ignored with select posterior, which drops nothing for good: remove_ratio.")

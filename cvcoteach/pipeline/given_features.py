@@ -94,6 +94,7 @@ def _in_order(
         kept, unreadable = readable_part(source, progress, max_pixels)
         if len(kept) == len(features):
             return GivenFeatures(kept, features, unreadable)
+        source = kept
     raise InputError(
         f"{file} has {counted(len(features), 'row')}, but the source has {counted(len(source), 'image')}; "
         "it takes one row per image, in the order that cvcoteach list SOURCE prints; "

@@ -9,6 +9,7 @@ from cvcoteach.crossval.groups import n_units
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.data.sources import Source
 from cvcoteach.data.splits import held_out, is_train, learned_split
+from cvcoteach.issues.flags import beyond_judgment
 
 _MUCH_LARGER = 5
 """Times as many images that are only judged as learned from, from which a note says so."""
@@ -67,12 +68,16 @@ def split_notes(data: Source) -> list[str]:
     return notes
 
 
-def lone_images(data: Source) -> list[str]:
-    """Return a sentence on the classes with a single image, or images of a single group, if there are any."""
+def lone_images(data: Source, select: str) -> list[str]:
+    """Return a sentence on the classes with a single image, or images of a single group, if there are any.
+
+    select: The rule of the run. The summary of "posterior" names classes of too few labels, so these are not said here.
+    """
     units, learned = np.arange(len(data)) if data.groups is None else data.groups, _learned(data)
     pairs = np.unique(np.stack([data.labels[learned], units[learned]]), axis=1)
     counts = np.bincount(pairs[0], minlength=len(data.class_names))
-    lone = [repr(data.class_names[k]) for k in np.flatnonzero(counts == 1)]
+    said_later = beyond_judgment(data.labels) if select == "posterior" else ()
+    lone = [repr(data.class_names[k]) for k in np.setdiff1d(np.flatnonzero(counts == 1), said_later)]
     what = "1 image" if data.groups is None else "images of 1 group"
     if len(lone) == 1:
         return [f"class {lone[0]} has {what}: the models that score it never see the class, so look at it yourself."]

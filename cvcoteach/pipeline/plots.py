@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import FloatArray, InputError, IntArray, check_at_least
+from cvcoteach._validation import FloatArray, InputError, IntArray, check_at_least, counted
 from cvcoteach.crossval.result import CrossValResult
 from cvcoteach.issues.label_issues import LabelIssues
 from cvcoteach.pipeline.results import RunResults
@@ -67,7 +67,7 @@ def plot_confusions(found: LabelIssues | RunResults, *, most: int = 20) -> Figur
     axes.set_xlabel("looks like")
     axes.set_ylabel("given")
     axes.set_title(
-        f"{int(rows.sum()):,} flagged labels" + ("" if len(chosen) == k else f", {len(chosen)} of {k} classes")
+        counted(int(rows.sum()), "flagged label") + ("" if len(chosen) == k else f", {len(chosen)} of {k} classes")
     )
     return figure
 

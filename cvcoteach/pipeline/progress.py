@@ -86,7 +86,7 @@ class RunProgress:
         """Take in that an epoch has ended, of the trainings that run or of a training without folds."""
         where, speed = f"epoch {report.epoch} of {report.n_epochs}", f"{report.images_per_second:,.0f} images/s"
         if not self._running:
-            with_loss = f"{where}, loss {report.loss:.3g}"
+            with_loss = f"{where} (loss {report.loss:.3g})"
             step = max(1, report.n_epochs // _LINES)
             finished = with_loss if report.epoch % step == 0 or report.epoch == report.n_epochs else ""
             update = Progress(TRAINING, report.epoch, report.n_epochs, f"{with_loss}, {speed}", finished)

@@ -15,7 +15,7 @@ import pandas as pd
 from cvcoteach._csv import write_csv
 from cvcoteach._files import check_regular, digest
 from cvcoteach._progress import Watcher
-from cvcoteach._validation import InputError, IntArray, PredProbs
+from cvcoteach._validation import InputError, IntArray, PredProbs, counted
 from cvcoteach.coteaching.calibration import Calibration
 from cvcoteach.coteaching.model_files import Model, check_export, export_model, load_model, save_model
 from cvcoteach.coteaching.presets import SOFT_HEAD_RECIPE
@@ -288,7 +288,7 @@ def _opening(data: RetrainingSet, task: CoTeachingTask) -> str:
     curriculum, n_reviewed = task.curriculum, data.corrected.n_reviewed
     s, c = len(curriculum.selected), len(curriculum.candidate)
     reviewed = f" ({n_reviewed:,} reviewed)" if n_reviewed else ""
-    joined = f", {c:,} candidates from epoch {curriculum.warmup + 1}" if c else ""
+    joined = f", {counted(c, 'candidate')} from epoch {curriculum.warmup + 1}" if c else ""
     taken = "" if s == len(data) else " taken for clean"
     if task.selection.soft is not None:
         taken = ", each as the classes that the run takes it for"

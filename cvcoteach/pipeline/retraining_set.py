@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, near
+from cvcoteach._validation import FloatArray, InputError, IntArray, PredProbs, counted, near, verb
 from cvcoteach.coteaching.calibration import calibration_rows
 from cvcoteach.data.images import Images, natural_size, size_for
 from cvcoteach.data.levels import ORDINARY, Levels
@@ -160,11 +160,14 @@ def read_retraining_set(request: RetrainRequest, machine: Machine, progress: Run
     _check_same_images(request, data, images)
     unreadable = int((~images.readable[rows]).sum())
     if unreadable:
-        progress.note(f"{unreadable:,} images of the run can no longer be read and were left out.")
+        progress.note(f"{counted(unreadable, 'image')} of the run can no longer be read, and left out.")
     kept = np.flatnonzero(images.readable[rows] & ~reviewed.excluded & ~results.held_out)
     if results.held_out.any():
         n_held_out = int(results.held_out.sum())
-        progress.note(f"{n_held_out:,} images of {_names_of(results)} are held out, and not trained on.")
+        progress.note(
+            f"{counted(n_held_out, 'image')} of {_names_of(results)} "
+            f"{verb(n_held_out, 'is', 'are')} held out, and not trained on."
+        )
     wrong = request.run.wrong if flags_decide else None
     if wrong is not None:
         wrong = np.where(reviewed.reviewed, 0.0, wrong)[kept]
@@ -198,8 +201,9 @@ def _rows_in(data: Source, request: RetrainRequest, progress: RunProgress) -> In
     absent = [path for path in run.paths if path not in place]
     if absent:
         raise InputError(
-            f"{len(absent):,} of {len(run.paths):,} images of the run are not in {location}, such as {absent[0]}; it "
-            "takes the source that the run was made from."
+            f"{len(absent):,} of {len(run.paths):,} images of the run "
+            f"{verb(len(absent), 'is', 'are')} not in {location}, such as "
+            f"{absent[0]}; it takes the source that the run was made from."
         )
     rows = np.array([place[path] for path in run.paths], np.int64)
     changed = sum(
@@ -208,8 +212,8 @@ def _rows_in(data: Source, request: RetrainRequest, progress: RunProgress) -> In
     )
     if changed:
         progress.note(
-            f"{changed:,} labels in {location} have changed since the run, which keeps the older ones; give new labels "
-            "with --corrections, or run find-issues again."
+            f"{counted(changed, 'label')} in {location} {verb(changed, 'has', 'have')} changed since the run, which "
+            "keeps the older ones; give new labels with --corrections, or run find-issues again."
         )
     return rows
 
@@ -321,7 +325,7 @@ def load_test_images(
     wanted = data.images
     images = load(found, wanted.size, machine, progress, channels=wanted.channels, levels=wanted.levels)
     if images.errors:
-        progress.note(f"{len(images.errors):,} test images cannot be read and were left out.")
+        progress.note(f"{counted(len(images.errors), 'test image')} cannot be read, and left out.")
     rows = np.flatnonzero(images.readable)
     return (images.pixels if len(rows) == len(found) else images.pixels[rows]), labels[rows]
 

@@ -114,8 +114,9 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         ]
     for view in summary.get("views", ()):
         lines.append(
-            f"View, {view['name']}: weight {view['weight']:.0%}; alone it finds {view['n_probably_wrong']:,} labels "
-            f"probably wrong, {view['n_confirmed']:,} of them confirmed together."
+            f"View, {view['name']}: weight {view['weight']:.0%}; alone it finds "
+            f"{counted(view['n_probably_wrong'], 'label')} probably wrong, "
+            f"{view['n_confirmed']:,} of them confirmed together."
         )
     if "n_only_together" in summary:
         lines.append(f"Found only by the views together: {counted(summary['n_only_together'], 'label')}.")

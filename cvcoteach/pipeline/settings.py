@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cvcoteach._validation import InputError, as_count, near
+from cvcoteach._validation import InputError, near, set_counts
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.crossval.result import Select
 from cvcoteach.issues.flags import FlagFor, FlagRule
@@ -82,6 +82,7 @@ class Settings:
             raise InputError(f"preset is {self.preset!r}; {near(str(self.preset), ('auto', *PRESETS))}")
         if self.head not in HEADS:
             raise InputError(f"head is {self.head!r}; {near(str(self.head), HEADS)}")
+        set_counts(self, {"epochs": 1, "image_size": 4, "patience": 1, "n_rounds": 1, "n_folds": 2, "seed": 0})
 
     @property
     def is_open(self) -> bool:
@@ -160,6 +161,9 @@ class RetrainSettings:
     seed: int = 0
     """Of both networks and their batches."""
 
+    def __post_init__(self) -> None:
+        set_counts(self, {"epochs": 1, "image_size": 4, "seed": 0})
+
     @property
     def selection(self) -> str:
         """`select`, decided."""
@@ -209,7 +213,7 @@ class Machine:
             raise InputError(f"engine is {self.engine!r}; {near(str(self.engine), ENGINES)}")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(f"precision is {self.precision!r}; {near(str(self.precision), PRECISIONS)}")
-        object.__setattr__(self, "workers_per_fold", as_count("workers_per_fold", self.workers_per_fold, 1))
+        set_counts(self, {"threads": 1, "max_pixels": 1, "workers_per_fold": 1})
         of_ray = {"ray_address": None, "task_gpus": 1, "workers_per_fold": 1}
         odd = [name for name, usual in of_ray.items() if getattr(self, name) != usual]
         if self.engine == "serial" and odd:

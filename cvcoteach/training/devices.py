@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from cvcoteach._validation import InputError, check_at_least
+from cvcoteach._validation import InputError, as_count
 
 _ROOM = 0.5  # share of the free memory that inputs may take
 _OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
@@ -98,7 +98,7 @@ def choose_threads(n: int | None = None, root: Path = Path("/")) -> int:
         InputError: `n` is below 1 or absurd.
     """
     if n is not None:
-        check_at_least("threads", n, 1)
+        n = as_count("threads", n, 1)
         if n > _MOST_THREADS:
             raise InputError(f"threads is {n:,}; it takes up to {_MOST_THREADS:,}, and helps up to the number of CPUs.")
         return n

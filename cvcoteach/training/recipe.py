@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from cvcoteach._validation import InputError, as_count, check_at_least, near
+from cvcoteach._validation import InputError, as_count, check_at_least, check_number, near
 from cvcoteach.training.model_spec import ModelSpec
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -68,6 +68,7 @@ class Recipe:
             raise InputError(f"optimizer is {self.optimizer!r}; {near(self.optimizer, OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule is {self.schedule!r}; {near(self.schedule, SCHEDULES)}")
+        check_number("learning_rate", self.learning_rate)
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; it takes a number above 0.")
         if not 0 < self.body_rate <= 1:
@@ -75,7 +76,7 @@ class Recipe:
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is {self.warmup}; it is a share of the training, in [0, 1).")
         if self.patience is not None:
-            check_at_least("patience", self.patience, 1)
+            object.__setattr__(self, "patience", as_count("patience", self.patience, 1))
         if not 0 <= self.hidden < 1:
             raise InputError(f"hidden is {self.hidden}; it is a share of the features, in [0, 1).")
         if not 0 < self.held_back < 1:

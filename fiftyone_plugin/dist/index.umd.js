@@ -179,6 +179,7 @@
   let rested, asked; // the sample seen at the last look; that asked about
   let open_ = false; // whether a sample was open at the last look
   let outdated = false; // the panel beside the grid
+  let view = ""; // that was shown at the last look
   let home = ""; // the path of a dataset with a run or an open panel
   let beside = false; // whether the panel is open beside the grid
   let lost = 0; // since when nothing of a dataset is shown, ms
@@ -191,6 +192,7 @@
     const wanted = modal && !there(ELSEWHERE);
     if (wanted) learn(location.pathname, openSample());
     if (open_ && !modal) forget();
+    else if (another()) unlearn();
     open_ = modal;
     if (outdated && !modal && !unwritten.length) refresh();
     const n = unwritten.length;
@@ -263,12 +265,26 @@
     }, 10000);
   }
 
-  // The panel beside the grid does not follow the open sample; it is shown anew once the last one is closed.
-  function forget() {
+  // Whether another view is shown than at the last look: a card of the panel opens its sample before the App has changed
+  // the view, and which samples come next is asked for by then.
+  function another() {
+    const parts = [...document.querySelectorAll('[data-cy="view-bar"], [data-cy="entry-counts"]')];
+    const now = parts.map((part) => part.textContent).join();
+    if (!/\d/.test(parts[1]?.textContent || "") || now === view) return false; // it is still counted
+    view = now;
+    return true;
+  }
+
+  function unlearn() {
     visit += 1;
     coming.order = [];
-    mine.clear();
     rested = asked = undefined;
+  }
+
+  // The panel beside the grid does not follow the open sample; it is shown anew once the last one is closed.
+  function forget() {
+    unlearn();
+    mine.clear();
     outdated = there(`[data-cy="panel-content-${PANEL}"]`);
   }
 

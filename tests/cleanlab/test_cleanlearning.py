@@ -156,3 +156,15 @@ def test_splits_of_another_length_get_a_sentence():
     kwargs = {"filter_by": "posterior", "splits": ["train"] * 99}
     with pytest.raises(InputError, match="splits has 99 rows, but labels has 100"):
         CleanLearning(LogisticRegression(), find_label_issues_kwargs=kwargs).fit(x, given)
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class", "ignore:Duplicated some data", "ignore:May not flag")
+def test_the_only_image_of_a_class_has_no_quality():
+    x, given, _ = blobs()
+    given = np.r_[given, given.max() + 1]
+    x = np.r_[x, x[:1]]
+    learning = CleanLearning(LogisticRegression(), seed=0)
+    with pytest.warns(UserWarning, match=r"^1 class with 1 image only \(\d\): .* so its label_quality is NaN\.$"):
+        found = learning.find_label_issues(x, given)
+    assert np.isnan(found["label_quality"]).tolist() == [False] * (len(given) - 1) + [True]
+    assert learning.label_issues_df["label_quality"].isna().sum() == 1

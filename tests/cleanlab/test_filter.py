@@ -20,6 +20,7 @@ from cvcoteach._validation import InputError
 from cvcoteach.cleanlab.filter import CLEANLAB_FILTERS, find_label_issues, get_label_quality_scores
 from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.issues.from_posterior import posterior_issues
+from cvcoteach.pipeline.in_memory import label_issues
 
 from ..issues.test_label_issues import noisy_data
 
@@ -166,6 +167,17 @@ def test_torch_tensors_are_taken(filter_by):
         find_label_issues(*tensors, filter_by=filter_by), find_label_issues(given, probs, filter_by=filter_by)
     )
     assert np.array_equal(get_label_quality_scores(*tensors), get_label_quality_scores(given, probs))
+
+
+def test_tensors_of_bfloat16_and_features_with_a_gradient_are_taken():
+    given, probs, _ = noisy_data()
+    coarse = np.round(probs * 64) / 64  # what bfloat16 holds exactly, but for the row sums
+    coarse[np.arange(len(probs)), probs.argmax(axis=1)] += 1 - coarse.sum(axis=1)
+    found = find_label_issues(given, torch.tensor(coarse).bfloat16(), filter_by="posterior")
+    assert np.array_equal(found, find_label_issues(given, coarse, filter_by="posterior"))
+    features = torch.tensor(probs, requires_grad=True)
+    quality = label_issues(given, features=features, progress=False).label_quality
+    assert np.array_equal(quality, label_issues(given, features=probs, progress=False).label_quality)
 
 
 def test_multi_label_input_is_handed_to_cleanlab():

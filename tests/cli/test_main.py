@@ -164,7 +164,12 @@ def test_an_underscore_is_as_good_as_a_hyphen_in_a_command() -> None:
 
 @pytest.mark.slow
 def test_the_shell_completes_commands_and_options() -> None:
-    for words, number, wanted in (("cvcoteach re", 1, {"report", "retrain"}), ("cvcoteach apply --und", 2, {"--undo"})):
+    for words, number, wanted in (
+        ("cvcoteach re", 1, {"report", "retrain"}),
+        ("cvcoteach apply --und", 2, {"--undo"}),
+        ("cvcoteach find-issues --preset ", 3, {"auto", "fast", "paper"}),
+        ("cvcoteach retrain --export o", 3, {"onnx"}),
+    ):
         environment = {
             **os.environ, "_CVCOTEACH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number),
         }  # fmt: skip

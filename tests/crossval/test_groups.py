@@ -135,7 +135,7 @@ def test_groups_that_do_not_fit_get_a_sentence() -> None:
         rounds.run(table, labels, groups=range(19))
     with pytest.raises(InputError, match=r"2 of 20 groups are missing, the first is groups\[3\]"):
         rounds.run(table, labels, groups=["a"] * 3 + [None] * 2 + ["b"] * 15)
-    with pytest.raises(InputError, match=r"1 of 20 groups are missing, the first is groups\[0\]"):
+    with pytest.raises(InputError, match=r"1 of 20 groups is missing, the first is groups\[0\]"):
         rounds.run(table, labels, groups=[np.nan, *range(19)])
     with pytest.raises(InputError, match=r"1 group is fewer than n_folds = 2; each part needs one"):
         rounds.run(table, labels, groups=[0] * 20)

@@ -92,8 +92,8 @@ def test_after_labels_were_fixed_the_same_call_goes_on_beside_the_earlier_run(ph
     photos.add(2)
     second, said = photos.run()
     assert said == [
-        "4 labels changed, 2 images added since the run in photos-issues: going on in photos-issues-2 (the "
-        "earlier run stays, unless you replace it)."
+        "4 labels changed, 2 images added since the run in photos-issues: going on in photos-issues-2 "
+        "(--fresh to start over, --replace to overwrite; in Python again=)."
     ]
     assert second.folder == Path("photos-issues-2")
     assert second.summary["since"] == {
@@ -144,7 +144,10 @@ def test_fresh_starts_over_and_replace_overwrites(photos: Photos) -> None:
 def test_a_named_folder_and_other_settings_are_refused_as_ever(photos: Photos) -> None:
     there, _ = photos.run(output="mine")
     photos.fix(range(3))
-    with pytest.raises(InputError, match=r"^3 labels changed since the run in mine; .* or none .* replace that run\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"^3 labels changed since the run in mine; .* or none .* \(--replace, .*\)\.$",
+    ):
         photos.run(output="mine")
     assert RunResults.load("mine").summary["n_issues"] == there.summary["n_issues"]
     with pytest.raises(InputError, match="mine belongs to another run: its seed is 0, not 1"):

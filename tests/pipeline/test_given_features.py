@@ -117,7 +117,7 @@ def test_two_of_one_name_are_not_taken_for_each_other(photos: Path) -> None:
         ({"features": np.zeros((2, 2)), "paths": np.array(["a", "b"])}, "none of the 2 paths"),
         ({"features": np.zeros(12)}, "has shape"),
         ({"x": np.zeros((12, 2)), "y": np.zeros((12, 2))}, "has no array 'features'"),
-        ({"features": np.zeros((7, 2))}, "7 rows, but the source has 13 images"),
+        ({"features": np.zeros((7, 2))}, "7 rows, but the source has 12 images"),
         ({"features": np.zeros((14, 2))}, "cvcoteach list SOURCE"),
     ],
 )

@@ -179,9 +179,7 @@ def test_images_that_are_gone_leave_the_page_without_pictures(run: RunResults, t
     watcher = Recorder()
     (tmp_path / "shapes" / run.paths[0]).unlink()
     assert set(data_of(report(run.folder, watcher=watcher))["pictures"]) == {None}
-    assert watcher.notes == [
-        f"The page has no pictures: 1 images of the run are not in {tmp_path / 'shapes'} any more."
-    ]
+    assert watcher.notes == [f"The page has no pictures: 1 image of the run is not in {tmp_path / 'shapes'} any more."]
 
 
 def test_pictures_are_few_enough_and_cover_every_pair_of_classes(tmp_path: Path, monkeypatch: Any) -> None:

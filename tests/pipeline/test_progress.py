@@ -104,8 +104,8 @@ def test_a_training_without_folds_counts_its_epochs() -> None:
     for number in (1, 2, 3, 4):
         progress.epoch(epoch(number))
     assert [(update.done, update.total) for update in updates] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert updates[0].message == "epoch 1 of 4, loss 0.512, 1,234 images/s"
-    assert updates[-1].finished == "epoch 4 of 4, loss 0.512"
+    assert updates[0].message == "epoch 1 of 4 (loss 0.512), 1,234 images/s"
+    assert updates[-1].finished == "epoch 4 of 4 (loss 0.512)"
 
 
 def test_a_long_training_without_folds_is_worth_a_dozen_lines_at_most() -> None:
@@ -114,7 +114,7 @@ def test_a_long_training_without_folds_is_worth_a_dozen_lines_at_most() -> None:
         progress.epoch(epoch(number, of=45))
     lines = [update.finished for update in updates if update.finished]
     assert 8 <= len(lines) <= 12
-    assert lines[0] == "epoch 4 of 45, loss 0.512"
+    assert lines[0] == "epoch 4 of 45 (loss 0.512)"
     assert lines[-1].startswith("epoch 45 of 45")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from cvcoteach.crossval.incv import IterativeCV
 from cvcoteach.pipeline.predict import predict
 from cvcoteach.pipeline.retrain import retrain
 from cvcoteach.pipeline.settings import InMemorySettings, Machine, RetrainSettings, Settings
+from cvcoteach.training.recipe import Recipe
 
 
 def test_what_counts_as_clean_follows_the_preset_unless_said() -> None:
@@ -68,3 +70,30 @@ def test_settings_load_no_torch() -> None:
     code = "import sys, cvcoteach.pipeline.settings, cvcoteach.pipeline.progress; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "torch" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((Settings, name) for name in ("epochs", "image_size", "patience", "n_rounds", "n_folds", "seed")),
+        *((RetrainSettings, name) for name in ("epochs", "image_size", "seed")),
+        *((Machine, name) for name in ("threads", "max_pixels", "workers_per_fold")),
+        *((IterativeCV, name) for name in ("n_rounds", "n_folds", "seed")),
+    ],
+)
+def test_a_whole_float_is_a_whole_number_and_anything_else_a_sentence(kind: Any, name: str) -> None:
+    ray = {"engine": "ray"} if name == "workers_per_fold" else {}
+    made = getattr(kind(**ray, **{name: 8.0}), name)
+    assert (made, type(made)) == (8, int)
+    for odd, sentence in ((8.5, "8.5; it takes a whole number"), ("8", "'8'; it takes a number"), (True, "True; it")):
+        with pytest.raises(InputError, match=rf"^{name} is {sentence}"):
+            kind(**ray, **{name: odd})
+    with pytest.raises(InputError, match=rf"^{name} is -1; it takes \d or more\.$"):
+        kind(**ray, **{name: -1})
+
+
+def test_a_probability_and_a_rate_are_numbers() -> None:
+    with pytest.raises(InputError, match=r"^min_probability is '0\.5'; it takes a number\.$"):
+        _ = Settings(min_probability="0.5").flag_rule  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^learning_rate is '0\.1'; it takes a number\.$"):
+        Recipe(learning_rate="0.1")  # type: ignore[arg-type]

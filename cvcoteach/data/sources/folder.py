@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvcoteach._validation import InputError, lookalikes, order_names
+from cvcoteach._validation import InputError, lookalikes, order_names, verb
 from cvcoteach.data.sources import layouts
 from cvcoteach.data.sources.entries import entries, images_below, is_image, subfolders, words
 from cvcoteach.data.sources.joined import in_order
@@ -54,14 +54,15 @@ def read_folder(root: Path, choices: Choices) -> Source:
 
     notes = []
     if n_beside:
-        notes.append(f"{n_beside:,} images lie beside the class folders in {root} and were left out.")
+        lie, was = verb(n_beside, "lies", "lie"), verb(n_beside, "was", "were")
+        notes.append(f"{count(n_beside, 'image')} {lie} beside the class folders in {root} and {was} left out.")
     paths: list[str] = []
     counts: dict[str, int] = {}
     others: Counter[str] = Counter()
     for name in sorted(_UNLABELLED.intersection(folders)):
         n = sum(1 for _ in images_below(root, name, Counter()))
-        verb = "has no label and was" if n == 1 else "have no label and were"
-        notes.append(f"{count(n, 'image')} in {name} {verb} left out.")
+        how = "has no label and was" if n == 1 else "have no label and were"
+        notes.append(f"{count(n, 'image')} in {name} {how} left out.")
     for name in sorted(set(folders) - _UNLABELLED):
         before = len(paths)
         paths.extend(images_below(root, name, others))

@@ -18,6 +18,7 @@ from cvcoteach._validation import (
     is_whole,
     lookalikes,
     order_names,
+    verb,
     whole_name,
 )
 from cvcoteach.data.sources.source import count
@@ -70,7 +71,9 @@ def encode(values: pd.Series[Any], where: str, *, words_are_missing: bool = Fals
     notes = list(lookalikes(ordered))
     if n_unclean:
         notes.insert(
-            0, f"{n_unclean:,} {where} were read without the spaces around them or with their accents composed."
+            0,
+            f"{n_unclean:,} {where} "
+            f"{verb(n_unclean, 'was', 'were')} read without the spaces around them or with their accents composed.",
         )
     return Encoded(labels, ordered, tuple(notes))
 
@@ -103,8 +106,9 @@ def refuse_missing(values: pd.Series[Any], where: str, *, words_are_missing: boo
     if words.any():
         word = str(values.iloc[int(np.argmax(words))]).strip()
         hint = f" ({word!r} stands for a missing value in a text table; Parquet holds it as a class)"
+    n = int((missing | words).sum())
     raise InputError(
-        f"{int((missing | words).sum()):,} of {len(values):,} {where} are missing, the first in row {first + 1}; "
+        f"{n:,} of {len(values):,} {where} {verb(n, 'is', 'are')} missing, the first in row {first + 1}; "
         f"fill them in or leave those rows out{hint}."
     )
 
@@ -214,6 +218,7 @@ def _refuse_minus_one(names: Sequence[str], codes: IntArray, where: str) -> None
         n = int(np.isin(codes, [i for i, name in enumerate(names) if name == "-1"]).sum())
         others = sorted(int(name) for name in names if name != "-1")
         raise InputError(
-            f"{n:,} of {len(codes):,} {where} are -1 among {others[0]}-{others[-1]}, which often means that there is "
+            f"{n:,} of {len(codes):,} {where} "
+            f"{verb(n, 'is', 'are')} -1 among {others[0]}-{others[-1]}, which often means that there is "
             "no label; leave those rows out, or give that class a name in words."
         )

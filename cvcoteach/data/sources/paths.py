@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, verb
 from cvcoteach.data.sources.labels import refuse_missing
 from cvcoteach.data.sources.source import IMAGE_SUFFIXES, Source, count, spread
 
@@ -104,8 +104,9 @@ def note_on_repeats(source: Source) -> tuple[str, ...]:
             f"label, the first is row {row + 1}: {source.paths[row]} is {earlier} and {later}; it takes one label per "
             "image (--annotator-column names who gave each)."
         )
+    repeated = len(source) - len(uniques)
     return (
-        f"{len(source) - len(uniques):,} rows of {source.location.name} repeat an earlier path; "
+        f"{count(repeated, 'row')} of {source.location.name} {verb(repeated, 'repeats', 'repeat')} an earlier path; "
         "a wrong label is hard to see where a model has trained on a copy of the image.",
     )
 

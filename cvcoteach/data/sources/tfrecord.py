@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cvcoteach._files import check_regular, read_text
-from cvcoteach._validation import InputError, near
+from cvcoteach._validation import InputError, near, verb
 from cvcoteach.data.heif import is_heif
 from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.example_proto import Feature, Span, features_of
@@ -329,7 +329,8 @@ def _labels(records: list[_Record], wanted: str | None, location: Path) -> tuple
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
         raise InputError(
-            f"{len(missing):,} of {len(values):,} records of {location.name} have no single label {key!r}, the first "
-            f"is {records[missing[0]].name}; leave them out, or --label-column names another feature."
+            f"{len(missing):,} of {len(values):,} records of {location.name} "
+            f"{verb(len(missing), 'has', 'have')} no single label {key!r}, "
+            f"the first is {records[missing[0]].name}; leave them out, or --label-column names another feature."
         )
     return key, values

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cvcoteach._files import check_regular, in_bytes
 from cvcoteach._json import parsed_text
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, verb
 from cvcoteach.data.parts import part_of
 from cvcoteach.data.sources.joined import in_order
 from cvcoteach.data.sources.labels import describe, encode, group_codes
@@ -263,8 +263,9 @@ def labels_of(samples: list[Sample], wanted: str | None, location: Path) -> tupl
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
         raise InputError(
-            f"{len(missing):,} of {len(values):,} samples of {location.name} have no label {wanted!r}, the first is "
-            f"{samples[missing[0]].name}; leave them out, or --label-column names another extension or field."
+            f"{len(missing):,} of {len(values):,} samples of {location.name} "
+            f"{verb(len(missing), 'has', 'have')} no label {wanted!r}, the first "
+            f"is {samples[missing[0]].name}; leave them out, or --label-column names another extension or field."
         )
     return wanted, values
 

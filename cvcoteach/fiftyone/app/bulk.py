@@ -6,7 +6,7 @@ from typing import Any
 
 import fiftyone.operators as foo
 
-from cvcoteach._validation import IntArray
+from cvcoteach._validation import IntArray, check_number
 from cvcoteach.fiftyone.app.forms import Form, choose_run, dataset_of, filled
 from cvcoteach.fiftyone.app.progress import errors_in_words
 from cvcoteach.fiftyone.app.reviewing import announce, ask_before_emptying, check_emptied
@@ -67,4 +67,6 @@ def _where(ctx: Any) -> Any:
 
 def _least(ctx: Any) -> float:
     given = ctx.params.get("least_probability")
+    if given is not None:
+        check_number("least_probability", given)
     return LEAST if given is None else float(given)

@@ -10,7 +10,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from cvcoteach._validation import InputError
+from cvcoteach._validation import InputError, verb
 from cvcoteach.fiftyone.app import retrain_form, texts
 from cvcoteach.fiftyone.app.bulk import AcceptProbable
 from cvcoteach.fiftyone.app.chosen_run import choose
@@ -292,7 +292,8 @@ class ExportCorrected(foo.Operator):
 def _show(ctx: Any, results: runs.FindLabelIssuesResults) -> Iterator[Any]:
     """Open the panel on a finished run."""
     issues = results.issues
-    message = f"{issues.n_issues:,} of {len(issues.labels):,} labels look wrong."
+    looks = verb(issues.n_issues, "looks", "look")
+    message = f"{issues.n_issues:,} of {len(issues.labels):,} labels {looks} wrong."
     if in_app(ctx):
         choose(ctx, results.key)
         yield ctx.ops.reload_dataset()
@@ -315,7 +316,8 @@ def _announce(ctx: Any, message: str, *, panel: bool = False) -> Iterator[Any]:
 def panel_beside_grid() -> Any:
     """Return the layout with which `fo.launch_app(..., spaces=…)` opens the panel beside the grid."""
     panels = fo.Panel(type="Samples", pinned=True), fo.Panel(type=PANEL)
-    sides = [fo.Space(children=[panel]) for panel in panels]  # with an orientation they would have no tabs
+    # with an orientation they would have no tabs, and without an active panel the App would show nothing but tabs
+    sides = [fo.Space(children=[panel], active_child=panel.component_id) for panel in panels]
     return fo.Space(children=sides, orientation="horizontal")
 
 

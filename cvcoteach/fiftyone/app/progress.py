@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cvcoteach._progress import Progress
 from cvcoteach._validation import InputError
+from cvcoteach.pipeline.progress import TimeLeft
 
 Show = Callable[[float, str], None]
 """Shows the share done, in [0, 1], and what is going on."""
@@ -36,6 +37,7 @@ class ProgressWatcher:
         self._show = show
         self._share = 0.0
         self._stage, self._from = "", 0.0  # the stage under way, and the share at which it began
+        self._left = TimeLeft()
         self.notes: list[str] = []
 
     def note(self, sentence: str) -> None:
@@ -44,14 +46,14 @@ class ProgressWatcher:
         self._show(self._share, sentence)
 
     def progress(self, update: Progress) -> None:
-        """Show how far a stage has come."""
+        """Show how far a stage has come, and the time that is left of it."""
         if update.stage != self._stage:
             self._stage, self._from = update.stage, self._share
         until = max(_UNTIL.get(update.stage, _LAST), self._from)
         share = self._from + (until - self._from) * min(update.done / update.total, 1.0)
         self._share = max(self._share, share)
         count = f"{update.done:,.0f} of {update.total:,.0f}"
-        self._show(self._share, f"{update.stage}: {update.message or count}")
+        self._show(self._share, f"{update.stage}{self._left.after(update)}: {update.message or count}")
 
 
 def in_app(ctx: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cvcoteach._validation import counted, verb
 from cvcoteach.fiftyone.app.charts import MOST_CLASSES
 from cvcoteach.fiftyone.app.layout import Figure, escaped
 from cvcoteach.fiftyone.store.annotators import NAMES
@@ -21,10 +22,11 @@ from cvcoteach.issues.precision_recall import Interval, Readout
 def headline(figures: Headline) -> str:
     """Say in one line, of a narrow panel too, how many labels look wrong, or still do or, at the end, did."""
     if not figures.n_reviewed:
-        return f"{figures.n_issues:,} of {figures.n_samples:,} labels look wrong"
+        return f"{figures.n_issues:,} of {figures.n_samples:,} labels {verb(figures.n_issues, 'looks', 'look')} wrong"
     if figures.n_left:
-        return f"{figures.n_left:,} of {figures.n_samples:,} labels still look wrong"
-    return f"Nothing left to review: {figures.n_found_wrong:,} of {figures.n_reviewed:,} were wrong"
+        return f"{figures.n_left:,} of {figures.n_samples:,} labels still {verb(figures.n_left, 'looks', 'look')} wrong"
+    were = verb(figures.n_found_wrong, "was", "were")
+    return f"Nothing left to review: {figures.n_found_wrong:,} of {figures.n_reviewed:,} {were} wrong"
 
 
 def estimates(figures: Headline) -> list[Figure]:
@@ -64,7 +66,11 @@ def annotators(known: Sequence[Mapping[str, Any]]) -> str:
     """Return the least reliable annotators as Markdown, by quality where it is known."""
     each = [
         f"**{escaped(str(one['annotator']))}** "
-        + (f"{one['quality']:.2f} of {one['n_labels']:,} labels" if one.get("quality") is not None else _flagged(one))
+        + (
+            f"{one['quality']:.2f} of {counted(one['n_labels'], 'label')}"
+            if one.get("quality") is not None
+            else _flagged(one)
+        )
         for one in known
     ]
     by_quality = any(one.get("quality") is not None for one in known)
@@ -72,7 +78,7 @@ def annotators(known: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _flagged(one: Mapping[str, Any]) -> str:
-    return f"{one['n_flagged']:,} of {one['n_labels']:,} labels flagged"
+    return f"{one['n_flagged']:,} of {counted(one['n_labels'], 'label')} flagged"
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
@@ -204,8 +210,10 @@ def known_of(results: FindLabelIssuesResults, row: int, told: Mapping[str, str])
 
 def _counted(figures: Headline) -> str:
     n_flagged, wrong, n_others, missed = figures.checked_wrong
-    counted = [(n_flagged, wrong, "flagged"), (n_others, missed, "other")]
-    parts = [f"{of_them} of {n} {what} labels were wrong" for n, of_them, what in counted if n]
+    checked = [(n_flagged, wrong, "flagged"), (n_others, missed, "other")]
+    parts = [
+        f"{of_them} of {n} {what} labels {verb(of_them, 'was', 'were')} wrong" for n, of_them, what in checked if n
+    ]
     return f" ({', '.join(parts)}.)" if parts else ""
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from cvcoteach._csv import write_csv
 from cvcoteach._files import folder_written_whole
 from cvcoteach._progress import OnProgress, Progress
-from cvcoteach._validation import InputError, near
+from cvcoteach._validation import InputError, counted, near, verb
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.audit import COLUMNS
 from cvcoteach.fiftyone.store.fields import EXCLUDED, Fields
@@ -92,7 +92,11 @@ def _to_folder(view: Any, results: runs.FindLabelIssuesResults, folder: Path, on
     ids, paths, labels = view.values(["id", "filepath", f"{results.config.label_field}.label"])
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
-        raise InputError(f"{len(missing):,} files are missing, such as {missing[0]}; the folder was not written.")
+        raise InputError(
+            f"{counted(len(missing), 'file')} "
+            f"{verb(len(missing), 'is', 'are')} missing, such as {missing[0]}; the folder "
+            "was not written."
+        )
     if (other := next((path for path in paths if not is_image(path)), None)) is not None:
         raise InputError(f"{other}, the file of a sample, is no image; the folder was not written.")
     odd = next((label for label in labels if not _is_folder_name(label)), None)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs
+from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, as_pred_probs, counted
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.store.annotators import MOST
 from cvcoteach.fiftyone.store.labelled import Labelled, left_out, read_labels
@@ -222,8 +222,8 @@ def _check_order(what: str, theirs: npt.NDArray[np.object_], data: Labelled) -> 
     if len(other):
         row = int(other[0])
         raise InputError(
-            f"{what} and the samples differ in {len(other):,} labels, first in row {row}: {theirs[row]!r} there, "
-            f"{data.names[row]!r} here; the order is that of the samples with a label."
+            f"{what} and the samples differ in {counted(len(other), 'label')}, first in row {row}: "
+            f"{theirs[row]!r} there, {data.names[row]!r} here; the order is that of the samples with a label."
         )
 
 

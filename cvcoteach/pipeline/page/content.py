@@ -166,7 +166,8 @@ def copies_sentence(content: Mapping[str, Any]) -> str:
     against, said = content["n_contradictions"] - differ, []
     if n:
         copies = f"{n:,} {'image is an exact copy' if n == 1 else 'images are exact copies'} of another one"
-        said.append(f"{copies}; {against:,} images contradict a copy by their label." if against else f"{copies}.")
+        contradict = "image contradicts a copy by its" if against == 1 else "images contradict a copy by their"
+        said.append(f"{copies}; {against:,} {contradict} label." if against else f"{copies}.")
     if near:
         copies = f"{near:,} {'image is a near copy' if near == 1 else 'images are near copies'} of another one"
         said.append(f"{copies}; {differ:,} near copies have different labels." if differ else f"{copies}.")

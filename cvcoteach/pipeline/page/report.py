@@ -13,7 +13,7 @@ import numpy as np
 
 from cvcoteach._files import replacing
 from cvcoteach._progress import Silent, Watcher
-from cvcoteach._validation import InputError, IntArray, check_at_least, near
+from cvcoteach._validation import InputError, IntArray, check_at_least, counted, near, verb
 from cvcoteach.data.sources import Source, read_source
 from cvcoteach.data.thumbnails import thumbnails
 from cvcoteach.pipeline.finished_run import FinishedRun
@@ -184,7 +184,10 @@ def _source(run: FinishedRun, watcher: Watcher) -> Source | None:
         return data
     place = {path: row for row, path in enumerate(data.paths)}
     rows = [place.get(path, -1) for path in run.results.paths]
-    if min(rows) < 0:
-        watcher.note(f"The page has no pictures: {rows.count(-1):,} images of the run are not in {location} any more.")
+    if (n := rows.count(-1)) > 0:
+        watcher.note(
+            f"The page has no pictures: {counted(n, 'image')} of the run "
+            f"{verb(n, 'is', 'are')} not in {location} any more."
+        )
         return None
     return data.subset(np.array(rows, np.int64))

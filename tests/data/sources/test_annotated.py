@@ -74,11 +74,11 @@ def test_an_annotator_of_one_image_gets_a_note(pets: Path) -> None:
     [
         (
             "a.png,cat,x\na.png,cat,\nb.png,dog,x\n",
-            r"1 of 3 annotators in the column 'who' of t\.csv are missing, .* 2",
+            r"1 of 3 annotators in the column 'who' of t\.csv is missing, .* 2",
         ),
         (
             "a.png,cat,x\na.png,,y\nb.png,dog,x\n",
-            r"1 of 3 labels in the column 'label' of t\.csv are missing, .* row 2",
+            r"1 of 3 labels in the column 'label' of t\.csv is missing, .* row 2",
         ),
         (
             "a.png,cat,x\nb.png,dog,x\na.png,dog,x\n",

@@ -109,7 +109,7 @@ def test_annotators_of_label_studio_are_told_apart_where_they_are_asked_for(pets
 
 def test_annotators_of_label_studio_that_are_not_said_get_a_sentence(pets: Path) -> None:
     tasks = [of([1, None], task("a.png", ["cat"], ["dog"])), of([1, 2], task("b.png", ["dog"], ["dog"]))]
-    with pytest.raises(InputError, match=r"1 of 4 annotators in the column 'completed_by' of x\.json are missing"):
+    with pytest.raises(InputError, match=r"1 of 4 annotators in the column 'completed_by' of x\.json is missing"):
         read_source(saved(pets / "x.json", tasks), annotator_column="completed_by")
     with pytest.raises(InputError, match=r"--annotator-column is 'who'; of Label Studio it takes completed_by"):
         read_source(pets / "x.json", annotator_column="who")
@@ -244,6 +244,6 @@ def test_a_label_that_the_first_record_lacks_is_not_lost(pets: Path) -> None:
     file = pets / "x.jsonl"
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
     with pytest.raises(
-        InputError, match=r"1 of 3 labels in the column 'label' of x\.jsonl are missing, the first in row 1"
+        InputError, match=r"1 of 3 labels in the column 'label' of x\.jsonl is missing, the first in row 1"
     ):
         read_source(file)

@@ -43,7 +43,7 @@ def test_a_class_folder_without_images_is_noted_and_is_no_class(tmp_path: Path) 
 
 def test_images_beside_class_folders_are_noted(tmp_path: Path) -> None:
     source = read_source(touch(tmp_path, "a/1.jpg", "b/2.jpg", "3.jpg", "LICENSE"))
-    assert source.notes == (f"1 images lie beside the class folders in {tmp_path} and were left out.",)
+    assert source.notes == (f"1 image lies beside the class folders in {tmp_path} and was left out.",)
 
 
 def test_a_link_back_up_ends(tmp_path: Path) -> None:

@@ -52,9 +52,7 @@ def test_labels_that_may_be_meant_as_one_get_a_note(pets: Path, one: str, other:
 
 
 def test_minus_one_among_numbers_from_zero_is_refused(pets: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"1 of 3 labels .* are -1 among 0-1, which often means that there is no label"
-    ):
+    with pytest.raises(InputError, match=r"1 of 3 labels .* is -1 among 0-1, which often means that there is no label"):
         read_source(write(pets / "t.csv", "path,label\na.png,0\nb.png,1\nc.png,-1\n"))
 
 

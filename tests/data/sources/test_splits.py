@@ -110,7 +110,7 @@ def test_a_split_of_a_table_and_of_arrays_is_known_by_another_word_for_it(pets: 
 def test_what_does_not_fit_a_column_of_splits_gets_a_sentence(pets: Path) -> None:
     table = write(pets / "t.csv", "path,label,split\na.png,x,train\nb.png,y,\nc.png,x,test\n")
     with pytest.raises(
-        InputError, match=r"1 of 3 splits in the column 'split' of t\.csv are missing, the first in row 2"
+        InputError, match=r"1 of 3 splits in the column 'split' of t\.csv is missing, the first in row 2"
     ):
         read_source(table)
     plain = write(pets / "p.csv", "path,label\na.png,x\nb.png,y\n")

@@ -75,8 +75,8 @@ def test_columns_can_be_named(pets: Path) -> None:
             "path,label\na.png,x\nb.png,\nc.png, \n",
             "2 of 3 labels in the column 'label' of t.csv are missing, .* row 2",
         ),
-        ("path,label\na.png,x\nb.png,NaN\n", "1 of 2 labels in .* are missing, the first in row 2"),
-        ("path,label\na.png,x\n,y\n", "1 of 2 paths in the column 'path' of t.csv are missing, the first in row 2"),
+        ("path,label\na.png,x\nb.png,NaN\n", "1 of 2 labels in .* is missing, the first in row 2"),
+        ("path,label\na.png,x\n,y\n", "1 of 2 paths in the column 'path' of t.csv is missing, the first in row 2"),
         ("path,label\na.png,x\nb.png,y,z\n", "cannot be read as a table"),
         (
             "path,label\na.png,x\n1.png,y\n2.png,y\n",
@@ -106,7 +106,7 @@ def test_a_few_missing_files_are_left_to_the_decoder(pets: Path) -> None:
 def test_a_path_that_comes_twice_is_noted(pets: Path) -> None:
     source = read_source(write(pets / "t.csv", "path,label\na.png,x\nb.png,y\na.png,x\n"))
     assert len(source) == 3
-    assert source.notes[0].startswith("1 rows of t.csv repeat an earlier path")
+    assert source.notes[0].startswith("1 row of t.csv repeats an earlier path")
 
 
 # -- paths --
@@ -228,7 +228,7 @@ def test_groups_of_a_table_are_numbered_and_stay_with_their_images(pets: Path) -
     assert source.class_names == ("x", "y")
     assert read_source(table, label_column="label").groups is None
     with pytest.raises(
-        InputError, match=r"1 of 2 groups in the column 'patient' of t\.csv are missing, the first in row 2"
+        InputError, match=r"1 of 2 groups in the column 'patient' of t\.csv is missing, the first in row 2"
     ):
         read_source(write(pets / "t.csv", "path,label,patient\na.png,x,7\nb.png,y,\n"), group_column="patient")
 

@@ -81,7 +81,7 @@ def test_a_pointer_in_place_of_a_table_is_named(pets: Path) -> None:
 
 
 def test_a_word_for_missing_says_how_a_class_of_that_name_is_kept(pets: Path) -> None:
-    with pytest.raises(InputError, match=r"are missing, .* \('NA' stands for a missing value .* Parquet holds it"):
+    with pytest.raises(InputError, match=r"is missing, .* \('NA' stands for a missing value .* Parquet holds it"):
         read_source(write(pets / "t.csv", "path,label\na.png,EU\nb.png,NA\n"))
 
 

@@ -126,9 +126,7 @@ def test_records_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
         read_source(bare)
     assert not has_labels(bare)
     several = write(tmp_path / "s.tfrecord", label=("int", lambda i: [0, 1] if i == 4 else [0]))
-    with pytest.raises(
-        InputError, match=r"1 of 6 records of s\.tfrecord have no single label 'label', .*s\.tfrecord#4"
-    ):
+    with pytest.raises(InputError, match=r"1 of 6 records of s\.tfrecord has no single label 'label', .*s\.tfrecord#4"):
         read_source(several)
     out = writer.TFRecordWriter(str(tmp_path / "raw.tfrecord"))
     out.write({"image_raw": (bytes(108), "byte"), "label": (1, "int")})

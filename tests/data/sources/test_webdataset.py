@@ -74,7 +74,7 @@ def test_what_has_no_label_gets_a_sentence_or_a_prediction(tmp_path: Path) -> No
     assert not has_labels(folder)
     assert len(read_unlabelled(folder)) == 12
     gaps = write(tmp_path / "gaps", cls=lambda i: None if i == 7 else i % 3)
-    with pytest.raises(InputError, match=r"1 of 12 samples of gaps have no label 'cls', the first is .*000007\.png"):
+    with pytest.raises(InputError, match=r"1 of 12 samples of gaps has no label 'cls', the first is .*000007\.png"):
         read_source(gaps)
     (folder / "shard-001.tar").write_bytes(b"no tar at all")
     with pytest.raises(InputError, match=r"shard-001\.tar cannot be read as tar"):

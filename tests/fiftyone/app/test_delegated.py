@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import psutil
 import pytest
 from fiftyone.operators.delegated import DelegatedOperationService
 
@@ -134,3 +135,25 @@ def test_a_delegated_run_that_fails_says_why(noisy: Any) -> None:
     failed = operations.get(queued["id"])
     assert failed.run_state == "failed"
     assert "one class only (ring)" in str(failed.result.to_json())
+
+
+@pytest.mark.slow
+def test_a_delegated_run_computes_on_ray(noisy: Any) -> None:
+    noisy.dataset.persistent = True
+    queued = execute("find_label_issues", noisy.dataset, params={**PARAMS, "engine": "ray"}, request_delegation=True)
+    operations = DelegatedOperationService()
+    told, started = [], set()
+
+    def over() -> bool:
+        now = operations.get(queued["id"])
+        told.append(now.status.label if now.status else "")
+        started.update(child.name() for child in psutil.Process(process.pid).children(recursive=True))
+        return now.run_state in ("completed", "failed")
+
+    with service() as process:
+        wait_for(over, process)
+    assert operations.get(queued["id"]).run_state == "completed", operations.get(queued["id"]).result
+    assert "raylet" in started
+    assert any("round 2 of 2" in label for label in told)
+    noisy.dataset.reload()
+    assert len(runs.load(noisy.dataset).ids) == 60

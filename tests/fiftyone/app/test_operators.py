@@ -116,6 +116,9 @@ def test_in_the_layout_of_the_quickstart_every_panel_has_its_tab() -> None:
     assert beside.orientation == "horizontal"
     assert [space.orientation for space in beside.children] == [None, None]
     assert [[panel.type for panel in space.children] for space in beside.children] == [["Samples"], [PANEL]]
+    assert [space.active_child for space in beside.children] == [
+        side.children[0].component_id for side in beside.children
+    ]
 
 
 def test_forms_count_one_sample_as_one(noisy: Any) -> None:

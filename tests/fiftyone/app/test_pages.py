@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from cvcoteach.fiftyone.app.operators import panel_beside_grid
 from cvcoteach.fiftyone.store import runs
 from cvcoteach.fiftyone.work import corrections
+from cvcoteach.fiftyone.work.figures import spot_checks
 from tests.fiftyone import browser
 from tests.fiftyone.calls import status
 from tests.fiftyone.conftest import NoisyDataset
@@ -45,6 +47,16 @@ def test_what_one_page_corrects_another_does_not_take_back(found: NoisyDataset, 
         two.keyboard.press("u")
         _until(two, lambda: status(found)[worst[1]] == "unreviewed", "the second page takes back its own")
     assert corrections.history(found.dataset)["what"].tolist() == ["accept", "keep", "undo", "undo"]
+
+
+def test_the_layout_of_the_quickstart_shows_grid_and_panel_at_once(found: NoisyDataset, tmp_path: Path) -> None:
+    found.dataset.save_workspace("quickstart", panel_beside_grid())
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}?workspace=quickstart") as page,
+    ):
+        _panel(page).get_by_text("24 of 60 labels look wrong").wait_for()
+        page.locator('[data-cy="looker"]').first.wait_for()
 
 
 def test_a_sample_shown_blind_has_no_suggestion_to_accept(found: NoisyDataset, tmp_path: Path) -> None:
@@ -101,6 +113,25 @@ def test_what_the_keys_do_covers_no_message_of_the_app(found: NoisyDataset, tmp_
         told.wait_for()
         message, hint = browser.box(told), browser.box(page.locator("#cvcoteach-keys"))
         assert hint["x"] + hint["width"] < message["x"]
+
+
+def test_keys_go_on_in_the_view_that_a_card_of_the_panel_has_brought(found: NoisyDataset, tmp_path: Path) -> None:
+    worst = _worst(found)
+    with (
+        browser.app_server(free_port(), tmp_path / "app.log") as address,
+        browser.page_at(f"{address}/datasets/{found.dataset.name}") as page,
+    ):
+        _panel(page).get_by_role("button", name="Check 20 at random").click()
+        page.locator('[data-cy="entry-counts"]').get_by_text("20 samples").wait_for()
+        checks = {*runs.load(found.dataset).ids[spot_checks(runs.load(found.dataset).issues).indices[:20]].tolist()}
+        card = next(number for number, sample_id in enumerate(worst) if sample_id.encode() not in checks)
+        _panel(page).locator("img").nth(
+            card
+        ).click()  # in none of the views that are shown: the queue takes their place
+        page.get_by_text("a accept").wait_for()
+        page.wait_for_timeout(3000)
+        page.keyboard.press("a")
+        _until(page, lambda: _open_sample(page) == worst[card + 1], "the next worst of the queue is open")
 
 
 def test_charts_keep_their_height_when_the_window_changes_its_size(found: NoisyDataset, tmp_path: Path) -> None:

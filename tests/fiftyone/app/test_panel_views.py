@@ -140,6 +140,7 @@ def test_bulk_accept_says_how_many_mistakes_to_expect_before_it_is_done(run: Any
     assert note.startswith(f"{len(rows)} labels would get the suggested class; about {expected:.0f} of these")
     assert "has a suggestion so probable" in form("accept_probable", run.dataset, params={"least_probability": 1})
     assert "between 0 and 1" in form("accept_probable", run.dataset, params={"least_probability": 7})
+    assert "'x'; it takes a number" in form("accept_probable", run.dataset, params={"least_probability": "x"})
     middle = float(sorted(results.issues.suggested_prob[rows])[6])
     done = execute("accept_probable", run.dataset, params={"least_probability": middle})
     least = dict(zip(*run.dataset.values(["id", "label_issues_suggested.confidence"]), strict=True))

@@ -35,6 +35,21 @@ def test_the_share_rises_from_reading_to_the_end() -> None:
     assert labels[-1] == "training: round 1 of 2, epoch 20 of 20"
 
 
+def test_the_time_left_is_told_before_the_details(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 100, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    labels: list[str] = []
+    watcher = ProgressWatcher(lambda share, label: labels.append(label))
+    for done in (0, 25, 50, 100):
+        watcher.progress(Progress("training", done, 100, "round 1 of 2"))
+    assert labels == [
+        "training: round 1 of 2",
+        "training, about 30 s left: round 1 of 2",
+        "training, about 20 s left: round 1 of 2",
+        "training: round 1 of 2",
+    ]
+
+
 def test_the_share_never_falls_where_a_total_is_corrected() -> None:
     shares: list[float] = []
     watcher = ProgressWatcher(lambda share, label: shares.append(share))

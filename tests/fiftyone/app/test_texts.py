@@ -58,3 +58,14 @@ def test_a_note_that_came_with_a_run_is_text() -> None:
     figures = Headline(60, 12, None, unknown, unknown, None, 0, {"unreviewed": 60}, 12)
     [note] = texts.notes(SimpleNamespace(info={}), figures)
     assert note == r"\!\[\]\(http://example\.org/picture\.png\)"
+
+
+def test_one_label_is_singular_in_the_headline() -> None:
+    def told(n_issues: int, n_left: int, counts: dict[str, int], n_found_wrong: int = 0) -> str:
+        none = Readout(None, None, 0, 0, "")
+        return texts.headline(Headline(60, n_issues, 0.1, none, none, None, 0, counts, n_left, n_found_wrong))
+
+    assert told(1, 1, {}) == "1 of 60 labels looks wrong"
+    assert told(5, 5, {}) == "5 of 60 labels look wrong"
+    assert told(5, 1, {"accepted": 4}) == "1 of 60 labels still looks wrong"
+    assert told(5, 0, {"accepted": 1, "kept": 4}, 1) == "Nothing left to review: 1 of 5 was wrong"

@@ -141,7 +141,11 @@ def test_notes_name_classes_as_the_samples_do(noisy: Any) -> None:
     noisy.dataset.set_values("embedding", {noisy.ids[1]: None}, key_field="id")
     watcher = ProgressWatcher(lambda share, label: None)
     results = find_label_issues(
-        noisy.dataset, "ground_truth", settings=Settings(n_rounds=2), embeddings_field="embedding", watcher=watcher
+        noisy.dataset,
+        "ground_truth",
+        settings=Settings(n_rounds=2, select="agreement"),
+        embeddings_field="embedding",
+        watcher=watcher,
     )
     assert results.info["notes"] == watcher.notes
     assert results.info["notes"][0] == "1 sample without an embedding was left out."
