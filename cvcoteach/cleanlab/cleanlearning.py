@@ -11,6 +11,7 @@ from cleanlab.internal.util import force_two_dimensions
 from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 
 from cvcoteach._validation import InputError, near
+from cvcoteach._working_folder import unsearched
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.data.splits import as_splits, held_out
 from cvcoteach.issues.label_issues import LabelIssues
@@ -75,7 +76,8 @@ class CleanLearning(_CleanLearning):
         """
         rule = self.find_label_issues_kwargs.get("filter_by")
         if rule not in RULES:
-            return super().find_label_issues(X, labels, **options)
+            with unsearched():  # by its processes, where the system does not fork them
+                return super().find_label_issues(X, labels, **options)
         settings = {name: value for name, value in self.find_label_issues_kwargs.items() if name != "filter_by"}
         for name in settings:
             if name not in _LIMITS | _INCV:
