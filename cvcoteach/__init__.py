@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cvcoteach._version import __version__ as __version__
+from cvcoteach._working_folder import import_elsewhere as _import_elsewhere
+
+_import_elsewhere("torch")  # for whoever calls from Python and in workers, too
 
 _HOMES = {
     "CoTeaching": "coteaching.estimator",

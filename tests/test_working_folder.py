@@ -32,6 +32,41 @@ import torch
 print(torch.__spec__.loader is torch.__loader__, type(torch.__loader__).__name__, os.getcwd(), *{*seen})
 """
 
+LOADED = """
+import os, sys
+
+import cvcoteach
+
+seen = []
+sys.addaudithook(lambda event, arguments: seen.append(os.getcwd()) if event == "ctypes.dlopen" else None)
+import torch
+
+print(*{*seen})
+"""
+
+CLEANLAB = """
+import multiprocessing
+from types import SimpleNamespace
+
+if __name__ == "__main__":
+    import cleanlab.filter
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    from cvcoteach.cleanlab.cleanlearning import CleanLearning
+    from cvcoteach.cleanlab.filter import find_label_issues
+
+    multiprocessing.set_start_method("spawn")  # as on macOS and Windows
+    cleanlab.filter.platform = SimpleNamespace(system=lambda: "Darwin")
+    labels = np.arange(60) % 3
+    probs = np.full((60, 3), 0.1)
+    probs[np.arange(60), labels] = 0.8
+    options = {"filter_by": "prune_by_noise_rate", "n_jobs": 2}
+    print(find_label_issues(labels, probs, **options).sum())
+    learner = CleanLearning(LogisticRegression(), find_label_issues_kwargs=options)
+    print(learner.find_label_issues(probs, labels, pred_probs=probs)["is_label_issue"].sum())
+"""
+
 FOLLOWED = """
 from cvcoteach.cli.main import main
 
@@ -81,6 +116,28 @@ def test_torch_is_imported_in_another_folder(tmp_path: Path) -> None:
     same, loader, here, *while_loading = ended.stdout.split()
     assert (same, loader, here) == ("True", "SourceFileLoader", str(tmp_path))
     assert while_loading == [os.sep]
+
+
+def test_who_calls_from_python_has_torch_imported_in_another_folder_too(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", LOADED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [os.sep]
+
+
+def test_processes_of_cleanlab_do_not_search_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    (tmp_path / "script.py").write_text(CLEANLAB)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "multiprocessing.py").write_text("open('ran', 'w').close()\n")
+    command = [sys.executable, str(tmp_path / "script.py")]
+    with subprocess.Popen(command, cwd=tmp_path / "data", stdout=subprocess.PIPE, text=True) as process:
+        try:
+            found, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert not (tmp_path / "data" / "ran").exists()
+    assert found.split() == ["0", "0"]
 
 
 def test_settings_of_matplotlib_in_the_working_folder_are_not_followed(tmp_path: Path) -> None:
@@ -155,3 +212,17 @@ def test_what_a_trusted_file_imports_is_found_beside_it_but_not_what_an_installe
     searched = [*sys.meta_path]
     assert imported("own_helper:found") == ("beside it", "not there")
     assert sys.meta_path == searched
+
+
+def test_what_an_installed_module_lacks_is_not_taken_from_there_whatever_that_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_module.py").write_text("import importlib_lacking\nfound = importlib_lacking.found\n")
+    (tmp_path / "no_such_extra.py").write_text("raise AssertionError('this is run')\n")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "importlib_lacking.py").write_text(
+        "try:\n    import no_such_extra\nexcept ImportError:\n    found = 'not there'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    assert imported("own_module:found") == "not there"

@@ -12,6 +12,7 @@ from cleanlab.internal.util import force_two_dimensions
 from cleanlab.internal.validation import assert_valid_inputs, labels_to_array
 
 from cvcoteach._validation import InputError, counted, near
+from cvcoteach._working_folder import unsearched
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.data.sources.source import some
 from cvcoteach.data.splits import as_splits, held_out
@@ -79,7 +80,8 @@ class CleanLearning(_CleanLearning):
         """
         rule = self.find_label_issues_kwargs.get("filter_by")
         if rule not in RULES:
-            frame = super().find_label_issues(X, labels, **options)
+            with unsearched():  # by its processes, where the system does not fork them
+                frame = super().find_label_issues(X, labels, **options)
             return frame if options.get("pred_probs") is not None else _without_quality(frame)
         settings = {name: value for name, value in self.find_label_issues_kwargs.items() if name != "filter_by"}
         for name in settings:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cvcoteach._progress import OnProgress
 from cvcoteach._validation import BoolArray, FloatArray, InputError, IntArray, check_at_least, near, without_torch
+from cvcoteach._working_folder import unsearched
 from cvcoteach.cleanlab.limits import limited_flags
 from cvcoteach.crossval.trainer import FoldTrainer
 from cvcoteach.issues.flags import FlagFor, FlagRule
@@ -225,7 +226,8 @@ def _cleanlab(labels: Any, pred_probs: Any, n_jobs: int | None, options: dict[st
     # with `verbose` cleanlab tells of its processes; who asks for that shall read it
     if n_jobs is None and not options["verbose"] and getattr(pred_probs, "size", _SMALL + 1) <= _SMALL:
         n_jobs = 1
-    return cleanlab.filter.find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
+    with unsearched():  # by its processes, where the system does not fork them
+        return cleanlab.filter.find_label_issues(labels, pred_probs, n_jobs=n_jobs, **options)
 
 
 def _quality(labels: Any, pred_probs: Any) -> FloatArray:

@@ -111,7 +111,7 @@ def main(ctx: click.Context) -> None:
     # OpenMP reads this when torch is loaded, which the commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     ctx.with_resource(unsearched())
-    import_elsewhere("torch", "matplotlib")  # the latter comes with FiftyOne
+    import_elsewhere("matplotlib")  # which comes with FiftyOne
     if ctx.invoked_subcommand is None:
         click.echo(_START)
 

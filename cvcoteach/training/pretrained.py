@@ -72,9 +72,13 @@ class _OwnCode(MetaPathFinder):
 def _importer() -> str:
     """Return the package whose import is under way."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(("importlib", "_frozen_importlib")):
+    while frame is not None and _package(frame) in ("importlib", "_frozen_importlib", "_frozen_importlib_external"):
         frame = frame.f_back
-    return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
+    return "" if frame is None else _package(frame)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def imported(name: str, what: str = "model") -> Any:
