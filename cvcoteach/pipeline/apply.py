@@ -81,11 +81,11 @@ def check(plan: Plan, destination: Path) -> None:
     of_table = plan.copy.choices.split is not None and source.array is None and source.location.is_file()
     if of_table and destination.parent.resolve() != source.root.resolve():
         raise InputError(
-            f"{source.location.name} keeps the rows of its other splits, which name files beside it: name an "
-            f"--output in {source.root}."
+            f"{source.location.name} keeps the rows of its other splits, which name files beside it: name a "
+            f"place in {source.root}."
         )
     if record.exists() and _read(record)["state"] != "writing":
-        raise InputError(f"{record} already exists, the record of another copy; delete it or name another --output.")
+        raise InputError(f"{record} already exists, the record of another copy; delete it or name another place.")
 
 
 def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Written:
@@ -106,7 +106,7 @@ def write(plan: Plan, destination: Path, watcher: Watcher | None = None) -> Writ
     began = _began(plan, destination)
     if began is not None:
         if not is_copy(copy, destination):
-            raise InputError(f"{destination} already exists; name another --output.")
+            raise InputError(f"{destination} already exists; name another place.")
         return _finished(plan, destination, began)
     content = _record(plan, destination)
     write_json(record, {**content, "state": "writing"})  # before the copy: a copy without a record could not be undone
@@ -148,7 +148,7 @@ def write_list(plan: Plan, file: Path | None) -> str:
     table = plan.corrections()
     if file is not None:
         if file.exists():
-            raise InputError(f"{file} already exists; name another --output.")
+            raise InputError(f"{file} already exists; name another place.")
         write_csv(file, table)
     return csv_text(table)
 

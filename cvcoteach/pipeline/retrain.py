@@ -163,7 +163,7 @@ def retrain(
             progress.note(f"{test} is what is trained on: the accuracies tell how well labels are memorised.")
         tested = load_test_images(test_images, data, machine, progress)
     if output.resolve() == run.resolve():
-        raise InputError(f"{output} is the run itself; name another --output.")
+        raise InputError(f"{output} is the run itself; name another place.")
     with RunFolder.open(output, _identity(settings, data, task)) as folder:
         was_done = folder.done
         training = ClassifierTraining(folder.path, data, task, plan_of(folder, task, machine))

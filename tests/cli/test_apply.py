@@ -44,7 +44,7 @@ def test_nothing_is_written_until_it_is_asked_for(run: Path, tmp_path: Path) -> 
     assert read_source(fixed).paths == read_source(tmp_path / "shapes").paths
     again = apply(run, "--action", "relabel", "-o", fixed, "--write")
     assert again.exit_code == 1
-    assert again.stderr == f"Error: {fixed} already exists; name another --output.\n"
+    assert again.stderr == f"Error: {fixed} already exists; name another place.\n"
 
 
 def test_a_list_goes_to_standard_output_or_to_a_file(run: Path, tmp_path: Path) -> None:

@@ -457,7 +457,7 @@ def test_what_does_not_fit_a_run_is_told_in_one_sentence(work: Path, agreed: Pat
     refused(call("retrain", work / "a-model"), "is a classifier that retrain wrote; it takes the run folder of find-")
     refused(call("retrain", work / "run", "--noise-rate", "1"), "noise_rate is 1.0; it is the share of wrong labels")
     refused(call("retrain", work / "run", "--export", "tflite"), "export is 'tflite'; it takes onnx or torch.export")
-    refused(call("retrain", work / "run", "-o", work / "run"), "run is the run itself; name another --output")
+    refused(call("retrain", work / "run", "-o", work / "run"), "run is the run itself; name another place")
     refused(call("retrain", work / "run", "--preset", "fats"), "preset is 'fats'; did you mean fast")
     class_folders(tmp_path / "few", n=12)
     refused(call("retrain", tmp_path / "few", "--run", work / "run"), "images of the run are not in")

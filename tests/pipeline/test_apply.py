@@ -389,7 +389,7 @@ def test_one_split_of_a_table_is_copied_beside_it(tmp_path: Path) -> None:
     source = read_source(folder.location / "t.csv", split="train")
     finished_run(tmp_path / "run", source, source.labels, choices=named)
     planned = plan(tmp_path / "run", ApplySettings("relabel"))
-    with pytest.raises(InputError, match=r"t\.csv keeps the rows of its other splits, .*: name an --output in"):
+    with pytest.raises(InputError, match=r"t\.csv keeps the rows of its other splits, .*: name a place in"):
         check(planned, tmp_path / "elsewhere" / "fixed.csv")
     written = write(planned, folder.location / "fixed.csv")
     assert len(pd.read_csv(written.destination)) == len(table)

@@ -41,8 +41,8 @@ def check_beside(copy: Copy, destination: Path) -> None:
         raise InputError(f"{destination} is to be a copy of a {location.suffix}; let its name end so.")
     if destination.parent.resolve() != location.parent.resolve():
         raise InputError(
-            f"{destination} is to be a copy of {location.name}, whose images are found from its folder; name an "
-            f"--output in {location.parent}."
+            f"{destination} is to be a copy of {location.name}, whose images are found from its folder; name a "
+            f"place in {location.parent}."
         )
 
 

@@ -71,7 +71,7 @@ def check_destination(copy: Copy, destination: Path) -> None:
     if destination.is_dir() and copy.source.location.is_dir() and not any(destination.iterdir()):
         pass
     elif destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} already exists; name another --output.")
+        raise InputError(f"{destination} already exists; name another place.")
     writer.check(copy, destination)
 
 

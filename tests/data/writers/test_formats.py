@@ -181,7 +181,7 @@ def test_a_file_that_changed_meanwhile_is_not_written(
 
 def test_images_of_an_annotation_tool_are_found_from_the_folder_of_the_source_only(tmp_path: Path) -> None:
     copy = copy_of(read_source(coco(tmp_path / "data")))
-    with pytest.raises(InputError, match=r"whose images are found from its folder; name an --output in .*data"):
+    with pytest.raises(InputError, match=r"whose images are found from its folder; name a place in .*data"):
         check_destination(copy, tmp_path / "x.json")
     with pytest.raises(InputError, match=r"is to be a copy of a \.json; let its name end so"):
         check_destination(copy, tmp_path / "data" / "x.csv")

@@ -91,7 +91,7 @@ def test_a_copy_lies_outside_of_its_source_and_on_nothing_else(folder: Source, t
     (tmp_path / "taken").mkdir()
     check_destination(copy, tmp_path / "taken")  # empty
     (tmp_path / "taken" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="already exists; name another --output"):
+    with pytest.raises(InputError, match="already exists; name another place"):
         check_destination(copy, tmp_path / "taken")
 
 
