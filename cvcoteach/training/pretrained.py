@@ -198,12 +198,12 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise
     except ImportError as error:
         raise InputError(f"{file} needs the package safetensors to be read; pip install safetensors.") from error
-    except pickle.UnpicklingError:  # torch's own text advises to run what is in it
-        raise InputError(
-            f"{file} cannot be read as weights: it is damaged, or holds more than tensors and plain values, and "
-            "nothing is unpickled; save the network's state_dict()."
-        ) from None
     except Exception as error:  # unpickling raises all kinds of errors
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run what it is
+            raise InputError(
+                f"{file} cannot be read as weights: it is damaged, or holds more than tensors and plain values, and "
+                "nothing is unpickled; save the network's state_dict()."
+            ) from None
         raise InputError(f"{file} cannot be read as weights: {oneline(error)}.") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
