@@ -229,7 +229,11 @@ def test_what_a_trusted_function_imports_when_it_is_called_is_found_beside_it(
         "try:\n    import no_late_extra\nexcept ImportError:\n    found = 'not there'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "installed"))
-    assert imported("late_helper:found")() == ("beside it", "not there")
+    found = imported("late_helper:found")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "late_blocks.py").write_text("found = 'in the working folder of now'\n")
+    monkeypatch.chdir(tmp_path / "data")
+    assert found() == ("beside it", "not there")
     n_searched = len(sys.meta_path)
     imported("late_helper:found")
     assert len(sys.meta_path) == n_searched

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import pickle
 import re
 import sys
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -49,24 +51,29 @@ own_code = [""]
 
 
 class _OwnCode(MetaPathFinder):
-    """Finds modules in the folders of `own_code`, and what these import themselves; installed ones come first.
+    """Finds modules in the folders of `own_code`, and what these import themselves beside them; installed ones first.
 
     What installed modules import, and may find or not, is never looked for there.
     """
 
     def __init__(self) -> None:
         self.wanted = set[str]()
-        self.found = set[str]()
+        self.found = dict[str, str]()  # in which folder
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None or (fullname not in self.wanted and _importer() not in self.found):
+        if path is not None:
             return None
-        spec = PathFinder.find_spec(fullname, own_code)
-        if spec is not None:
-            self.found.add(fullname)
-        return spec
+        beside = self.found.get(_importer())
+        for folder in own_code if fullname in self.wanted else [] if beside is None else [beside]:
+            with suppress(FileNotFoundError):  # a working folder that is gone
+                folder = os.path.abspath(folder)  # later, the working folder may be another
+                spec = PathFinder.find_spec(fullname, [folder])
+                if spec is not None:
+                    self.found[fullname] = folder
+                    return spec
+        return None
 
 
 _own = _OwnCode()
@@ -92,12 +99,14 @@ def imported(name: str, what: str = "model") -> Any:
     Raises InputError if it cannot be imported.
     """
     module_name, _, function_name = name.partition(":")
-    _own.wanted.add(_top(name))
     sys.meta_path[:] = [*(finder for finder in sys.meta_path if finder is not _own), _own]  # stays, for later imports
+    _own.wanted.add(_top(name))
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
+    finally:
+        _own.wanted.discard(_top(name))
 
 
 def of_working_folder(name: str) -> bool:
