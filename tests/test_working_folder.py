@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _imp
+import functools
 import os
 import subprocess
 import sys
 import threading
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import click
@@ -14,7 +17,7 @@ from click.testing import CliRunner
 
 from cvcoteach._working_folder import inside, unsearched
 from cvcoteach.cli.main import main
-from cvcoteach.training.pretrained import imported
+from cvcoteach.training.pretrained import imported, of_working_folder
 
 WHERE = """
 import os, sys
@@ -209,9 +212,60 @@ def test_what_a_trusted_file_imports_is_found_beside_it_but_not_what_an_installe
         "try:\n    import no_extra\nexcept ImportError:\n    found = 'not there'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "installed"))
-    searched = [*sys.meta_path]
     assert imported("own_helper:found") == ("beside it", "not there")
-    assert sys.meta_path == searched
+
+
+def test_what_a_trusted_function_imports_when_it_is_called_is_found_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "late_helper.py").write_text(
+        "def found():\n    import late_blocks, lacks_late\n\n    return late_blocks.found, lacks_late.found\n"
+    )
+    (tmp_path / "late_blocks.py").write_text("found = 'beside it'\n")
+    (tmp_path / "no_late_extra.py").write_text("raise AssertionError('this is run')\n")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "lacks_late.py").write_text(
+        "try:\n    import no_late_extra\nexcept ImportError:\n    found = 'not there'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    found = imported("late_helper:found")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "late_blocks.py").write_text("found = 'in the working folder of now'\n")
+    monkeypatch.chdir(tmp_path / "data")
+    assert found() == ("beside it", "not there")
+    n_searched = len(sys.meta_path)
+    imported("late_helper:found")
+    assert len(sys.meta_path) == n_searched
+
+
+def test_what_a_module_in_c_lacks_is_not_taken_from_there_where_a_trusted_file_imports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a module has no frame that would show who imports."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imports_c.py").write_text(
+        "try:\n    import in_c\nexcept ImportError as error:\n    found = error.name\n"
+    )
+    (tmp_path / "no_such_part.py").write_text("raise AssertionError('this is run')\n")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / f"in_c{EXTENSION_SUFFIXES[0]}").write_bytes(b"")
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    monkeypatch.setattr(_imp, "create_dynamic", functools.partial(__import__, "no_such_part"))  # what its code does
+    assert imported("imports_c:found") == "no_such_part"
+
+
+def test_a_module_of_the_working_folder_is_known_for_that_once_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of a later Ray are told where to find it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lies_here.py").write_text("found = 1\n")
+    assert of_working_folder("lies_here:found")
+    assert imported("lies_here:found") == 1
+    assert of_working_folder("lies_here:found")
+    assert imported("colorsys:rgb_to_hsv")
+    assert not of_working_folder("colorsys:rgb_to_hsv")
 
 
 def test_what_an_installed_module_lacks_is_not_taken_from_there_whatever_that_is_called(

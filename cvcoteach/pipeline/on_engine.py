@@ -13,7 +13,7 @@ from cvcoteach.engines.cluster import RayCluster
 from cvcoteach.pipeline.progress import RunProgress
 from cvcoteach.pipeline.settings import Machine
 from cvcoteach.training.devices import choose_device
-from cvcoteach.training.trust import of_working_folder
+from cvcoteach.training.pretrained import of_working_folder
 
 P = ParamSpec("P")
 T = TypeVar("T")

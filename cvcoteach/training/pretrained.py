@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import os
 import pickle
 import re
 import sys
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -26,7 +28,7 @@ from cvcoteach._validation import InputError, near
 from cvcoteach.data.unpacking import check_archive
 from cvcoteach.training.model_spec import OWN
 from cvcoteach.training.networks import GreyAsColour
-from cvcoteach.training.trust import weights_only
+from cvcoteach.training.trust import names_function, weights_only
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,30 +51,40 @@ own_code = [""]
 
 
 class _OwnCode(MetaPathFinder):
-    """Finds a module in the folders of `own_code`, and what it imports from there itself; installed ones come first.
+    """Finds modules in the folders of `own_code`, and what these import themselves beside them; installed ones first.
 
     What installed modules import, and may find or not, is never looked for there.
     """
 
-    def __init__(self, module: str) -> None:
-        self._wanted = module.partition(".")[0]
-        self._found = set[str]()
+    def __init__(self) -> None:
+        self.wanted = set[str]()
+        self.found = dict[str, str]()  # in which folder
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None or (fullname != self._wanted and _importer() not in self._found):
+        if path is not None:
             return None
-        spec = PathFinder.find_spec(fullname, own_code)
-        if spec is not None:
-            self._found.add(fullname)
-        return spec
+        beside = self.found.get(_importer())
+        for folder in own_code if fullname in self.wanted else [] if beside is None else [beside]:
+            with suppress(FileNotFoundError):  # a working folder that is gone
+                folder = os.path.abspath(folder)  # later, the working folder may be another
+                spec = PathFinder.find_spec(fullname, [folder])
+                if spec is not None:
+                    self.found[fullname] = folder
+                    return spec
+        return None
+
+
+_own = _OwnCode()
 
 
 def _importer() -> str:
     """Return the package whose import is under way."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and _package(frame) in ("importlib", "_frozen_importlib", "_frozen_importlib_external"):
+        if frame.f_code.co_name in ("create_module", "exec_module"):  # of a module in C, which has no frame itself
+            return str(getattr(frame.f_locals.get("self"), "name", "")).partition(".")[0]
         frame = frame.f_back
     return "" if frame is None else _package(frame)
 
@@ -87,14 +99,28 @@ def imported(name: str, what: str = "model") -> Any:
     Raises InputError if it cannot be imported.
     """
     module_name, _, function_name = name.partition(":")
-    finder = _OwnCode(module_name)
-    sys.meta_path.append(finder)
+    sys.meta_path[:] = [*(finder for finder in sys.meta_path if finder is not _own), _own]  # stays, for later imports
+    _own.wanted.add(_top(name))
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{what} is {name!r}, which cannot be imported: {error}.") from error
     finally:
-        sys.meta_path.remove(finder)
+        _own.wanted.discard(_top(name))
+
+
+def of_working_folder(name: str) -> bool:
+    """Return whether "package.module:function" is of no installed package, so that it is looked for there."""
+    if not names_function(name):
+        return False
+    try:
+        return importlib.util.find_spec(_top(name)) is None or _top(name) in _own.found
+    except ValueError:  # it is there, but does not say from where
+        return False
+
+
+def _top(name: str) -> str:
+    return name.partition(":")[0].partition(".")[0]
 
 
 def published_weights(name: str) -> Any:
@@ -181,12 +207,12 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise
     except ImportError as error:
         raise InputError(f"{file} needs the package safetensors to be read; pip install safetensors.") from error
-    except pickle.UnpicklingError:  # torch's own text advises to run what is in it
-        raise InputError(
-            f"{file} cannot be read as weights: it is damaged, or holds more than tensors and plain values, and "
-            "nothing is unpickled; save the network's state_dict()."
-        ) from None
     except Exception as error:  # unpickling raises all kinds of errors
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run what it is
+            raise InputError(
+                f"{file} cannot be read as weights: it is damaged, or holds more than tensors and plain values, and "
+                "nothing is unpickled; save the network's state_dict()."
+            ) from None
         raise InputError(f"{file} cannot be read as weights: {oneline(error)}.") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -59,16 +58,6 @@ def check_trusted(name: str, trusted: Collection[str], asked_by: str | None = No
 
 _FORCED, _FORBIDDEN = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _one_at_a_time = threading.RLock()
-
-
-def of_working_folder(name: str) -> bool:
-    """Return whether "package.module:function" is of no installed package, so that it is looked for there."""
-    if not names_function(name):
-        return False
-    try:
-        return importlib.util.find_spec(name.partition(":")[0].partition(".")[0]) is None
-    except ValueError:  # it is there, but does not say from where
-        return False
 
 
 @contextmanager

@@ -88,8 +88,11 @@ def test_no_folder_is_where_workers_are_told_to_find_trusted_code(
 @pytest.mark.slow
 def test_workers_import_trusted_code_of_the_working_folder_and_nothing_else_that_lies_there(tmp_path: Path) -> None:
     """Ray alone would search the folder first, and run what calls itself a plugin of torch."""
-    (tmp_path / "own_net.py").write_text("import own_part\n\n\ndef where():\n    return own_part.__file__\n")
-    (tmp_path / "own_part.py").write_text("")
+    (tmp_path / "own_net.py").write_text(
+        "import own_part\n\n\ndef where():\n    import own_late\n    return own_part.__file__\n"
+    )
+    for name in ("own_part", "own_late"):
+        (tmp_path / f"{name}.py").write_text("")
     for name in ("joblib", "pandas", "colorsys", "plugin"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / name)!r}, 'w')\nload = list\n")
     (tmp_path / "plugin-1.0.dist-info").mkdir()

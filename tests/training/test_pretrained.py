@@ -71,6 +71,14 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
         built("small", 4, 3, str(tmp_path / "missing.pt"))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_torchscript_file_is_no_weights_and_no_advice_to_run_it_is_given(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(InputError, match="nothing is unpickled; save the network's state_dict") as refused:
+        load_pretrained(nn.Linear(2, 2), tmp_path / "w.pt")
+    assert "weights_only" not in str(refused.value)
+
+
 def test_a_download_that_fails_names_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise URLError("no route to host")

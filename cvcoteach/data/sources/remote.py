@@ -38,7 +38,7 @@ _TABLES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".lst", ".json
 _WEB = ("http://", "https://")
 _REFERENCES = re.compile(r"(^|::)reference(://|::|$)")
 """A file of references names other addresses, and may hold templates, which fsspec runs."""
-_ODD_PASSWORD = re.compile(r"://(?!arn:)[^/@\s:]*:(?!\d+(/|$))[^@]*/.*@")
+_ODD_PASSWORD = re.compile(r"(?<!file)(?<!zip)(?<!tar)://(?!arn:)[^/@\s:]*:(?!\d+(/|$))[^@]*/.*@")
 _HADOOP = re.compile(r"(^|::)(arrow_)?hdfs://")
 """pyarrow looks for Hadoop's library in the working folder, too, which may be one of data (pyarrow 25)."""
 _PLAIN_DATASETS = 4
@@ -71,9 +71,8 @@ def at_hand(source: str | Path, cache_dir: str | Path | None = None) -> Path:
     if not is_address(source) and not is_pattern(source):
         return Path(source)
     address = str(source)
-    if any(
-        map(_ODD_PASSWORD.search, address.split("::"))
-    ):  # what follows would be shown, and what comes before it taken for the port
+    # what follows the / would be shown, and what comes before it taken for the port
+    if any(map(_ODD_PASSWORD.search, address.split("::"))):
         raise InputError("the password in the address holds a /, which is written as %2F there.")
     shown = shown_address(address)
     if any(_REFERENCES.search(each) for each in expanded(address)):

@@ -363,5 +363,19 @@ def test_a_password_that_would_be_taken_for_a_port_is_not_shown(address: str, tm
     with pytest.raises(InputError, match="%2F") as refused:
         read_source(address, cache_dir=tmp_path)
     assert "ret" not in str(refused.value)
-    for plain in ("http://host:8080/a@b", "s3://arn:aws:s3:eu:1:accesspoint/a@b", "zip://::http://user:p@host/a@b"):
-        assert not any(map(_ODD_PASSWORD.search, plain.split("::")))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://host:8080/a@b",
+        "http://user@host:8080/a@b",
+        "http://[::1]:8080/a@b",
+        "s3://arn:aws:s3:eu:1:accesspoint/a@b",
+        "zip://::http://user:p@host/a@b",
+        "zip://a:b/big/img@2x.png::http://host/x.zip",
+        "file://C:/photos/big@2x/x.csv",
+    ],
+)
+def test_no_password_is_seen_where_there_is_none_or_a_plain_one(address: str) -> None:
+    assert not any(map(_ODD_PASSWORD.search, address.split("::")))
