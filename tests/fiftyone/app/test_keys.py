@@ -26,6 +26,7 @@ Object.assign(globalThis, {
   location: { pathname: '/datasets/shapes', get search() { return `?id=${open}`; } },
   document: {
     querySelector: (selector) => (selector === '[data-cy="modal"]' && !globalThis.closed ? {} : null),
+    querySelectorAll: () => (globalThis.shown || []).map((textContent) => ({ textContent })), // the view, its size
     getElementById: (id) => globalThis.bar,
     createElement: () => ({ style: {}, remove: () => (globalThis.bar = null) }),
     body: { appendChild: (bar) => (globalThis.bar = bar) },
@@ -95,6 +96,13 @@ RESTED = "tick(); tick(); await wait(30);"
 
 def test_keys_pressed_ahead_are_about_the_samples_in_their_order() -> None:
     assert reviewed("good(params, callback);", "a", "k", "e") == THREE
+
+
+@pytest.mark.parametrize(("n", "opened"), [(6, True), (3, False)])
+def test_in_another_view_the_page_does_not_go_on_in_the_order_of_the_one_before(n: int, opened: bool) -> None:
+    told = "if (what !== 'ahead') log.told.push(params.opened); good(params, callback);"
+    story = f"shown = ['', '6 samples']; tick(); {RESTED} shown = ['', '{n} samples']; tick(); press('a');"
+    assert said(told, f"{story} await wait(800); return log.told;") == [opened]
 
 
 def test_the_next_sample_opens_before_the_server_has_answered() -> None:
