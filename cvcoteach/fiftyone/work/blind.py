@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from cvcoteach._validation import InputError, IntArray
+from cvcoteach.fiftyone.store import runs
+from cvcoteach.fiftyone.store.fields import Fields
 from cvcoteach.fiftyone.store.runs import FindLabelIssuesResults
 from cvcoteach.fiftyone.work import browse
 from cvcoteach.fiftyone.work.browse import Reviews
@@ -55,11 +57,13 @@ def queue(results: FindLabelIssuesResults, done: Reviews, share: float) -> Queue
 
 
 def view(results: FindLabelIssuesResults, shown: Queue) -> Any:
-    """Return the view of a queue, without anything that the run says where some are to be judged unseen."""
+    """Return the view of a queue, without anything that a run says where some are to be judged unseen."""
     found = browse.select(results, shown.rows)
     if not len(shown.unseen):
         return found
-    fields, schema = results.fields, results.samples._dataset.get_field_schema()
-    hidden = [name for name in fields.all if name in schema and name != fields.review]
+    dataset = results.samples._dataset
+    schema = dataset.get_field_schema()
+    ours = [name for key in {*runs.keys(dataset), results.key} for name in Fields(key).all]  # others suggest, too
+    hidden = sorted(name for name in ours if name in schema and name != results.fields.review)
     ids = [sample_id.decode() for sample_id in results.ids[shown.unseen]]
     return marked(found, ids).exclude_fields(hidden)

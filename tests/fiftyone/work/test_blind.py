@@ -16,6 +16,7 @@ from cvcoteach.fiftyone.work.figures import headline, spot_checks
 from cvcoteach.fiftyone.work.unseen import unseen_in
 from tests.fiftyone.app.test_panel import Event
 from tests.fiftyone.calls import execute
+from tests.fiftyone.store.test_runs import imported
 
 
 def test_random_checks_are_spread_over_the_queue_in_their_order(run: Any) -> None:
@@ -78,3 +79,12 @@ def test_a_blind_thumbnail_tells_no_suggestion_and_opens_in_the_queue(run: Any) 
     assert event.params("open_sample")["id"] == sample_id
     assert event.viewed[0] == sample_id
     Event.of(run, "choose_blind", {"value": 0.0})
+
+
+def test_a_blind_sample_tells_nothing_of_another_run_either(run: Any) -> None:
+    first = runs.load(run.dataset)
+    imported(run, "second")
+    view = blind.view(first, blind.queue(first, browse.reviews(run.dataset, first), 0.2))
+    assert "second_suggested" in run.dataset.get_field_schema()
+    told = [name for name in view.get_field_schema() if name.startswith(("second_", "label_issues_"))]
+    assert told == ["label_issues_review"]
