@@ -1,10 +1,11 @@
 """The default of `cvcoteach find-issues`, preset `auto`, beside `fast`, on 5,000 photographs on a CPU.
 
-    python examples/benchmarks/automatic.py [--labels random1]    # about a quarter of an hour on two cores
+    python examples/benchmarks/automatic.py [--labels random1]    # about forty minutes on two cores
 
 The first 5,000 CIFAR-10N images, enlarged to 224 pixels and saved as JPEGs, with the labels of one annotator each:
 blurred photographs, which cost as much as sharp ones. Each run is a process of its own, with an empty cache, on all
-cores; nothing is fetched, so that `auto` takes the network of `cvcoteach[backbone]`.
+cores; nothing is fetched, so that `auto` takes the network of `cvcoteach[backbone]`. What is measured is kept in
+build/benchmarks/automatic-LABELS.json and not measured again; delete it to start anew.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", default="random1")
     labels = parser.parse_args().labels
-    folder = BUILD / "photographs"
+    folder, kept = BUILD / "photographs", BUILD / f"automatic-{labels}.json"
     true = written(folder, labels)
-    rows = []
+    measured = json.loads(kept.read_text()) if kept.exists() else {}
     for name, options in RUNS.items():
+        if name in measured:
+            continue
         began, spent = time.perf_counter(), _processor_seconds()
         table, chose = found(folder, labels, options)
         seconds, spent = time.perf_counter() - began, _processor_seconds() - spent
@@ -46,10 +49,10 @@ def main() -> None:
             float(average_precision_score(wrong, 1 - table.label_quality)),
             float(f1_score(wrong, table.is_label_issue)),
         ]
-        rows.append([name, chose, *figures, f"{seconds:.0f}", f"{spent:.0f}"])
-        print(*rows[-1], flush=True)
-    title = f"{N_IMAGES:,} photographs of {SIDE} pixels, labels `{labels}`, {wrong.mean():.1%} of them wrong.\n\n"
-    publish("automatic", title + markdown(["preset", "what ran", "AP", "F1", "seconds", "processor seconds"], rows))
+        measured[name] = [chose, *figures, f"{seconds:.0f}", f"{spent:.0f}"]
+        kept.write_text(json.dumps(measured))
+        rows = [[name, *row] for name, row in measured.items()]
+        publish("automatic", markdown(["preset", "what ran", "AP", "F1", "seconds", "processor seconds"], rows))
 
 
 def written(folder: Path, labels: str) -> pd.Series:
